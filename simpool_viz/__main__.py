@@ -1,0 +1,8 @@
+"""`python -m simpool_viz` is the command line."""
+
+import sys
+
+from simpool_viz.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

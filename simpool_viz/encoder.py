@@ -1,0 +1,274 @@
+"""Encoder = backbone (any supported timm model) + pooling + norm + head.
+
+An encoder knows nothing of files or pictures: normalised images (B, 3, H, W) go in; tokens, the pooled vector and the
+logits come out of one forward pass. Attention always runs through PyTorch's fused kernel, so that a recording can see
+the queries and keys of every block (see recording.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from simpool_viz.pooling import Pooled, Pooling, Tokens, create_pooling
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a checkpoint beside its weights.
+
+    size: the shorter side in pixels at which its maps are best; what `record` uses when no size is asked for.
+    classes: the names of the head's outputs, or () where unknown.
+    """
+
+    name: str
+    title: str = ""
+    size: int = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    classes: tuple[str, ...] = ()
+    source: str = ""
+    license: str = ""
+    accuracy: str = ""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One forward pass: tokens, pooled (before the norm), vector (B, D) after it, logits (B, K) or None without a head."""
+
+    tokens: Tokens
+    pooled: Pooled
+    vector: Tensor
+    logits: Tensor | None
+
+
+class Encoder(nn.Module):
+    """Backbone, pooling, the norm between pooling and head, and the head.
+
+    Args:
+        backbone: a timm model whose `forward_features` gives (B, P + N, D) or (B, D, h, w).
+        pooling: turns tokens into a vector.
+        norm: applied to the pooled vector; identity by default.
+        head: linear classifier, or None.
+        facts: name, preprocessing, classes and provenance.
+
+    Raises:
+        ValueError: the backbone is of a family whose attention cannot be captured, or of an unknown one.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, pooling: Pooling, *, norm: nn.Module | None = None, head: nn.Module | None = None, facts: Facts
+    ) -> None:
+        super().__init__()
+        check_backbone(backbone)
+        self.backbone, self.pooling = backbone, pooling
+        self.norm = norm or nn.Identity()
+        self.head = head
+        self.facts = facts
+        self._resizing = threading.Lock()  # for backbones whose position biases are part of their state
+        for module in backbone.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = True  # type: ignore[assignment]
+
+    @property
+    def depth(self) -> int:
+        """Number of attention blocks; 0 for a CNN."""
+        return len(self.backbone.blocks) if is_transformer(self.backbone) else 0  # type: ignore[arg-type]
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return int(getattr(self.backbone, "num_prefix_tokens", 0)) if self.depth else 0
+
+    @property
+    def has_class_token(self) -> bool:
+        return self.depth > 0 and getattr(self.backbone, "cls_token", None) is not None
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per token."""
+        if self.depth:
+            return int(self.backbone.patch_embed.patch_size[0])  # type: ignore[union-attr, index]
+        return int(self.backbone.feature_info[-1]["reduction"])  # type: ignore[union-attr, index]
+
+    @property
+    def dim(self) -> int:
+        return int(self.backbone.num_features)  # type: ignore[arg-type]
+
+    def tokens(self, images: Tensor) -> Tokens:
+        """Features of normalised images (B, 3, H, W), H and W multiples of the stride."""
+        height, width = images.shape[-2:]
+        if height % self.stride or width % self.stride:
+            raise ValueError(f"{self.facts.name}: a picture of {width} x {height} does not split into tokens of {self.stride} px")
+        grid = (height // self.stride, width // self.stride)
+        if not _resizes_by_state(self.backbone):
+            return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
+        with self._resizing:
+            _set_state_for_size(self.backbone, (height, width))
+            return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
+
+    def _as_tokens(self, features: Tensor, grid: tuple[int, int]) -> Tokens:
+        if features.ndim == 4:
+            return Tokens.from_feature_map(features)
+        return Tokens.from_sequence(features, grid, self.num_prefix_tokens)
+
+    def forward(self, images: Tensor) -> Output:
+        """Encode normalised images (B, 3, H, W)."""
+        tokens = self.tokens(images)
+        pooled: Pooled = self.pooling(tokens)
+        vector = self.norm(pooled.vector)
+        return Output(tokens, pooled, vector, None if self.head is None else self.head(vector))
+
+
+# --- which backbones, and what is particular about them ---------------------------------------------------------------
+
+_REFUSED = {
+    "SwinTransformer": "it attends within shifted windows, so there is no attention between all tokens to show",
+    "SwinTransformerV2": "it attends within shifted windows, so there is no attention between all tokens to show",
+    "Cait": "its talking-heads attention mixes heads around the softmax and never runs as one fused call",
+}
+
+
+def is_transformer(backbone: nn.Module) -> bool:
+    """Whether the backbone is a ViT: one sequence of tokens through `blocks`, all at one resolution."""
+    return isinstance(getattr(backbone, "blocks", None), (nn.ModuleList, nn.Sequential)) and hasattr(backbone, "num_prefix_tokens")
+
+
+def check_backbone(backbone: nn.Module) -> None:
+    """Refuse, in a sentence, what cannot be shown.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    family = type(backbone).__name__
+    if family in _REFUSED:
+        raise ValueError(f"{family} cannot be used as a backbone: {_REFUSED[family]}. Choose a ViT, ResNet or ConvNeXt")
+    if not (is_transformer(backbone) or family in ("ResNet", "ConvNeXt")):
+        raise ValueError(f"{family} is not a supported backbone. Supported are ViTs with one token grid (ViT, DeiT, EVA, BEiT, SigLIP), ResNet and ConvNeXt")
+
+
+def _resizes_by_state(backbone: nn.Module) -> bool:
+    """BEiT holds relative position tables of one size; the others resample their embeddings in the forward."""
+    return type(backbone).__name__ == "Beit"
+
+
+def _set_state_for_size(backbone: Any, size: tuple[int, int]) -> None:
+    """Resample the tables of a BEiT from their trained size, never from an already resampled one."""
+    if tuple(backbone.patch_embed.img_size) == size:
+        return
+    trained = backbone.__dict__.setdefault("_trained_tables", _tables_of(backbone))
+    if tuple(backbone.patch_embed.img_size) != trained["size"]:
+        backbone.set_input_size(img_size=trained["size"])
+        with torch.no_grad():
+            for name, table in trained["tables"].items():
+                backbone.get_parameter(name).copy_(table)
+    if size != trained["size"]:
+        backbone.set_input_size(img_size=size)
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(False)
+
+
+def _tables_of(backbone: Any) -> dict[str, Any]:
+    names = [n for n, _ in backbone.named_parameters() if n.endswith("relative_position_bias_table") or n == "pos_embed"]
+    return {"size": tuple(backbone.patch_embed.img_size), "tables": {n: backbone.get_parameter(n).detach().clone() for n in names}}
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A description from which an encoder of this project is built; what `config.json` and recipes hold.
+
+    backbone: name of a timm model; kwargs go to `timm.create_model`.
+    stem_pool: False removes a ResNet's max-pooling after the stem, which halves its stride.
+    pooling, pooling_options: a name of the registry and its options.
+    num_classes: outputs of the head; 0 for none.
+    """
+
+    backbone: str
+    pooling: str
+    num_classes: int
+    backbone_kwargs: dict[str, Any] = field(default_factory=dict)
+    stem_pool: bool = True
+    pooling_options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, facts: Facts) -> Encoder:
+        """A new encoder with random weights."""
+        backbone = create_backbone(self.backbone, num_classes=0, **self.backbone_kwargs)
+        if not self.stem_pool:
+            _remove_stem_pool(backbone)
+        dim = int(backbone.num_features)  # type: ignore[arg-type]
+        pooling = create_pooling(self.pooling, dim, **self.pooling_options)
+        head = nn.Linear(dim, self.num_classes) if self.num_classes else None
+        return Encoder(backbone, pooling, head=head, facts=facts)
+
+
+def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """A timm model that takes pictures of any size.
+
+    Raises:
+        ValueError: timm does not know the tag.
+    """
+    import timm
+
+    if not timm.is_model(tag):
+        raise ValueError(f"timm {timm.__version__} has no model called {tag!r}; `timm.list_models()` lists those it has")
+    try:
+        return timm.create_model(tag, pretrained=pretrained, dynamic_img_size=True, **kwargs)
+    except TypeError:  # CNNs and BEiT have no such option
+        return timm.create_model(tag, pretrained=pretrained, **kwargs)
+
+
+def _remove_stem_pool(backbone: Any) -> None:
+    if not isinstance(getattr(backbone, "maxpool", None), nn.Module):
+        raise ValueError(f"{type(backbone).__name__} has no max-pooling after its stem to remove; leave stem_pool out")
+    backbone.maxpool = nn.Identity()
+    for stage in backbone.feature_info[1:]:
+        stage["reduction"] //= 2
+
+
+def encoder_from_timm(model: Any, facts: Facts) -> Encoder:
+    """Split a complete timm model into backbone, pooling, norm and head; the logits stay those of the model.
+
+    Raises:
+        ValueError: an unsupported family, or a pooling inside the model that this project does not have.
+    """
+    check_backbone(model)
+    if is_transformer(model):
+        pooling, norm, head = _transformer_pooling(model), model.fc_norm, model.head
+    elif type(model).__name__ == "ResNet":
+        pooling, norm, head = create_pooling("gap", model.num_features), None, model.fc
+    else:
+        pooling, head = create_pooling("gap", model.num_features), model.head.fc
+        norm = _VectorNorm(model.head.norm)
+    if isinstance(head, nn.Identity):
+        head = None
+    return Encoder(model, pooling, norm=norm, head=head, facts=facts)
+
+
+def _transformer_pooling(model: Any) -> Pooling:
+    kind = model.global_pool or ("token" if getattr(model, "cls_token", None) is not None else "avg")
+    if kind == "map":
+        return create_pooling("latent", model.num_features, module=model.attn_pool)
+    names = {"token": "cls", "avg": "gap", "max": "max"}
+    if kind not in names:
+        raise ValueError(f"the model pools by {kind!r}, which is not among {', '.join(names)}, map")
+    return create_pooling(names[kind], model.num_features)
+
+
+class _VectorNorm(nn.Module):
+    """A LayerNorm2d applied to vectors (B, D): ConvNeXt norms after pooling, on (B, D, 1, 1)."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return self.norm(vector[:, :, None, None]).flatten(1)

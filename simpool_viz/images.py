@@ -1,0 +1,222 @@
+"""Any picture in, upright RGB out; and the geometry that ties its pixels to tokens.
+
+Pixels are (x, y) with the origin at the top left corner of the original, upright picture; grids are (rows, columns).
+The whole picture is used: it is resized, aspect kept to half a token, to a whole number of tokens, so that the map
+between pixels and tokens is one scale per axis and nothing is cropped.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+MIN_SIDE = 8  # pixels; less than that is a placeholder, not a picture
+MAX_TOKENS = 16_384  # 2,048 x 2,048 pixels with 16 px tokens; elongated pictures are scaled down to it
+
+ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright picture: rgb (H, W, 3) uint8 in [0, 255], and the name it goes by."""
+
+    rgb: np.ndarray
+    name: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.rgb.shape[1], self.rgb.shape[0]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where tokens lie in a picture.
+
+    original: (W, H) of the upright picture in pixels.
+    grid: (h, w) tokens.
+    stride: input pixels per token.
+    """
+
+    original: tuple[int, int]
+    grid: tuple[int, int]
+    stride: int
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(width, height) in pixels of what the model sees."""
+        return self.grid[1] * self.stride, self.grid[0] * self.stride
+
+    def token_at(self, x: float, y: float) -> tuple[int, int]:
+        """(row, column) of the token that holds the point.
+
+        Raises:
+            ValueError: the point lies outside the picture.
+        """
+        (width, height), (h, w) = self.original, self.grid
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise ValueError(f"the point ({x:g}, {y:g}) lies outside the picture of {width} x {height} pixels")
+        return min(int(y * h / height), h - 1), min(int(x * w / width), w - 1)
+
+    def centre_of(self, row: int, column: int) -> tuple[float, float]:
+        """(x, y) of the centre of a token, in pixels of the original."""
+        (width, height), (h, w) = self.original, self.grid
+        return (2 * column + 1) * width / (2 * w), (2 * row + 1) * height / (2 * h)
+
+    def box_to_pixels(self, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        """Half-open box of tokens (column0, row0, column1, row1) -> half-open box of pixels (x0, y0, x1, y1).
+
+        A pixel belongs to the token that holds its centre, as in `token_of_pixels`.
+        """
+        (width, height), (h, w) = self.original, self.grid
+        x0, x1 = (_first_pixel(c, width, w) for c in (box[0], box[2]))
+        y0, y1 = (_first_pixel(r, height, h) for r in (box[1], box[3]))
+        return x0, y0, x1, y1
+
+    def box_to_tokens(self, box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+        """Half-open box of pixels -> the smallest half-open box of tokens (column0, row0, column1, row1) that covers it."""
+        (width, height), (h, w) = self.original, self.grid
+        x0, y0, x1, y1 = box
+        left, top = int(x0 * w // width), int(y0 * h // height)
+        right, bottom = -int(-x1 * w // width), -int(-y1 * h // height)
+        return max(left, 0), max(top, 0), min(right, w), min(bottom, h)
+
+    def token_of_pixels(self, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The token row of every pixel row (H,) and the token column of every pixel column (W,).
+
+        Args:
+            size: (W, H) of the picture as displayed; the original by default.
+        """
+        width, height = size or self.original
+        h, w = self.grid
+        return (2 * np.arange(height) + 1) * h // (2 * height), (2 * np.arange(width) + 1) * w // (2 * width)
+
+
+def _first_pixel(index: int, pixels: int, tokens: int) -> int:
+    """The first pixel whose centre lies at or after the left edge of token `index`: ceil(index * pixels / tokens - 1/2)."""
+    return -((tokens - 2 * index * pixels) // (2 * tokens))
+
+
+def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
+    """The geometry of a picture whose shorter side is to be `size` pixels, rounded to whole tokens.
+
+    Very elongated pictures are scaled down, aspect kept, to `MAX_TOKENS`.
+
+    Raises:
+        ValueError: a size that is not positive, or that makes too many tokens even for a square picture.
+    """
+    if size < 1:
+        raise ValueError(f"the size is the shorter side in pixels and must be positive, not {size}")
+    if (round(size / stride) or 1) ** 2 > MAX_TOKENS:
+        raise ValueError(f"size {size} makes more than {MAX_TOKENS:,} tokens of {stride} px; choose {int(MAX_TOKENS**0.5) * stride} or less")
+    width, height = original
+    scale = size / min(width, height)
+    tokens = (width * scale / stride) * (height * scale / stride)
+    scale *= min(1.0, (MAX_TOKENS / tokens) ** 0.5)
+    h, w = max(1, round(height * scale / stride)), max(1, round(width * scale / stride))
+    return Geometry(original, (min(h, MAX_TOKENS // w) or 1, min(w, MAX_TOKENS)), stride)
+
+
+def read_picture(source: ImageSource | Picture, name: str | None = None) -> Picture:
+    """Read a picture: a path in any format Pillow knows, a PIL image, or an array.
+
+    EXIF rotation is applied, the first frame of an animation taken, transparency laid on white, 16 bits reduced to 8.
+
+    Args:
+        source: path, image, or array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 in [0, 255] or float in [0, 1].
+        name: what to call it; the file's name by default.
+
+    Raises:
+        ValueError: not a picture, damaged, too small or too large; the sentence says which.
+        FileNotFoundError: no such file.
+    """
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, Image.Image):
+        return _upright(source, name or "picture")
+    if isinstance(source, np.ndarray):
+        return _upright(_from_array(source), name or "picture")
+    path = Path(source)
+    name = name or path.name
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a picture")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{name} is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return _upright(image, name)
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} is not a picture in a format that can be read (JPEG, PNG, WebP, TIFF, GIF, ...)") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise ValueError(f"{name} has more than {limit} megapixels; make it smaller first") from None
+
+
+def _upright(image: Image.Image, name: str) -> Picture:
+    if min(image.size) < MIN_SIDE:
+        raise ValueError(f"{name} is {image.width} x {image.height} pixels; a picture needs at least {MIN_SIDE} on each side")
+    try:
+        image.seek(0)
+        rgb = np.asarray(ImageOps.exif_transpose(_to_rgb(image)))
+    except (OSError, SyntaxError, EOFError, ValueError) as error:  # Pillow's ways to say that a file is damaged
+        raise ValueError(f"{name} is damaged or cut off: {error}") from error
+    return Picture(rgb, name)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    exif = image.getexif()
+    if image.mode.startswith("I") or image.mode == "F":
+        rgb = Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+    elif "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    else:
+        rgb = image.convert("RGB")
+    rgb.getexif().update(exif)
+    return rgb
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Grey values of more than 8 bits, or floats, to uint8: 16-bit files by their full range, others by their own."""
+    if np.issubdtype(values.dtype, np.integer) and values.min() >= 0 and values.max() <= 65_535:
+        low, high = 0.0, 65_535.0 if values.max() > 255 else 255.0
+    else:
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            raise ValueError("no pixel has a finite value")
+        low, high = (0.0, 1.0) if finite.min() >= 0 and finite.max() <= 1 else (float(finite.min()), float(finite.max()))
+    scaled = (np.nan_to_num(values.astype(np.float64)) - low) * (255 / max(high - low, 1e-12))
+    return scaled.clip(0, 255).round().astype(np.uint8)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ValueError(f"a picture is an array (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise ValueError("a floating-point picture has values in [0, 1]; divide by 255, or give uint8")
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ValueError(f"a picture is uint8 in [0, 255] or float in [0, 1], not {array.dtype}")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def preprocess(picture: Picture, geometry: Geometry, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """The model's input (3, H, W) float32: resized (bicubic, antialiased) to `geometry.input_size` and normalised."""
+    resized = Image.fromarray(picture.rgb).resize(geometry.input_size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    x = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255  # (H, W, 3) -> (3, H, W)
+    return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
