@@ -1,0 +1,150 @@
+"""What a map is, and the registry of the methods that make maps.
+
+A method is one function `Recording -> AttentionMap` with one registration line (see `maps/`); it then appears in the
+app, the command line, the API and the tables. A method that a checkpoint cannot have says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simpool_viz.images import Geometry
+from simpool_viz.masks import ObjectMask, make_mask
+
+if TYPE_CHECKING:
+    from simpool_viz.encoder import Encoder
+    from simpool_viz.recording import Recording
+
+FUSIONS: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max, "min": np.min}
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """One or more maps on a token grid.
+
+    weights: (M, h, w) float32, raw: never min-max scaled.
+    names: M names: heads, queries, classes.
+    signed: whether values may be negative (contributions); else they are weights that sum to 1 (or less, where
+        prefix tokens hold the rest).
+    logits: (M, h, w) float32 scores before the softmax, where the map has them.
+    method: the registered name of what made it.
+    note: what a viewer must know, such as that a map is a heuristic; "" for most.
+    """
+
+    weights: np.ndarray
+    names: tuple[str, ...]
+    geometry: Geometry
+    method: str
+    signed: bool = False
+    logits: np.ndarray | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 3 or self.weights.shape[1:] != self.geometry.grid or len(self.names) != len(self.weights):
+            raise ValueError(f"{self.method}: maps of shape {self.weights.shape} do not fit grid {self.geometry.grid} and names {self.names}")
+
+    def fused(self, how: str | int = "mean") -> np.ndarray:
+        """One map (h, w): the mean, max or min over the M maps, or the map of one index or name.
+
+        Raises:
+            ValueError: no such fusion, index or name.
+        """
+        if isinstance(how, str) and how in FUSIONS:
+            return FUSIONS[how](self.weights, axis=0).astype(np.float32)
+        index = self.names.index(how) if how in self.names else how
+        if not isinstance(index, int) or not -len(self.names) <= index < len(self.names):
+            raise ValueError(f"{how!r} is no fusion ({', '.join(FUSIONS)}), name ({', '.join(self.names)}) or index of {self.method}")
+        return self.weights[index]
+
+    def mask(self, rule: str = "mass", amount: float | None = None, *, largest: bool = False, fusion: str | int = "mean") -> ObjectMask:
+        """Threshold the fused map.
+
+        Args:
+            rule: "mass", "area", "quantile", "mean" or "otsu".
+            amount: the rule's share in (0, 1]; its default where left out.
+            largest: keep only the largest component.
+            fusion: as in `fused`.
+        """
+        return make_mask(self.fused(fusion), self.geometry, rule, amount, largest)
+
+    def entropy(self, mode: str = "mass") -> tuple[float, str]:
+        """Spatial entropy in nats, the mean over the M maps, and whether "logits" or "weights" were measured.
+
+        0 is one connected blob; ln n is n equal ones. See `scores.spatial_entropy`.
+        """
+        import torch
+
+        from simpool_viz.scores.spatial_entropy import spatial_entropy
+
+        scores = self.weights if self.logits is None else self.logits
+        return float(spatial_entropy(torch.from_numpy(scores), mode).mean()), "weights" if self.logits is None else "logits"
+
+
+@dataclass(frozen=True)
+class MapMethod:
+    """A registered way to make a map.
+
+    make: (recording, **options) -> AttentionMap.
+    why_not: encoder -> None where it applies, else the reason in a sentence without the full stop.
+    gives: what the map has several of ("heads", "classes"), for the lists.
+    """
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    make: Callable[..., AttentionMap]
+    why_not: Callable[[Encoder], str | None]
+
+
+_METHODS: dict[str, MapMethod] = {}
+
+
+def register_map(
+    name: str, title: str, summary: str, *, paper: str = "", why_not: Callable[[Encoder], str | None]
+) -> Callable[[Callable[..., AttentionMap]], Callable[..., AttentionMap]]:
+    """Decorator: make a function `(recording, **options) -> AttentionMap` available under `name`."""
+
+    def register(function: Callable[..., AttentionMap]) -> Callable[..., AttentionMap]:
+        _METHODS[name] = MapMethod(name, title, summary, paper, function, why_not)
+        return function
+
+    return register
+
+
+def map_methods() -> dict[str, MapMethod]:
+    """Every registered method by name."""
+    import simpool_viz.maps  # noqa: F401  importing the package registers its methods
+
+    return dict(_METHODS)
+
+
+def maps_of(encoder: Encoder) -> dict[str, str | None]:
+    """For every method, None where the encoder has it, else why not."""
+    return {name: method.why_not(encoder) for name, method in map_methods().items()}
+
+
+def make_map(recording: Recording, name: str, **options: Any) -> AttentionMap:
+    """Make a map by name. A pooling's name ("simpool") asks for the pooling's own attention where it is the checkpoint's.
+
+    Raises:
+        ValueError: no such method, one the checkpoint cannot have, or options it does not take.
+    """
+    methods, encoder = map_methods(), recording.encoder
+    if name not in methods and name == encoder.pooling.name:
+        name = "pooling"
+    if name not in methods:
+        raise ValueError(f"{encoder.facts.name} has no map {name!r}; its maps are {', '.join(n for n, why in maps_of(encoder).items() if not why)}")
+    reason = methods[name].why_not(encoder)
+    if reason:
+        raise ValueError(f"{encoder.facts.name} has no {methods[name].title} map: {reason}")
+    try:
+        return methods[name].make(recording, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error) and "missing" not in str(error):
+            raise
+        raise ValueError(f"map {name!r}: {str(error).split('()')[-1].strip()}") from error

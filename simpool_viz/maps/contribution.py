@@ -1,0 +1,83 @@
+"""Contribution: what every token adds to the logit of a class. With GAP and a linear head this is CAM (Zhou et al., 2016).
+
+The pooled vector splits into what each position gave, f_c = sum_i g_ic (see `pooling.means`); a linear head, with the
+norm between folded into it, then gives sum_c W'_kc g_ic per token, which sums to logit - b' exactly.
+The definition beyond GAP is this project's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from simpool_viz.attention_map import AttentionMap, register_map
+from simpool_viz.maps.common import make_rows
+from simpool_viz.recording import Recording, class_index, class_name, wide
+
+if TYPE_CHECKING:
+    from simpool_viz.encoder import Encoder
+
+
+def _why_not(encoder: Encoder) -> str | None:
+    if not isinstance(encoder.head, nn.Linear):
+        return "it has no linear head, so there is no class to contribute to"
+    if encoder.pooling.name in ("cls", "latent"):
+        return f"the vector of {encoder.pooling.title} pooling is not a sum of what single tokens give"
+    if not isinstance(encoder.norm, (nn.Identity, nn.LayerNorm)) and not isinstance(getattr(encoder.norm, "norm", None), nn.LayerNorm):
+        return f"the {type(encoder.norm).__name__} between pooling and head cannot be folded into the head"
+    return None
+
+
+@register_map(
+    "contribution",
+    "Contribution",
+    "What each position adds to the logit of a class, the predicted one by default. Positive speaks for it, negative against; with GAP this is CAM.",
+    paper="Zhou et al., CVPR 2016, for GAP",
+    why_not=_why_not,
+)
+def contribution(recording: Recording, classes: list[int | str] | None = None) -> AttentionMap:
+    """One signed map per class, (K, h, w), which sums to `logit - b'`.
+
+    Args:
+        classes: names or indices; the predicted class by default.
+
+    Raises:
+        ValueError: an unknown class.
+    """
+    encoder, logits = recording.encoder, recording.logits
+    assert logits is not None, "why_not asks for a head"
+    if isinstance(classes, (str, int)):
+        classes = [classes]
+    wanted = [class_index(encoder, c, len(logits)) for c in classes] if classes else [int(logits.argmax())]
+    weight, _ = folded_head(recording, wanted)
+    with torch.inference_mode():
+        given = wide(encoder.pooling.contribution(recording.tokens, recording.pooled)[0])  # (N, D)
+        rows = weight @ given.T  # (K, D) @ (D, N)
+    return make_rows(recording, "contribution", rows, [class_name(encoder, c) for c in wanted], signed=True)
+
+
+def folded_head(recording: Recording, classes: list[int]) -> tuple[Tensor, Tensor]:
+    """W' (K, D) and b' (K,) such that logits = W' g + b', g the sum of the contributions.
+
+    A LayerNorm between pooling and head is folded with the mean and deviation of this picture's vector held fixed:
+    W' = centre(W * weight) / sigma and b' = b + W bias. What the pooling adds to every channel goes into b'.
+    """
+    encoder = recording.encoder
+    head, pooled = encoder.head, wide(recording.pooled.vector[0])
+    assert isinstance(head, nn.Linear), "why_not asks for a linear head"
+    weight = wide(head.weight.detach()[classes])
+    bias = weight.new_zeros(len(classes)) if head.bias is None else wide(head.bias.detach()[classes])
+    norm = getattr(encoder.norm, "norm", encoder.norm)
+    if isinstance(norm, nn.LayerNorm):
+        if norm.bias is not None:
+            bias = bias + weight @ wide(norm.bias.detach())
+        if norm.weight is not None:
+            weight = weight * wide(norm.weight.detach())
+        sigma = (pooled.var(correction=0) + norm.eps).sqrt()
+        weight = (weight - weight.mean(1, keepdim=True)) / sigma
+    offset = encoder.pooling.offset()
+    if isinstance(offset, Tensor):
+        bias = bias + weight.sum(1) * wide(offset.detach())
+    return weight, bias

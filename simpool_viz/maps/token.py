@@ -1,0 +1,38 @@
+"""Token query: what any chosen patch attends to, in any block and through the roll-out."""
+
+from __future__ import annotations
+
+from simpool_viz.attention_map import AttentionMap, register_map
+from simpool_viz.maps.common import head_names, make_rows, needs_blocks
+from simpool_viz.maps.rollout import one_hot_rows
+from simpool_viz.recording import Recording
+from simpool_viz.rollout import roll_out
+
+
+@register_map(
+    "token",
+    "Token query",
+    "What one patch of the photo attends to, the central one unless a point is given. One map per head.",
+    why_not=needs_blocks,
+)
+def token_query(recording: Recording, at: tuple[float, float] | None = None, block: int = -1, rollout: bool = False) -> AttentionMap:
+    """The row of one patch token: (H, h, w), or (1, h, w) through the roll-out of all blocks.
+
+    Args:
+        at: (x, y) in pixels of the original picture; its centre by default.
+        block: which block, negative from the last.
+        rollout: the token's row of the roll-out instead of one block's.
+
+    Raises:
+        ValueError: a point outside the picture, or no such block.
+    """
+    width, height = recording.geometry.original
+    x, y = at if at is not None else (width / 2, height / 2)
+    row, column = recording.geometry.token_at(x, y)
+    index = recording.encoder.num_prefix_tokens + row * recording.geometry.grid[1] + column
+    if rollout:
+        rows = roll_out(one_hot_rows(recording, [index]), recording.blocks)
+        return make_rows(recording, "token", rows, (f"token ({row}, {column}) roll-out",))
+    _, attention = recording.block(block)
+    one = slice(index, index + 1)
+    return make_rows(recording, "token", attention.rows(one)[:, 0], head_names(attention.query.shape[0]), logits=attention.logits(one)[:, 0])

@@ -1,0 +1,233 @@
+"""From a grid of weights to an object mask: rules, components, boxes.
+
+Every rule yields a level, and the mask is the level set `w >= level` (ties are in), so that every viewer of the same
+weights draws the same mask. The level is computed on the token grid from the positive part of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from simpool_viz.images import Geometry
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """A way to choose the level. `default` is its amount, None where the rule takes none."""
+
+    name: str
+    title: str
+    summary: str
+    default: float | None
+    level: Callable[[np.ndarray, float], float]
+
+
+_RULES: dict[str, MaskRule] = {}
+
+
+def register_rule(name: str, title: str, summary: str, default: float | None) -> Callable[[Callable[..., float]], Callable[..., float]]:
+    """Decorator: make a function (sorted weights descending (N,), amount) -> level available as a mask rule."""
+
+    def register(function: Callable[..., float]) -> Callable[..., float]:
+        _RULES[name] = MaskRule(name, title, summary, default, function)
+        return function
+
+    return register
+
+
+def mask_rules() -> dict[str, MaskRule]:
+    """Every mask rule by name."""
+    return dict(_RULES)
+
+
+@register_rule("mass", "Share of mass", "The fewest cells that hold this share of all attention (DINO's rule).", 0.6)
+def _mass(descending: np.ndarray, amount: float) -> float:
+    total = np.cumsum(descending, dtype=np.float64)
+    reached = int(np.searchsorted(total, amount * total[-1] * (1 - 1e-12)))
+    return float(descending[min(reached, len(descending) - 1)])
+
+
+@register_rule("area", "Share of area", "This share of the cells, the heaviest first.", 0.25)
+def _area(descending: np.ndarray, amount: float) -> float:
+    count = math.ceil(amount * len(descending) - 1e-9)
+    return float(descending[max(count, 1) - 1])
+
+
+@register_rule("quantile", "Quantile", "The cells at or above this quantile of the weights.", 0.75)
+def _quantile(descending: np.ndarray, amount: float) -> float:
+    return float(np.quantile(descending, amount, method="higher"))
+
+
+@register_rule("mean", "Mean", "The cells at or above the mean weight.", None)
+def _mean(descending: np.ndarray, amount: float) -> float:
+    return float(np.mean(descending, dtype=np.float64))
+
+
+@register_rule("otsu", "Otsu", "Otsu's threshold: the split that separates two groups of weights best.", None)
+def _otsu(descending: np.ndarray, amount: float) -> float:
+    from skimage.filters import threshold_otsu
+
+    above = descending[descending > threshold_otsu(descending)]
+    return float(above[-1]) if above.size else float(descending[-1])
+
+
+def parse_rule(text: str) -> tuple[str, float | None]:
+    """("mass", 0.6) from "mass:0.6"; the amount is the rule's default when left out.
+
+    Raises:
+        ValueError: an unknown rule, or an amount that does not fit it.
+    """
+    name, _, amount = text.partition(":")
+    if name not in _RULES:
+        raise ValueError(f"no mask rule is called {name!r}; there are {', '.join(_RULES)}")
+    try:
+        return name, _checked(_RULES[name], float(amount) if amount else None)
+    except ValueError as error:
+        raise ValueError(f"mask {text!r}: {error}") from None
+
+
+def _checked(rule: MaskRule, amount: float | None) -> float | None:
+    if rule.default is None:
+        if amount is not None:
+            raise ValueError(f"the rule {rule.name!r} takes no amount")
+        return None
+    amount = rule.default if amount is None else amount
+    if not 0 < amount <= 1:
+        raise ValueError(f"the amount is a share above 0 and up to 1, not {amount:g}")
+    return amount
+
+
+def is_constant(weights: np.ndarray) -> bool:
+    """Whether a map is flat to float32 precision: max - min <= 1e-6 max|w|."""
+    return float(weights.max() - weights.min()) <= 1e-6 * float(np.abs(weights).max())
+
+
+def find_level(weights: np.ndarray, rule: str, amount: float | None = None) -> float:
+    """The level of a rule on a grid (h, w), exactly representable in float32.
+
+    A constant map gives its smallest value, and with it the whole picture.
+
+    Raises:
+        ValueError: an unknown rule or amount, or weights that are not finite.
+    """
+    if rule not in _RULES:
+        raise ValueError(f"no mask rule is called {rule!r}; there are {', '.join(_RULES)}")
+    amount = _checked(_RULES[rule], amount)
+    weights = np.asarray(weights, np.float32)
+    if not np.isfinite(weights).all():
+        raise ValueError("the map holds values that are not finite, so no mask can be drawn from it")
+    if is_constant(weights):
+        return float(weights.min())
+    descending = np.sort(weights.clip(min=0), axis=None)[::-1]
+    return float(np.float32(_RULES[rule].level(descending, amount if amount is not None else 0.0)))
+
+
+def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """8-connected components of a mask (h, w): labels from 1 in raster order, and their number."""
+    from skimage.measure import label
+
+    labels, count = label(mask, connectivity=2, return_num=True)
+    return labels, int(count)
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """Only the largest 8-connected component; of equals, the first in raster order."""
+    labels, count = label_components(mask)
+    return mask if count < 2 else labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+
+
+def component_boxes(mask: np.ndarray) -> list[Box]:
+    """Half-open boxes (x0, y0, x1, y1) of the 8-connected components of a mask (h, w), in raster order."""
+    from skimage.measure import regionprops
+
+    boxes = (region.bbox for region in regionprops(label_components(mask)[0]))
+    return [(x0, y0, x1, y1) for y0, x0, y1, x1 in boxes]
+
+
+def upsample(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A grid (h, w) bilinearly upsampled to (H, W) for size = (W, H): half-pixel centres, edges held, float64.
+
+    Rows first, then columns, in exactly this order of operations: the board's JavaScript does the same, so that both
+    find the same level set.
+    """
+    width, height = size
+    rows, y = _taps(weights.shape[0], height)
+    columns, x = _taps(weights.shape[1], width)
+    w = weights.astype(np.float64)
+    w = w[rows] * (1 - y)[:, None] + w[np.minimum(rows + 1, len(w) - 1)] * y[:, None]
+    return w[:, columns] * (1 - x) + w[:, np.minimum(columns + 1, weights.shape[1] - 1)] * x
+
+
+def _taps(cells: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each pixel the cell before it and the share of the next one."""
+    position = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0, cells - 1)
+    before = np.floor(position).astype(int)
+    return before, position - before
+
+
+@dataclass(frozen=True)
+class ObjectMask:
+    """A thresholded map.
+
+    weights: (h, w) float32, what was thresholded.
+    level: the mask is `weights >= level`.
+    largest: whether only the largest component is kept.
+    constant: whether the map was flat, so that the mask is the whole picture and says nothing.
+    """
+
+    weights: np.ndarray
+    geometry: Geometry
+    rule: str
+    amount: float | None
+    level: float
+    largest: bool
+    constant: bool
+
+    @cached_property
+    def grid(self) -> np.ndarray:
+        """(h, w) bool, on the token grid."""
+        mask = self.weights >= np.float32(self.level)
+        return largest_component(mask) if self.largest else mask
+
+    def pixels(self, smooth: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
+        """(H, W) bool, in pixels of the original or of `size` (W, H).
+
+        Patches by default; smooth: the level set of the bilinearly upsampled map at the same level.
+        """
+        if smooth:
+            mask = upsample(self.weights, size or self.geometry.original) >= self.level
+            return largest_component(mask) if self.largest else mask
+        rows, columns = self.geometry.token_of_pixels(size)
+        return self.grid[rows[:, None], columns[None, :]]
+
+    @property
+    def boxes(self) -> list[Box]:
+        """Half-open boxes (x0, y0, x1, y1) in pixels of the original, one per 8-connected component of the grid."""
+        return [self.geometry.box_to_pixels(box) for box in component_boxes(self.grid)]
+
+    @property
+    def components(self) -> int:
+        """Number of 8-connected components of the grid."""
+        return label_components(self.grid)[1]
+
+    @property
+    def coverage(self) -> float:
+        """Share of the grid's cells in the mask, in [0, 1]."""
+        return float(self.grid.mean())
+
+
+def make_mask(
+    weights: np.ndarray, geometry: Geometry, rule: str = "mass", amount: float | None = None, largest: bool = False
+) -> ObjectMask:
+    """Threshold a grid of weights (h, w). Errors as in `find_level`."""
+    level = find_level(weights, rule, amount)
+    weights = np.asarray(weights, np.float32)
+    amount = _checked(_RULES[rule], amount)
+    return ObjectMask(weights, geometry, rule, amount, level, largest, is_constant(weights))

@@ -1,0 +1,249 @@
+"""One fused forward pass -> everything that every map needs.
+
+A `TorchFunctionMode` around an ordinary forward sees each call of `F.scaled_dot_product_attention` with its queries and
+keys as the kernel gets them: after their norms and rotary embeddings, with bias and scale. Keeping references to them
+costs nothing, and any row of any attention matrix follows from them exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from simpool_viz.attention_map import AttentionMap, make_map
+from simpool_viz.encoder import Encoder, Output
+from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, read_picture
+from simpool_viz.pooling import Pooled, Tokens
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in float32, or as it is where it is float64: the precision in which maps are computed."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One captured call: what it takes to compute any row of softmax(q k^T scale + bias).
+
+    query: (H, Nq, d), key: (H, N, d), bias: (H or 1, Nq, N) added to the logits, or None.
+    """
+
+    query: Tensor
+    key: Tensor
+    bias: Tensor | None
+    scale: float
+
+    def logits(self, rows: slice | Tensor) -> Tensor:
+        """Scores before the softmax of some query rows: (H, n, N), float32."""
+        scores = wide(self.query[:, rows]) @ wide(self.key).transpose(1, 2) * self.scale
+        return scores if self.bias is None else scores + wide(self.bias[:, rows])
+
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """Attention of some query rows: (H, n, N), each summing to 1, float32."""
+        return self.logits(rows).softmax(dim=-1)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A picture as one checkpoint saw it; every map of it is computed from here.
+
+    blocks: the attention of every block, from first to last; empty for a CNN.
+    pool_attention: the captured attention of a pooling that runs the fused kernel itself (SigLIP's), else None.
+    tokens, pooled: features and pooling result of a batch of one.
+    vector: (D,) after the norm. logits: (K,), or None without a head.
+    seconds: of the forward, divided by the pictures of its batch.
+    """
+
+    encoder: Encoder
+    picture: Picture
+    geometry: Geometry
+    blocks: tuple[Attention, ...]
+    pool_attention: Attention | None
+    tokens: Tokens
+    pooled: Pooled
+    vector: Tensor
+    logits: Tensor | None
+    seconds: float
+
+    def map(self, name: str, **options: Any) -> AttentionMap:
+        """Make a map: "pooling" (or the pooling's name), "cls", "rollout", "dense_rollout", "token", "contribution".
+
+        Options are those of the map's function in `simpool_viz.maps`: block, head, at, classes, ...
+
+        Raises:
+            ValueError: the checkpoint cannot have this map, or an option does not fit; the sentence says why.
+        """
+        return make_map(self, name, **options)
+
+    def top_classes(self, count: int = 1) -> list[tuple[int, str, float]]:
+        """The most probable classes as (index, name, probability in [0, 1]); [] without a head."""
+        if self.logits is None:
+            return []
+        values, indices = wide(self.logits).softmax(0).topk(min(count, len(self.logits)))
+        return [(int(i), class_name(self.encoder, int(i)), float(v)) for i, v in zip(indices, values, strict=True)]
+
+    def block(self, index: int) -> tuple[int, Attention]:
+        """(number, attention) of a block, negative indices counting from the last.
+
+        Raises:
+            ValueError: no such block.
+        """
+        depth = len(self.blocks)
+        if not -depth <= index < depth:
+            raise ValueError(f"{self.encoder.facts.name} has blocks 0 to {depth - 1} (or -{depth} to -1), not {index}")
+        return index % depth, self.blocks[index]
+
+
+def class_name(encoder: Encoder, index: int) -> str:
+    """The name of a class, or "class 7" where names are unknown."""
+    names = encoder.facts.classes
+    return names[index] if index < len(names) else f"class {index}"
+
+
+def class_index(encoder: Encoder, wanted: int | str, count: int) -> int:
+    """The index of a class given by index or name.
+
+    Raises:
+        ValueError: no such class.
+    """
+    if isinstance(wanted, str) and not wanted.isdigit():
+        lowered = [name.lower() for name in encoder.facts.classes]
+        if wanted.lower() not in lowered:
+            near = [n for n in encoder.facts.classes if wanted.lower() in n.lower()]
+            raise ValueError(f"{encoder.facts.name} has no class {wanted!r}" + (f"; did you mean {', '.join(near[:5])}?" if near else ""))
+        return lowered.index(wanted.lower())
+    if not 0 <= int(wanted) < count:
+        raise ValueError(f"{encoder.facts.name} has classes 0 to {count - 1}, not {wanted}")
+    return int(wanted)
+
+
+# --- capture ----------------------------------------------------------------------------------------------------------
+
+
+class AttentionCapture(TorchFunctionMode):
+    """Keeps query, key, bias and scale of every fused attention call made inside its `with` block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Tensor, Tensor, Tensor | None, float]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            self._keep(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _keep(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> None:
+        if is_causal or enable_gqa or query.ndim != 4:
+            raise ValueError("this model's attention is causal, grouped or not over one sequence of tokens; its maps cannot be shown")
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            attn_mask = torch.zeros(attn_mask.shape, device=query.device).masked_fill(~attn_mask, float("-inf"))
+        self.calls.append((query, key, attn_mask, query.shape[-1] ** -0.5 if scale is None else scale))
+
+
+def _attention_of(call: tuple[Tensor, Tensor, Tensor | None, float], index: int) -> Attention:
+    query, key, bias, scale = call
+    if bias is not None:
+        shape = (query.shape[0], bias.shape[-3] if bias.ndim > 2 else 1, query.shape[2], key.shape[2])
+        bias = bias.expand(shape)[index]
+    return Attention(query[index], key[index], bias, scale)
+
+
+@contextmanager
+def _captured(encoder: Encoder) -> Iterator[AttentionCapture]:
+    """Record in inference mode, and check that exactly the calls that the depth promises were seen."""
+    with torch.inference_mode(), AttentionCapture() as capture:
+        yield capture
+    expected = encoder.depth + (encoder.pooling.name == "latent")
+    if len(capture.calls) != expected:
+        raise ValueError(
+            f"{encoder.facts.name}: {len(capture.calls)} fused attention calls were seen where {expected} were expected, "
+            "so this model's attention cannot be shown exactly; choose another backbone"
+        )
+
+
+# --- recording --------------------------------------------------------------------------------------------------------
+
+
+def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = None) -> Recording:
+    """Look at one picture once.
+
+    Args:
+        encoder: from `load_checkpoint`.
+        image: path, PIL image, array, or a `Picture`.
+        size: shorter side in pixels, rounded to whole tokens; the checkpoint's own (`encoder.facts.size`) by default.
+
+    Raises:
+        ValueError: an unreadable picture, an impossible size, or a model whose attention cannot be captured.
+    """
+    return record_batch(encoder, [image], size)[0]
+
+
+def record_batch(encoder: Encoder, images: Sequence[ImageSource | Picture], size: int | None = None) -> list[Recording]:
+    """Look at several pictures; those of one input size share a forward. Arguments and errors as in `record`."""
+    pictures = [read_picture(image) for image in images]
+    geometries = [fit(p.size, size or encoder.facts.size, encoder.stride) for p in pictures]
+    recordings: dict[int, Recording] = {}
+    for grid in dict.fromkeys(g.grid for g in geometries):
+        members = [i for i, g in enumerate(geometries) if g.grid == grid]
+        batch = [(pictures[i], geometries[i]) for i in members]
+        recordings.update(zip(members, _record_alike(encoder, batch), strict=True))
+    return [recordings[i] for i in range(len(pictures))]
+
+
+def _record_alike(encoder: Encoder, batch: list[tuple[Picture, Geometry]]) -> list[Recording]:
+    parameter = next(encoder.parameters())
+    facts = encoder.facts
+    images = torch.stack([preprocess(picture, geometry, facts.mean, facts.std) for picture, geometry in batch])
+    images = images.to(parameter.device, parameter.dtype)
+    started = time.perf_counter()
+    with _captured(encoder) as capture:
+        output = encoder(images)
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    seconds = (time.perf_counter() - started) / len(batch)
+    if output.tokens.grid != batch[0][1].grid:
+        raise ValueError(f"{facts.name} gave a grid of {output.tokens.grid} where {batch[0][1].grid} was expected; its stride is not {encoder.stride}")
+    make = partial(_single, encoder, capture, output, seconds)
+    return [make(i, picture, geometry) for i, (picture, geometry) in enumerate(batch)]
+
+
+def _single(encoder: Encoder, capture: AttentionCapture, output: Output, seconds: float, i: int, picture: Picture, geometry: Geometry) -> Recording:
+    calls = [_attention_of(call, i) for call in capture.calls]
+    one = slice(i, i + 1)
+    tokens, pooled = output.tokens, output.pooled
+    return Recording(
+        encoder=encoder,
+        picture=picture,
+        geometry=geometry,
+        blocks=tuple(calls[: encoder.depth]),
+        pool_attention=calls[-1] if len(calls) > encoder.depth else None,
+        tokens=Tokens(tokens.patches[one], tokens.grid, tokens.prefix[one]),
+        pooled=Pooled(
+            pooled.vector[one],
+            None if pooled.weights is None else pooled.weights[one],
+            None if pooled.scores is None else pooled.scores[one],
+        ),
+        vector=output.vector[i],
+        logits=None if output.logits is None else output.logits[i],
+        seconds=seconds,
+    )

@@ -1,0 +1,137 @@
+"""Scores of a map or mask against a reference mask, and the baselines that every table carries.
+
+All scores work on pixel arrays (H, W); `void` marks pixels that count nowhere. A map that does not beat the centre prior
+has shown nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from simpool_viz.masks import ObjectMask, find_level, upsample
+
+POINTING_RADIUS = 15  # pixels at the scored size (Zhang et al., Excitation Backprop, 2018)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference mask: objects (H, W) bool, and void (H, W) bool, the pixels that count nowhere."""
+
+    objects: np.ndarray
+    void: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.objects.shape[1], self.objects.shape[0]
+
+
+def read_reference(path: Path) -> Reference:
+    """Read a mask file: 0 is background; 255 is foreground in a two-valued mask and void in a label map; all else is object.
+
+    Raises:
+        ValueError: not a picture, or no object in it.
+    """
+    try:
+        with Image.open(path) as image:
+            labels = np.asarray(image if image.mode in ("L", "P", "1", "I", "I;16") else image.convert("L")).astype(np.int64)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"the reference mask {path} cannot be read: {error}") from error
+    values = np.unique(labels)
+    is_label_map = len(values) > 2 and 255 in values
+    void = (labels == 255) & is_label_map
+    objects = (labels != 0) & ~void
+    if not objects.any():
+        raise ValueError(f"the reference mask {path} marks no object; pixels other than 0 are taken as object")
+    return Reference(objects, void)
+
+
+def resize_reference(reference: Reference, size: tuple[int, int]) -> Reference:
+    """The reference at another size (width, height), nearest neighbour."""
+    if size == reference.size:
+        return reference
+
+    def resize(mask: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+    return Reference(resize(reference.objects), resize(reference.void))
+
+
+def iou(mask: np.ndarray, reference: Reference) -> float:
+    """Intersection over union of a mask (H, W) with the objects, void pixels left out of both; 1 for two empty masks."""
+    counted = ~reference.void
+    union = ((mask | reference.objects) & counted).sum()
+    return float((mask & reference.objects & counted).sum() / union) if union else 1.0
+
+
+def iou_at_true_area(weights: np.ndarray, reference: Reference) -> float:
+    """IoU of the level set that has (ties in) as many pixels as the objects: how well a map ranks pixels, whatever its rule.
+
+    Args:
+        weights: (H, W) at the size of the reference.
+    """
+    counted = weights[~reference.void]
+    level = np.partition(counted, -int(reference.objects.sum()))[-int(reference.objects.sum())]
+    return iou(weights >= level, reference)
+
+
+def pointing(weights: np.ndarray, reference: Reference, radius: float = POINTING_RADIUS) -> bool:
+    """Whether the map's maximum (H, W) lies within `radius` pixels of an object. Of equal maxima their mean place counts."""
+    from scipy.ndimage import distance_transform_edt
+
+    y, x = np.argwhere(weights == weights.max()).mean(axis=0)
+    distance = distance_transform_edt(~reference.objects)
+    return bool(distance[round(float(y)), round(float(x))] <= radius)
+
+
+def energy(weights: np.ndarray, reference: Reference) -> float:
+    """Energy-based pointing: the share of the map's positive mass (H, W) that lies on objects, void left out."""
+    mass = weights.clip(min=0) * ~reference.void
+    return float((mass * reference.objects).sum() / max(float(mass.sum()), 1e-12))
+
+
+def precision_recall(mask: np.ndarray, reference: Reference) -> tuple[float, float]:
+    """Share of the mask on objects, and share of the objects in the mask; 0 where the divisor is empty."""
+    hit = (mask & reference.objects).sum()
+    return float(hit / max((mask & ~reference.void).sum(), 1)), float(hit / max(reference.objects.sum(), 1))
+
+
+def centre_prior(size: tuple[int, int]) -> np.ndarray:
+    """A Gaussian (H, W) at the centre for size = (W, H): isotropic on the picture made square, sigma half its side.
+
+    On elongated pictures it is elongated likewise, which is the stronger baseline (0.44 against 0.42 IoU at true area on
+    327 photos of horses).
+    """
+    width, height = size
+    y, x = (np.arange(height) + 0.5) / height - 0.5, (np.arange(width) + 0.5) / width - 0.5
+    return np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * 0.5**2))
+
+
+def score(weights: np.ndarray, mask: np.ndarray, reference: Reference) -> dict[str, float]:
+    """All scores of a map (H, W) and its mask (H, W), both at the size of the reference, by name."""
+    precision, recall = precision_recall(mask, reference)
+    return {
+        "iou": iou(mask, reference),
+        "iou_at_true_area": iou_at_true_area(weights, reference),
+        "pointing": float(pointing(weights, reference)),
+        "energy": energy(weights, reference),
+        "precision": precision,
+        "recall": recall,
+    }
+
+
+def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
+    """Scores of a fused map (bilinear) and its mask (patches), brought to the size of the reference."""
+    return score(upsample(mask.weights, reference.size), mask.pixels(size=reference.size), reference)
+
+
+def score_baselines(reference: Reference) -> dict[str, dict[str, float]]:
+    """The centre prior (masked at mass 0.6) and the whole picture, by name."""
+    prior = centre_prior(reference.size)
+    disc = prior.astype(np.float32) >= np.float32(find_level(prior, "mass", 0.6))
+    whole = np.ones_like(prior)
+    return {"centre prior": score(prior, disc, reference), "whole picture": score(whole, whole > 0, reference)}
