@@ -1,0 +1,1 @@
+"""Training: recipes, photos, the loop and the card it writes. Needs the `train` extra (pyarrow)."""

@@ -1,0 +1,56 @@
+"""The card of a trained checkpoint: the README.md of its folder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from simpool_viz.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Result:
+    """minutes: of wall clock, on `threads` CPU threads; correct of count held-out photos."""
+
+    minutes: float
+    threads: int
+    correct: int
+    count: int
+
+    def accuracy(self) -> str:
+        """Top-1 in per cent with the half width of its 95 % interval (normal approximation)."""
+        share = self.correct / self.count
+        half = 1.96 * math.sqrt(share * (1 - share) / self.count)
+        return f"{100 * share:.1f} % ± {100 * half:.1f} of {self.count} held-out photos"
+
+
+def write_card(recipe: Recipe, result: Result, photos: int, done: int) -> str:
+    """Markdown: what was trained, on what, how, and how well it classifies."""
+    stages = "\n".join(
+        f"| {i} | {s.size} px | {s.photos:,} | {s.lr:g} | {s.crop:g} |" for i, s in enumerate(recipe.stages[:done], 1)
+    )
+    options = ", ".join(f"{k} = {v}" for k, v in recipe.encoder.pooling_options.items())
+    return f"""# {recipe.title}
+
+`{recipe.name}`: a {recipe.encoder.backbone} backbone ({_kwargs(recipe)}) with **{recipe.encoder.pooling}** pooling{f" ({options})" if options else ""}.
+
+| | |
+|---|---|
+| data | {photos:,} photos: {recipe.sources} |
+| recipe | `simpool-viz train {recipe.name}` |
+| optimiser | AdamW, weight decay {recipe.weight_decay:g}, cosine, batch {recipe.batch_size}, label smoothing {recipe.label_smoothing:g}, seed {recipe.seed} |
+| training time | {result.minutes:.0f} minutes on {result.threads} CPU thread(s), beside other work |
+| top-1 | {result.accuracy()} |
+| licence | {recipe.license} |
+
+| stage | pictures | photos seen | peak learning rate | smallest crop |
+|---|---|---|---|---|
+{stages}
+
+Maps are best near {recipe.map_size} px on the shorter side, which is what the tool uses unless told otherwise.
+"""
+
+
+def _kwargs(recipe: Recipe) -> str:
+    settings = ", ".join(f"{k} = {v}" for k, v in recipe.encoder.backbone_kwargs.items())
+    return settings + ("" if recipe.encoder.stem_pool else ", no max-pooling after the stem")
