@@ -1,0 +1,236 @@
+"""The board: pictures x checkpoints x maps, each with its mask and figures. What the app, the CLI and Python all show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from simpool_viz.attention_map import AttentionMap, map_methods, maps_of
+from simpool_viz.encoder import Encoder
+from simpool_viz.images import ImageSource, Picture, read_picture
+from simpool_viz.masks import ObjectMask, parse_rule
+from simpool_viz.recording import Recording, record
+from simpool_viz.scores.localization import Reference, score_map
+
+
+@dataclass(frozen=True)
+class MapRequest:
+    """A map by name with its options, such as ("cls", {"block": -2})."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Its text form, as `parse_map` reads it."""
+        return self.name + (":" + ",".join(f"{k}={_text(v)}" for k, v in self.options.items()) if self.options else "")
+
+
+def parse_map(text: str) -> MapRequest:
+    """ "cls", "cls:block=-2", "token:at=120x80", "dense_rollout:classes=tench+church,soft=true".
+
+    Raises:
+        ValueError: an option that is not key=value.
+    """
+    name, _, options = text.partition(":")
+    pairs = [part.partition("=") for part in options.split(",") if part]
+    wrong = [key for key, equals, _ in pairs if not equals]
+    if wrong:
+        raise ValueError(f"map {text!r}: options are written key=value, separated by commas, as in cls:block=-2")
+    return MapRequest(name, {key: _value(key, value) for key, _, value in pairs})
+
+
+def _value(key: str, text: str) -> Any:
+    if key == "classes":
+        return text.split("+")
+    if key == "at":
+        x, cross, y = text.partition("x")
+        if not cross:
+            raise ValueError(f"a point is written at=XxY in pixels of the picture, not at={text}")
+        return float(x), float(y)
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "x".join(f"{v:g}" for v in value)
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is computed.
+
+    size: shorter side in pixels; None: each checkpoint's own.
+    mask: rule and amount, as "mass:0.6". largest: keep only the largest component.
+    fusion: of maps over heads: "mean", "max" or "min".
+    """
+
+    size: int | None = None
+    mask: str = "mass:0.6"
+    largest: bool = False
+    fusion: str = "mean"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One map of one checkpoint on one picture.
+
+    picture: index into the board's pictures.
+    prediction: (class, probability), or None without a head.
+    entropy: spatial entropy in nats; entropy_of: "logits" or "weights".
+    milliseconds: the forward and this map.
+    scores: against the reference, {} without one.
+    """
+
+    picture: int
+    checkpoint: str
+    checkpoint_title: str
+    request: MapRequest
+    map_title: str
+    attention: AttentionMap
+    mask: ObjectMask
+    prediction: tuple[str, float] | None
+    entropy: float
+    entropy_of: str
+    milliseconds: float
+    input_size: tuple[int, int]
+    scores: dict[str, float]
+
+    @property
+    def title(self) -> str:
+        options = ", ".join(f"{k} {_text(v)}" for k, v in self.request.options.items())
+        return f"{self.checkpoint_title}: {self.map_title}" + (f" ({options})" if options else "")
+
+    @property
+    def lines(self) -> list[str]:
+        """The caption, line by line."""
+        h, w = self.attention.geometry.grid
+        seen = f"predicts {self.prediction[0]}, {100 * self.prediction[1]:.0f} %" if self.prediction else "no classifier head"
+        parts = "component" if self.mask.components == 1 else "components"
+        covers = "map is constant: whole picture" if self.mask.constant else f"mask {100 * self.mask.coverage:.0f} % of picture, {self.mask.components} {parts}"
+        lines = [seen, covers, f"spatial entropy {self.entropy:.2f} nats of {self.entropy_of}", f"grid {w} x {h}, {self.milliseconds:.0f} ms"]
+        if len(self.attention.names) > 1:
+            lines.append(f"{len(self.attention.names)} maps ({self.attention.names[0]}, ...) fused")
+        elif self.attention.signed or self.request.name == "dense_rollout":
+            lines.append(f"class: {self.attention.names[0]}")
+        if self.scores:
+            hit = "hit" if self.scores["pointing"] else "miss"
+            lines.append(f"IoU {self.scores['iou']:.2f}, at true area {self.scores['iou_at_true_area']:.2f}, pointing {hit}")
+        return lines + ([self.attention.note] if self.attention.note else [])
+
+
+@dataclass(frozen=True)
+class Board:
+    """pictures, rows, the references given (by picture index), what could not be shown and why, and the settings."""
+
+    pictures: list[Picture]
+    rows: list[Row]
+    references: dict[int, Reference]
+    skipped: list[str]
+    settings: Settings
+
+
+def record_rows(
+    recording: Recording, requests: Sequence[MapRequest], settings: Settings, reference: Reference | None = None, picture: int = 0
+) -> tuple[list[Row], list[str]]:
+    """The rows of one recording, and a sentence for each map that the checkpoint cannot have.
+
+    Raises:
+        ValueError: an unknown map or rule, or options that do not fit.
+    """
+    why_not, rows, skipped = maps_of(recording.encoder), [], []
+    facts = recording.encoder.facts
+    for request in requests:
+        reason = why_not.get(request.name)
+        if reason:
+            skipped.append(f"{facts.title or facts.name} has no {map_methods()[request.name].title} map: {reason}.")
+            continue
+        rows.append(_row(recording, request, settings, reference, picture))
+    return rows, skipped
+
+
+def _row(recording: Recording, request: MapRequest, settings: Settings, reference: Reference | None, picture: int) -> Row:
+    started = time.perf_counter()
+    attention = recording.map(request.name, **request.options)
+    seconds = recording.seconds + time.perf_counter() - started
+    rule, amount = parse_rule(settings.mask)
+    mask = attention.mask(rule, amount, largest=settings.largest, fusion=settings.fusion)
+    entropy, entropy_of = attention.entropy()
+    top = recording.top_classes(1)
+    facts = recording.encoder.facts
+    return Row(
+        picture=picture,
+        checkpoint=facts.name,
+        checkpoint_title=facts.title or facts.name,
+        request=request,
+        map_title=map_methods()[attention.method].title,
+        attention=attention,
+        mask=mask,
+        prediction=top[0][1:] if top else None,
+        entropy=entropy,
+        entropy_of=entropy_of,
+        milliseconds=1000 * seconds,
+        input_size=recording.geometry.input_size,
+        scores={} if reference is None else score_map(mask, reference),
+    )
+
+
+def iterate_board(
+    pictures: Sequence[Picture],
+    encoders: Sequence[Encoder],
+    requests: Sequence[MapRequest],
+    settings: Settings,
+    references: dict[int, Reference] | None = None,
+) -> Iterator[Board]:
+    """The growing board, once after each checkpoint has looked at each picture. Errors as in `record_rows`."""
+    references = references or {}
+    rows: list[Row] = []
+    skipped: list[str] = []
+    for index, picture in enumerate(pictures):
+        for encoder in encoders:
+            recording = record(encoder, picture, settings.size)
+            new, reasons = record_rows(recording, requests, settings, references.get(index), index)
+            rows += new
+            skipped += [reason for reason in reasons if reason not in skipped]
+            yield Board(list(pictures), list(rows), references, list(skipped), settings)
+
+
+def make_board(
+    images: Sequence[ImageSource | Picture],
+    encoders: Sequence[Encoder],
+    maps: Sequence[str | MapRequest],
+    settings: Settings | None = None,
+    references: dict[int, Reference] | None = None,
+) -> Board:
+    """Look at pictures with checkpoints and make every map asked for.
+
+    Args:
+        images: paths, PIL images, arrays or `Picture`s.
+        encoders: from `load_checkpoint`.
+        maps: names or texts as for `parse_map`.
+        settings: size, mask rule, fusion.
+        references: reference masks by index of the picture.
+
+    Raises:
+        ValueError: nothing to show, or any of the inputs does not fit; the sentence says which.
+    """
+    if not images or not encoders or not maps:
+        raise ValueError("a board needs at least one picture, one checkpoint and one map")
+    requests = [m if isinstance(m, MapRequest) else parse_map(m) for m in maps]
+    board = None
+    for board in iterate_board([read_picture(i) for i in images], encoders, requests, settings or Settings(), references):
+        pass
+    assert board is not None, "there is at least one picture and one checkpoint"
+    if not board.rows:
+        raise ValueError("none of these checkpoints has any of these maps. " + " ".join(board.skipped))
+    return board

@@ -1,0 +1,204 @@
+"""simpool-viz: the command line. No computation lives here, and nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+COMPARE_HELP = """\
+Show where checkpoints look on photos: overlays and object masks side by side, with figures.
+
+  simpool-viz compare cat.jpg -c resnet_gap -c resnet_simpool -o out
+  simpool-viz compare a.jpg b.jpg -c resnet_simpool -m pooling -m contribution:classes=tench -o out
+  simpool-viz compare cat.jpg -c resnet_simpool --mask otsu --reference cat_mask.png -o out
+
+The folder OUT gets board.png, a PNG of every overlay and mask, maps.npz with the raw maps,
+scores.csv and manifest.json. `simpool-viz list` names checkpoints, maps and mask rules.
+Options of a map follow its name: cls:block=-2  token:at=120x80  dense_rollout:classes=tench+church,soft=true
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, or 2 after an error told in one sentence on standard error."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"simpool-viz: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f'simpool-viz: the package {error.name!r} is missing; install it with: pip install "simpool-viz[train]"', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("simpool-viz: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from simpool_viz import __version__
+
+    parser = argparse.ArgumentParser("simpool-viz", description="See where vision models look, and how that changes with their pooling.")
+    parser.add_argument("--version", action="version", version=f"simpool-viz {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("list", help="what there is: checkpoints, maps, poolings, mask rules, recipes")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    listing.set_defaults(run=_list)
+
+    compare = commands.add_parser(
+        "compare",
+        help="photos x checkpoints x maps -> a folder of pictures and figures",
+        description=COMPARE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.add_argument("images", nargs="+", metavar="IMAGE", help="photos in any common format")
+    compare.add_argument("-o", "--out", required=True, type=Path, help="folder to make")
+    compare.add_argument("--overwrite", action="store_true", help="replace an earlier result in OUT")
+    compare.add_argument("--reference", action="append", default=[], type=Path, metavar="MASK", help="mask of the object, one per photo in order: 0 is background")
+    _add_what(compare)
+    compare.add_argument("--colours", default="inferno", help="inferno, magma, viridis, cividis or gray (default: inferno)")
+    compare.add_argument("--opacity", type=float, default=0.6, help="of the overlay, 0 to 1 (default: 0.6)")
+    compare.add_argument("--smooth", action="store_true", help="bilinear maps and masks instead of patches")
+    compare.add_argument("--shared-scale", action="store_true", help="one colour scale for the whole board")
+    compare.set_defaults(run=_compare)
+
+    evaluate = commands.add_parser("evaluate", help="score maps on folders of photos with masks; prints a Markdown table")
+    evaluate.add_argument("data", nargs="+", type=Path, metavar="FOLDER", help="holds images/ and masks/ with files of the same names")
+    _add_what(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+    train = commands.add_parser("train", help="train a checkpoint from a recipe")
+    train.add_argument("recipe", help="a bundled recipe (see `simpool-viz list`) or a YAML file")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting, such as seed=1 or encoder.pooling_options.gamma=1.25")
+    train.add_argument("-o", "--out", type=Path, default=Path("runs"), help="the checkpoint folder is made in it (default: runs)")
+    train.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    train.set_defaults(run=_train)
+
+    serve = commands.add_parser("serve", help="start the app in the browser")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    serve.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    serve.set_defaults(run=_serve)
+    return parser
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    """Options that `compare` and `evaluate` share: what is computed."""
+    parser.add_argument("-c", "--checkpoint", action="append", default=[], metavar="NAME", help="bundled name, timm:<tag> or checkpoint folder; repeat for more (default: all bundled)")
+    parser.add_argument("-m", "--map", action="append", default=[], metavar="MAP", help="repeat for more (default: each checkpoint's own)")
+    parser.add_argument("--size", type=int, help="shorter side in pixels (default: each checkpoint's own)")
+    parser.add_argument("--mask", default="mass:0.6", metavar="RULE[:AMOUNT]", help="mass, area, quantile, mean or otsu (default: mass:0.6)")
+    parser.add_argument("--largest", action="store_true", help="keep only the largest component of each mask")
+    parser.add_argument("--fusion", default="mean", choices=["mean", "max", "min"], help="of maps over heads (default: mean)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+
+
+def _encoders(arguments: argparse.Namespace) -> list[Any]:
+    from tqdm import tqdm
+
+    from simpool_viz.checkpoints import catalogue, load_checkpoint
+
+    names = arguments.checkpoint or [name for name, entry in catalogue().items() if entry.available]
+    bar = tqdm(names, desc="loading checkpoints", disable=len(names) < 3 or None, leave=False)
+    return [load_checkpoint(name, device=arguments.device) for name in bar]
+
+
+def _settings(arguments: argparse.Namespace) -> Any:
+    from simpool_viz.board import Settings
+    from simpool_viz.masks import parse_rule
+
+    parse_rule(arguments.mask)  # a wrong rule is told before anything is loaded
+    return Settings(arguments.size, arguments.mask, arguments.largest, arguments.fusion)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from simpool_viz.board import iterate_board, parse_map
+    from simpool_viz.drawing import Look
+    from simpool_viz.evaluation.table import default_map
+    from simpool_viz.export import export_board
+    from simpool_viz.images import read_picture
+    from simpool_viz.scores.localization import read_reference
+
+    look = Look(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
+    settings = _settings(arguments)
+    pictures = [read_picture(image) for image in arguments.images]
+    if arguments.reference and len(arguments.reference) != len(pictures):
+        raise ValueError(f"{len(arguments.reference)} reference masks were given for {len(pictures)} photos; give one per photo, in order")
+    references = {i: read_reference(path) for i, path in enumerate(arguments.reference)}
+    encoders = _encoders(arguments)
+    requests = [parse_map(text) for text in arguments.map] or list({default_map(e).label: default_map(e) for e in encoders}.values())
+    steps = iterate_board(pictures, encoders, requests, settings, references)
+    for board in tqdm(steps, desc="looking", total=len(pictures) * len(encoders), unit="picture"):
+        pass
+    if not board.rows:
+        raise ValueError("none of these checkpoints has any of these maps. " + " ".join(board.skipped))
+    folder = export_board(board, arguments.out, look, overwrite=arguments.overwrite, device=str(next(encoders[0].parameters()).device))
+    for sentence in board.skipped:
+        print(f"note: {sentence}")
+    print(f"{len(board.rows)} maps in {folder}; open {folder / 'board.png'}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from simpool_viz.board import parse_map
+    from simpool_viz.evaluation.datasets import open_mask_set
+    from simpool_viz.evaluation.table import evaluate, to_markdown
+
+    settings, sets = _settings(arguments), [open_mask_set(folder) for folder in arguments.data]
+    encoders = _encoders(arguments)
+    for data in sets:
+        print(to_markdown(data, evaluate(data, encoders, [parse_map(m) for m in arguments.map], settings, progress=True), settings) + "\n")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from simpool_viz.training.loop import train
+    from simpool_viz.training.recipe import load_recipe
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    folder = train(recipe, arguments.out, arguments.out / "cache")
+    print(f"{folder} holds the checkpoint; use it with: simpool-viz compare PHOTO -c {folder} -o OUT")
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from simpool_viz.app import launch
+
+    launch(host=arguments.host, port=arguments.port, device=arguments.device)
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from simpool_viz.attention_map import map_methods
+    from simpool_viz.checkpoints import catalogue
+    from simpool_viz.masks import mask_rules
+    from simpool_viz.pooling import poolings
+    from simpool_viz.training.recipe import list_recipes
+
+    listing = {
+        "checkpoints": [
+            {"name": e.name, "title": e.facts.title, "pooling": e.spec.pooling, "size": e.facts.size, "accuracy": e.facts.accuracy, "available": e.available}
+            for e in catalogue().values()
+        ],
+        "maps": [{"name": m.name, "title": m.title, "summary": m.summary, "paper": m.paper} for m in map_methods().values()],
+        "poolings": [{"name": p.name, "title": p.title, "group": p.group, "summary": p.summary, "paper": p.paper} for p in poolings().values()],
+        "masks": [{"name": r.name, "title": r.title, "summary": r.summary, "default": r.default} for r in mask_rules().values()],
+        "recipes": [{"name": name} for name in list_recipes()],
+    }
+    if arguments.json:
+        print(json.dumps(listing, indent=1, ensure_ascii=False))
+        return
+    for kind, entries in listing.items():
+        print(kind.upper() + (" (and timm:<tag> for any timm ViT, ResNet or ConvNeXt)" if kind == "checkpoints" else ""))
+        for entry in entries:
+            told = entry.get("summary") or "; ".join(str(entry[k]) for k in ("title", "accuracy") if entry.get(k))
+            print(f"  {entry['name']:<15} {told}".rstrip())
+        print()

@@ -1,0 +1,180 @@
+"""Pixels: colours, overlays, cut-outs, boxes, colour bars, and the board as one picture.
+
+Colours come from matplotlib's tables by look-up; no matplotlib figure is made. A map that is non-negative is drawn as N w,
+"times uniform": 1 is what plain averaging would give, and colours run from 0 to the 99.5th percentile of the row or of
+the whole board. Signed maps use a diverging table around 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from simpool_viz.masks import Box, component_boxes, upsample
+
+SEQUENTIAL = ("inferno", "magma", "viridis", "cividis", "gray")
+DIVERGING = "RdBu_r"
+OUTLINE = (255, 255, 255)
+BOX = (0, 200, 255)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How maps are drawn; changes nothing that is computed.
+
+    colours: one of `SEQUENTIAL`. opacity: of the overlay, in [0, 1]. smooth: bilinear instead of patches.
+    shared_scale: one colour scale for the whole board instead of one per row.
+    """
+
+    colours: str = "inferno"
+    opacity: float = 0.6
+    smooth: bool = False
+    shared_scale: bool = False
+
+    def __post_init__(self) -> None:
+        if self.colours not in SEQUENTIAL:
+            raise ValueError(f"colours are {', '.join(SEQUENTIAL)}, not {self.colours!r}")
+        if not 0 <= self.opacity <= 1:
+            raise ValueError(f"opacity lies in [0, 1], not {self.opacity:g}")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The values between which colours run, and what they are called."""
+
+    low: float
+    high: float
+    label: str
+
+
+def colour_table(name: str) -> np.ndarray:
+    """(256, 3) uint8 of a matplotlib colour map."""
+    import matplotlib
+
+    return (matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+
+
+def scale_of(weights: np.ndarray, signed: bool) -> Scale:
+    """The colour scale of one map (h, w): times uniform, or symmetric around 0 for a signed one."""
+    values = weights.astype(np.float64)
+    if signed:
+        high = float(np.percentile(np.abs(values), 99.5)) or 1.0
+        return Scale(-high, high, "logit per token")
+    return Scale(0.0, float(np.percentile(values * values.size, 99.5)) or 1.0, "times uniform")
+
+
+def shared_scales(scales: list[Scale]) -> list[Scale]:
+    """The same list with one scale for all rows of a kind."""
+    low = {s.label: min(t.low for t in scales if t.label == s.label) for s in scales}
+    high = {s.label: max(t.high for t in scales if t.label == s.label) for s in scales}
+    return [replace(s, low=low[s.label], high=high[s.label]) for s in scales]
+
+
+def colour_map(weights: np.ndarray, scale: Scale, signed: bool, look: Look, size: tuple[int, int]) -> np.ndarray:
+    """A map (h, w) as colours (H, W, 3) uint8, in patches or smooth, for size = (W, H)."""
+    values = weights if signed else weights * np.float32(weights.size)
+    if look.smooth:
+        values = upsample(values, size)
+    share = (values - scale.low) / (scale.high - scale.low)
+    colours = colour_table(DIVERGING if signed else look.colours)[(share * 255).clip(0, 255).round().astype(np.uint8)]
+    return colours if look.smooth else _patches(colours, size)
+
+
+def _patches(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cells (h, w, ...) to pixels (H, W, ...), each pixel that of the cell which holds its centre."""
+    (width, height), (h, w) = size, cells.shape[:2]
+    rows, columns = (2 * np.arange(height) + 1) * h // (2 * height), (2 * np.arange(width) + 1) * w // (2 * width)
+    return cells[rows[:, None], columns[None, :]]
+
+
+def overlay(rgb: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray:
+    """Colours (H, W, 3) laid over a picture (H, W, 3), both uint8."""
+    return cv2.addWeighted(colours, opacity, rgb, 1 - opacity, 0)
+
+
+def cut_out(rgb: np.ndarray, mask: np.ndarray, boxes: list[Box]) -> np.ndarray:
+    """The masked object (H, W, 3): the rest greyed and darkened, the mask outlined, its boxes drawn."""
+    grey = rgb.mean(axis=2, keepdims=True) * 0.22 + 12
+    canvas = np.where(mask[:, :, None], rgb, grey).astype(np.uint8)
+    thickness = max(1, round(min(rgb.shape[:2]) / 240))
+    contours = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
+    cv2.drawContours(canvas, contours, -1, OUTLINE, thickness)
+    for x0, y0, x1, y1 in boxes:
+        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), BOX, thickness)
+    return canvas
+
+
+def display_boxes(mask: np.ndarray, smallest: float = 0.002) -> list[Box]:
+    """Boxes of the drawn mask's components, specks under this share of the picture left out."""
+    boxes = component_boxes(mask)
+    return [b for b in boxes if (b[2] - b[0]) * (b[3] - b[1]) >= smallest * mask.size] or boxes
+
+
+def display_picture(rgb: np.ndarray, longest: int) -> np.ndarray:
+    """The picture with its longer side reduced to `longest` pixels, never enlarged."""
+    height, width = rgb.shape[:2]
+    factor = min(1.0, longest / max(height, width))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return rgb if factor == 1.0 else np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+
+
+# --- the board as one picture -----------------------------------------------------------------------------------------
+
+INK, PAPER, FAINT = (24, 24, 27), (255, 255, 255), (105, 105, 112)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One row of the board as drawn: title, caption lines, pictures (H, W, 3) and the colour bar of the overlay."""
+
+    title: str
+    lines: list[str]
+    pictures: list[np.ndarray]
+    scale: Scale
+    colours: str
+
+
+def compose_board(photo: np.ndarray, title: str, strips: list[Strip]) -> Image.Image:
+    """The photo once at the left, and per strip its overlay, mask, caption and colour bar."""
+    height, width = photo.shape[:2]
+    gap, side = 16, 330
+    row = height + gap
+    rows = max(1, len(strips))
+    board = Image.new("RGB", (gap + width + gap + 2 * (width + gap) + side + gap, 64 + rows * row), PAPER)
+    draw = ImageDraw.Draw(board)
+    draw.text((gap, 14), title, INK, _font(20))
+    for column, label in enumerate(("photo", "attention", "object mask")):
+        draw.text((gap + column * (width + gap), 42), label, FAINT, _font(13))
+    board.paste(Image.fromarray(photo), (gap, 64))
+    for i, strip in enumerate(strips):
+        top = 64 + i * row
+        for column, picture in enumerate(strip.pictures, 1):
+            board.paste(Image.fromarray(picture), (gap + column * (width + gap), top))
+        _caption(board, strip, gap + 3 * (width + gap), top, side, height)
+    return board
+
+
+def _caption(board: Image.Image, strip: Strip, x: int, y: int, width: int, height: int) -> None:
+    draw = ImageDraw.Draw(board)
+    draw.text((x, y), strip.title, INK, _font(16))
+    for n, line in enumerate(strip.lines):
+        if 26 + 19 * (n + 1) > height - 40:
+            break
+        draw.text((x, y + 26 + 19 * n), line, FAINT, _font(13))
+    bar = colour_table(strip.colours)[np.linspace(0, 255, width - 20).astype(int)][None].repeat(10, 0)
+    board.paste(Image.fromarray(bar), (x, y + height - 32))
+    for share in (0.0, 0.5, 1.0):
+        value = strip.scale.low + share * (strip.scale.high - strip.scale.low)
+        text = f"{value:.3g}" + (f"  {strip.scale.label}" if share == 0 else "")
+        anchor = {0.0: "la", 0.5: "ma", 1.0: "ra"}[share]
+        draw.text((x + share * (width - 20), y + height - 19), text, FAINT, _font(12), anchor=anchor)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which matplotlib ships, so that every machine draws the same letters."""
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)

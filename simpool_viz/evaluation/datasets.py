@@ -1,0 +1,31 @@
+"""Data sets of photos with reference masks: a folder with `images/` and `masks/`, paired by file stem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """name, and (image, mask) paths in the order of their names."""
+
+    name: str
+    pairs: list[tuple[Path, Path]]
+
+
+def open_mask_set(folder: Path) -> MaskSet:
+    """Pair the files of `images/` and `masks/`.
+
+    Raises:
+        ValueError: a folder is missing, or an image has no mask.
+    """
+    images, masks = folder / "images", folder / "masks"
+    if not images.is_dir() or not masks.is_dir():
+        raise ValueError(f"{folder} must hold the folders images/ and masks/, with files of the same names")
+    by_stem = {path.stem: path for path in masks.iterdir()}
+    paths = sorted(path for path in images.iterdir() if path.is_file())
+    lonely = [path.name for path in paths if path.stem not in by_stem]
+    if lonely or not paths:
+        raise ValueError(f"{images} holds no image" if not paths else f"{masks} holds no mask for {', '.join(lonely[:5])}")
+    return MaskSet(folder.name, [(path, by_stem[path.stem]) for path in paths])

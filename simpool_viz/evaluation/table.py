@@ -1,0 +1,115 @@
+"""The localization table: every checkpoint's map against the reference masks, beside the centre prior and the whole picture.
+
+Intervals are 95 % percentile bootstraps over pictures; the difference to the centre prior is paired by picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simpool_viz.attention_map import maps_of
+from simpool_viz.board import MapRequest, Settings, record_rows
+from simpool_viz.encoder import Encoder
+from simpool_viz.evaluation.datasets import MaskSet
+from simpool_viz.recording import record
+from simpool_viz.scores.localization import read_reference, score_baselines
+
+DRAWS = 2000
+FIGURES = ("iou_at_true_area", "iou", "pointing", "spatial_entropy")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: its label and, per figure, one value per picture."""
+
+    label: str
+    figures: dict[str, np.ndarray]
+
+
+def default_map(encoder: Encoder) -> MapRequest:
+    """The map that shows how a checkpoint pools: its pooling attention, else CLS attention, else the contribution.
+
+    Raises:
+        ValueError: it has none of these.
+    """
+    why_not = maps_of(encoder)
+    for name in ("pooling", "cls", "contribution"):
+        if why_not[name] is None:
+            return MapRequest(name)
+    raise ValueError(f"{encoder.facts.name} has neither pooling attention, CLS attention nor contribution; name a map")
+
+
+def evaluate(
+    data: MaskSet, encoders: Sequence[Encoder], requests: Sequence[MapRequest], settings: Settings, progress: bool = False
+) -> list[Method]:
+    """Score maps on a data set.
+
+    Args:
+        data: photos with masks.
+        encoders: checkpoints.
+        requests: maps to score; where empty, each checkpoint's own (`default_map`).
+        settings: size, mask rule, fusion.
+        progress: whether to show a progress bar.
+
+    Returns:
+        One `Method` per checkpoint and map it has, then the baselines.
+    """
+    collected: dict[str, list[dict[str, float]]] = {}
+    for image, mask in _progress(data, progress):
+        reference = read_reference(mask)
+        for encoder in encoders:
+            recording = record(encoder, image, settings.size)
+            for row in record_rows(recording, requests or [default_map(encoder)], settings, reference)[0]:
+                collected.setdefault(f"{row.checkpoint}: {row.map_title}", []).append(row.scores | {"spatial_entropy": row.entropy})
+        for name, scores in score_baselines(reference).items():
+            collected.setdefault(name, []).append(scores)
+    baselines = [label for label in collected if label in ("centre prior", "whole picture")]
+    order = [label for label in collected if label not in baselines] + baselines
+    return [Method(label, _columns(collected[label])) for label in order]
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in FIGURES}
+
+
+def _progress(data: MaskSet, progress: bool) -> Iterator:
+    from tqdm import tqdm
+
+    return iter(tqdm(data.pairs, desc=data.name, unit="photo", disable=not progress))
+
+
+def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high): the mean and its 95 % bootstrap interval; fixed by the seed."""
+    draws = np.random.default_rng(seed).integers(len(values), size=(DRAWS, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
+
+
+def to_markdown(data: MaskSet, methods: Iterable[Method], settings: Settings) -> str:
+    """The table as Markdown."""
+    methods = list(methods)
+    prior = next(m for m in methods if m.label == "centre prior").figures["iou_at_true_area"]
+    head = ["map", "IoU at true area", "above the centre prior", f"IoU of mask {settings.mask}", "pointing", "spatial entropy"]
+    lines = [f"**{data.name}**, {len(data.pairs)} photos", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for method in methods:
+        figures = method.figures
+        cells = [
+            _cell(figures["iou_at_true_area"]),
+            "" if figures["iou_at_true_area"] is prior else _cell(figures["iou_at_true_area"] - prior, signed=True),
+            _cell(figures["iou"]),
+            _cell(figures["pointing"]),
+            _cell(figures["spatial_entropy"]),
+        ]
+        lines.append("| " + " | ".join([method.label, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: np.ndarray, signed: bool = False) -> str:
+    if np.isnan(values).any():
+        return ""
+    sign = "+" if signed else ""
+    mean, low, high = interval(values)
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"

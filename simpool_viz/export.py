@@ -1,0 +1,189 @@
+"""A Board -> a folder: board.png, PNGs of every overlay and mask, maps.npz, scores.csv, manifest.json.
+
+The folder appears whole or not at all: it is written beside its place and then moved there.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import re
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from simpool_viz import __version__
+from simpool_viz.board import Board, Row
+from simpool_viz.drawing import (
+    DIVERGING,
+    Look,
+    Scale,
+    Strip,
+    colour_map,
+    compose_board,
+    cut_out,
+    display_boxes,
+    display_picture,
+    overlay,
+    scale_of,
+    shared_scales,
+)
+from simpool_viz.scores.localization import score_baselines
+
+FORMAT = 1
+LONGEST = 1024  # pixels of the exported overlays and masks
+BOARD_HEIGHT = 300  # pixels, about, of a picture on the board
+
+
+def row_name(board: Board, row: Row) -> str:
+    """A file name for a row, unique on its board: picture, checkpoint and map."""
+    stem = Path(board.pictures[row.picture].name).stem
+    if sum(Path(p.name).stem == stem for p in board.pictures) > 1:
+        stem = f"{stem}_{row.picture}"
+    return re.sub(r"[^\w.,=+-]+", "_", f"{stem}.{row.checkpoint}.{row.request.label}".replace("\\", "_"))
+
+
+def render_row(board: Board, row: Row, scale: Scale, look: Look, longest: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
+    """Overlay and cut-out of a row, (H, W, 3) uint8 each, the longer side at most `longest` pixels."""
+    rgb = display_picture(board.pictures[row.picture].rgb, longest)
+    size = rgb.shape[1], rgb.shape[0]
+    colours = colour_map(row.mask.weights, scale, row.attention.signed, look, size)
+    mask = row.mask.pixels(smooth=look.smooth, size=size)
+    return overlay(rgb, colours, look.opacity), cut_out(rgb, mask, display_boxes(mask))
+
+
+def row_scales(board: Board, look: Look) -> list[Scale]:
+    """The colour scale of each row, its own or the board's."""
+    scales = [scale_of(row.mask.weights, row.attention.signed) for row in board.rows]
+    return shared_scales(scales) if look.shared_scale else scales
+
+
+def render_board(board: Board, look: Look | None = None) -> Image.Image:
+    """The whole board as one picture, one block per photo."""
+    look = look or Look()
+    scales, blocks = row_scales(board, look), []
+    for index, picture in enumerate(board.pictures):
+        width, height = picture.size
+        longest = round(BOARD_HEIGHT * max(1.0, min(width / height, 1.6)))
+        strips = []
+        for row, scale in zip(board.rows, scales, strict=True):
+            if row.picture == index:
+                images = render_row(board, row, scale, look, longest)
+                strips.append(Strip(row.title, row.lines, list(images), scale, DIVERGING if row.attention.signed else look.colours))
+        blocks.append(compose_board(display_picture(picture.rgb, longest), picture.name, strips))
+    whole = Image.new("RGB", (max(b.width for b in blocks), sum(b.height for b in blocks)), "white")
+    for i, block in enumerate(blocks):
+        whole.paste(block, (0, sum(b.height for b in blocks[:i])))
+    return whole
+
+
+def export_board(board: Board, out: Path, look: Look | None = None, *, overwrite: bool = False, device: str = "cpu") -> Path:
+    """Write a board as a folder.
+
+    Args:
+        out: the folder to make. An existing one must be empty, or an earlier export and `overwrite` be set.
+
+    Raises:
+        FileExistsError: the folder holds something else; nothing is touched.
+    """
+    out, look = Path(out), look or Look()
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and (out / "manifest.json").is_file()))):
+        hint = "add --overwrite to replace it" if (out / "manifest.json").is_file() else "choose another folder"
+        raise FileExistsError(f"{out} already exists and is not empty; {hint}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        _write(board, work, look, device)
+        if out.exists():
+            shutil.rmtree(out)
+        work.chmod(0o755)
+        work.rename(out)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return out
+
+
+def _write(board: Board, folder: Path, look: Look, device: str) -> None:
+    render_board(board, look).save(folder / "board.png")
+    maps: dict[str, np.ndarray] = {}
+    for row, scale in zip(board.rows, row_scales(board, look), strict=True):
+        name = row_name(board, row)
+        for kind, picture in zip(("overlay", "mask"), render_row(board, row, scale, look), strict=True):
+            cv2.imwrite(str(folder / f"{name}.{kind}.png"), picture[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        maps[name] = row.attention.weights
+        maps[f"{name}.mask"] = row.mask.grid
+    np.savez_compressed(folder / "maps.npz", **maps)  # type: ignore[arg-type]  # keys are names of files, never "file"
+    _write_scores(board, folder / "scores.csv")
+    text = json.dumps(manifest(board, look, device), indent=1, ensure_ascii=False)
+    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+
+
+def score_table(board: Board) -> list[dict[str, Any]]:
+    """One dict per row of the board, and per picture with a reference one for each baseline."""
+    table = []
+    for row in board.rows:
+        figures: dict[str, Any] = {
+            "picture": board.pictures[row.picture].name,
+            "checkpoint": row.checkpoint,
+            "map": row.request.label,
+            "prediction": row.prediction[0] if row.prediction else "",
+            "probability": round(row.prediction[1], 4) if row.prediction else "",
+            "coverage": round(row.mask.coverage, 4),
+            "components": row.mask.components,
+            "spatial_entropy": round(row.entropy, 4),
+            "entropy_of": row.entropy_of,
+            "milliseconds": round(row.milliseconds, 1),
+        }
+        table.append(figures | {k: round(v, 4) for k, v in row.scores.items()})
+    for index, reference in board.references.items():
+        for name, scores in score_baselines(reference).items():
+            table.append({"picture": board.pictures[index].name, "checkpoint": name, "map": ""} | {k: round(v, 4) for k, v in scores.items()})
+    return table
+
+
+def _write_scores(board: Board, path: Path) -> None:
+    table = score_table(board)
+    columns = list(dict.fromkeys(key for figures in table for key in figures))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def manifest(board: Board, look: Look, device: str) -> dict[str, Any]:
+    """What was made, with what settings and versions."""
+    import timm
+    import torch
+
+    return {
+        "format": FORMAT,
+        "versions": {"simpool_viz": __version__, "python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
+        "device": device,
+        "settings": asdict(board.settings),
+        "look": asdict(look),
+        "pictures": [{"name": p.name, "width": p.size[0], "height": p.size[1]} for p in board.pictures],
+        "rows": [
+            {
+                "name": row_name(board, row),
+                "picture": row.picture,
+                "checkpoint": row.checkpoint,
+                "map": row.request.label,
+                "maps": list(row.attention.names),
+                "grid": list(row.attention.geometry.grid),
+                "input_size": list(row.input_size),
+                "level": row.mask.level,
+                "boxes": [list(box) for box in row.mask.boxes],
+                "note": row.attention.note,
+            }
+            for row in board.rows
+        ],
+        "skipped": board.skipped,
+    }
