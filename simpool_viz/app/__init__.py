@@ -1,0 +1,51 @@
+"""The app in the browser: a thin layer of events over the board."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+INTRO = """# simpool_viz
+Where does a vision model look, and would it look better with another pooling? Drop a photo: each row shows one checkpoint's
+map over it, and the object mask that the map alone gives."""
+
+
+def build(device: str = "auto") -> Any:
+    """The app as a `gr.Blocks`, its example board already made."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: the app must be silent without a network
+    import gradio as gr
+
+    from simpool_viz.app.compare import ComparePage, EncoderStore
+
+    page = ComparePage(EncoderStore(device))
+    with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+        gr.Markdown(INTRO, elem_classes="simpool-intro")
+        page.build()
+    return blocks
+
+
+def launch(host: str | None = None, port: int | None = None, device: str = "auto", **options: Any) -> Any:
+    """Build the app and serve it.
+
+    Args:
+        host: address to listen on; Gradio's default (127.0.0.1, or what GRADIO_SERVER_NAME says) where None.
+        port: the first free one from 7860 where None.
+        device: as in `load_checkpoint`.
+        options: further arguments of `gr.Blocks.launch`, such as prevent_thread_lock.
+    """
+    blocks = build(device)
+    import gradio as gr
+
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
+    theme = gr.themes.Soft(primary_hue="orange", neutral_hue="zinc", font=fonts, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"])
+    blocks.queue(default_concurrency_limit=2, max_size=64)
+    return blocks.launch(
+        server_name=host,
+        server_port=port,
+        theme=theme,
+        css_paths=[Path(__file__).parent / "app.css"],
+        max_file_size="64mb",
+        footer_links=["api"],
+        **options,
+    )

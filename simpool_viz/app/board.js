@@ -1,0 +1,342 @@
+// The board in the browser. Python sends the photo once and per row the raw grid of weights with its levels; everything that
+// a visitor changes about the look is computed here, without a request. The rules are those of masks.py: a mask is the level
+// set `w >= level`, patches take the cell that holds a pixel's centre, smooth maps are bilinear with half-pixel centres,
+// rows before columns, in double precision. So Python and the browser agree on every cell.
+//
+// Gradio runs this file once per board, with `element`, `props` and `watch`. Nothing of the data enters a template.
+
+const look = { ...props.look };
+const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]) => [name, bytes(text)]));
+const WIDEST = 640; // pixels of a drawn cell's longer side; enlarged cells are drawn at the photo's own size
+let board = null; // decoded rows
+let photo = null; // the display picture as an <img>
+let drawn = 0; // counts loads, so that a late photo of an earlier board is ignored
+
+function bytes(text) {
+  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+}
+const floats = (text) => new Float32Array(bytes(text).buffer);
+
+function make(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+// --- masks -----------------------------------------------------------------------------------------------------------------
+
+function levelOf(row) {
+  const table = row.levels[look.rule];
+  return table.length === 1 ? table[0] : table[Math.min(table.length, Math.max(1, Math.round(look.amount * 100))) - 1];
+}
+
+function components(mask, h, w) {
+  // 8-connected components in raster order: labels from 1, their sizes, and their half-open boxes [x0, y0, x1, y1].
+  const labels = new Int32Array(h * w), sizes = [0], boxes = [null], stack = [];
+  for (let start = 0; start < mask.length; start++) {
+    if (!mask[start] || labels[start]) continue;
+    const label = sizes.length, box = [w, h, 0, 0];
+    let size = 0;
+    labels[start] = label;
+    stack.push(start);
+    while (stack.length) {
+      const i = stack.pop(), y = Math.floor(i / w), x = i - y * w;
+      size++;
+      box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y);
+      box[2] = Math.max(box[2], x + 1); box[3] = Math.max(box[3], y + 1);
+      for (let v = Math.max(0, y - 1); v <= Math.min(h - 1, y + 1); v++)
+        for (let u = Math.max(0, x - 1); u <= Math.min(w - 1, x + 1); u++) {
+          const j = v * w + u;
+          if (mask[j] && !labels[j]) { labels[j] = label; stack.push(j); }
+        }
+    }
+    sizes.push(size); boxes.push(box);
+  }
+  return { labels, sizes, boxes };
+}
+
+function keepLargest(mask, h, w) {
+  const found = components(mask, h, w);
+  if (found.sizes.length <= 2) return mask;
+  let best = 1;
+  for (let label = 2; label < found.sizes.length; label++) if (found.sizes[label] > found.sizes[best]) best = label;
+  return Uint8Array.from(found.labels, (label) => (label === best ? 1 : 0));
+}
+
+function levelSet(values, level, h, w) {
+  const mask = Uint8Array.from(values, (v) => (v >= level ? 1 : 0));
+  return look.largest ? keepLargest(mask, h, w) : mask;
+}
+
+function taps(cells, pixels) {
+  const before = new Int32Array(pixels), share = new Float64Array(pixels);
+  for (let i = 0; i < pixels; i++) {
+    const position = Math.min(Math.max(((i + 0.5) * cells) / pixels - 0.5, 0), cells - 1);
+    before[i] = Math.floor(position);
+    share[i] = position - before[i];
+  }
+  return { before, share };
+}
+
+function upsample(row, width, height) {
+  const { weights, h, w } = row, out = new Float64Array(width * height), line = new Float64Array(w);
+  const ys = taps(h, height), xs = taps(w, width);
+  for (let y = 0; y < height; y++) {
+    const r = ys.before[y], next = Math.min(r + 1, h - 1), b = ys.share[y];
+    for (let c = 0; c < w; c++) line[c] = weights[r * w + c] * (1 - b) + weights[next * w + c] * b;
+    for (let x = 0; x < width; x++) {
+      const c = xs.before[x], a = xs.share[x];
+      out[y * width + x] = line[c] * (1 - a) + line[Math.min(c + 1, w - 1)] * a;
+    }
+  }
+  return out;
+}
+
+function cellOfPixels(row, width, height) {
+  const of = (n, cells) => Int32Array.from({ length: n }, (_, i) => Math.floor(((2 * i + 1) * cells) / (2 * n)));
+  return { ys: of(height, row.h), xs: of(width, row.w) };
+}
+
+// Weights and mask of a row in pixels of a canvas.
+function pixelsOf(row, width, height) {
+  const level = levelOf(row);
+  if (look.smooth) {
+    const values = upsample(row, width, height);
+    return { values, mask: levelSet(values, level, height, width) };
+  }
+  const grid = levelSet(row.weights, level, row.h, row.w), cells = cellOfPixels(row, width, height);
+  const values = new Float64Array(width * height), mask = new Uint8Array(width * height);
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) {
+      const cell = cells.ys[y] * row.w + cells.xs[x];
+      values[y * width + x] = row.weights[cell];
+      mask[y * width + x] = grid[cell];
+    }
+  return { values, mask };
+}
+
+// --- drawing ---------------------------------------------------------------------------------------------------------------
+
+function scaleOf(row) {
+  if (!look.shared) return row.scale;
+  const alike = board.rows.filter((r) => r.signed === row.signed);
+  return [Math.min(...alike.map((r) => r.scale[0])), Math.max(...alike.map((r) => r.scale[1]))];
+}
+
+const tableOf = (row) => tables[row.signed ? props.diverging : look.colours];
+
+function photoPixels(width, height) {
+  const canvas = make("canvas");
+  canvas.width = width; canvas.height = height;
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(photo, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height).data;
+}
+
+function drawOverlay(canvas, row, pixels, source) {
+  const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height), out = image.data;
+  const [low, high] = scaleOf(row), table = tableOf(row), a = look.opacity, unit = row.signed ? 1 : row.weights.length;
+  for (let i = 0; i < pixels.values.length; i++) {
+    const share = (pixels.values[i] * unit - low) / (high - low), c = 3 * Math.min(255, Math.max(0, Math.round(share * 255)));
+    for (let k = 0; k < 3; k++) out[4 * i + k] = a * table[c + k] + (1 - a) * source[4 * i + k];
+    out[4 * i + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+function drawMask(canvas, row, pixels, source) {
+  const { width, height } = canvas, { mask } = pixels;
+  const context = canvas.getContext("2d"), image = context.createImageData(width, height), out = image.data;
+  const thick = Math.max(1, Math.round(Math.min(width, height) / 240));
+  const outside = (x, y) => x < 0 || y < 0 || x >= width || y >= height || !mask[y * width + x];
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) {
+      const i = y * width + x, p = 4 * i;
+      if (mask[i]) {
+        const edge = outside(x - thick, y) || outside(x + thick, y) || outside(x, y - thick) || outside(x, y + thick);
+        for (let k = 0; k < 3; k++) out[p + k] = edge ? 255 : source[p + k];
+      } else {
+        const grey = ((source[p] + source[p + 1] + source[p + 2]) / 3) * 0.22 + 12;
+        out[p] = out[p + 1] = out[p + 2] = grey;
+      }
+      out[p + 3] = 255;
+    }
+  context.putImageData(image, 0, 0);
+  if (look.boxes) drawBoxes(context, mask, width, height, thick);
+}
+
+function drawBoxes(context, mask, width, height, thick) {
+  const all = components(mask, height, width).boxes.slice(1);
+  const large = all.filter(([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0) >= 0.002 * width * height);
+  context.strokeStyle = "rgb(0, 200, 255)";
+  context.lineWidth = thick;
+  for (const [x0, y0, x1, y1] of large.length ? large : all)
+    context.strokeRect(x0 + thick / 2, y0 + thick / 2, x1 - x0 - thick, y1 - y0 - thick);
+}
+
+function cellSize(longest) {
+  const factor = Math.min(1, longest / Math.max(photo.naturalWidth, photo.naturalHeight));
+  return [Math.max(1, Math.round(photo.naturalWidth * factor)), Math.max(1, Math.round(photo.naturalHeight * factor))];
+}
+
+function drawRow(row, source, width, height) {
+  const pixels = pixelsOf(row, width, height);
+  for (const canvas of [row.overlay, row.mask]) if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
+  drawOverlay(row.overlay, row, pixels, source);
+  drawMask(row.mask, row, pixels, source);
+  describe(row);
+  drawBar(row);
+}
+
+function describe(row) {
+  const grid = levelSet(row.weights, levelOf(row), row.h, row.w);
+  const share = grid.reduce((sum, v) => sum + v, 0) / grid.length, parts = components(grid, row.h, row.w).sizes.length - 1;
+  row.coverage.textContent = row.constant
+    ? "the map is constant: the mask is the whole picture and says nothing"
+    : `mask: ${Math.round(100 * share)} % of the picture, ${parts} ${parts === 1 ? "component" : "components"}`;
+  const peak = row.weights.indexOf(Math.max(...row.weights)), y = Math.floor(peak / row.w), x = peak % row.w;
+  const where = `strongest at ${Math.round((100 * (x + 0.5)) / row.w)} % from the left and ${Math.round((100 * (y + 0.5)) / row.h)} % from the top`;
+  row.overlay.setAttribute("aria-label", `Attention overlay, ${row.title}: ${where}.`);
+  row.mask.setAttribute("aria-label", `Object mask, ${row.title}: ${Math.round(100 * share)} % of the picture in ${parts} components.`);
+}
+
+function drawBar(row) {
+  const context = row.bar.getContext("2d"), image = context.createImageData(256, 1), table = tableOf(row), [low, high] = scaleOf(row);
+  for (let i = 0; i < 256; i++) image.data.set([table[3 * i], table[3 * i + 1], table[3 * i + 2], 255], 4 * i);
+  context.putImageData(image, 0, 0);
+  const text = (v) => (Math.abs(v) >= 100 ? v.toFixed(0) : String(Number(v.toPrecision(2))));
+  row.ticks.replaceChildren(...[low, (low + high) / 2, high].map((v) => make("span", "", text(v))));
+  row.bar.setAttribute("aria-label", `Colour scale from ${text(low)} to ${text(high)} ${row.unit}.`);
+}
+
+function draw() {
+  if (!board || !photo) return;
+  const [width, height] = cellSize(WIDEST), source = photoPixels(width, height);
+  for (const row of board.rows) drawRow(row, source, width, height);
+}
+
+// --- the page --------------------------------------------------------------------------------------------------------------
+
+function readRow(data) {
+  const [h, w] = data.grid;
+  const levels = Object.fromEntries(Object.entries(data.levels).map(([rule, text]) => [rule, floats(text)]));
+  return { ...data, h, w, weights: floats(data.weights), levels };
+}
+
+function buildCell(row, kind, label) {
+  const figure = make("figure", "cell"), button = make("button", "enlarge"), canvas = make("canvas");
+  button.type = "button";
+  button.title = "Enlarge";
+  canvas.setAttribute("role", "img");
+  row[kind] = canvas;
+  button.append(canvas);
+  button.addEventListener("click", () => enlarge(row, kind));
+  if (kind === "overlay") readOut(row, canvas);
+  figure.append(button, make("figcaption", "", label));
+  return figure;
+}
+
+function readOut(row, canvas) {
+  canvas.addEventListener("pointermove", (event) => {
+    const box = canvas.getBoundingClientRect();
+    const x = Math.min(row.w - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * row.w)));
+    const y = Math.min(row.h - 1, Math.max(0, Math.floor(((event.clientY - box.top) / box.height) * row.h)));
+    const value = row.weights[y * row.w + x] * (row.signed ? 1 : row.weights.length);
+    row.reading.textContent = `token (${y}, ${x}): ${Number(value.toPrecision(3))} ${row.unit}`;
+  });
+  canvas.addEventListener("pointerleave", () => { row.reading.textContent = ""; });
+}
+
+function buildRow(row) {
+  const section = make("section", "row"), caption = make("div", "caption"), scale = make("div", "scale");
+  const title = make("h3", "", row.title);
+  title.id = row.id;
+  section.setAttribute("aria-labelledby", row.id);
+  row.coverage = make("p", "live");
+  row.reading = make("p", "reading");
+  row.bar = make("canvas");
+  row.bar.width = 256; row.bar.height = 1;
+  row.bar.setAttribute("role", "img");
+  row.ticks = make("div", "ticks");
+  scale.append(row.bar, row.ticks, make("p", "unit", row.unit));
+  caption.append(title, ...row.lines.map((line) => make("p", "", line)));
+  caption.insertBefore(row.coverage, caption.children[2] ?? null);
+  if (row.note) caption.append(make("p", "note", row.note));
+  caption.append(scale, row.reading);
+  section.append(buildCell(row, "overlay", "attention"), buildCell(row, "mask", "object mask"), caption);
+  return section;
+}
+
+function enlarge(row, kind) {
+  const dialog = make("dialog", "large"), bar = make("div", "bar"), canvas = make("canvas");
+  const close = make("button", "", "Close"), save = make("button", "", "Save PNG");
+  dialog.setAttribute("aria-label", `${row.title}, ${kind === "mask" ? "object mask" : "attention overlay"}`);
+  [canvas.width, canvas.height] = [photo.naturalWidth, photo.naturalHeight];
+  const source = photoPixels(canvas.width, canvas.height), pixels = pixelsOf(row, canvas.width, canvas.height);
+  (kind === "mask" ? drawMask : drawOverlay)(canvas, row, pixels, source);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", row[kind].getAttribute("aria-label"));
+  close.addEventListener("click", () => dialog.close());
+  save.addEventListener("click", () => {
+    const link = make("a");
+    link.href = canvas.toDataURL("image/png");
+    link.download = `${row.file}.${kind}.png`;
+    link.click();
+  });
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("close", () => dialog.remove());
+  bar.append(make("strong", "", row.title), save, close);
+  dialog.append(bar, canvas);
+  element.append(dialog);
+  dialog.showModal();
+}
+
+function load() {
+  const value = props.value, root = element.querySelector(".simpool-board"), mine = ++drawn;
+  if (!value || !value.rows) {
+    board = null;
+    root.replaceChildren(make("p", "empty", "Drop a photo, choose checkpoints and maps, and press Look."));
+    return;
+  }
+  const rows = value.rows.map(readRow), picture = new Image();
+  picture.crossOrigin = "anonymous";
+  picture.alt = `The photo ${value.title}`;
+  picture.addEventListener("load", () => {
+    if (mine !== drawn) return; // a newer board has arrived meanwhile
+    board = { rows };
+    photo = picture;
+    const aside = make("figure", "photo"), list = make("div", "rows");
+    aside.append(picture, make("figcaption", "", value.title));
+    list.append(...rows.map(buildRow));
+    if (value.waiting) list.append(make("p", "waiting", value.waiting));
+    for (const sentence of value.skipped) list.append(make("p", "note", sentence));
+    root.replaceChildren(aside, list);
+    draw();
+  });
+  picture.addEventListener("error", () => {
+    if (mine === drawn) root.replaceChildren(make("p", "empty", "The photo could not be loaded from the server; press Look again."));
+  });
+  picture.src = value.photo.url;
+}
+
+// Controls beside the board tell it what changed by this event.
+element.addEventListener("simpool-look", (event) => {
+  Object.assign(look, event.detail);
+  draw();
+});
+
+// For tests and for the curious: the masks as drawn, on the grid and in the pixels of the cells.
+element.readMasks = () => {
+  const [width, height] = cellSize(WIDEST);
+  return board.rows.map((row) => ({
+    title: row.title,
+    grid: Array.from(levelSet(row.weights, levelOf(row), row.h, row.w)),
+    width, height,
+    pixels: Array.from(pixelsOf(row, width, height).mask),
+  }));
+};
+
+watch("value", load);
+load();
