@@ -23,11 +23,7 @@ from simpool_viz.attention_map import AttentionMap, make_map
 from simpool_viz.encoder import Encoder, Output
 from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, read_picture
 from simpool_viz.pooling import Pooled, Tokens
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in float32, or as it is where it is float64: the precision in which maps are computed."""
-    return x if x.dtype == torch.float64 else x.float()
+from simpool_viz.precision import wide
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def build(device: str = "auto") -> Any:
     from simpool_viz.app.compare import ComparePage, EncoderStore
 
     page = ComparePage(EncoderStore(device))
-    with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+    with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         page.build()
     return blocks
@@ -38,7 +38,19 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
     import gradio as gr
 
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
-    theme = gr.themes.Soft(primary_hue="orange", neutral_hue="zinc", font=fonts, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"])
+    theme = gr.themes.Base(primary_hue="orange", neutral_hue="zinc", font=fonts, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"])
+    theme.set(  # text dark enough to read on its ground, which Gradio's own defaults are not everywhere
+        block_label_text_color="*neutral_800",
+        block_title_text_color="*neutral_800",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_text_color="white",
+    )
     blocks.queue(default_concurrency_limit=2, max_size=64)
     return blocks.launch(
         server_name=host,

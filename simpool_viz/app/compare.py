@@ -124,11 +124,11 @@ class ComparePage:
                     elem_id="photo",
                 )
                 examples = gr.Gallery(
-                    value=[(str(p), p.stem) for p in photos.values()],
+                    value=[str(p) for p in photos.values()],
                     label="Example photos",
                     columns=4,
-                    rows=1,
-                    height=110,
+                    height=130,
+                    buttons=[],
                     allow_preview=False,
                     interactive=False,
                     object_fit="cover",
@@ -174,14 +174,14 @@ class ComparePage:
         with gr.Accordion("Look: changes at once, nothing is computed again", open=True):
             with gr.Row():
                 rule = gr.Dropdown(rules, value=LOOK["rule"], label="Mask rule", min_width=150)
-                amount = gr.Slider(0.01, 1, LOOK["amount"], step=0.01, label="Amount (not for Mean, Otsu)", min_width=170, elem_id="amount")
+                amount = gr.Slider(0.01, 1, LOOK["amount"], step=0.01, label="Amount", min_width=170, elem_id="amount")
                 opacity = gr.Slider(0, 1, LOOK["opacity"], step=0.01, label="Opacity", min_width=150, elem_id="opacity")
                 colours = gr.Dropdown(list(SEQUENTIAL), value=LOOK["colours"], label="Colours", min_width=120)
             with gr.Row():
-                smooth = gr.Checkbox(LOOK["smooth"], label="Smooth", min_width=90, elem_id="smooth")
-                shared = gr.Checkbox(LOOK["shared"], label="One scale for all rows", min_width=150)
-                boxes = gr.Checkbox(LOOK["boxes"], label="Boxes", min_width=90)
-                largest = gr.Checkbox(LOOK["largest"], label="Largest component only", min_width=150, elem_id="largest")
+                smooth = gr.Checkbox(LOOK["smooth"], label="Smooth", min_width=140, elem_id="smooth")
+                shared = gr.Checkbox(LOOK["shared"], label="One scale for all rows", min_width=200)
+                boxes = gr.Checkbox(LOOK["boxes"], label="Boxes", min_width=140)
+                largest = gr.Checkbox(LOOK["largest"], label="Largest component only", min_width=200, elem_id="largest")
         controls = {"rule": rule, "colours": colours, "smooth": smooth, "shared": shared, "boxes": boxes, "largest": largest}
         for key, control in controls.items():
             control.input(None, [control], None, js=_tell(key), queue=False, api_visibility="private")

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from simpool_viz.attention_map import AttentionMap, register_map
 from simpool_viz.maps.common import make_rows
-from simpool_viz.recording import Recording, class_index, class_name, wide
+from simpool_viz.precision import wide
+from simpool_viz.recording import Recording, class_index, class_name
 
 if TYPE_CHECKING:
     from simpool_viz.encoder import Encoder

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from simpool_viz.attention_map import AttentionMap, register_map
 from simpool_viz.maps.common import make_rows, needs_blocks
-from simpool_viz.recording import Recording, class_index, class_name, wide
+from simpool_viz.precision import wide
+from simpool_viz.recording import Recording, class_index, class_name
 from simpool_viz.rollout import roll_out
 
 if TYPE_CHECKING:

@@ -12,10 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
-def _wide(x: Tensor) -> Tensor:
-    """x in float32, or as it is where it is wider."""
-    return x if x.dtype == torch.float64 else x.float()
+from simpool_viz.precision import wide
 
 
 class GeneralisedMean(nn.Module):
@@ -90,9 +87,9 @@ class PowerMean(_LogDomainMean):
         return p.repeat_interleave(dim // len(self.p))
 
     def logits(self, weights: Tensor, value: Tensor) -> Tensor:
-        y = _wide(value).clamp(min=self.eps)
+        y = wide(value).clamp(min=self.eps)
         p = self.exponents(value.shape[-1]).to(y.dtype)
-        return _wide(weights).log().unsqueeze(-1) + (p * y.log()).unsqueeze(1)  # (B, k, N, D)
+        return wide(weights).log().unsqueeze(-1) + (p * y.log()).unsqueeze(1)  # (B, k, N, D)
 
     def forward(self, weights: Tensor, value: Tensor) -> Tensor:
         log_mean = self.logits(weights, value).logsumexp(dim=2)
@@ -107,8 +104,8 @@ class LogMeanExp(_LogDomainMean):
         self.r = nn.Parameter(torch.tensor(float(r)))
 
     def logits(self, weights: Tensor, value: Tensor) -> Tensor:
-        v = _wide(value)
-        return _wide(weights).log().unsqueeze(-1) + (self.r.to(v.dtype) * v).unsqueeze(1)
+        v = wide(value)
+        return wide(weights).log().unsqueeze(-1) + (self.r.to(v.dtype) * v).unsqueeze(1)
 
     def _is_mean(self) -> bool:
         return abs(float(self.r.detach())) < 1e-6

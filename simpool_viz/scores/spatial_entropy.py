@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simpool_viz.precision import wide
+
 
 def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:
     """Entropy in nats of each map.
@@ -31,7 +33,7 @@ def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:
     if scores.ndim < 2:
         raise ValueError(f"spatial entropy takes maps (..., h, w), not {tuple(scores.shape)}")
     h, w = scores.shape[-2:]
-    s = (scores if scores.dtype == torch.float64 else scores.float()).reshape(-1, h, w)
+    s = wide(scores).reshape(-1, h, w)
     excess = s - s.mean(dim=(1, 2), keepdim=True)
     varied = s.amax((1, 2)) - s.amin((1, 2)) > 1e-6 * s.abs().amax((1, 2))
     mask = (excess > 0) & varied[:, None, None]

@@ -1,0 +1,1 @@
+"""Short, slow, independent references, written from the definitions and not from the package."""

@@ -1,0 +1,170 @@
+"""Recordings: the captured queries and keys give the eager attention of every supported family, and nothing stays patched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from simpool_viz import load_checkpoint, record, record_batch
+from simpool_viz.encoder import Encoder
+from simpool_viz.images import fit, preprocess, read_picture
+from simpool_viz.recording import AttentionCapture
+from tests.oracles.attention import eager_attention
+
+TAGS = [
+    "vit_tiny_patch16_224",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_small_patch16_dinov3",
+    "eva02_tiny_patch14_224",
+    "beit_base_patch16_224",
+    "vit_base_patch16_siglip_224",
+]
+
+
+def load(tag: str, **options: object) -> Encoder:
+    torch.manual_seed(0)
+    encoder = load_checkpoint(f"timm:{tag}", device="cpu", pretrained=False, depth=2, **options)
+    for name, parameter in encoder.named_parameters():  # relative position tables start at zero, which would hide their effect
+        if "relative_position_bias_table" in name:
+            parameter.copy_(torch.randn_like(parameter))
+    return encoder
+
+
+def photos(count: int, size: tuple[int, int] = (150, 100), seed: int = 0) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return [generator.integers(256, size=(size[1], size[0], 3), dtype=np.uint8) for _ in range(count)]
+
+
+def inputs(encoder: Encoder, pictures: list[np.ndarray], size: int) -> torch.Tensor:
+    read = [read_picture(p) for p in pictures]
+    return torch.stack([preprocess(p, fit(p.size, size, encoder.stride), encoder.facts.mean, encoder.facts.std) for p in read])
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_captured_attention_equals_eager_softmax_attention(tag: str):
+    encoder, pictures = load(tag), photos(2)
+    recordings = record_batch(encoder, pictures, size=96)
+    expected = eager_attention(encoder, inputs(encoder, pictures, 96))
+    h, w = recordings[0].geometry.grid
+    assert h != w
+    for i, recording in enumerate(recordings):
+        found = [*recording.blocks] + ([recording.pool_attention] if recording.pool_attention else [])
+        assert len(found) == len(expected) == 2 + (encoder.pooling.name == "latent")
+        for attention, eager in zip(found, expected, strict=True):
+            assert eager.shape[-1] == encoder.num_prefix_tokens + h * w
+            np.testing.assert_allclose(attention.rows(slice(None)).numpy(), eager[i].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_batch_equals_its_pictures_alone(tag: str):
+    encoder, pictures = load(tag), photos(2)
+    together = record_batch(encoder, pictures, size=96)
+    for picture, recording in zip(pictures, together, strict=True):
+        alone = record(encoder, picture, size=96)
+        np.testing.assert_allclose(recording.vector.numpy(), alone.vector.numpy(), atol=2e-5)
+        np.testing.assert_allclose(recording.blocks[-1].rows(slice(0, 1)).numpy(), alone.blocks[-1].rows(slice(0, 1)).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("tag", ["vit_tiny_patch16_224", "beit_base_patch16_224", "vit_base_patch16_siglip_224", "resnet18", "convnext_atto"])
+def test_the_encoder_gives_the_logits_of_the_timm_model(tag: str):
+    import timm
+
+    depth = {} if "vit" not in tag and "beit" not in tag else {"depth": 2}
+    torch.manual_seed(0)
+    model = timm.create_model(tag, pretrained=False, **depth).eval()
+    encoder = load_checkpoint(f"timm:{tag}", device="cpu", pretrained=False, **depth)
+    encoder.backbone.load_state_dict(model.state_dict())
+    recording = record(encoder, photos(1, (224, 224))[0], size=224)
+    with torch.inference_mode():
+        expected = model(inputs(encoder, [recording.picture.rgb], 224))[0]
+    found = recording.vector if recording.logits is None else recording.logits
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
+
+
+def test_beit_gives_the_same_at_its_trained_size_after_it_saw_another():
+    encoder, picture = load("beit_base_patch16_224"), photos(1, (100, 100))[0]
+    before = record(encoder, picture, size=224)
+    record(encoder, picture, size=96)
+    record(encoder, photos(1)[0], size=128)
+    after = record(encoder, picture, size=224)
+    assert torch.equal(before.vector, after.vector)
+
+
+def test_pictures_of_different_shapes_are_grouped_and_returned_in_order():
+    encoder = load("vit_tiny_patch16_224")
+    pictures = [*photos(1), *photos(1, (100, 150), seed=1), *photos(1, seed=2)]
+    recordings = record_batch(encoder, pictures, size=64)
+    assert [r.geometry.grid for r in recordings] == [(4, 6), (6, 4), (4, 6)]
+    for picture, recording in zip(pictures, recordings, strict=True):
+        assert np.array_equal(recording.picture.rgb, picture)
+        np.testing.assert_allclose(recording.vector.numpy(), record(encoder, picture, size=64).vector.numpy(), atol=2e-5)
+
+
+def test_a_cnn_has_no_blocks_and_a_grid_of_its_stride():
+    recording = record(load_checkpoint("timm:resnet18", device="cpu", pretrained=False), photos(1)[0], size=128)
+    assert recording.blocks == () and recording.geometry.grid == (4, 6) and recording.tokens.patches.shape == (1, 24, 512)
+
+
+@pytest.mark.parametrize("tag, reason", [("swin_tiny_patch4_window7_224", "windows"), ("cait_xxs24_224", "talking-heads"), ("mixer_s32_224", "not a supported")])
+def test_backbones_that_cannot_be_shown_are_refused_in_a_sentence(tag: str, reason: str):
+    with pytest.raises(ValueError, match=reason):
+        load_checkpoint(f"timm:{tag}", device="cpu", pretrained=False)
+
+
+def test_a_wrong_number_of_captured_calls_is_an_error_never_a_partial_result():
+    encoder = load("vit_tiny_patch16_224")
+    encoder.backbone.blocks[0].attn.fused_attn = False  # as a model whose attention is not fused everywhere
+    with pytest.raises(ValueError, match="1 fused attention calls were seen where 2 were expected"):
+        record(encoder, photos(1)[0], size=64)
+
+
+def test_nothing_stays_patched_after_an_exception():
+    original = F.scaled_dot_product_attention
+    encoder = load("vit_tiny_patch16_224")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("in the middle of the forward")
+
+    handle = encoder.backbone.blocks[1].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        record(encoder, photos(1)[0], size=64)
+    handle.remove()
+    assert F.scaled_dot_product_attention is original
+    assert torch.overrides._get_current_function_mode_stack() == []
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in encoder.modules())
+    assert len(record(encoder, photos(1)[0], size=64).blocks) == 2
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+def test_boolean_masks_and_default_scales_are_captured_as_they_act():
+    q, k, v = (torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    mask = torch.rand(1, 1, 5, 5, generator=torch.Generator().manual_seed(3)) > 0.3
+    mask[..., 0] = True
+    with AttentionCapture() as capture:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    query, key, bias, scale = capture.calls[0]
+    assert scale == 0.5
+    rebuilt = ((query @ key.transpose(-2, -1)) * scale + bias).softmax(-1) @ v
+    torch.testing.assert_close(rebuilt, out)
+
+
+def test_causal_attention_is_refused():
+    x = torch.randn(1, 2, 5, 4)
+    with pytest.raises(ValueError, match="causal"), AttentionCapture():
+        F.scaled_dot_product_attention(x, x, x, is_causal=True)
+
+
+def test_top_classes_carry_names_and_probabilities():
+    recording = record(load("vit_tiny_patch16_224"), photos(1)[0], size=64)
+    (index, name, probability), second = recording.top_classes(2)
+    assert name == recording.encoder.facts.classes[index] and probability >= second[2]
+    torch.testing.assert_close(torch.tensor(probability), recording.logits.softmax(0).max())
+
+
+def test_sizes_that_make_no_sense_are_refused():
+    encoder = load("vit_tiny_patch16_224")
+    for size, words in ((-3, "must be positive"), (100_000, "choose 2048 or less")):
+        with pytest.raises(ValueError, match=words):
+            record(encoder, photos(1)[0], size=size)
