@@ -7,6 +7,7 @@ between pixels and tokens is one scale per axis and nothing is cropped.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from torch import Tensor
 
 MIN_SIDE = 8  # pixels; less than that is a placeholder, not a picture
 MAX_TOKENS = 16_384  # 2,048 x 2,048 pixels with 16 px tokens; elongated pictures are scaled down to it
+
+_DAMAGE = (OSError, SyntaxError, EOFError, ValueError, RuntimeError)  # Pillow's ways to say that a file is damaged
 
 ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
 
@@ -82,11 +85,14 @@ class Geometry:
         return x0, y0, x1, y1
 
     def box_to_tokens(self, box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
-        """Half-open box of pixels -> the smallest half-open box of tokens (column0, row0, column1, row1) that covers it."""
+        """Half-open box of pixels -> half-open box of the tokens (column0, row0, column1, row1) that hold its pixels' centres.
+
+        Undoes `box_to_pixels`, unless the picture has fewer pixels than tokens.
+        """
         (width, height), (h, w) = self.original, self.grid
-        x0, y0, x1, y1 = box
-        left, top = int(x0 * w // width), int(y0 * h // height)
-        right, bottom = -int(-x1 * w // width), -int(-y1 * h // height)
+        x0, y0, x1, y1 = (math.ceil(v - 0.5) for v in box)  # pixels whose centres lie in the box
+        left, top = (2 * x0 + 1) * w // (2 * width), (2 * y0 + 1) * h // (2 * height)
+        right, bottom = (2 * x1 - 1) * w // (2 * width) + 1, (2 * y1 - 1) * h // (2 * height) + 1
         return max(left, 0), max(top, 0), min(right, w), min(bottom, h)
 
     def token_of_pixels(self, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +114,7 @@ def _first_pixel(index: int, pixels: int, tokens: int) -> int:
 def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
     """The geometry of a picture whose shorter side is to be `size` pixels, rounded to whole tokens.
 
-    Very elongated pictures are scaled down, aspect kept, to `MAX_TOKENS`.
+    Very elongated pictures are scaled down, aspect kept, to at most `MAX_TOKENS`.
 
     Raises:
         ValueError: a size that is not positive, or that makes too many tokens even for a square picture.
@@ -117,12 +123,20 @@ def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
         raise ValueError(f"the size is the shorter side in pixels and must be positive, not {size}")
     if (round(size / stride) or 1) ** 2 > MAX_TOKENS:
         raise ValueError(f"size {size} makes more than {MAX_TOKENS:,} tokens of {stride} px; choose {int(MAX_TOKENS**0.5) * stride} or less")
+    elongation = max(original) / min(original)
+    side = min(float(size), stride * (MAX_TOKENS / elongation) ** 0.5)
+    grid = _grid(original, side, stride)
+    while grid[0] * grid[1] > MAX_TOKENS:  # rounded up too far
+        side *= 0.995
+        grid = _grid(original, side, stride)
+    return Geometry(original, grid, stride)
+
+
+def _grid(original: tuple[int, int], side: float, stride: int) -> tuple[int, int]:
+    """(h, w) tokens of a picture whose shorter side is to be `side` pixels."""
     width, height = original
-    scale = size / min(width, height)
-    tokens = (width * scale / stride) * (height * scale / stride)
-    scale *= min(1.0, (MAX_TOKENS / tokens) ** 0.5)
-    h, w = max(1, round(height * scale / stride)), max(1, round(width * scale / stride))
-    return Geometry(original, (min(h, MAX_TOKENS // w) or 1, min(w, MAX_TOKENS)), stride)
+    unit = min(original) * stride
+    return max(1, round(height * side / unit)), max(1, round(width * side / unit))
 
 
 def read_picture(source: ImageSource | Picture, name: str | None = None) -> Picture:
@@ -155,13 +169,22 @@ def read_picture(source: ImageSource | Picture, name: str | None = None) -> Pict
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with _open(path, name) as image:
                 return _upright(image, name)
-    except UnidentifiedImageError:
-        raise ValueError(f"{name} is not a picture in a format that can be read (JPEG, PNG, WebP, TIFF, GIF, ...)") from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise ValueError(f"{name} has more than {limit} megapixels; make it smaller first") from None
+
+
+def _open(path: Path, name: str) -> Image.Image:
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} is not a picture in a format that can be read (JPEG, PNG, WebP, TIFF, GIF, ...)") from None
+    except PermissionError:
+        raise
+    except _DAMAGE as error:
+        raise ValueError(f"{name} is damaged or cut off: {error}") from error
 
 
 def _upright(image: Image.Image, name: str) -> Picture:
@@ -170,7 +193,7 @@ def _upright(image: Image.Image, name: str) -> Picture:
     try:
         image.seek(0)
         rgb = np.asarray(ImageOps.exif_transpose(_to_rgb(image)))
-    except (OSError, SyntaxError, EOFError, ValueError) as error:  # Pillow's ways to say that a file is damaged
+    except _DAMAGE as error:
         raise ValueError(f"{name} is damaged or cut off: {error}") from error
     return Picture(rgb, name)
 

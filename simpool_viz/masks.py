@@ -74,7 +74,8 @@ def _mean(descending: np.ndarray, amount: float) -> float:
 def _otsu(descending: np.ndarray, amount: float) -> float:
     from skimage.filters import threshold_otsu
 
-    above = descending[descending > threshold_otsu(descending)]
+    values = descending.astype(np.float64)  # in float32, a map that is almost uniform has no room for the histogram's bins
+    above = values[values > threshold_otsu(values)]
     return float(above[-1]) if above.size else float(descending[-1])
 
 
@@ -126,7 +127,9 @@ def find_level(weights: np.ndarray, rule: str, amount: float | None = None) -> f
     if is_constant(weights):
         return float(weights.min())
     descending = np.sort(weights.clip(min=0), axis=None)[::-1]
-    return float(np.float32(_RULES[rule].level(descending, amount if amount is not None else 0.0)))
+    level = _RULES[rule].level(descending, amount if amount is not None else 0.0)
+    rounded = np.float32(level)  # up, so that no cell below the level gets in
+    return float(rounded if float(rounded) >= level else np.nextafter(rounded, np.float32(np.inf)))
 
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
