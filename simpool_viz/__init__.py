@@ -29,17 +29,32 @@ _HOMES = {
     "export_board": "export",
     "read_picture": "images",
 }
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [
+    "AttentionMap",
+    "ObjectMask",
+    "Recording",
+    "__version__",
+    "catalogue",
+    "export_board",
+    "load_checkpoint",
+    "make_board",
+    "map_methods",
+    "mask_rules",
+    "poolings",
+    "read_picture",
+    "record",
+    "record_batch",
+]
 
 if TYPE_CHECKING:
-    from simpool_viz.attention_map import AttentionMap as AttentionMap, map_methods as map_methods
-    from simpool_viz.board import make_board as make_board
-    from simpool_viz.checkpoints import catalogue as catalogue, load_checkpoint as load_checkpoint
-    from simpool_viz.export import export_board as export_board
-    from simpool_viz.images import read_picture as read_picture
-    from simpool_viz.masks import ObjectMask as ObjectMask, mask_rules as mask_rules
-    from simpool_viz.pooling import poolings as poolings
-    from simpool_viz.recording import Recording as Recording, record as record, record_batch as record_batch
+    from simpool_viz.attention_map import AttentionMap, map_methods
+    from simpool_viz.board import make_board
+    from simpool_viz.checkpoints import catalogue, load_checkpoint
+    from simpool_viz.export import export_board
+    from simpool_viz.images import read_picture
+    from simpool_viz.masks import ObjectMask, mask_rules
+    from simpool_viz.pooling import poolings
+    from simpool_viz.recording import Recording, record, record_batch
 
 
 def __getattr__(name: str) -> Any:

@@ -45,7 +45,9 @@ class AttentionMap:
 
     def __post_init__(self) -> None:
         if self.weights.ndim != 3 or self.weights.shape[1:] != self.geometry.grid or len(self.names) != len(self.weights):
-            raise ValueError(f"{self.method}: maps of shape {self.weights.shape} do not fit grid {self.geometry.grid} and names {self.names}")
+            raise ValueError(
+                f"{self.method}: maps of shape {self.weights.shape} do not fit grid {self.geometry.grid} and names {self.names}"
+            )
 
     def fused(self, how: str | int = "mean") -> np.ndarray:
         """One map (h, w): the mean, max or min over the M maps, or the map of one index or name.
@@ -138,7 +140,9 @@ def make_map(recording: Recording, name: str, **options: Any) -> AttentionMap:
     if name not in methods and name == encoder.pooling.name:
         name = "pooling"
     if name not in methods:
-        raise ValueError(f"{encoder.facts.name} has no map {name!r}; its maps are {', '.join(n for n, why in maps_of(encoder).items() if not why)}")
+        raise ValueError(
+            f"{encoder.facts.name} has no map {name!r}; its maps are {', '.join(n for n, why in maps_of(encoder).items() if not why)}"
+        )
     reason = methods[name].why_not(encoder)
     if reason:
         raise ValueError(f"{encoder.facts.name} has no {methods[name].title} map: {reason}")

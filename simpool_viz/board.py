@@ -112,21 +112,34 @@ class Row:
         return f"{self.checkpoint_title}: {self.map_title}" + (f" ({options})" if options else "")
 
     @property
-    def lines(self) -> list[str]:
-        """The caption, line by line."""
+    def fixed_lines(self) -> list[str]:
+        """The lines of the caption that do not depend on the mask."""
         h, w = self.attention.geometry.grid
-        seen = f"predicts {self.prediction[0]}, {100 * self.prediction[1]:.0f} %" if self.prediction else "no classifier head"
-        parts = "component" if self.mask.components == 1 else "components"
-        covers = "map is constant: whole picture" if self.mask.constant else f"mask {100 * self.mask.coverage:.0f} % of picture, {self.mask.components} {parts}"
-        lines = [seen, covers, f"spatial entropy {self.entropy:.2f} nats of {self.entropy_of}", f"grid {w} x {h}, {self.milliseconds:.0f} ms"]
+        lines = [f"predicts {self.prediction[0]}, {100 * self.prediction[1]:.0f} %" if self.prediction else "no classifier head"]
         if len(self.attention.names) > 1:
             lines.append(f"{len(self.attention.names)} maps ({self.attention.names[0]}, ...) fused")
         elif self.attention.signed or self.request.name == "dense_rollout":
-            lines.append(f"class: {self.attention.names[0]}")
+            lines.append(f"for the class {self.attention.names[0]}")
+        lines.append(f"spatial entropy {self.entropy:.2f} nats of {self.entropy_of}")
+        lines.append(f"grid {w} x {h}, {self.milliseconds:.0f} ms")
+        return lines + ([self.attention.note] if self.attention.note else [])
+
+    @property
+    def mask_line(self) -> str:
+        """What the mask covers."""
+        if self.mask.constant:
+            return "the map is constant: the mask is the whole picture"
+        parts = "component" if self.mask.components == 1 else "components"
+        return f"mask: {100 * self.mask.coverage:.0f} % of the picture, {self.mask.components} {parts}"
+
+    @property
+    def lines(self) -> list[str]:
+        """The whole caption, line by line, with the scores where there is a reference."""
+        lines = [*self.fixed_lines, self.mask_line]
         if self.scores:
             hit = "hit" if self.scores["pointing"] else "miss"
             lines.append(f"IoU {self.scores['iou']:.2f}, at true area {self.scores['iou_at_true_area']:.2f}, pointing {hit}")
-        return lines + ([self.attention.note] if self.attention.note else [])
+        return lines
 
 
 @dataclass(frozen=True)
@@ -227,10 +240,7 @@ def make_board(
     if not images or not encoders or not maps:
         raise ValueError("a board needs at least one picture, one checkpoint and one map")
     requests = [m if isinstance(m, MapRequest) else parse_map(m) for m in maps]
-    board = None
-    for board in iterate_board([read_picture(i) for i in images], encoders, requests, settings or Settings(), references):
-        pass
-    assert board is not None, "there is at least one picture and one checkpoint"
+    *_, board = iterate_board([read_picture(i) for i in images], encoders, requests, settings or Settings(), references)
     if not board.rows:
         raise ValueError("none of these checkpoints has any of these maps. " + " ".join(board.skipped))
     return board

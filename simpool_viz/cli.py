@@ -60,7 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("images", nargs="+", metavar="IMAGE", help="photos in any common format")
     compare.add_argument("-o", "--out", required=True, type=Path, help="folder to make")
     compare.add_argument("--overwrite", action="store_true", help="replace an earlier result in OUT")
-    compare.add_argument("--reference", action="append", default=[], type=Path, metavar="MASK", help="mask of the object, one per photo in order: 0 is background")
+    compare.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="MASK",
+        help="mask of the object, one per photo in order: 0 is background",
+    )
     _add_what(compare)
     compare.add_argument("--colours", default="inferno", help="inferno, magma, viridis, cividis or gray (default: inferno)")
     compare.add_argument("--opacity", type=float, default=0.6, help="of the overlay, 0 to 1 (default: 0.6)")
@@ -75,13 +82,19 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a checkpoint from a recipe")
     train.add_argument("recipe", help="a bundled recipe (see `simpool-viz list`) or a YAML file")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting, such as seed=1 or encoder.pooling_options.gamma=1.25")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting, such as seed=1 or encoder.pooling_options.gamma=1.25",
+    )
     train.add_argument("-o", "--out", type=Path, default=Path("runs"), help="the checkpoint folder is made in it (default: runs)")
     train.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     train.set_defaults(run=_train)
 
     serve = commands.add_parser("serve", help="start the app in the browser")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--host", help="address to listen on (default: GRADIO_SERVER_NAME, which Spaces set, or 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     serve.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     serve.set_defaults(run=_serve)
@@ -90,10 +103,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
     """Options that `compare` and `evaluate` share: what is computed."""
-    parser.add_argument("-c", "--checkpoint", action="append", default=[], metavar="NAME", help="bundled name, timm:<tag> or checkpoint folder; repeat for more (default: all bundled)")
+    parser.add_argument(
+        "-c",
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="bundled name, timm:<tag> or checkpoint folder; repeat for more (default: all bundled)",
+    )
     parser.add_argument("-m", "--map", action="append", default=[], metavar="MAP", help="repeat for more (default: each checkpoint's own)")
     parser.add_argument("--size", type=int, help="shorter side in pixels (default: each checkpoint's own)")
-    parser.add_argument("--mask", default="mass:0.6", metavar="RULE[:AMOUNT]", help="mass, area, quantile, mean or otsu (default: mass:0.6)")
+    parser.add_argument(
+        "--mask", default="mass:0.6", metavar="RULE[:AMOUNT]", help="mass, area, quantile, mean or otsu (default: mass:0.6)"
+    )
     parser.add_argument("--largest", action="store_true", help="keep only the largest component of each mask")
     parser.add_argument("--fusion", default="mean", choices=["mean", "max", "min"], help="of maps over heads (default: mean)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
@@ -136,8 +158,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     encoders = _encoders(arguments)
     requests = [parse_map(text) for text in arguments.map] or list({default_map(e).label: default_map(e) for e in encoders}.values())
     steps = iterate_board(pictures, encoders, requests, settings, references)
-    for board in tqdm(steps, desc="looking", total=len(pictures) * len(encoders), unit="picture"):
-        pass
+    *_, board = tqdm(steps, desc="looking", total=len(pictures) * len(encoders), unit="picture")
     if not board.rows:
         raise ValueError("none of these checkpoints has any of these maps. " + " ".join(board.skipped))
     folder = export_board(board, arguments.out, look, overwrite=arguments.overwrite, device=str(next(encoders[0].parameters()).device))
@@ -183,13 +204,22 @@ def _list(arguments: argparse.Namespace) -> None:
     from simpool_viz.pooling import poolings
     from simpool_viz.training.recipe import list_recipes
 
-    listing = {
+    listing: dict[str, list[dict[str, Any]]] = {
         "checkpoints": [
-            {"name": e.name, "title": e.facts.title, "pooling": e.spec.pooling, "size": e.facts.size, "accuracy": e.facts.accuracy, "available": e.available}
+            {
+                "name": e.name,
+                "title": e.facts.title,
+                "pooling": e.spec.pooling,
+                "size": e.facts.size,
+                "accuracy": e.facts.accuracy,
+                "available": e.available,
+            }
             for e in catalogue().values()
         ],
         "maps": [{"name": m.name, "title": m.title, "summary": m.summary, "paper": m.paper} for m in map_methods().values()],
-        "poolings": [{"name": p.name, "title": p.title, "group": p.group, "summary": p.summary, "paper": p.paper} for p in poolings().values()],
+        "poolings": [
+            {"name": p.name, "title": p.title, "group": p.group, "summary": p.summary, "paper": p.paper} for p in poolings().values()
+        ],
         "masks": [{"name": r.name, "title": r.title, "summary": r.summary, "default": r.default} for r in mask_rules().values()],
         "recipes": [{"name": name} for name in list_recipes()],
     }

@@ -150,7 +150,9 @@ def check_backbone(backbone: nn.Module) -> None:
     if family in _REFUSED:
         raise ValueError(f"{family} cannot be used as a backbone: {_REFUSED[family]}. Choose a ViT, ResNet or ConvNeXt")
     if not (is_transformer(backbone) or family in ("ResNet", "ConvNeXt")):
-        raise ValueError(f"{family} is not a supported backbone. Supported are ViTs with one token grid (ViT, DeiT, EVA, BEiT, SigLIP), ResNet and ConvNeXt")
+        raise ValueError(
+            f"{family} is not a supported backbone. Supported are ViTs (ViT, DeiT, EVA, BEiT, SigLIP), ResNet and ConvNeXt"
+        )
 
 
 def _resizes_by_state(backbone: nn.Module) -> bool:
@@ -162,7 +164,9 @@ def _set_state_for_size(backbone: Any, size: tuple[int, int]) -> None:
     """Resample the tables of a BEiT from their trained size, never from an already resampled one."""
     if tuple(backbone.patch_embed.img_size) == size:
         return
-    trained = backbone.__dict__.setdefault("_trained_tables", _tables_of(backbone))
+    if "_trained_tables" not in backbone.__dict__:
+        backbone.__dict__["_trained_tables"] = _tables_of(backbone)
+    trained = backbone.__dict__["_trained_tables"]
     if tuple(backbone.patch_embed.img_size) != trained["size"]:
         backbone.set_input_size(img_size=trained["size"])
         with torch.no_grad():

@@ -145,7 +145,9 @@ def score_table(board: Board) -> list[dict[str, Any]]:
         table.append(figures | {k: round(v, 4) for k, v in row.scores.items()})
     for index, reference in board.references.items():
         for name, scores in score_baselines(reference).items():
-            table.append({"picture": board.pictures[index].name, "checkpoint": name, "map": ""} | {k: round(v, 4) for k, v in scores.items()})
+            table.append(
+                {"picture": board.pictures[index].name, "checkpoint": name, "map": ""} | {k: round(v, 4) for k, v in scores.items()}
+            )
     return table
 
 

@@ -12,7 +12,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
+from typing import IO, Union
 
 import numpy as np
 import torch
@@ -122,7 +122,8 @@ def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
     if size < 1:
         raise ValueError(f"the size is the shorter side in pixels and must be positive, not {size}")
     if (round(size / stride) or 1) ** 2 > MAX_TOKENS:
-        raise ValueError(f"size {size} makes more than {MAX_TOKENS:,} tokens of {stride} px; choose {int(MAX_TOKENS**0.5) * stride} or less")
+        largest = int(MAX_TOKENS**0.5) * stride
+        raise ValueError(f"size {size} makes more than {MAX_TOKENS:,} tokens of {stride} px; choose {largest} or less")
     elongation = max(original) / min(original)
     side = min(float(size), stride * (MAX_TOKENS / elongation) ** 0.5)
     grid = _grid(original, side, stride)
@@ -169,20 +170,19 @@ def read_picture(source: ImageSource | Picture, name: str | None = None) -> Pict
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with _open(path, name) as image:
+            # Not by its path: Pillow would map the file into memory, and then mistakes the rows of turned TIFFs.
+            with path.open("rb") as file, _open(file, name) as image:
                 return _upright(image, name)
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise ValueError(f"{name} has more than {limit} megapixels; make it smaller first") from None
 
 
-def _open(path: Path, name: str) -> Image.Image:
+def _open(file: IO[bytes], name: str) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(file)
     except UnidentifiedImageError:
         raise ValueError(f"{name} is not a picture in a format that can be read (JPEG, PNG, WebP, TIFF, GIF, ...)") from None
-    except PermissionError:
-        raise
     except _DAMAGE as error:
         raise ValueError(f"{name} is damaged or cut off: {error}") from error
 
@@ -230,7 +230,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise ValueError(f"a picture is an array (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
     if np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+        if array.size and (not np.isfinite(array).all() or array.min() < 0 or array.max() > 1):
             raise ValueError("a floating-point picture has values in [0, 1]; divide by 255, or give uint8")
         array = (array * 255).round().astype(np.uint8)
     if array.dtype != np.uint8:

@@ -19,33 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from simpool_viz.attention import Attention
 from simpool_viz.attention_map import AttentionMap, make_map
 from simpool_viz.encoder import Encoder, Output
 from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, read_picture
 from simpool_viz.pooling import Pooled, Tokens
 from simpool_viz.precision import wide
-
-
-@dataclass(frozen=True)
-class Attention:
-    """One captured call: what it takes to compute any row of softmax(q k^T scale + bias).
-
-    query: (H, Nq, d), key: (H, N, d), bias: (H or 1, Nq, N) added to the logits, or None.
-    """
-
-    query: Tensor
-    key: Tensor
-    bias: Tensor | None
-    scale: float
-
-    def logits(self, rows: slice | Tensor) -> Tensor:
-        """Scores before the softmax of some query rows: (H, n, N), float32."""
-        scores = wide(self.query[:, rows]) @ wide(self.key).transpose(1, 2) * self.scale
-        return scores if self.bias is None else scores + wide(self.bias[:, rows])
-
-    def rows(self, rows: slice | Tensor) -> Tensor:
-        """Attention of some query rows: (H, n, N), each summing to 1, float32."""
-        return self.logits(rows).softmax(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -218,12 +197,16 @@ def _record_alike(encoder: Encoder, batch: list[tuple[Picture, Geometry]]) -> li
         torch.cuda.synchronize(images.device)
     seconds = (time.perf_counter() - started) / len(batch)
     if output.tokens.grid != batch[0][1].grid:
-        raise ValueError(f"{facts.name} gave a grid of {output.tokens.grid} where {batch[0][1].grid} was expected; its stride is not {encoder.stride}")
+        raise ValueError(
+            f"{facts.name} gave a grid of {output.tokens.grid} where {batch[0][1].grid} was expected; its stride is not {encoder.stride}"
+        )
     make = partial(_single, encoder, capture, output, seconds)
     return [make(i, picture, geometry) for i, (picture, geometry) in enumerate(batch)]
 
 
-def _single(encoder: Encoder, capture: AttentionCapture, output: Output, seconds: float, i: int, picture: Picture, geometry: Geometry) -> Recording:
+def _single(
+    encoder: Encoder, capture: AttentionCapture, output: Output, seconds: float, i: int, picture: Picture, geometry: Geometry
+) -> Recording:
     calls = [_attention_of(call, i) for call in capture.calls]
     one = slice(i, i + 1)
     tokens, pooled = output.tokens, output.pooled

@@ -9,13 +9,11 @@ of each A_l are made a tile at a time and thrown away, so that no N x N matrix s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from simpool_viz.recording import Attention
+from simpool_viz.attention import Attention
 
 TILE = 4_194_304  # entries of a tile (heads x rows x tokens): 16 MiB in float32
 

@@ -70,7 +70,7 @@ def test_cls_is_the_class_tokens_row_per_head(block: int):
     found = recording.map("cls", block=block)
     close(found, grids(recording, eager(recording)[block][:, 0]))
     assert found.names == ("head 0", "head 1", "head 2")
-    np.testing.assert_allclose(np.exp(found.logits).sum() > 0, True)
+    assert found.logits is not None and found.logits.shape == found.weights.shape
 
 
 def test_cls_logits_are_the_scores_before_the_softmax():
@@ -115,7 +115,7 @@ def test_dense_rollout_is_the_mean_row_of_the_classes_tokens(soft: bool):
     scores = (tokens @ encoder.head.weight.T + encoder.head.bias).double().numpy()
     expected = oracle.dense_rollout(oracle.rollout(eager(recording)), scores, prefix, soft)
     present = list(expected)
-    assert 1 < len(present)
+    assert len(present) > 1
     found = recording.map("dense_rollout", classes=present, soft=soft)
     close(found, np.stack([expected[c] for c in present]).reshape(-1, *recording.geometry.grid))
     assert found.names == tuple(encoder.facts.classes[c] for c in present) and "heuristic" in found.note

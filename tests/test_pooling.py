@@ -114,9 +114,7 @@ def test_simpool_equals_its_definition(gamma: float | None, beta: bool, minimum:
     state = {k: v.detach().numpy() for k, v in pooling.state_dict().items()}
     norm = state["norm_patches.weight"], state["norm_patches.bias"]
     shift = float(state["beta"][0]) if beta else None
-    results = [
-        oracle.simpool(x, norm, state["wq.weight"], state["wk.weight"], gamma, shift, minimum == "channel") for x in each(tokens)
-    ]
+    results = [oracle.simpool(x, norm, state["wq.weight"], state["wk.weight"], gamma, shift, minimum == "channel") for x in each(tokens)]
     pooled = pooling(tokens)
     assert_equal(pooled.vector, [vector for vector, _ in results])
     assert pooled.weights is not None and pooled.weights.shape == (3, 1, 15)
@@ -124,7 +122,12 @@ def test_simpool_equals_its_definition(gamma: float | None, beta: bool, minimum:
 
 
 def test_simpool_has_the_tensors_of_published_files_and_no_more():
-    assert set(create_pooling("simpool", D, gamma=2.0).state_dict()) == {"norm_patches.weight", "norm_patches.bias", "wq.weight", "wk.weight"}
+    assert set(create_pooling("simpool", D, gamma=2.0).state_dict()) == {
+        "norm_patches.weight",
+        "norm_patches.bias",
+        "wq.weight",
+        "wk.weight",
+    }
     assert create_pooling("simpool", D, gamma=1.25, beta=True).state_dict()["beta"].shape == (1,)
 
 

@@ -67,7 +67,9 @@ def test_a_batch_equals_its_pictures_alone(tag: str):
         np.testing.assert_allclose(recording.blocks[-1].rows(slice(0, 1)).numpy(), alone.blocks[-1].rows(slice(0, 1)).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("tag", ["vit_tiny_patch16_224", "beit_base_patch16_224", "vit_base_patch16_siglip_224", "resnet18", "convnext_atto"])
+@pytest.mark.parametrize(
+    "tag", ["vit_tiny_patch16_224", "beit_base_patch16_224", "vit_base_patch16_siglip_224", "resnet18", "convnext_atto"]
+)
 def test_the_encoder_gives_the_logits_of_the_timm_model(tag: str):
     import timm
 
@@ -107,7 +109,9 @@ def test_a_cnn_has_no_blocks_and_a_grid_of_its_stride():
     assert recording.blocks == () and recording.geometry.grid == (4, 6) and recording.tokens.patches.shape == (1, 24, 512)
 
 
-@pytest.mark.parametrize("tag, reason", [("swin_tiny_patch4_window7_224", "windows"), ("cait_xxs24_224", "talking-heads"), ("mixer_s32_224", "not a supported")])
+@pytest.mark.parametrize(
+    "tag, reason", [("swin_tiny_patch4_window7_224", "windows"), ("cait_xxs24_224", "talking-heads"), ("mixer_s32_224", "not a supported")]
+)
 def test_backbones_that_cannot_be_shown_are_refused_in_a_sentence(tag: str, reason: str):
     with pytest.raises(ValueError, match=reason):
         load_checkpoint(f"timm:{tag}", device="cpu", pretrained=False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from simpool_viz import rollout as module
-from simpool_viz.recording import Attention
+from simpool_viz.attention import Attention
 from simpool_viz.rollout import roll_out
 from tests.oracles import attention as oracle
 
@@ -75,7 +75,9 @@ def test_no_tile_is_larger_than_its_bound(monkeypatch: pytest.MonkeyPatch):
     assert max(sizes) <= 1000 and sum(sizes) == 2 * 50 * 50
 
 
-@pytest.mark.parametrize("options, words", [({"fusion": "sum"}, "mean, max or min"), ({"residual": 1.5}, r"\[0, 1\]"), ({"first": 2}, "0 to 1")])
+@pytest.mark.parametrize(
+    "options, words", [({"fusion": "sum"}, "mean, max or min"), ({"residual": 1.5}, r"\[0, 1\]"), ({"first": 2}, "0 to 1")]
+)
 def test_options_that_do_not_fit_are_refused(options: dict, words: str):
     blocks, _ = blocks_and_matrices(2, 1, 4)
     with pytest.raises(ValueError, match=words):

@@ -38,7 +38,9 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
     import gradio as gr
 
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
-    theme = gr.themes.Base(primary_hue="orange", neutral_hue="zinc", font=fonts, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"])
+    theme = gr.themes.Base(
+        primary_hue="orange", neutral_hue="zinc", font=fonts, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"]
+    )
     theme.set(  # text dark enough to read on its ground, which Gradio's own defaults are not everywhere
         block_label_text_color="*neutral_800",
         block_title_text_color="*neutral_800",
@@ -58,6 +60,7 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
         theme=theme,
         css_paths=[Path(__file__).parent / "app.css"],
         max_file_size="64mb",
+        ssr_mode=False,  # the board draws itself in the browser; a Node server would add nothing but a start-up
         footer_links=["api"],
         **options,
     )

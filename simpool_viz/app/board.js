@@ -261,10 +261,7 @@ function buildRow(row) {
   row.bar.setAttribute("role", "img");
   row.ticks = make("div", "ticks");
   scale.append(row.bar, row.ticks, make("p", "unit", row.unit));
-  caption.append(title, ...row.lines.map((line) => make("p", "", line)));
-  caption.insertBefore(row.coverage, caption.children[2] ?? null);
-  if (row.note) caption.append(make("p", "note", row.note));
-  caption.append(scale, row.reading);
+  caption.append(title, ...row.lines.map((line) => make("p", "", line)), row.coverage, scale, row.reading);
   section.append(buildCell(row, "overlay", "attention"), buildCell(row, "mask", "object mask"), caption);
   return section;
 }

@@ -65,7 +65,11 @@ class ComparePage:
 
     def look(self, photo: str | None, checkpoints: list[str], maps: list[str], size: int) -> Iterator[BoardState]:
         """Show where the checkpoints look on the photo, one state of the board after each checkpoint."""
-        for value, name in ((photo, "Choose a photo first"), (checkpoints, "Choose at least one checkpoint"), (maps, "Choose at least one map")):
+        for value, name in (
+            (photo, "Choose a photo first"),
+            (checkpoints, "Choose at least one checkpoint"),
+            (maps, "Choose at least one map"),
+        ):
             if not value:
                 raise gr.Error(f"{name}.", title="Nothing to show yet", print_exception=False)
         try:
@@ -147,7 +151,10 @@ class ComparePage:
                     [(title, name) for name, title in self.maps.items()], value=self._first_maps(), label="Maps", elem_id="maps"
                 )
                 size = gr.Dropdown(
-                    SIZES, value=0, label="Size", info="The photo's shorter side as the model sees it. Maps are best at each checkpoint's own."
+                    SIZES,
+                    value=0,
+                    label="Size",
+                    info="The photo's shorter side as the model sees it. Maps are best at each checkpoint's own.",
                 )
                 with gr.Row():
                     run = gr.Button("Look", variant="primary", elem_id="look")
@@ -182,11 +189,10 @@ class ComparePage:
                 shared = gr.Checkbox(LOOK["shared"], label="One scale for all rows", min_width=200)
                 boxes = gr.Checkbox(LOOK["boxes"], label="Boxes", min_width=140)
                 largest = gr.Checkbox(LOOK["largest"], label="Largest component only", min_width=200, elem_id="largest")
-        controls = {"rule": rule, "colours": colours, "smooth": smooth, "shared": shared, "boxes": boxes, "largest": largest}
+        controls: dict[str, Any] = {"rule": rule, "amount": amount, "opacity": opacity, "colours": colours}
+        controls |= {"smooth": smooth, "shared": shared, "boxes": boxes, "largest": largest}
         for key, control in controls.items():
             control.input(None, [control], None, js=_tell(key), queue=False, api_visibility="private")
-        for key, slider in {"amount": amount, "opacity": opacity}.items():
-            slider.input(None, [slider], None, js=_tell(key), queue=False, api_visibility="private")
 
 
 def _tell(key: str) -> str:

@@ -24,7 +24,7 @@ from simpool_viz.masks import find_level, mask_rules
 LONGEST = 1280  # pixels of the display picture
 AMOUNTS = np.arange(1, 101) / 100
 HERE = Path(__file__).parent
-LOOK = {
+LOOK: dict[str, Any] = {
     "rule": "mass",
     "amount": 0.6,
     "largest": False,
@@ -60,13 +60,11 @@ def level_tables(weights: np.ndarray) -> dict[str, str]:
 def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
     """What the browser needs of a row."""
     weights, scale = row.mask.weights, scale_of(row.mask.weights, row.attention.signed)
-    lines = row.lines
     return {
         "id": f"board-row-{index}",
         "file": row_name(board, row),
         "title": row.title,
-        "lines": [lines[0], *lines[2:]],  # the second line tells of the mask, which the browser computes itself
-        "note": "",
+        "lines": row.fixed_lines,  # the line about the mask changes with the look, so the browser writes it
         "grid": list(weights.shape),
         "weights": _encode(weights),
         "signed": row.attention.signed,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -45,7 +46,7 @@ def read_config(folder: Path) -> tuple[EncoderSpec, Facts]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{path} is not of format {FORMAT}; it was written by another version of simpool_viz")
     try:
-        facts = {k: tuple(v) if isinstance(v, list) else v for k, v in config["facts"].items()}
+        facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["facts"].items()}
         return EncoderSpec(**config["encoder"]), Facts(**facts)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not describe a checkpoint: {error}") from error

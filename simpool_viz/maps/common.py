@@ -22,7 +22,14 @@ def patch_maps(recording: Recording, rows: Tensor) -> np.ndarray:
 
 
 def make_rows(
-    recording: Recording, method: str, rows: Tensor, names: Sequence[str], *, logits: Tensor | None = None, signed: bool = False, note: str = ""
+    recording: Recording,
+    method: str,
+    rows: Tensor,
+    names: Sequence[str],
+    *,
+    logits: Tensor | None = None,
+    signed: bool = False,
+    note: str = "",
 ) -> AttentionMap:
     """An AttentionMap from rows over tokens (M, P + N) or (M, N)."""
     scores = None if logits is None else patch_maps(recording, logits)

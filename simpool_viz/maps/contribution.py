@@ -34,7 +34,7 @@ def _why_not(encoder: Encoder) -> str | None:
 @register_map(
     "contribution",
     "Contribution",
-    "What each position adds to the logit of a class, the predicted one by default. Positive speaks for it, negative against; with GAP this is CAM.",
+    "What each position adds to the logit of a class, the predicted one by default: positive for, negative against. With GAP this is CAM.",
     paper="Zhou et al., CVPR 2016, for GAP",
     why_not=_why_not,
 )

@@ -117,7 +117,9 @@ def dense_rollout(
     rows[:, recording.encoder.num_prefix_tokens :] = weights[wanted].to(rows.dtype)
     rolled = roll_out(rows, recording.blocks, first=first, residual=residual, fusion=fusion) / sums[:, None]
     names = [class_name(recording.encoder, c) for c in wanted]
-    return make_rows(recording, "dense_rollout", rolled, names, note="a heuristic here: the classifier's head is applied to every patch token")
+    return make_rows(
+        recording, "dense_rollout", rolled, names, note="a heuristic here: the classifier's head is applied to every patch token"
+    )
 
 
 def token_scores(recording: Recording) -> Tensor:

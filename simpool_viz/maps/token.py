@@ -35,4 +35,6 @@ def token_query(recording: Recording, at: tuple[float, float] | None = None, blo
         return make_rows(recording, "token", rows, (f"token ({row}, {column}) roll-out",))
     _, attention = recording.block(block)
     one = slice(index, index + 1)
-    return make_rows(recording, "token", attention.rows(one)[:, 0], head_names(attention.query.shape[0]), logits=attention.logits(one)[:, 0])
+    return make_rows(
+        recording, "token", attention.rows(one)[:, 0], head_names(attention.query.shape[0]), logits=attention.logits(one)[:, 0]
+    )

@@ -4,6 +4,6 @@ from simpool_viz.pooling.framework import Pooled, Pooling, Tokens
 from simpool_viz.pooling.registry import create_pooling, poolings, register_pooling
 
 # Importing a group registers its poolings; the order is the order of every list.
-from simpool_viz.pooling import simple, attentive  # noqa: E402, F401, I001
+from simpool_viz.pooling import simple, attentive  # noqa: F401  isort: skip
 
 __all__ = ["Pooled", "Pooling", "Tokens", "create_pooling", "poolings", "register_pooling"]

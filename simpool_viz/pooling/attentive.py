@@ -51,7 +51,7 @@ class SimPool(Pooling):
 
     name, title, group, attentive = "simpool", "SimPool", 5, True
     paper = "Psomas et al., Keep It SimPool: Who Said Supervised Transformers Suffer from Attention Deficit?, ICCV 2023"
-    summary = "The mean of all features asks which positions resemble it, and pools those. One attention step, no class token, for CNNs and ViTs alike."
+    summary = "The mean of all features asks which positions resemble it, and pools those. One attention step for CNNs and ViTs alike."
 
     def __init__(self, dim: int, gamma: float | None = None, beta: bool = False, min: str = "image", eps: float = 1e-6) -> None:
         super().__init__(dim)

@@ -16,7 +16,7 @@ class GAP(Pooling):
 
     name, title = "gap", "GAP"
     paper = "Lin et al., Network In Network, ICLR 2014"
-    summary = "Averages all positions alike. It says nothing about where the model looks; what each position gives to a class is its contribution map."
+    summary = "Averages all positions alike. It says nothing about where the model looks; its contribution map does, for a class."
 
 
 @register_pooling
@@ -42,7 +42,9 @@ class GeM(Pooling):
 
     name, title = "gem", "GeM"
     paper = "Radenovic et al., Fine-tuning CNN image retrieval with no human annotation, TPAMI 2019"
-    summary = "A power mean whose exponent is learned: 1 averages, large exponents approach the maximum. Negative values are cut at 1e-6 first."
+    summary = (
+        "A power mean whose exponent is learned: 1 averages, large exponents approach the maximum. Negative values are cut at 1e-6 first."
+    )
 
     def __init__(self, dim: int, p: float = 3.0, eps: float = 1e-6) -> None:
         super().__init__(dim)
@@ -60,7 +62,7 @@ class GGeM(Pooling):
 
     name, title = "ggem", "GGeM"
     paper = "Ko et al., Group Generalized Mean Pooling for Vision Transformer, 2022"
-    summary = "GeM with an exponent of its own for each group of channels, usually one per attention head. Groups can average or pick peaks as they need."
+    summary = "GeM with an exponent of its own for each group of channels, usually one per head, so that groups can average or pick peaks."
 
     def __init__(self, dim: int, groups: int = 4, p: float = 3.0, eps: float = 1e-6) -> None:
         super().__init__(dim)

@@ -31,18 +31,23 @@ class Reference:
 
 
 def read_reference(path: Path) -> Reference:
-    """Read a mask file: 0 is background; 255 is foreground in a two-valued mask and void in a label map; all else is object.
+    """Read a mask file: 0 is background; 255 is foreground in a mask and void in a label map; all else is object.
+
+    A grey mask with soft edges, or of JPEG, is no label map: it is cut at half.
 
     Raises:
-        ValueError: not a picture, or no object in it.
+        ValueError: not a picture, too large, or no object in it.
     """
     try:
         with Image.open(path) as image:
-            labels = np.asarray(image if image.mode in ("L", "P", "1", "I", "I;16") else image.convert("L")).astype(np.int64)
-    except (OSError, SyntaxError) as error:
+            grey = image if image.mode in ("L", "P", "1", "I", "I;16") else image.convert("L")
+            labels, lossy = np.asarray(grey).astype(np.int64), image.format == "JPEG"
+    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
         raise ValueError(f"the reference mask {path} cannot be read: {error}") from error
     values = np.unique(labels)
-    is_label_map = len(values) > 2 and 255 in values
+    if lossy or (grey.mode == "L" and 255 in values and ((values >= 128) & (values < 255)).any()):
+        labels = np.where(labels >= 128, 255, 0)
+    is_label_map = len(np.unique(labels)) > 2 and 255 in values
     void = (labels == 255) & is_label_map
     objects = (labels != 0) & ~void
     if not objects.any():

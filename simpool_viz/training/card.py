@@ -26,19 +26,20 @@ class Result:
 
 def write_card(recipe: Recipe, result: Result, photos: int, done: int) -> str:
     """Markdown: what was trained, on what, how, and how well it classifies."""
-    stages = "\n".join(
-        f"| {i} | {s.size} px | {s.photos:,} | {s.lr:g} | {s.crop:g} |" for i, s in enumerate(recipe.stages[:done], 1)
-    )
+    stages = "\n".join(f"| {i} | {s.size} px | {s.photos:,} | {s.lr:g} | {s.crop:g} |" for i, s in enumerate(recipe.stages[:done], 1))
     options = ", ".join(f"{k} = {v}" for k, v in recipe.encoder.pooling_options.items())
+    spec = recipe.encoder
+    backbone = f"a {spec.backbone} backbone ({_kwargs(recipe)})"
+    optimiser = f"AdamW, weight decay {recipe.weight_decay:g}, cosine, batch {recipe.batch_size}"
     return f"""# {recipe.title}
 
-`{recipe.name}`: a {recipe.encoder.backbone} backbone ({_kwargs(recipe)}) with **{recipe.encoder.pooling}** pooling{f" ({options})" if options else ""}.
+`{recipe.name}`: {backbone} with **{spec.pooling}** pooling{f" ({options})" if options else ""}.
 
 | | |
 |---|---|
 | data | {photos:,} photos: {recipe.sources} |
 | recipe | `simpool-viz train {recipe.name}` |
-| optimiser | AdamW, weight decay {recipe.weight_decay:g}, cosine, batch {recipe.batch_size}, label smoothing {recipe.label_smoothing:g}, seed {recipe.seed} |
+| optimiser | {optimiser}, label smoothing {recipe.label_smoothing:g}, seed {recipe.seed} |
 | training time | {result.minutes:.0f} minutes on {result.threads} CPU thread(s), beside other work |
 | top-1 | {result.accuracy()} |
 | licence | {recipe.license} |

@@ -37,7 +37,9 @@ def train(recipe: Recipe, out: Path, cache: Path) -> Path:
     data = Path(recipe.data)
     classes = read_classes(data)
     if len(classes) != recipe.encoder.num_classes:
-        raise ValueError(f"{data} has {len(classes)} classes, but the recipe's head has {recipe.encoder.num_classes}; set encoder.num_classes")
+        raise ValueError(
+            f"{data} has {len(classes)} classes, but the recipe's head has {recipe.encoder.num_classes}; set encoder.num_classes"
+        )
     photos, held_out = load_photos(data, "train", cache), load_photos(data, "val", cache)
     facts = Facts(recipe.name, recipe.title, recipe.map_size, classes=classes, source="trained by simpool_viz", license=recipe.license)
     torch.manual_seed(recipe.seed)
@@ -46,7 +48,9 @@ def train(recipe: Recipe, out: Path, cache: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     result = Result(minutes=0.0, threads=torch.get_num_threads(), correct=0, count=len(held_out))
     for number, stage in enumerate(recipe.stages, 1):
-        run_stage(encoder, stage, recipe, photos, folder / f"log_stage{number}.csv", f"{recipe.name} stage {number}/{len(recipe.stages)}", number)
+        run_stage(
+            encoder, stage, recipe, photos, folder / f"log_stage{number}.csv", f"{recipe.name} stage {number}/{len(recipe.stages)}", number
+        )
         correct = count_correct(encoder, held_out, recipe.stages[-1].size)
         result = dataclasses.replace(result, minutes=(time.time() - started) / 60, correct=correct)
         encoder.facts = dataclasses.replace(facts, accuracy=result.accuracy())
