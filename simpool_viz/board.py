@@ -46,10 +46,11 @@ def _value(key: str, text: str) -> Any:
     if key == "classes":
         return text.split("+")
     if key == "at":
-        x, cross, y = text.partition("x")
-        if not cross:
-            raise ValueError(f"a point is written at=XxY in pixels of the picture, not at={text}")
-        return float(x), float(y)
+        x, _, y = text.partition("x")
+        try:
+            return float(x), float(y)
+        except ValueError:
+            raise ValueError(f"a point is written at=XxY in pixels of the picture, such as at=120x80, not at={text}") from None
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
@@ -107,9 +108,14 @@ class Row:
     scores: dict[str, float]
 
     @property
-    def title(self) -> str:
+    def map_label(self) -> str:
+        """The map's title with the options it was asked for with."""
         options = ", ".join(f"{k} {_text(v)}" for k, v in self.request.options.items())
-        return f"{self.checkpoint_title}: {self.map_title}" + (f" ({options})" if options else "")
+        return self.map_title + (f" ({options})" if options else "")
+
+    @property
+    def title(self) -> str:
+        return f"{self.checkpoint_title}: {self.map_label}"
 
     @property
     def fixed_lines(self) -> list[str]:
@@ -239,6 +245,8 @@ def make_board(
     """
     if not images or not encoders or not maps:
         raise ValueError("a board needs at least one picture, one checkpoint and one map")
+    if not set(references or ()) <= set(range(len(images))):
+        raise ValueError(f"references {sorted(references or ())} are indices of pictures, of which there are {len(images)}")
     requests = [m if isinstance(m, MapRequest) else parse_map(m) for m in maps]
     *_, board = iterate_board([read_picture(i) for i in images], encoders, requests, settings or Settings(), references)
     if not board.rows:

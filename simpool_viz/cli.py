@@ -127,6 +127,8 @@ def _encoders(arguments: argparse.Namespace) -> list[Any]:
     from simpool_viz.checkpoints import catalogue, load_checkpoint
 
     names = arguments.checkpoint or [name for name, entry in catalogue().items() if entry.available]
+    if not names:
+        raise ValueError("no checkpoint is bundled with this installation; name one with -c, such as -c timm:<tag>")
     bar = tqdm(names, desc="loading checkpoints", disable=len(names) < 3 or None, leave=False)
     return [load_checkpoint(name, device=arguments.device) for name in bar]
 
@@ -145,12 +147,13 @@ def _compare(arguments: argparse.Namespace) -> None:
     from simpool_viz.board import iterate_board, parse_map
     from simpool_viz.drawing import Look
     from simpool_viz.evaluation.table import default_map
-    from simpool_viz.export import export_board
+    from simpool_viz.export import check_target, export_board
     from simpool_viz.images import read_picture
     from simpool_viz.scores.localization import read_reference
 
     look = Look(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
     settings = _settings(arguments)
+    check_target(arguments.out, arguments.overwrite)
     pictures = [read_picture(image) for image in arguments.images]
     if arguments.reference and len(arguments.reference) != len(pictures):
         raise ValueError(f"{len(arguments.reference)} reference masks were given for {len(pictures)} photos; give one per photo, in order")
@@ -184,7 +187,9 @@ def _train(arguments: argparse.Namespace) -> None:
     from simpool_viz.training.loop import train
     from simpool_viz.training.recipe import load_recipe
 
-    if arguments.threads:
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise ValueError(f"--threads takes a positive number, not {arguments.threads}")
         torch.set_num_threads(arguments.threads)
     recipe = load_recipe(arguments.recipe, arguments.set)
     folder = train(recipe, arguments.out, arguments.out / "cache")

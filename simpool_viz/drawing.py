@@ -124,6 +124,7 @@ def display_picture(rgb: np.ndarray, longest: int) -> np.ndarray:
 # --- the board as one picture -----------------------------------------------------------------------------------------
 
 INK, PAPER, FAINT = (24, 24, 27), (255, 255, 255), (105, 105, 112)
+SIDE = 330  # pixels of a caption's width
 
 
 @dataclass(frozen=True)
@@ -140,37 +141,56 @@ class Strip:
 def compose_board(photo: np.ndarray, title: str, strips: list[Strip]) -> Image.Image:
     """The photo once at the left, and per strip its overlay, mask, caption and colour bar."""
     height, width = photo.shape[:2]
-    gap, side = 16, 330
-    row = height + gap
-    rows = max(1, len(strips))
-    board = Image.new("RGB", (gap + width + gap + 2 * (width + gap) + side + gap, 64 + rows * row), PAPER)
+    gap, top = 16, 64
+    column, row = max(width, 84) + gap, max([height, *(_caption_height(strip) for strip in strips)]) + gap
+    board = Image.new("RGB", (gap + 3 * column + SIDE + gap, top + max(1, len(strips)) * row), PAPER)
     draw = ImageDraw.Draw(board)
     draw.text((gap, 14), title, INK, _font(20))
-    for column, label in enumerate(("photo", "attention", "object mask")):
-        draw.text((gap + column * (width + gap), 42), label, FAINT, _font(13))
-    board.paste(Image.fromarray(photo), (gap, 64))
-    for i, strip in enumerate(strips):
-        top = 64 + i * row
-        for column, picture in enumerate(strip.pictures, 1):
-            board.paste(Image.fromarray(picture), (gap + column * (width + gap), top))
-        _caption(board, strip, gap + 3 * (width + gap), top, side, height)
+    for i, label in enumerate(("photo", "attention", "object mask")):
+        draw.text((gap + i * column, 42), label, FAINT, _font(13))
+    board.paste(Image.fromarray(photo), (gap, top))
+    for n, strip in enumerate(strips):
+        for i, picture in enumerate(strip.pictures, 1):
+            board.paste(Image.fromarray(picture), (gap + i * column, top + n * row))
+        _caption(board, strip, gap + 3 * column, top + n * row, row - gap)
     return board
 
 
-def _caption(board: Image.Image, strip: Strip, x: int, y: int, width: int, height: int) -> None:
-    draw = ImageDraw.Draw(board)
-    draw.text((x, y), strip.title, INK, _font(16))
-    for n, line in enumerate(strip.lines):
-        if 26 + 19 * (n + 1) > height - 40:
-            break
-        draw.text((x, y + 26 + 19 * n), line, FAINT, _font(13))
-    bar = colour_table(strip.colours)[np.linspace(0, 255, width - 20).astype(int)][None].repeat(10, 0)
-    board.paste(Image.fromarray(bar), (x, y + height - 32))
+def _wrap(text: str, size: int) -> list[str]:
+    """The text in lines that fit beside the pictures."""
+    font, lines = _font(size), [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and font.getlength(longer) > SIDE:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _caption_lines(strip: Strip) -> list[tuple[str, int, tuple[int, int, int], int]]:
+    """(text, font size, colour, height in pixels) of each line."""
+    title = [(line, 16, INK, 23) for line in _wrap(strip.title, 16)]
+    return title + [(line, 13, FAINT, 19) for text in strip.lines for line in _wrap(text, 13)]
+
+
+def _caption_height(strip: Strip) -> int:
+    return sum(height for *_, height in _caption_lines(strip)) + 44  # with the colour bar
+
+
+def _caption(board: Image.Image, strip: Strip, x: int, top: int, height: int) -> None:
+    draw, y = ImageDraw.Draw(board), top
+    for text, size, colour, line in _caption_lines(strip):
+        draw.text((x, y), text, colour, _font(size))
+        y += line
+    width, y = SIDE - 20, top + height
+    bar = colour_table(strip.colours)[np.linspace(0, 255, width).astype(int)][None].repeat(10, 0)
+    board.paste(Image.fromarray(bar), (x, y - 32))
     for share in (0.0, 0.5, 1.0):
         value = strip.scale.low + share * (strip.scale.high - strip.scale.low)
         text = f"{value:.3g}" + (f"  {strip.scale.label}" if share == 0 else "")
         anchor = {0.0: "la", 0.5: "ma", 1.0: "ra"}[share]
-        draw.text((x + share * (width - 20), y + height - 19), text, FAINT, _font(12), anchor=anchor)
+        draw.text((x + share * width, y - 19), text, FAINT, _font(12), anchor=anchor)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

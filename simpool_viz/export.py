@@ -11,11 +11,11 @@ import platform
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -42,12 +42,30 @@ LONGEST = 1024  # pixels of the exported overlays and masks
 BOARD_HEIGHT = 300  # pixels, about, of a picture on the board
 
 
+def row_names(board: Board) -> list[str]:
+    """A file name for each row: picture, checkpoint and map; numbered where that is not unique, also where case does not count."""
+    names: dict[str, str] = {}
+    for row in board.rows:
+        name = plain = _plain_name(board, row)
+        number = 1
+        while name.casefold() in names:
+            number += 1
+            name = f"{plain}_{number}"
+        names[name.casefold()] = name
+    return list(names.values())
+
+
 def row_name(board: Board, row: Row) -> str:
-    """A file name for a row, unique on its board: picture, checkpoint and map."""
+    """The file name of one row of the board."""
+    return next(name for name, other in zip(row_names(board), board.rows, strict=True) if other is row)
+
+
+def _plain_name(board: Board, row: Row) -> str:
     stem = Path(board.pictures[row.picture].name).stem
     if sum(Path(p.name).stem == stem for p in board.pictures) > 1:
         stem = f"{stem}_{row.picture}"
-    return re.sub(r"[^\w.,=+-]+", "_", f"{stem}.{row.checkpoint}.{row.request.label}".replace("\\", "_"))
+    name = re.sub(r"[^\w.,=+-]+", "_", f"{stem}.{row.checkpoint}.{row.request.label}")
+    return name.encode()[:200].decode(errors="ignore")  # file systems stop at 255 bytes
 
 
 def render_row(board: Board, row: Row, scale: Scale, look: Look, longest: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
@@ -93,31 +111,53 @@ def export_board(board: Board, out: Path, look: Look | None = None, *, overwrite
     Raises:
         FileExistsError: the folder holds something else; nothing is touched.
     """
-    out, look = Path(out), look or Look()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and (out / "manifest.json").is_file()))):
-        hint = "add --overwrite to replace it" if (out / "manifest.json").is_file() else "choose another folder"
-        raise FileExistsError(f"{out} already exists and is not empty; {hint}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    check_target(out, overwrite)
+    place = Path(out).resolve()
+    missing = [folder for folder in place.parents if not folder.exists()]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
-        _write(board, work, look, device)
-        if out.exists():
-            shutil.rmtree(out)
+        _write(board, work, look or Look(), device)
+        if place.exists():
+            shutil.rmtree(place)
         work.chmod(0o755)
-        work.rename(out)
+        work.rename(place)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
         raise
-    return out
+    return Path(out)
+
+
+def check_target(out: Path, overwrite: bool = False) -> None:
+    """Whether a board may be written to `out`: asked before anything is computed.
+
+    Raises:
+        FileExistsError: the folder holds something else, or an earlier export that is not to be replaced.
+    """
+    out = Path(out)
+    if not out.exists() or (out.is_dir() and (not any(out.iterdir()) or (overwrite and _is_export(out)))):
+        return
+    hint = "add --overwrite to replace it" if _is_export(out) else "it is no earlier result, so choose another folder"
+    raise FileExistsError(f"{out} already exists and is not empty; {hint}")
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether an export of this package lies there. Other programs write a manifest.json too."""
+    try:
+        return "simpool_viz" in json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["versions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _write(board: Board, folder: Path, look: Look, device: str) -> None:
     render_board(board, look).save(folder / "board.png")
     maps: dict[str, np.ndarray] = {}
-    for row, scale in zip(board.rows, row_scales(board, look), strict=True):
-        name = row_name(board, row)
+    for name, row, scale in zip(row_names(board), board.rows, row_scales(board, look), strict=True):
         for kind, picture in zip(("overlay", "mask"), render_row(board, row, scale, look), strict=True):
-            cv2.imwrite(str(folder / f"{name}.{kind}.png"), picture[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+            Image.fromarray(picture).save(folder / f"{name}.{kind}.png", compress_level=1)
         maps[name] = row.attention.weights
         maps[f"{name}.mask"] = row.mask.grid
     np.savez_compressed(folder / "maps.npz", **maps)  # type: ignore[arg-type]  # keys are names of files, never "file"
@@ -174,7 +214,7 @@ def manifest(board: Board, look: Look, device: str) -> dict[str, Any]:
         "pictures": [{"name": p.name, "width": p.size[0], "height": p.size[1]} for p in board.pictures],
         "rows": [
             {
-                "name": row_name(board, row),
+                "name": name,
                 "picture": row.picture,
                 "checkpoint": row.checkpoint,
                 "map": row.request.label,
@@ -185,7 +225,7 @@ def manifest(board: Board, look: Look, device: str) -> dict[str, Any]:
                 "boxes": [list(box) for box in row.mask.boxes],
                 "note": row.attention.note,
             }
-            for row in board.rows
+            for name, row in zip(row_names(board), board.rows, strict=True)
         ],
         "skipped": board.skipped,
     }

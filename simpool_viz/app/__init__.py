@@ -9,6 +9,15 @@ from typing import Any
 INTRO = """# simpool_viz
 Where does a vision model look, and would it look better with another pooling? Drop a photo: each row shows one checkpoint's
 map over it, and the object mask that the map alone gives."""
+GUIDE = """**Attention.** A map whose weights sum to 1 is drawn in *times uniform*: 1 is what plain averaging would give each token, 10 is
+ten times that. A contribution map is signed: red speaks for the class, blue against it.
+
+**Object mask.** The tokens at or above one level, with a box around each connected part. *Share of mass* 0.6 keeps the fewest
+tokens that hold 60 % of the attention.
+
+**Spatial entropy.** 0 when the map is one blob, ln n when it is n equal ones; of the logits before the softmax where there are any.
+
+**Predictions.** The bundled models know 114 kinds of object and are small. Look at where they look rather than at what they say."""
 
 
 def build(device: str = "auto") -> Any:
@@ -22,6 +31,9 @@ def build(device: str = "auto") -> Any:
     with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         page.build()
+        with gr.Accordion("How to read the board", open=False):
+            gr.Markdown(GUIDE)
+        gr.Markdown(f"Computed on `{page.store.where()}`. Photos are deleted within two hours.", elem_classes="simpool-intro")
     return blocks
 
 

@@ -290,6 +290,12 @@ function enlarge(row, kind) {
   dialog.showModal();
 }
 
+function status(text) {
+  const line = make("p", "waiting", text);
+  line.setAttribute("role", "status");
+  return line;
+}
+
 function load() {
   const value = props.value, root = element.querySelector(".simpool-board"), mine = ++drawn;
   if (!value || !value.rows) {
@@ -307,7 +313,7 @@ function load() {
     const aside = make("figure", "photo"), list = make("div", "rows");
     aside.append(picture, make("figcaption", "", value.title));
     list.append(...rows.map(buildRow));
-    if (value.waiting) list.append(make("p", "waiting", value.waiting));
+    if (value.waiting) list.append(status(value.waiting));
     for (const sentence of value.skipped) list.append(make("p", "note", sentence));
     root.replaceChildren(aside, list);
     draw();

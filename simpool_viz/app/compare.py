@@ -15,6 +15,7 @@ from simpool_viz.app.component import LOOK, BoardState, BoardView, Photo
 from simpool_viz.attention_map import map_methods, maps_of
 from simpool_viz.board import Board, MapRequest, Settings, iterate_board
 from simpool_viz.checkpoints import bundled_folder, catalogue, load_checkpoint
+from simpool_viz.device import choose_device
 from simpool_viz.drawing import SEQUENTIAL
 from simpool_viz.encoder import Encoder
 from simpool_viz.images import read_picture
@@ -31,6 +32,11 @@ class EncoderStore:
         self.device, self.limit = device, limit
         self._loaded: OrderedDict[str, Encoder] = OrderedDict()
         self._lock = threading.Lock()
+
+    def where(self) -> str:
+        """Device and precision, such as "cpu, float32"."""
+        device, dtype = choose_device(self.device)
+        return f"{device}, {str(dtype).removeprefix('torch.')}"
 
     def get(self, name: str) -> Encoder:
         """The checkpoint of that name. Errors as in `load_checkpoint`."""

@@ -81,7 +81,7 @@ class BoardView(gr.HTML):
     def __init__(self, value: BoardState | None = None, **kwargs: Any) -> None:
         super().__init__(
             value=value,
-            html_template='<div class="simpool-board" aria-live="polite"></div>',
+            html_template='<div class="simpool-board"></div>',
             css_template="",
             js_on_load=(HERE / "board.js").read_text(encoding="utf-8"),
             apply_default_css=False,

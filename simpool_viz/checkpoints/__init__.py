@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from simpool_viz.encoder import Encoder
 __all__ = ["bundled_folder", "catalogue", "load_checkpoint"]
 
 
-def load_checkpoint(name: str, *, device: str = "auto", **options: Any) -> Encoder:
+def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **options: Any) -> Encoder:
     """Load a checkpoint, ready to be recorded from.
 
     Args:
@@ -26,7 +27,7 @@ def load_checkpoint(name: str, *, device: str = "auto", **options: Any) -> Encod
         ValueError: no such checkpoint, a damaged one, one that does not fit, or a device that is not here.
     """
     where, dtype = choose_device(device)
-    return _load(name, options).to(where, dtype)
+    return _load(os.fspath(name), options).to(where, dtype)
 
 
 def _load(name: str, options: dict[str, Any]) -> Encoder:

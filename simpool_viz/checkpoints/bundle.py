@@ -21,9 +21,16 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
 def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) -> None:
-    """Write a checkpoint folder, floating-point weights in half precision."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint folder, floating-point weights in half precision.
+
+    Raises:
+        ValueError: a weight is not finite in half precision, as after a training that diverged.
+    """
     state = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in encoder.state_dict().items()}
+    faults = [k for k, v in state.items() if not v.isfinite().all()]
+    if faults:
+        raise ValueError(f"{encoder.facts.name} is not saved: not finite in half precision are {', '.join(faults[:8])}")
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     config = {"format": FORMAT, "encoder": dataclasses.asdict(spec), "facts": dataclasses.asdict(encoder.facts)}
     (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -39,8 +46,8 @@ def read_config(folder: Path) -> tuple[EncoderSpec, Facts]:
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no {CONFIG}, so it is not a checkpoint folder of simpool_viz") from None
+    except OSError:
+        raise ValueError(f"{folder} holds no {CONFIG} that can be read, so it is not a checkpoint folder of simpool_viz") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -66,7 +73,10 @@ def load_bundle(folder: Path) -> Encoder:
         raise ValueError(f"{folder} holds no {WEIGHTS}; copy the whole checkpoint folder") from None
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
-    encoder = spec.build(facts)
+    try:
+        encoder = spec.build(facts)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{folder / CONFIG} does not describe an encoder that can be built: {error}") from error
     fill(encoder, state, str(path))
     return encoder.eval().requires_grad_(False)
 
