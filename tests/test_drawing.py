@@ -226,15 +226,33 @@ def test_composed_board_shows_photo_overlay_and_mask_of_every_row_unchanged() ->
     assert places[1][1] == places[3][1] > places[0][1] and places[2][1] == places[4][1] > places[1][1]
 
 
-@pytest.mark.parametrize("size", [(30, 480), (300, 30), (8, 8)])
-def test_rows_of_elongated_and_tiny_photos_do_not_overlap_their_captions(size: tuple[int, int]) -> None:
+LINES = ["predicts tench, 42 %", "mask 30 % of picture, 2 components", "spatial entropy 0.69 nats of logits", "grid 15 x 1, 3 ms"]
+
+
+def board_of(size: tuple[int, int], rows: int = 1, lines: list[str] = LINES) -> np.ndarray:
     picture = np.zeros((*size, 3), np.uint8)
-    lines = ["predicts tench, 42 %", "mask 30 % of picture, 2 components", "spatial entropy 0.69 nats of logits", "grid 15 x 1, 3 ms"]
     strip = Strip("ResNet: pooling", lines, [picture, picture], Scale(0, 3, "times uniform"), "viridis")
-    one, two = (np.asarray(compose_board(picture, "photo", [strip] * n)) for n in (1, 2))
-    assert np.array_equal(two[: one.shape[0] - 16], one[:-16]), "a second row changes nothing of the first one's"
-    bar = colour_table("viridis")[[0, 255]]
-    assert all((one == colour).all(axis=2).any() for colour in bar), "the colour bar is there"
+    return np.asarray(compose_board(picture, "photo", [strip] * rows))
+
+
+@pytest.mark.parametrize("size", [(30, 480), (300, 30), (8, 8)])
+def test_rows_of_elongated_and_tiny_photos_have_the_same_whole_caption(size: tuple[int, int]) -> None:
+    roomy, board = board_of((300, 200)), board_of(size, rows=2)
+    written = np.flatnonzero((roomy[64:, -330:] != 255).any(axis=(1, 2)))
+    assert len(written) > 60
+    end = written[np.flatnonzero(np.diff(written) > 30)[0]] + 1  # where the lines stop and the room above the colour bar begins
+    caption = roomy[64 : 64 + end, -330:]
+    tops = [y for y in range(len(board) - end) if np.array_equal(board[y : y + end, -330:], caption)]
+    assert len(tops) == 2, "both rows have it, without the colour bar or another row drawn over it"
+    rows = (board == colour_table("viridis")[0]).all(axis=2).any(axis=1)
+    assert rows.sum() == 20, "two colour bars of 10 pixels"
+
+
+def test_long_caption_lines_are_wrapped_and_not_cut_at_the_edge() -> None:
+    note = "a heuristic here: the classifier's head is applied to every patch token"
+    board = board_of((300, 200), lines=[note])
+    assert (board[:, -8:] == 255).all(), "nothing reaches the edge"
+    assert ((board != 255).any(axis=2).sum()) > ((board_of((300, 200), lines=[note[:40]]) != 255).any(axis=2).sum()) + 200
 
 
 def test_no_figure_is_made_and_pyplot_never_imported() -> None:

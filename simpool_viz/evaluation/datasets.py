@@ -23,9 +23,14 @@ def open_mask_set(folder: Path) -> MaskSet:
     images, masks = folder / "images", folder / "masks"
     if not images.is_dir() or not masks.is_dir():
         raise ValueError(f"{folder} must hold the folders images/ and masks/, with files of the same names")
-    by_stem = {path.stem: path for path in masks.iterdir()}
-    paths = sorted(path for path in images.iterdir() if path.is_file())
+    by_stem = {path.stem: path for path in _files(masks)}
+    paths = _files(images)
     lonely = [path.name for path in paths if path.stem not in by_stem]
     if lonely or not paths:
         raise ValueError(f"{images} holds no image" if not paths else f"{masks} holds no mask for {', '.join(lonely[:5])}")
-    return MaskSet(folder.name, [(path, by_stem[path.stem]) for path in paths])
+    return MaskSet(folder.resolve().name, [(path, by_stem[path.stem]) for path in paths])
+
+
+def _files(folder: Path) -> list[Path]:
+    """The folder's files in the order of their names, without hidden ones such as .DS_Store."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))

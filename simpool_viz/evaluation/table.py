@@ -56,19 +56,27 @@ def evaluate(
 
     Returns:
         One `Method` per checkpoint and map it has, then the baselines.
+
+    Raises:
+        ValueError: no checkpoint has any of the maps, or a photo or mask cannot be read.
     """
-    collected: dict[str, list[dict[str, float]]] = {}
+    methods: dict[tuple[int, str], tuple[str, list[dict[str, float]]]] = {}  # by checkpoint and map: names need not be unique
+    baselines: dict[str, list[dict[str, float]]] = {}
+    skipped: list[str] = []
     for image, mask in _progress(data, progress):
         reference = read_reference(mask)
-        for encoder in encoders:
+        for number, encoder in enumerate(encoders):
             recording = record(encoder, image, settings.size)
-            for row in record_rows(recording, requests or [default_map(encoder)], settings, reference)[0]:
-                collected.setdefault(f"{row.checkpoint}: {row.map_title}", []).append(row.scores | {"spatial_entropy": row.entropy})
+            rows, skipped = record_rows(recording, requests or [default_map(encoder)], settings, reference)
+            for row in rows:
+                label = f"{row.checkpoint}: {row.map_label}"
+                figures = methods.setdefault((number, row.request.label), (label, []))[1]
+                figures.append(row.scores | {"spatial_entropy": row.entropy})
         for name, scores in score_baselines(reference).items():
-            collected.setdefault(name, []).append(scores)
-    baselines = [label for label in collected if label in ("centre prior", "whole picture")]
-    order = [label for label in collected if label not in baselines] + baselines
-    return [Method(label, _columns(collected[label])) for label in order]
+            baselines.setdefault(name, []).append(scores)
+    if not methods:
+        raise ValueError("none of these checkpoints has any of these maps. " + " ".join(skipped))
+    return [Method(label, _columns(rows)) for label, rows in [*methods.values(), *baselines.items()]]
 
 
 def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +65,22 @@ def load_photos(folder: Path, split: str, cache: Path) -> Photos:
 
 
 def _decode(shards: list[Path], target: Path) -> None:
+    """Decode into a folder beside `target` and move it there: another run may be decoding the same photos."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as work:
+        folder = Path(work) / "photos"
+        folder.mkdir()
+        _write_arrays(shards, folder)
+        try:
+            folder.rename(target)
+        except OSError:
+            if not (target / "labels.npy").is_file():  # else the other run was faster
+                raise
+
+
+def _write_arrays(shards: list[Path], target: Path) -> None:
     import pyarrow.parquet as parquet
 
-    target.mkdir(parents=True, exist_ok=True)
     tables = [parquet.read_table(s, columns=["image", "label"]) for s in shards]
     rows = [(row["image"]["bytes"], row["label"]) for table in tables for row in table.to_pylist()]
     images = np.lib.format.open_memmap(target / "images.npy", "w+", np.uint8, (len(rows), STORED, STORED, 3))
@@ -77,7 +91,7 @@ def _decode(shards: list[Path], target: Path) -> None:
             images[i] = np.asarray(photo.convert("RGB").resize((STORED, STORED), Image.Resampling.BICUBIC))
     images.flush()
     np.save(target / "aspect.npy", aspect)
-    np.save(target / "labels.npy", np.array([label for _, label in rows], np.int64))  # last: its presence means complete
+    np.save(target / "labels.npy", np.array([label for _, label in rows], np.int64))
 
 
 def batches(photos: Photos, batch_size: int, total: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -97,7 +111,7 @@ def random_crops(images: Tensor, aspect: Tensor, size: int, smallest: float, gen
         images: (B, S, S, 3) uint8, squashed photos.
         aspect: (B,) width / height of the photos.
         size: side of the crops in pixels.
-        smallest: least share of the photo's area.
+        smallest: least share of the photo's area; an elongated photo may give less, so that nothing is squeezed.
 
     Returns:
         (B, 3, size, size) normalised float32.
@@ -105,8 +119,10 @@ def random_crops(images: Tensor, aspect: Tensor, size: int, smallest: float, gen
     count = len(images)
     area = torch.empty(count).uniform_(smallest, 1, generator=generator)
     ratio = torch.empty(count).uniform_(math.log(3 / 4), math.log(4 / 3), generator=generator).exp()
-    width = (area * ratio / aspect).sqrt().clamp(max=1)  # as a share of the photo's own width
-    height = (area / ratio * aspect).sqrt().clamp(max=1)
+    width = (area * ratio / aspect).sqrt()  # as a share of the photo's own width
+    height = (area / ratio * aspect).sqrt()
+    beyond = torch.maximum(width, height).clamp(min=1)  # a crop longer than the photo shrinks, keeping its proportions
+    width, height = width / beyond, height / beyond
     place = torch.rand(count, 2, generator=generator) * 2 - 1
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
     return _sample(images, width * flip, height, place[:, 0] * (1 - width), place[:, 1] * (1 - height), size)

@@ -60,7 +60,7 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         overrides: "key=value" with YAML values; dots go into sub-tables: "encoder.pooling_options.gamma=1.25".
 
     Raises:
-        ValueError: no such recipe, or a setting that no recipe has.
+        ValueError: no such recipe, no YAML, or a setting that no recipe has or that is of the wrong kind.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     settings = _read(path)
@@ -68,14 +68,17 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         key, separator, value = override.partition("=")
         if not separator:
             raise ValueError(f"--set takes key=value, not {override!r}")
-        _set(settings, key.split("."), yaml.safe_load(value))
+        _set(settings, key.split("."), _parse(value, f"--set {key}"))
     try:
         settings["encoder"] = EncoderSpec(**settings["encoder"])
-        settings["stages"] = tuple(Stage(**stage) for stage in settings["stages"])
-        return Recipe(**settings)
+        settings["stages"] = tuple(Stage(**_numbers(Stage, stage)) for stage in settings["stages"])
+        recipe = Recipe(**_numbers(Recipe, settings))
     except (TypeError, KeyError) as error:
         known = ", ".join(field.name for field in dataclasses.fields(Recipe))
         raise ValueError(f"{path.name} is not a complete recipe: {error}. Settings are: {known}") from error
+    if recipe.batch_size < 1 or not recipe.stages or min(stage.photos for stage in recipe.stages) < recipe.batch_size:
+        raise ValueError(f"{path.name} trains nothing: it needs at least one stage, and in each at least one batch of photos")
+    return recipe
 
 
 def list_recipes() -> list[str]:
@@ -86,11 +89,33 @@ def list_recipes() -> list[str]:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"there is no recipe {path.stem!r}; bundled are {', '.join(list_recipes())}, or give the path of a YAML file")
-    settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    settings = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(settings, dict):
         raise ValueError(f"{path} is not a table of settings")
     base = settings.pop("base", None)
     return _merge(_read(path.parent / f"{base}.yaml"), settings) if base else settings
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source} is not readable as YAML: {' '.join(str(error).split())}") from error
+
+
+def _numbers(kind: type, table: dict[str, Any]) -> dict[str, Any]:
+    """The table with numbers where `kind` has them: YAML takes 1e-3, which has no point, for text."""
+    table = dict(table)
+    for field in dataclasses.fields(kind):
+        if field.name in table and field.type in ("int", "float"):
+            try:
+                number = float(table[field.name])
+            except (TypeError, ValueError):
+                raise ValueError(f"{field.name} is a number, not {table[field.name]!r}") from None
+            if field.type == "int" and not number.is_integer():
+                raise ValueError(f"{field.name} is a whole number, not {number:g}")
+            table[field.name] = int(number) if field.type == "int" else number
+    return table
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -101,4 +126,6 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         settings = settings.setdefault(key, {})
+        if not isinstance(settings, dict):
+            raise ValueError(f"--set {'.'.join(keys)}: {key} holds no settings of its own")
     settings[keys[-1]] = value

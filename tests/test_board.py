@@ -1,0 +1,208 @@
+"""The board: every picture with every checkpoint and map, its figures those of the Python calls; and what is told, skipped or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simpool_viz import make_board, record
+from simpool_viz.board import Board, MapRequest, Row, Settings, iterate_board, parse_map, record_rows
+from simpool_viz.encoder import Encoder
+from simpool_viz.images import read_picture
+from simpool_viz.scores.localization import read_reference, score_map
+from tests.conftest import make_photo
+
+# --- maps as text ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"),
+    [
+        ("cls", "cls", {}),
+        ("cls:", "cls", {}),
+        ("cls:block=-2", "cls", {"block": -2}),
+        ("token:at=120x80", "token", {"at": (120.0, 80.0)}),
+        ("token:at=1.5x80,block=0,rollout=TRUE", "token", {"at": (1.5, 80.0), "block": 0, "rollout": True}),
+        ("rollout:residual=0.3,fusion=max", "rollout", {"residual": 0.3, "fusion": "max"}),
+        ("dense_rollout:classes=tench+gas pump,soft=true", "dense_rollout", {"classes": ["tench", "gas pump"], "soft": True}),
+        ("contribution:classes=7", "contribution", {"classes": ["7"]}),
+    ],
+)
+def test_map_is_read_from_text_and_its_label_reads_back(text: str, name: str, options: dict[str, Any]) -> None:
+    request = parse_map(text)
+    assert request == MapRequest(name, options)
+    assert {k: type(v) for k, v in request.options.items()} == {k: type(v) for k, v in options.items()}
+    assert parse_map(request.label) == request
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("cls:block", "options are written key=value"),
+        ("cls:block=1,2", "options are written key=value"),
+        ("token:at=120", "a point is written at=XxY in pixels of the picture, such as at=120x80, not at=120"),
+        ("token:at=axb", "not at=axb"),
+        ("token:at=12x", "not at=12x"),
+    ],
+)
+def test_map_that_cannot_be_read_is_refused(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse_map(text)
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def board(photos: dict[str, Path], resnet: Encoder, resnet_gap: Encoder) -> Board:
+    references = {1: read_reference(photos["tall mask"])}
+    return make_board([photos["wide"], photos["tall"]], [resnet, resnet_gap], ["pooling", "contribution:classes=square"], None, references)
+
+
+def test_rows_go_by_picture_checkpoint_and_map(board: Board) -> None:
+    assert [(r.picture, r.checkpoint, r.request.label) for r in board.rows] == [
+        (p, *row)
+        for p in (0, 1)
+        for row in [
+            ("small_simpool", "pooling"),
+            ("small_simpool", "contribution:classes=square"),
+            ("small_gap", "contribution:classes=square"),
+        ]
+    ]
+    assert [p.name for p in board.pictures] == ["wide.png", "tall.png"]
+
+
+def test_what_a_checkpoint_cannot_have_is_told_once(board: Board) -> None:
+    (sentence,) = board.skipped
+    assert sentence.startswith("small gap has no Pooling attention map: ") and "'contribution' shows" in sentence and sentence[-1] == "."
+
+
+def test_every_figure_of_a_row_is_that_of_the_python_calls(
+    board: Board, photos: dict[str, Path], resnet: Encoder, resnet_gap: Encoder
+) -> None:
+    encoders = {e.facts.name: e for e in (resnet, resnet_gap)}
+    for row in board.rows:
+        recording = record(encoders[row.checkpoint], photos[("wide", "tall")[row.picture]])
+        attention = recording.map(row.request.name, **row.request.options)
+        mask = attention.mask("mass", 0.6)
+        assert np.array_equal(row.attention.weights, attention.weights) and row.attention.names == attention.names
+        assert np.array_equal(row.mask.grid, mask.grid) and row.mask.boxes == mask.boxes and row.mask.level == mask.level
+        assert (row.entropy, row.entropy_of) == attention.entropy()
+        assert row.prediction == recording.top_classes(1)[0][1:]
+        assert row.input_size == recording.geometry.input_size and row.milliseconds > 0
+        assert row.attention.geometry.grid in ((8, 12), (12, 8))
+
+
+def test_scores_stand_where_a_reference_is_given_and_only_there(board: Board, photos: dict[str, Path]) -> None:
+    for row in board.rows:
+        assert row.scores == (score_map(row.mask, read_reference(photos["tall mask"])) if row.picture == 1 else {})
+
+
+def test_settings_reach_every_row(photos: dict[str, Path], vit: Encoder) -> None:
+    settings = Settings(size=96, mask="area:0.2", largest=True, fusion="max")
+    (row,) = make_board([photos["wide"]], [vit], ["cls"], settings).rows
+    attention = record(vit, photos["wide"], 96).map("cls")
+    assert row.input_size == (144, 96) and row.attention.weights.shape == (3, 6, 9)
+    wanted = attention.mask("area", 0.2, largest=True, fusion="max")
+    assert np.array_equal(row.mask.weights, attention.weights.max(axis=0)) and np.array_equal(row.mask.grid, wanted.grid)
+    assert row.mask.components == 1
+    (mean,) = make_board([photos["wide"]], [vit], ["cls"], Settings(size=96)).rows
+    assert not np.array_equal(mean.mask.weights, row.mask.weights)
+
+
+def test_pictures_come_as_paths_pil_images_arrays_and_pictures(photos: dict[str, Path], resnet: Encoder) -> None:
+    image = Image.open(photos["wide"])
+    rows = make_board([photos["wide"], str(photos["wide"]), image, np.asarray(image), read_picture(image)], [resnet], ["pooling"]).rows
+    assert len(rows) == 5 and all(np.array_equal(r.attention.weights, rows[0].attention.weights) for r in rows)
+
+
+def test_board_grows_with_every_checkpoint_that_has_looked(photos: dict[str, Path], resnet: Encoder, resnet_gap: Encoder) -> None:
+    pictures = [read_picture(photos["wide"]), read_picture(photos["tall"])]
+    boards = list(iterate_board(pictures, [resnet, resnet_gap], [MapRequest("pooling"), MapRequest("contribution")], Settings()))
+    assert [len(b.rows) for b in boards] == [2, 3, 5, 6]
+    assert [len(b.skipped) for b in boards] == [0, 1, 1, 1]
+    assert boards[0].rows == boards[-1].rows[:2], "an earlier board is not changed by a later one"
+
+
+def test_one_recording_serves_every_map(photos: dict[str, Path], resnet: Encoder) -> None:
+    recording = record(resnet, photos["wide"])
+    rows, skipped = record_rows(recording, [MapRequest("pooling"), MapRequest("cls")], Settings(), None, 3)
+    assert [r.picture for r in rows] == [3] and len(skipped) == 1
+    assert np.array_equal(rows[0].attention.weights, recording.map("pooling").weights)
+
+
+# --- captions --------------------------------------------------------------------------------------------------------------------
+
+
+def test_caption_tells_prediction_mask_entropy_grid_and_scores(board: Board) -> None:
+    row = board.rows[3]
+    assert row.title == "small simpool: Pooling attention"
+    text = "\n".join(row.lines)
+    name, probability = row.prediction or ("", 0)
+    mask = f"mask: {100 * row.mask.coverage:.0f} % of the picture"
+    for part in (f"predicts {name}, {100 * probability:.0f} %", mask, "nats of logits", "grid 8 x 12"):
+        assert part in text
+    assert f"IoU {row.scores['iou']:.2f}" in text and "IoU" not in "\n".join(board.rows[0].lines)
+    assert board.rows[1].title == "small simpool: Contribution (classes square)" and "square" in "\n".join(board.rows[1].lines)
+
+
+def changed(row: Row, weights: np.ndarray) -> Row:
+    attention = dataclasses.replace(row.attention, weights=weights.astype(np.float32)[None])
+    return dataclasses.replace(row, attention=attention, mask=attention.mask())
+
+
+def test_caption_of_a_constant_map_says_that_the_mask_is_the_whole_picture(board: Board) -> None:
+    row = changed(board.rows[0], np.full((8, 12), 1 / 96))
+    assert "constant" in row.mask_line and "whole picture" in row.mask_line
+    peak = np.zeros((8, 12))
+    peak[3, 4] = 1
+    assert changed(board.rows[0], peak).mask_line == "mask: 1 % of the picture, 1 component"
+
+
+def test_caption_of_a_checkpoint_without_a_head_and_of_fused_heads(photos: dict[str, Path], vit: Encoder) -> None:
+    head, vit.head = vit.head, None
+    try:
+        (row,) = make_board([photos["wide"]], [vit], ["cls:block=0"]).rows
+    finally:
+        vit.head = head
+    assert row.prediction is None and "no classifier head" in row.lines[0]
+    assert "3 maps (head 0, ...) fused" in row.lines and row.title == "vit_tiny_patch16_224: CLS attention (block 0)"
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------------------
+
+
+def test_board_of_nothing_is_refused(resnet: Encoder) -> None:
+    for images, encoders, maps in (([], [resnet], ["pooling"]), ([make_photo()], [], ["pooling"]), ([make_photo()], [resnet], [])):
+        with pytest.raises(ValueError, match="at least one picture, one checkpoint and one map"):
+            make_board(images, encoders, maps)
+
+
+def test_unknown_map_option_rule_and_reference_are_refused_in_a_sentence(resnet: Encoder, photos: dict[str, Path]) -> None:
+    def board(maps: str = "pooling", references: Any = None, **settings: Any) -> None:
+        make_board([make_photo()], [resnet], [maps], Settings(**settings), references)
+
+    with pytest.raises(ValueError, match=r"small_simpool has no map 'saliency'; its maps are pooling, contribution"):
+        board("saliency")
+    with pytest.raises(ValueError, match=r"map 'pooling': .*'block'"):
+        board("pooling:block=1")
+    with pytest.raises(ValueError, match="no class 'hexagon'"):
+        board("contribution:classes=hexagon")
+    with pytest.raises(ValueError, match="no mask rule is called 'median'"):
+        board(mask="median")
+    with pytest.raises(ValueError, match="must be positive"):
+        board(size=-1)
+    with pytest.raises(ValueError, match=r"'median' is no fusion \(mean, max, min\)"):
+        board(fusion="median")
+    with pytest.raises(ValueError, match=r"references \[1\] are indices of pictures, of which there are 1"):
+        board(references={1: read_reference(photos["wide mask"])})
+
+
+def test_board_without_any_row_says_why(resnet: Encoder, resnet_gap: Encoder) -> None:
+    with pytest.raises(ValueError, match=r"none of these checkpoints has any of these maps\. .*its backbone is a CNN"):
+        make_board([make_photo()], [resnet, resnet_gap], ["cls"])
