@@ -159,17 +159,33 @@ class Board:
     settings: Settings
 
 
+def default_map(encoder: Encoder) -> MapRequest:
+    """The map that shows how a checkpoint pools: its pooling attention, else CLS attention, else the contribution.
+
+    Raises:
+        ValueError: it has none of these.
+    """
+    why_not = maps_of(encoder)
+    for name in ("pooling", "cls", "contribution"):
+        if why_not[name] is None:
+            return MapRequest(name)
+    raise ValueError(f"{encoder.facts.name} has neither pooling attention, CLS attention nor contribution; name a map")
+
+
 def record_rows(
     recording: Recording, requests: Sequence[MapRequest], settings: Settings, reference: Reference | None = None, picture: int = 0
 ) -> tuple[list[Row], list[str]]:
     """The rows of one recording, and a sentence for each map that the checkpoint cannot have.
+
+    Args:
+        requests: the maps to make; where empty, the checkpoint's own (`default_map`).
 
     Raises:
         ValueError: an unknown map or rule, or options that do not fit.
     """
     why_not, rows, skipped = maps_of(recording.encoder), [], []
     facts = recording.encoder.facts
-    for request in requests:
+    for request in requests or [default_map(recording.encoder)]:
         reason = why_not.get(request.name)
         if reason:
             skipped.append(f"{facts.title or facts.name} has no {map_methods()[request.name].title} map: {reason}.")
@@ -227,7 +243,7 @@ def iterate_board(
 def make_board(
     images: Sequence[ImageSource | Picture],
     encoders: Sequence[Encoder],
-    maps: Sequence[str | MapRequest],
+    maps: Sequence[str | MapRequest] = (),
     settings: Settings | None = None,
     references: dict[int, Reference] | None = None,
 ) -> Board:
@@ -236,15 +252,15 @@ def make_board(
     Args:
         images: paths, PIL images, arrays or `Picture`s.
         encoders: from `load_checkpoint`.
-        maps: names or texts as for `parse_map`.
+        maps: names or texts as for `parse_map`; each checkpoint's own where left out.
         settings: size, mask rule, fusion.
         references: reference masks by index of the picture.
 
     Raises:
         ValueError: nothing to show, or any of the inputs does not fit; the sentence says which.
     """
-    if not images or not encoders or not maps:
-        raise ValueError("a board needs at least one picture, one checkpoint and one map")
+    if not images or not encoders:
+        raise ValueError("a board needs at least one picture and one checkpoint")
     if not set(references or ()) <= set(range(len(images))):
         raise ValueError(f"references {sorted(references or ())} are indices of pictures, of which there are {len(images)}")
     requests = [m if isinstance(m, MapRequest) else parse_map(m) for m in maps]

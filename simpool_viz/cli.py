@@ -146,7 +146,6 @@ def _compare(arguments: argparse.Namespace) -> None:
 
     from simpool_viz.board import iterate_board, parse_map
     from simpool_viz.drawing import Look
-    from simpool_viz.evaluation.table import default_map
     from simpool_viz.export import check_target, export_board
     from simpool_viz.images import read_picture
     from simpool_viz.scores.localization import read_reference
@@ -159,7 +158,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{len(arguments.reference)} reference masks were given for {len(pictures)} photos; give one per photo, in order")
     references = {i: read_reference(path) for i, path in enumerate(arguments.reference)}
     encoders = _encoders(arguments)
-    requests = [parse_map(text) for text in arguments.map] or list({default_map(e).label: default_map(e) for e in encoders}.values())
+    requests = [parse_map(text) for text in arguments.map]
     steps = iterate_board(pictures, encoders, requests, settings, references)
     *_, board = tqdm(steps, desc="looking", total=len(pictures) * len(encoders), unit="picture")
     if not board.rows:

@@ -178,9 +178,13 @@ def test_caption_of_a_checkpoint_without_a_head_and_of_fused_heads(photos: dict[
 
 
 def test_board_of_nothing_is_refused(resnet: Encoder) -> None:
-    for images, encoders, maps in (([], [resnet], ["pooling"]), ([make_photo()], [], ["pooling"]), ([make_photo()], [resnet], [])):
-        with pytest.raises(ValueError, match="at least one picture, one checkpoint and one map"):
-            make_board(images, encoders, maps)
+    for images, encoders in (([], [resnet]), ([make_photo()], [])):
+        with pytest.raises(ValueError, match="at least one picture and one checkpoint"):
+            make_board(images, encoders, ["pooling"])
+
+
+def test_board_without_maps_shows_each_checkpoints_own(resnet: Encoder, vit: Encoder) -> None:
+    assert [row.request.name for row in make_board([make_photo()], [resnet, vit]).rows] == ["pooling", "cls"]
 
 
 def test_unknown_map_option_rule_and_reference_are_refused_in_a_sentence(resnet: Encoder, photos: dict[str, Path]) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simpool_viz.attention_map import maps_of
 from simpool_viz.board import MapRequest, Settings, record_rows
 from simpool_viz.encoder import Encoder
 from simpool_viz.evaluation.datasets import MaskSet
@@ -27,19 +26,6 @@ class Method:
 
     label: str
     figures: dict[str, np.ndarray]
-
-
-def default_map(encoder: Encoder) -> MapRequest:
-    """The map that shows how a checkpoint pools: its pooling attention, else CLS attention, else the contribution.
-
-    Raises:
-        ValueError: it has none of these.
-    """
-    why_not = maps_of(encoder)
-    for name in ("pooling", "cls", "contribution"):
-        if why_not[name] is None:
-            return MapRequest(name)
-    raise ValueError(f"{encoder.facts.name} has neither pooling attention, CLS attention nor contribution; name a map")
 
 
 def evaluate(
@@ -67,7 +53,7 @@ def evaluate(
         reference = read_reference(mask)
         for number, encoder in enumerate(encoders):
             recording = record(encoder, image, settings.size)
-            rows, skipped = record_rows(recording, requests or [default_map(encoder)], settings, reference)
+            rows, skipped = record_rows(recording, requests, settings, reference)
             for row in rows:
                 label = f"{row.checkpoint}: {row.map_label}"
                 figures = methods.setdefault((number, row.request.label), (label, []))[1]

@@ -118,8 +118,8 @@ def count_correct(encoder: Encoder, photos: Photos, size: int, batch_size: int =
     correct = 0
     for start in range(0, len(photos), batch_size):
         part = slice(start, start + batch_size)
-        x = centre_crops(torch.from_numpy(photos.images[part]), torch.from_numpy(photos.aspect[part]), size)
+        x = centre_crops(torch.tensor(photos.images[part]), torch.tensor(photos.aspect[part]), size)
         logits = encoder(x.to(memory_format=torch.channels_last)).logits
         assert logits is not None, "a classifier is counted, so there is a head"
-        correct += int((logits.argmax(1) == torch.from_numpy(photos.labels[part])).sum())
+        correct += int((logits.argmax(1) == torch.tensor(photos.labels[part])).sum())
     return correct

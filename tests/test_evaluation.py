@@ -1,0 +1,160 @@
+"""Evaluation: pairs of photos and masks, one value per photo and map, bootstrap intervals, and the table with its baselines."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simpool_viz import record
+from simpool_viz.board import MapRequest, Settings
+from simpool_viz.encoder import Encoder
+from simpool_viz.evaluation.datasets import MaskSet, open_mask_set
+from simpool_viz.evaluation.table import Method, default_map, evaluate, interval, to_markdown
+from simpool_viz.scores.localization import read_reference, score_baselines, score_map
+from tests.conftest import disc, make_photo, small_resnet
+
+SIZES = [(91, 60), (64, 100), (80, 50), (50, 81)]
+CONTRIBUTION = MapRequest("contribution", {"classes": ["square"]})
+
+
+def make_set(folder: Path) -> Path:
+    """Photos of discs with their masks; one mask of another size and format than its photo."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for i, (width, height) in enumerate(SIZES):
+        Image.fromarray(make_photo(width, height, i)).save(folder / "images" / f"{i}.jpg")
+        scale, suffix = (2, "bmp") if i == 2 else (1, "png")
+        Image.fromarray((255 * disc(scale * width, scale * height)).astype(np.uint8)).save(folder / "masks" / f"{i}.{suffix}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> MaskSet:
+    return open_mask_set(make_set(tmp_path_factory.mktemp("sets") / "discs"))
+
+
+# --- data sets -----------------------------------------------------------------------------------------------------------------
+
+
+def test_photos_and_masks_are_paired_by_stem_in_the_order_of_names(data: MaskSet) -> None:
+    assert data.name == "discs"
+    assert [(i.name, m.name) for i, m in data.pairs] == [("0.jpg", "0.png"), ("1.jpg", "1.png"), ("2.jpg", "2.bmp"), ("3.jpg", "3.png")]
+
+
+def test_hidden_files_and_spare_masks_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_set(tmp_path / "discs")
+    (tmp_path / "discs" / "images" / ".DS_Store").touch()
+    (tmp_path / "discs" / "images" / "thumbnails").mkdir()
+    (tmp_path / "discs" / "masks" / "spare.png").touch()
+    monkeypatch.chdir(tmp_path / "discs")
+    found = open_mask_set(Path("."))
+    assert len(found.pairs) == 4 and found.name == "discs"
+
+
+def test_folder_that_is_no_mask_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must hold the folders images/ and masks/"):
+        open_mask_set(tmp_path)
+    make_set(tmp_path / "discs")
+    (tmp_path / "discs" / "masks" / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"masks holds no mask for 1\.jpg"):
+        open_mask_set(tmp_path / "discs")
+    for kind in ("images", "masks"):
+        (tmp_path / "empty" / kind).mkdir(parents=True)
+    with pytest.raises(ValueError, match="images holds no image"):
+        open_mask_set(tmp_path / "empty")
+
+
+# --- figures --------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_is_that_of_the_python_calls_per_photo(data: MaskSet, resnet: Encoder) -> None:
+    settings = Settings(size=48, mask="area:0.3", largest=True)
+    methods = evaluate(data, [resnet], [MapRequest("pooling"), CONTRIBUTION], settings)
+    assert [m.label for m in methods] == [
+        "small_simpool: Pooling attention",
+        "small_simpool: Contribution (classes square)",
+        "centre prior",
+        "whole picture",
+    ]
+    for i, (image, mask_file) in enumerate(data.pairs):
+        reference, recording = read_reference(mask_file), record(resnet, image, 48)
+        for method, request in zip(methods, (MapRequest("pooling"), CONTRIBUTION), strict=False):
+            attention = recording.map(request.name, **request.options)
+            wanted = score_map(attention.mask("area", 0.3, largest=True), reference)
+            for figure in ("iou", "iou_at_true_area", "pointing"):
+                assert method.figures[figure][i] == wanted[figure]
+            assert method.figures["spatial_entropy"][i] == attention.entropy()[0]
+        for method in methods[2:]:
+            wanted = score_baselines(reference)[method.label]
+            assert method.figures["iou_at_true_area"][i] == wanted["iou_at_true_area"] and np.isnan(method.figures["spatial_entropy"][i])
+
+
+def test_without_maps_each_checkpoint_is_scored_by_its_own(data: MaskSet, resnet: Encoder, resnet_gap: Encoder, vit: Encoder) -> None:
+    assert [default_map(e).name for e in (resnet, resnet_gap, vit)] == ["pooling", "contribution", "cls"]
+    methods = evaluate(data, [resnet, resnet_gap], [], Settings())
+    assert [m.label for m in methods[:-2]] == ["small_simpool: Pooling attention", "small_gap: Contribution"]
+    assert all(len(m.figures["iou"]) == len(data.pairs) for m in methods)
+
+
+def test_maps_that_differ_in_options_and_checkpoints_of_one_name_are_told_apart(data: MaskSet) -> None:
+    runs = [small_resnet("simpool", "run", seed) for seed in (0, 1)]
+    requests = [MapRequest("contribution", {"classes": [c]}) for c in ("circle", "square")]
+    methods = evaluate(data, runs, requests, Settings())[:-2]
+    assert [m.label for m in methods] == ["run: Contribution (classes circle)", "run: Contribution (classes square)"] * 2
+    assert all(len(m.figures["iou"]) == len(data.pairs) for m in methods)
+    areas = {tuple(m.figures["iou_at_true_area"]) for m in methods}
+    assert len(areas) == 4, "four different maps"
+
+
+def test_map_that_no_checkpoint_has_is_told(data: MaskSet, resnet: Encoder) -> None:
+    with pytest.raises(ValueError, match=r"none of these checkpoints has any of these maps\. .*CNN"):
+        evaluate(data, [resnet], [MapRequest("cls")], Settings())
+    headless = small_resnet("gap")
+    headless.head = None
+    with pytest.raises(ValueError, match="neither pooling attention, CLS attention nor contribution; name a map"):
+        default_map(headless)
+
+
+# --- intervals and the table -----------------------------------------------------------------------------------------------------
+
+
+def test_interval_holds_the_mean_in_95_per_cent_of_its_bootstraps() -> None:
+    values = np.random.default_rng(0).normal(0.4, 0.1, 400)
+    mean, low, high = interval(values)
+    assert mean == pytest.approx(values.mean())
+    error = values.std() / 20
+    assert low == pytest.approx(mean - 1.96 * error, abs=0.2 * error) and high == pytest.approx(mean + 1.96 * error, abs=0.2 * error)
+    assert interval(values) == (mean, low, high), "the same every time"
+    assert interval(np.full(7, 0.3)) == pytest.approx((0.3, 0.3, 0.3))
+
+
+def column(table: str, name: str) -> dict[str, str]:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
+    return {row[0]: row[rows[0].index(name)] for row in rows[2:]}
+
+
+def test_table_carries_the_baselines_and_differences_paired_by_photo(data: MaskSet) -> None:
+    rng = np.random.default_rng(1)
+    prior = rng.random(4)
+    figures = {"iou": rng.random(4), "pointing": np.array([1.0, 0, 1, 1]), "spatial_entropy": rng.random(4)}
+    mine = Method("mine", figures | {"iou_at_true_area": prior + np.array([0.1, 0.1, 0.1, 0.1])})
+    nan = np.full(4, np.nan)
+    baseline = Method("centre prior", figures | {"iou_at_true_area": prior, "spatial_entropy": nan})
+    table = to_markdown(data, [mine, baseline], Settings(mask="otsu"))
+    assert table.startswith("**discs**, 4 photos\n")
+    assert column(table, "above the centre prior") == {"mine": "+0.100 [+0.100, +0.100]", "centre prior": ""}
+    assert column(table, "pointing")["mine"].startswith("0.750 [") and column(table, "spatial entropy")["centre prior"] == ""
+    mean, low, high = interval(figures["iou"])
+    assert column(table, "IoU of mask otsu")["mine"] == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def test_table_of_an_evaluation_is_whole(data: MaskSet, resnet: Encoder) -> None:
+    renamed = dataclasses.replace(data, name="four discs")
+    table = to_markdown(renamed, evaluate(data, [resnet], [], Settings()), Settings())
+    assert table.splitlines()[0] == "**four discs**, 4 photos" and "nan" not in table
+    assert list(column(table, "map")) == ["small_simpool: Pooling attention", "centre prior", "whole picture"]
+    assert column(table, "pointing")["whole picture"].startswith("1.000")

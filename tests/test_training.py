@@ -1,0 +1,413 @@
+"""Training: recipes, crops in true proportions, the schedule, and a short run on made-up photos that ends in a checkpoint that works."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image, ImageDraw
+
+from simpool_viz import load_checkpoint, record
+from simpool_viz.cli import main
+from simpool_viz.encoder import IMAGENET_MEAN, IMAGENET_STD, Facts
+from simpool_viz.training import data as data_module
+from simpool_viz.training.card import Result, write_card
+from simpool_viz.training.data import STORED, Photos, batches, centre_crops, load_photos, random_crops, read_classes
+from simpool_viz.training.loop import count_correct, learning_rate, run_stage, train
+from simpool_viz.training.recipe import Recipe, Stage, list_recipes, load_recipe
+from tests.conftest import BACKBONE, CLASSES, small_spec
+
+COLOURS = {"circle": (230, 60, 60), "square": (60, 230, 60), "triangle": (60, 60, 230)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """More would wait for each other longer than such small models compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# --- recipes --------------------------------------------------------------------------------------------------------------------
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """A nested dict as {"a.b": value}."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {k: v for key, part in value.items() for k, v in flat(part, f"{path}.{key}".lstrip(".")).items()}
+
+
+def test_bundled_recipes_are_listed_without_their_bases_and_load() -> None:
+    assert {"resnet_gap", "resnet_simpool"} <= set(list_recipes()) and not any(name.startswith("_") for name in list_recipes())
+    for name in list_recipes():
+        recipe = load_recipe(name)
+        assert recipe.name == name and recipe.title and recipe.stages and recipe.sources and recipe.license
+
+
+def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
+    gap, simpool = (flat(dataclasses.asdict(load_recipe(f"resnet_{p}"))) for p in ("gap", "simpool"))
+    differing = {k for k in gap.keys() | simpool.keys() if gap.get(k) != simpool.get(k)}
+    assert differing - {"encoder.pooling_options"} == {"name", "title", "encoder.pooling", "encoder.pooling_options.gamma"}
+    assert simpool["encoder.pooling_options.gamma"] == 2.0
+
+
+def write_recipe(folder: Path, name: str = "mine", **changes: Any) -> Path:
+    settings: dict[str, Any] = {
+        "name": name,
+        "title": "Mine",
+        "data": str(folder),
+        "encoder": {
+            "backbone": "resnet18",
+            "pooling": "simpool",
+            "num_classes": 3,
+            "backbone_kwargs": {k: list(v) if isinstance(v, tuple) else v for k, v in BACKBONE.items()},
+            "stem_pool": False,
+            "pooling_options": {"gamma": 2.0},
+        },
+        "stages": [{"size": 32, "photos": 128, "lr": 0.004, "warmup": 64}],
+        "map_size": 48,
+        "batch_size": 32,
+    }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings | changes))
+    return folder / f"{name}.yaml"
+
+
+def test_recipe_of_ones_own_inherits_from_a_base_beside_it(tmp_path: Path) -> None:
+    write_recipe(tmp_path, "_base")
+    (tmp_path / "child.yaml").write_text("base: _base\nname: child\nencoder: {pooling_options: {beta: true}}\nbatch_size: 16\n")
+    child, base = load_recipe(str(tmp_path / "child.yaml")), load_recipe(str(tmp_path / "_base.yaml"))
+    assert child.encoder.pooling_options == {"gamma": 2.0, "beta": True}
+    same = dataclasses.replace(child.encoder, pooling_options=base.encoder.pooling_options)
+    assert dataclasses.replace(child, name="_base", encoder=same, batch_size=32) == base
+
+
+def test_overrides_reach_any_setting_with_its_type() -> None:
+    changes = ["seed=3", "weight_decay=1e-3", "encoder.pooling_options.gamma=1.25", "title=My own, with = in it"]
+    recipe = load_recipe("resnet_simpool", [*changes, "stages=[{size: 64, photos: 256, lr: 1e-4}]"])
+    assert (recipe.seed, recipe.weight_decay, recipe.title) == (3, 0.001, "My own, with = in it")
+    assert recipe.encoder.pooling_options == {"gamma": 1.25} and recipe.stages == (Stage(64, 256, 0.0001),)
+    assert load_recipe("resnet_simpool").seed == 0, "the bundled recipe is not changed"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seed", "--set takes key=value, not 'seed'"),
+        ("epochs=3", "epochs"),
+        ("encoder.poling=gap", "poling"),
+        ("seed=three", "seed is a number, not 'three'"),
+        ("batch_size=1.5", "batch_size is a whole number, not 1.5"),
+        ("batch_size=0", "at least one batch of photos"),
+        ("stages=[]", "at least one stage"),
+        ("stages=[{size: 64, photos: 5, lr: 0.1}]", "at least one batch of photos"),
+        ("stages=[{size: 64, photos: 500}]", "lr"),
+        ("stages=[{size: 64, photos: 500, lr: fast}]", "lr is a number, not 'fast'"),
+        ("stages.0.lr=1", "stages holds no settings of its own"),
+        ("title=[1, 2", "--set title is not readable as YAML"),
+    ],
+)
+def test_override_that_fits_no_setting_is_refused_in_a_sentence(override: str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)) as caught:
+        load_recipe("resnet_simpool", [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("- a\n- b\n", "is not a table of settings"),
+        ("name: [1, 2", "is not readable as YAML"),
+        ("name: mine\n", "is not a complete recipe"),
+        ("base: absent\nname: mine\n", "there is no recipe 'absent'"),
+        ("", "is not a complete recipe"),
+    ],
+)
+def test_file_that_is_no_recipe_is_refused_in_a_sentence(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ValueError, match=says):
+        load_recipe(str(tmp_path / "mine.yaml"))
+    with pytest.raises(ValueError, match=r"there is no recipe 'absent'; bundled are .*resnet_gap"):
+        load_recipe("absent")
+
+
+# --- schedule -------------------------------------------------------------------------------------------------------------------
+
+
+def test_learning_rate_warms_up_linearly_and_falls_by_half_a_cosine_to_zero() -> None:
+    stage = Stage(size=64, photos=1000, lr=0.02, warmup=200)
+    assert learning_rate(stage, 0) == 0 and learning_rate(stage, 50) == pytest.approx(0.005)
+    assert learning_rate(stage, 200) == pytest.approx(0.02) and learning_rate(stage, 600) == pytest.approx(0.01)
+    assert learning_rate(stage, 400) == pytest.approx(0.02 * (1 + math.cos(math.pi / 4)) / 2)
+    assert learning_rate(stage, 1000) == pytest.approx(0) and learning_rate(stage, 1200) == pytest.approx(0)
+    assert learning_rate(Stage(64, 1000, 0.02, warmup=0), 1) == pytest.approx(0.02, rel=1e-4)
+
+
+# --- crops ----------------------------------------------------------------------------------------------------------------------
+
+ASPECTS = [1.0, 1.5, 0.6, 4.0, 0.2]
+
+
+def with_coordinates(count: int) -> torch.Tensor:
+    """Photos (B, S, S, 3) whose red is the column and green the row, in pixels of the stored square."""
+    y, x = torch.meshgrid(torch.arange(STORED), torch.arange(STORED), indexing="ij")
+    return torch.stack([x, y, torch.zeros_like(x)], 2).to(torch.uint8).expand(count, -1, -1, -1)
+
+
+def coordinates(crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x and y (B, size, size) that the pixels of crops of `with_coordinates` show, as shares of the photo."""
+    values = crops * torch.tensor(IMAGENET_STD)[:, None, None] + torch.tensor(IMAGENET_MEAN)[:, None, None]
+    return (values[:, 0] * 255 + 0.5) / STORED, (values[:, 1] * 255 + 0.5) / STORED
+
+
+@pytest.mark.parametrize("aspect", ASPECTS)
+def test_random_crops_stay_inside_and_keep_proportions_to_the_usual_jitter(aspect: float) -> None:
+    size, count = 32, 300
+    crops = random_crops(with_coordinates(count), torch.full((count,), aspect), size, 0.25, torch.Generator().manual_seed(0))
+    x, y = coordinates(crops)
+    assert crops.shape == (count, 3, size, size) and crops.dtype == torch.float32
+    step_x, step_y = (x[:, 5, 20] - x[:, 5, 10]) / 10, (y[:, 20, 5] - y[:, 10, 5]) / 10  # shares of the photo per pixel of the crop
+    width, height = step_x.abs() * size, step_y * size
+    assert (width <= 1 + 1e-3).all() and (height <= 1 + 1e-3).all() and (height > 0).all()
+    left, top = torch.minimum(x[:, 0, 0], x[:, 0, -1]) - width / size / 2, y[:, 0, 0] - height / size / 2
+    tolerance = 1.2 / STORED  # outside the first and last pixels' centres the photo is reflected
+    assert (left > -tolerance).all() and (left + width < 1 + tolerance).all()
+    assert (top > -tolerance).all() and (top + height < 1 + tolerance).all()
+    proportions = aspect * width / height
+    assert (proportions > 3 / 4 - 0.02).all() and (proportions < 4 / 3 + 0.02).all(), "nothing is squeezed further"
+    assert proportions.min() < 0.8 and proportions.max() > 1.25, "and all of the jitter is used"
+    if 0.75 <= aspect <= 1.34:
+        assert (width * height).min() > 0.17 and (width * height).max() > 0.8
+    assert 0.35 < (step_x < 0).float().mean() < 0.65, "half of them are flipped"
+
+
+def test_random_crops_follow_their_generator() -> None:
+    images, aspect = torch.randint(256, (5, STORED, STORED, 3), dtype=torch.uint8), torch.tensor(ASPECTS)
+    first, same, other = (random_crops(images, aspect, 24, 0.25, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, same) and not torch.equal(first, other)
+
+
+def test_centre_crops_take_the_central_square() -> None:
+    x, y = coordinates(centre_crops(with_coordinates(len(ASPECTS)), torch.tensor(ASPECTS), 32))
+    for i, aspect in enumerate(ASPECTS):
+        width, height = min(1 / aspect, 1), min(aspect, 1)
+        for shown, share in ((x[i].mean(0), width), (y[i].mean(1), height)):
+            wanted = 0.5 + ((torch.arange(32) + 0.5) / 32 - 0.5) * share
+            assert (shown - wanted).abs().max() < 0.6 / STORED
+
+
+def shape_photo(kind: str, width: int, height: int, rng: np.random.Generator) -> Image.Image:
+    """A coloured shape, as wide as high, somewhere on a noisy ground."""
+    image = Image.fromarray(rng.integers(80, size=(height, width, 3), dtype=np.uint8))
+    r = int(min(width, height) * 0.3)
+    x, y = (int(rng.integers(r, side - r)) for side in (width, height))
+    draw = ImageDraw.Draw(image)
+    if kind == "circle":
+        draw.ellipse((x - r, y - r, x + r, y + r), COLOURS[kind])
+    elif kind == "square":
+        draw.rectangle((x - r, y - r, x + r, y + r), COLOURS[kind])
+    else:
+        draw.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], COLOURS[kind])
+    return image
+
+
+@pytest.mark.parametrize("size", [(300, 150), (100, 260)])
+def test_circle_in_an_elongated_photo_is_round_in_its_centre_crop(tmp_path: Path, size: tuple[int, int]) -> None:
+    photo = Image.new("RGB", size)
+    x, y = size[0] / 2, size[1] / 2
+    ImageDraw.Draw(photo).ellipse((x - 40, y - 40, x + 40, y + 40), (255, 255, 255))
+    write_parquet(tmp_path, "train", [(photo, 0)])
+    photos = load_photos(tmp_path, "train", tmp_path / "cache")
+    crop = centre_crops(torch.from_numpy(np.array(photos.images)), torch.from_numpy(np.array(photos.aspect)), 96)[0, 0]
+    bright = crop > (crop.max() + crop.min()) / 2
+    across, down = bright.any(0).sum().item(), bright.any(1).sum().item()
+    assert abs(across - down) <= 2 and across == pytest.approx(96 * 81 / min(size), abs=2)
+
+
+# --- photos ---------------------------------------------------------------------------------------------------------------------
+
+
+def write_parquet(folder: Path, split: str, photos: list[tuple[Image.Image, int]], shards: int = 1) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = []
+    for image, label in photos:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG" if image.mode == "RGB" else "PNG")
+        rows.append({"image": {"bytes": buffer.getvalue(), "path": "a.jpg"}, "label": label, "source": "made up"})
+    folder.mkdir(exist_ok=True, parents=True)
+    for i in range(shards):
+        parquet.write_table(pyarrow.Table.from_pylist(rows[i::shards]), folder / f"{split}-{i:05}-of-{shards:05}.parquet")
+    (folder / "classes.json").write_text(json.dumps(list(CLASSES)))
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 photos of three shapes, 2 train shards and 1 val shard."""
+    folder, rng = tmp_path_factory.mktemp("shapes"), np.random.default_rng(0)
+    photos = [(shape_photo(CLASSES[i % 3], int(rng.integers(60, 120)), int(rng.integers(60, 120)), rng), i % 3) for i in range(200)]
+    write_parquet(folder, "train", photos[:150], shards=2)
+    write_parquet(folder, "val", photos[150:])
+    return folder
+
+
+def test_photos_are_squashed_to_squares_with_their_aspect_and_label(tmp_path: Path) -> None:
+    red, grey = Image.new("RGB", (90, 60), (250, 10, 10)), Image.new("L", (40, 80), 100)
+    write_parquet(tmp_path, "train", [(red, 2), (grey, 0)])
+    photos = load_photos(tmp_path, "train", tmp_path / "cache")
+    assert len(photos) == 2 and photos.images.shape == (2, STORED, STORED, 3) and photos.images.dtype == np.uint8
+    assert photos.aspect.tolist() == [1.5, 0.5] and photos.labels.tolist() == [2, 0]
+    assert np.abs(photos.images[0].astype(int) - (250, 10, 10)).max() < 6 and (photos.images[1] == 100).all()
+    assert read_classes(tmp_path) == CLASSES
+
+
+def test_photos_are_decoded_once_and_again_when_the_shards_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_parquet(tmp_path, "train", [(Image.new("RGB", (90, 60)), 1)])
+    first = load_photos(tmp_path, "train", tmp_path / "cache")
+    decoded = []
+    decode = data_module._decode
+    monkeypatch.setattr(data_module, "_decode", lambda *a: (decoded.append(1), decode(*a)))
+    assert np.array_equal(load_photos(tmp_path, "train", tmp_path / "cache").images, first.images) and not decoded
+    write_parquet(tmp_path, "train", [(Image.new("RGB", (90, 60)), 1), (Image.new("RGB", (60, 90)), 2)])
+    assert len(load_photos(tmp_path, "train", tmp_path / "cache")) == 2 and decoded == [1]
+
+
+def test_decoding_that_fails_leaves_no_half_made_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_parquet(tmp_path, "train", [(Image.new("RGB", (90, 60)), 1)])
+    monkeypatch.setattr(np, "save", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        load_photos(tmp_path, "train", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_missing_photos_and_classes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no train-\*\.parquet; set data="):
+        load_photos(tmp_path, "train", tmp_path)
+    with pytest.raises(ValueError, match=r"holds no classes\.json"):
+        read_classes(tmp_path)
+
+
+def numbered(count: int) -> Photos:
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    return Photos(images, np.arange(count, dtype=np.float32), np.arange(count))
+
+
+def test_batches_show_every_photo_once_before_any_again_and_keep_rows_together() -> None:
+    seen = []
+    for images, aspect, labels in batches(numbered(10), 4, 43, torch.Generator().manual_seed(0)):
+        assert len(labels) == 4 and labels.tolist() == aspect.tolist() == images[:, 0, 0, 0].tolist()
+        seen += labels.tolist()
+    assert len(seen) == 40 and all(seen.count(i) == 4 for i in range(10))
+    assert len({tuple(labels.tolist()) for _, _, labels in batches(numbered(10), 4, 43, torch.Generator().manual_seed(0))}) > 5
+    assert len(next(iter(batches(numbered(3), 8, 8, torch.Generator())))[2]) == 8, "also when there are fewer photos than a batch takes"
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------------------
+
+
+def losses(folder: Path, stage: int = 1) -> list[float]:
+    with (folder / f"log_stage{stage}.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
+    """What `simpool-viz train` made of a recipe with two stages."""
+    folder = tmp_path_factory.mktemp("trained")
+    stages = [{"size": 32, "photos": 100 * 32, "lr": 0.004, "warmup": 320}, {"size": 40, "photos": 32, "lr": 0.0005, "warmup": 0}]
+    recipe = write_recipe(folder, stages=stages, data=str(shapes), sources="made up", license="none")
+    assert main(["train", str(recipe), "-o", str(folder / "runs"), "--threads", "1"]) == 0
+    return folder / "runs" / "mine"
+
+
+def test_training_makes_the_loss_fall(trained: Path) -> None:
+    first, last = losses(trained)
+    assert last < first - 0.1 and last < 0.9 < math.log(3)
+
+
+def test_training_ends_in_a_folder_that_loads_classifies_and_records(trained: Path, shapes: Path) -> None:
+    assert {p.name for p in trained.iterdir()} == {"model.safetensors", "config.json", "README.md", "log_stage1.csv", "log_stage2.csv"}
+    encoder = load_checkpoint(trained, device="cpu")
+    facts = encoder.facts
+    assert (facts.name, facts.title, facts.size, facts.classes, facts.license) == ("mine", "Mine", 48, CLASSES, "none")
+    correct = count_correct(encoder, load_photos(shapes, "val", trained.parent / "cache"), 40)
+    assert correct > 30, "of 50; 17 by chance"
+    photo = shape_photo("circle", 120, 80, np.random.default_rng(5))
+    recording = record(encoder, photo)
+    assert recording.geometry.grid == (6, 9) and recording.map("simpool").weights.sum() == pytest.approx(1, abs=1e-4)
+    told = float(facts.accuracy.split(" %")[0])
+    assert told == pytest.approx(100 * correct / 50, abs=6), "the accuracy is that of the weights, up to their half precision"
+
+
+def test_card_tells_data_recipe_stages_and_accuracy(trained: Path) -> None:
+    card = (trained / "README.md").read_text()
+    assert "# Mine" in card and "**simpool** pooling (gamma = 2.0)" in card and "48 px" in card
+    assert "| data | 150 photos: made up |" in card and "of 50 held-out photos" in card and "seed 0" in card
+    assert "| 1 | 32 px | 3,200 | 0.004 | 0.25 |" in card and "| 2 | 40 px | 32 |" in card and "no max-pooling after the stem" in card
+
+
+def test_card_of_a_stage_in_the_middle_lists_the_stages_done() -> None:
+    recipe = load_recipe("resnet_simpool")
+    card = write_card(recipe, Result(12.3, 2, 50, 200), 1000, done=1)
+    assert "| 1 | 64 px |" in card and "| 2 |" not in card and "12 minutes on 2 CPU thread(s)" in card
+    assert Result(0, 1, 50, 200).accuracy() == "25.0 % ± 6.0 of 200 held-out photos"
+
+
+def short(shapes: Path, **changes: Any) -> Recipe:
+    stage = Stage(32, 96, 0.004, warmup=32)
+    recipe = Recipe("short", "Short", str(shapes), small_spec(), (stage,), 48, batch_size=32)
+    return dataclasses.replace(recipe, **changes)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder, device="cpu").state_dict()
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path, shapes: Path) -> None:
+    runs = [train(short(shapes, seed=seed), tmp_path / str(i), tmp_path / "cache") for i, seed in enumerate((0, 0, 1))]
+    first, same, other = (weights_of(run) for run in runs)
+    assert all(torch.equal(v, same[k]) for k, v in first.items())
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_training_changes_the_pooling_and_starts_from_its_seed(tmp_path: Path, shapes: Path) -> None:
+    recipe = short(shapes)
+    torch.manual_seed(recipe.seed)
+    start = recipe.encoder.build(Facts("start")).state_dict()
+    end = weights_of(train(recipe, tmp_path, tmp_path / "cache"))
+    distance = (end["pooling.wq.weight"] - start["pooling.wq.weight"]).abs().max()
+    assert 1e-4 < distance < 0.05, "moved by a few steps of AdamW, from the same start"
+
+
+def test_loss_that_is_not_finite_stops_the_training_with_its_step(tmp_path: Path, shapes: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step [2-9]\d*; lower the learning rate"):
+        train(short(shapes, stages=(Stage(32, 3200, 1e20, warmup=0),)), tmp_path, tmp_path / "cache")
+    assert not (tmp_path / "short" / "model.safetensors").exists()
+
+
+def test_loss_that_is_nan_at_once_stops_at_step_1(tmp_path: Path, shapes: Path) -> None:
+    recipe = short(shapes)
+    encoder = recipe.encoder.build(Facts("broken"))
+    encoder.head.weight.data.fill_(float("nan"))
+    photos = load_photos(shapes, "train", tmp_path)
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 1;"):
+        run_stage(encoder, recipe.stages[0], recipe, photos, tmp_path / "log.csv", "broken")
+
+
+def test_data_that_does_not_fit_the_recipe_is_refused_before_training(tmp_path: Path, shapes: Path) -> None:
+    spec = dataclasses.replace(small_spec(), num_classes=4)
+    with pytest.raises(ValueError, match=r"has 3 classes, but the recipe's head has 4; set encoder\.num_classes"):
+        train(short(shapes, encoder=spec), tmp_path, tmp_path / "cache")
+    assert list(tmp_path.iterdir()) == []
