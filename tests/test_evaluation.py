@@ -13,7 +13,7 @@ from simpool_viz import record
 from simpool_viz.board import MapRequest, Settings
 from simpool_viz.encoder import Encoder
 from simpool_viz.evaluation.datasets import MaskSet, open_mask_set
-from simpool_viz.evaluation.table import Method, default_map, evaluate, interval, to_markdown
+from simpool_viz.evaluation.table import Method, evaluate, interval, to_markdown
 from simpool_viz.scores.localization import read_reference, score_baselines, score_map
 from tests.conftest import disc, make_photo, small_resnet
 
@@ -93,8 +93,7 @@ def test_every_figure_is_that_of_the_python_calls_per_photo(data: MaskSet, resne
             assert method.figures["iou_at_true_area"][i] == wanted["iou_at_true_area"] and np.isnan(method.figures["spatial_entropy"][i])
 
 
-def test_without_maps_each_checkpoint_is_scored_by_its_own(data: MaskSet, resnet: Encoder, resnet_gap: Encoder, vit: Encoder) -> None:
-    assert [default_map(e).name for e in (resnet, resnet_gap, vit)] == ["pooling", "contribution", "cls"]
+def test_without_maps_each_checkpoint_is_scored_by_its_own(data: MaskSet, resnet: Encoder, resnet_gap: Encoder) -> None:
     methods = evaluate(data, [resnet, resnet_gap], [], Settings())
     assert [m.label for m in methods[:-2]] == ["small_simpool: Pooling attention", "small_gap: Contribution"]
     assert all(len(m.figures["iou"]) == len(data.pairs) for m in methods)
@@ -113,10 +112,6 @@ def test_maps_that_differ_in_options_and_checkpoints_of_one_name_are_told_apart(
 def test_map_that_no_checkpoint_has_is_told(data: MaskSet, resnet: Encoder) -> None:
     with pytest.raises(ValueError, match=r"none of these checkpoints has any of these maps\. .*CNN"):
         evaluate(data, [resnet], [MapRequest("cls")], Settings())
-    headless = small_resnet("gap")
-    headless.head = None
-    with pytest.raises(ValueError, match="neither pooling attention, CLS attention nor contribution; name a map"):
-        default_map(headless)
 
 
 # --- intervals and the table -----------------------------------------------------------------------------------------------------
