@@ -15,7 +15,7 @@ from simpool_viz.board import Board, MapRequest, Row, Settings, iterate_board, p
 from simpool_viz.encoder import Encoder
 from simpool_viz.images import read_picture
 from simpool_viz.scores.localization import read_reference, score_map
-from tests.conftest import make_photo
+from tests.conftest import make_photo, small_resnet
 
 # --- maps as text ---------------------------------------------------------------------------------------------------------------
 
@@ -183,8 +183,13 @@ def test_board_of_nothing_is_refused(resnet: Encoder) -> None:
             make_board(images, encoders, ["pooling"])
 
 
-def test_board_without_maps_shows_each_checkpoints_own(resnet: Encoder, vit: Encoder) -> None:
-    assert [row.request.name for row in make_board([make_photo()], [resnet, vit]).rows] == ["pooling", "cls"]
+def test_board_without_maps_shows_each_checkpoints_own(resnet: Encoder, resnet_gap: Encoder, vit: Encoder) -> None:
+    board = make_board([make_photo()], [resnet, resnet_gap, vit], settings=Settings(size=64))
+    assert [row.request.name for row in board.rows] == ["pooling", "contribution", "cls"] and board.skipped == []
+    headless = small_resnet("gap")
+    headless.head = None
+    with pytest.raises(ValueError, match="neither pooling attention, CLS attention nor contribution; name a map"):
+        make_board([make_photo()], [headless])
 
 
 def test_unknown_map_option_rule_and_reference_are_refused_in_a_sentence(resnet: Encoder, photos: dict[str, Path]) -> None:

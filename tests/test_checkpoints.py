@@ -218,10 +218,15 @@ def test_weights_that_cannot_be_fetched_are_told_in_a_sentence(monkeypatch: pyte
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(ValueError, match=r"weights of timm:resnet18 could not be fetched .*ConnectionError.*check the network"):
+    with pytest.raises(ValueError, match=r"weights of timm:resnet18 could not be fetched .*\(ConnectionError: no route to host\); check"):
         load_checkpoint("timm:resnet18")
     with pytest.raises(ConnectionError):
         load_checkpoint("timm:resnet18", pretrained=False)
+
+
+def test_timm_model_for_which_there_are_no_weights_is_told() -> None:
+    with pytest.raises(ValueError, match="No pretrained weights exist for vit_base_patch16_18x2_224"):
+        load_checkpoint("timm:vit_base_patch16_18x2_224", depth=1)
 
 
 @pytest.mark.parametrize("tag", ["swin_tiny_patch4_window7_224", "efficientnet_b0"])

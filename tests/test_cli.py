@@ -84,6 +84,7 @@ def test_compare_writes_a_folder_with_the_maps_of_the_python_call_and_the_scores
     status, out, _ = run(
         capsys, "compare", photos["wide"], photos["tall"], "-c", checkpoints["simpool"], "-c", checkpoints["gap"], "-o", tmp_path / "out",
         "--reference", photos["wide mask"], "--reference", photos["tall mask"], "--mask", "area:0.2", "--device", "cpu", "--smooth",
+        "-m", "pooling", "-m", "contribution",
     )  # fmt: skip
     assert status == 0
     assert f"6 maps in {tmp_path / 'out'}; open {tmp_path / 'out' / 'board.png'}" in out
@@ -97,6 +98,16 @@ def test_compare_writes_a_folder_with_the_maps_of_the_python_call_and_the_scores
     assert [t["checkpoint"] for t in table].count("centre prior") == 2 and all(0 <= float(t["iou"]) <= 1 for t in table)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["settings"]["mask"] == "area:0.2" and manifest["look"]["smooth"] and manifest["device"] == "cpu"
+
+
+def test_compare_shows_each_checkpoints_own_map_where_none_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
+) -> None:
+    both = ["-c", checkpoints["simpool"], "-c", checkpoints["gap"]]
+    status, out, _ = run(capsys, "compare", photos["wide"], *both, "-o", tmp_path / "out", "--device", "cpu")
+    rows = json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"]
+    assert status == 0 and "note:" not in out
+    assert [(r["checkpoint"], r["map"]) for r in rows] == [("small_simpool", "pooling"), ("small_gap", "contribution")]
 
 
 def test_compare_takes_maps_with_options_size_and_look(

@@ -145,6 +145,7 @@ def named(board: Board, *names: str) -> Board:
         ("a.png", "a.jpg", "a_1.png", "a_0.png"),
         ("photo 1.png", "photo_1.png", "photo?1.png"),
         ("Cat.png", "cat.png"),
+        ("cat.png", "Cat.png", "CAT.png"),
         ("same.png", "same.png", "same.png"),
         ("../../etc/passwd", "/abs/olute.png", "C:\\tmp\\x.png", "..", "con:\n<>|*"),
         ("x" * 250 + ".png", "x" * 251 + ".png", "ü" * 120 + ".png"),

@@ -24,9 +24,9 @@ from simpool_viz.encoder import IMAGENET_MEAN, IMAGENET_STD, Facts
 from simpool_viz.training import data as data_module
 from simpool_viz.training.card import Result, write_card
 from simpool_viz.training.data import STORED, Photos, batches, centre_crops, load_photos, random_crops, read_classes
-from simpool_viz.training.loop import count_correct, learning_rate, run_stage, train
+from simpool_viz.training.loop import count_correct, learning_rate, run_stage, train, train_step
 from simpool_viz.training.recipe import Recipe, Stage, list_recipes, load_recipe
-from tests.conftest import BACKBONE, CLASSES, small_spec
+from tests.conftest import BACKBONE, CLASSES, small_resnet, small_spec
 
 COLOURS = {"circle": (230, 60, 60), "square": (60, 230, 60), "triangle": (60, 60, 230)}
 
@@ -389,6 +389,30 @@ def test_training_changes_the_pooling_and_starts_from_its_seed(tmp_path: Path, s
     end = weights_of(train(recipe, tmp_path, tmp_path / "cache"))
     distance = (end["pooling.wq.weight"] - start["pooling.wq.weight"]).abs().max()
     assert 1e-4 < distance < 0.05, "moved by a few steps of AdamW, from the same start"
+
+
+def test_schedule_reaches_the_optimiser(tmp_path: Path, shapes: Path) -> None:
+    """In a warm-up that has hardly begun no weight moves, whatever the peak."""
+    recipe = short(shapes)
+    encoder = recipe.encoder.build(Facts("still"))
+    before = {k: v.clone() for k, v in encoder.named_parameters()}
+    photos = load_photos(shapes, "train", tmp_path)
+    run_stage(encoder, Stage(32, 96, 0.1, warmup=10**9), recipe, photos, tmp_path / "log.csv", "still")
+    assert all((v - before[k]).abs().max() < 1e-6 for k, v in encoder.named_parameters())
+    run_stage(encoder, Stage(32, 96, 0.1, warmup=0), recipe, photos, tmp_path / "log.csv", "moving")
+    assert all((v - before[k]).abs().max() > 1e-3 for k, v in encoder.named_parameters())
+
+
+def test_gradient_of_a_step_is_that_of_its_own_batch() -> None:
+    batch = [(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(i)), torch.arange(8) % 3) for i in (0, 1)]
+    gradients = []
+    for steps in ((0, 1), (1,)):
+        encoder = small_resnet().train().requires_grad_(True)
+        optimizer = torch.optim.SGD(encoder.parameters(), lr=0.0)
+        for i in steps:
+            train_step(encoder, optimizer, *batch[i], smoothing=0.1, step=i)
+        gradients.append(encoder.pooling.wq.weight.grad)
+    assert torch.equal(*gradients) and gradients[0].abs().max() > 0
 
 
 def test_loss_that_is_not_finite_stops_the_training_with_its_step(tmp_path: Path, shapes: Path) -> None:

@@ -25,8 +25,9 @@ def load_timm(tag: str, *, pretrained: bool = True, **kwargs: Any) -> Encoder:
     except Exception as error:  # the hub client's own errors, of several libraries
         if not pretrained:
             raise
+        told = f"{type(error).__name__}: {str(error).strip().partition('. ')[0]}"
         raise ValueError(
-            f"the weights of timm:{tag} could not be fetched from the Hugging Face hub ({type(error).__name__}); "
+            f"the weights of timm:{tag} could not be fetched from the Hugging Face hub ({told}); "
             "check the network, or choose a bundled checkpoint"
         ) from error
     config: dict[str, Any] = getattr(model, "pretrained_cfg", {}) or {}
