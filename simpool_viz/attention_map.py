@@ -14,6 +14,7 @@ import numpy as np
 
 from simpool_viz.images import Geometry
 from simpool_viz.masks import ObjectMask, make_mask
+from simpool_viz.pooling import poolings
 
 if TYPE_CHECKING:
     from simpool_viz.encoder import Encoder
@@ -93,7 +94,6 @@ class MapMethod:
 
     make: (recording, **options) -> AttentionMap.
     why_not: encoder -> None where it applies, else the reason in a sentence without the full stop.
-    gives: what the map has several of ("heads", "classes"), for the lists.
     """
 
     name: str
@@ -131,24 +131,37 @@ def maps_of(encoder: Encoder) -> dict[str, str | None]:
     return {name: method.why_not(encoder) for name, method in map_methods().items()}
 
 
+def resolve_map(encoder: Encoder, name: str) -> tuple[MapMethod, str | None]:
+    """The method of a name, and None where the checkpoint has it, else a sentence that says why not.
+
+    A pooling's name ("simpool") stands for the pooling attention of checkpoints that pool so.
+
+    Raises:
+        ValueError: neither a map nor a pooling has that name.
+    """
+    methods, own, title = map_methods(), encoder.pooling, encoder.facts.title or encoder.facts.name
+    if name in methods:
+        method, reason = methods[name], methods[name].why_not(encoder)
+    elif name in poolings():
+        method = methods["pooling"]
+        reason = method.why_not(encoder) if name == own.name else f"it pools by {own.title}, not by {poolings()[name].title}"
+    else:
+        offered = ", ".join(n for n, why in maps_of(encoder).items() if not why)
+        raise ValueError(f"{encoder.facts.name} has no map {name!r}; its maps are {offered}")
+    return method, None if reason is None else f"{title} has no {method.title} map: {reason}"
+
+
 def make_map(recording: Recording, name: str, **options: Any) -> AttentionMap:
-    """Make a map by name. A pooling's name ("simpool") asks for the pooling's own attention where it is the checkpoint's.
+    """Make a map by name, as `resolve_map` understands it.
 
     Raises:
         ValueError: no such method, one the checkpoint cannot have, or options it does not take.
     """
-    methods, encoder = map_methods(), recording.encoder
-    if name not in methods and name == encoder.pooling.name:
-        name = "pooling"
-    if name not in methods:
-        raise ValueError(
-            f"{encoder.facts.name} has no map {name!r}; its maps are {', '.join(n for n, why in maps_of(encoder).items() if not why)}"
-        )
-    reason = methods[name].why_not(encoder)
+    method, reason = resolve_map(recording.encoder, name)
     if reason:
-        raise ValueError(f"{encoder.facts.name} has no {methods[name].title} map: {reason}")
+        raise ValueError(reason)
     try:
-        return methods[name].make(recording, **options)
+        return method.make(recording, **options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error) and "missing" not in str(error):
             raise

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from simpool_viz.attention_map import AttentionMap, map_methods, maps_of
+from simpool_viz.attention_map import AttentionMap, map_methods, maps_of, resolve_map
 from simpool_viz.encoder import Encoder
 from simpool_viz.images import ImageSource, Picture, read_picture
 from simpool_viz.masks import ObjectMask, parse_rule
@@ -183,14 +183,14 @@ def record_rows(
     Raises:
         ValueError: an unknown map or rule, or options that do not fit.
     """
-    why_not, rows, skipped = maps_of(recording.encoder), [], []
-    facts = recording.encoder.facts
+    rows: list[Row] = []
+    skipped: list[str] = []
     for request in requests or [default_map(recording.encoder)]:
-        reason = why_not.get(request.name)
+        _, reason = resolve_map(recording.encoder, request.name)
         if reason:
-            skipped.append(f"{facts.title or facts.name} has no {map_methods()[request.name].title} map: {reason}.")
-            continue
-        rows.append(_row(recording, request, settings, reference, picture))
+            skipped.append(f"{reason}.")
+        else:
+            rows.append(_row(recording, request, settings, reference, picture))
     return rows, skipped
 
 

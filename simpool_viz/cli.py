@@ -34,6 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f'simpool-viz: the package {error.name!r} is missing; install it with: pip install "simpool-viz[train]"', file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        print("simpool-viz: the device ran out of memory; choose a smaller --size, or --device cpu", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("simpool-viz: stopped", file=sys.stderr)
         return 130

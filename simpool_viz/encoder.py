@@ -205,6 +205,9 @@ class EncoderSpec:
 
     def build(self, facts: Facts) -> Encoder:
         """A new encoder with random weights."""
+        fetching = [key for key in self.backbone_kwargs if key.startswith("pretrained") or key in ("checkpoint_path", "cache_dir")]
+        if fetching:  # a description alone must not reach the network or other files
+            raise ValueError(f"backbone_kwargs may not hold {', '.join(fetching)}: weights come from the checkpoint itself")
         backbone = create_backbone(self.backbone, num_classes=0, **self.backbone_kwargs)
         if not self.stem_pool:
             _remove_stem_pool(backbone)

@@ -212,7 +212,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values of more than 8 bits, or floats, to uint8: 16-bit files by their full range, others by their own."""
+    """Grey values of more than 8 bits, or floats, to uint8.
+
+    Integers run from 0 to 65,535, or to 255 where none is larger; floats from 0 to 1, or over their own range where that is wider.
+    """
     if np.issubdtype(values.dtype, np.integer) and values.min() >= 0 and values.max() <= 65_535:
         low, high = 0.0, 65_535.0 if values.max() > 255 else 255.0
     else:

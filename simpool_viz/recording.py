@@ -176,7 +176,7 @@ def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = No
 def record_batch(encoder: Encoder, images: Sequence[ImageSource | Picture], size: int | None = None) -> list[Recording]:
     """Look at several pictures; those of one input size share a forward. Arguments and errors as in `record`."""
     pictures = [read_picture(image) for image in images]
-    geometries = [fit(p.size, size or encoder.facts.size, encoder.stride) for p in pictures]
+    geometries = [fit(p.size, encoder.facts.size if size is None else size, encoder.stride) for p in pictures]
     recordings: dict[int, Recording] = {}
     for grid in dict.fromkeys(g.grid for g in geometries):
         members = [i for i, g in enumerate(geometries) if g.grid == grid]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from simpool_viz import catalogue, load_checkpoint, record
 from simpool_viz.checkpoints import bundle
 from simpool_viz.checkpoints.bundle import load_bundle, read_config, save_bundle
-from simpool_viz.encoder import Encoder
+from simpool_viz.encoder import Encoder, EncoderSpec, Facts
 from tests.conftest import CLASSES, make_photo, small_resnet, small_spec
 
 # --- there and back -----------------------------------------------------------------------------------------------------------
@@ -233,3 +233,10 @@ def test_timm_model_for_which_there_are_no_weights_is_told() -> None:
 def test_family_that_cannot_be_shown_is_refused_in_a_sentence(tag: str) -> None:
     with pytest.raises(ValueError, match=r"Choose a ViT|Supported are"):
         load_checkpoint(f"timm:{tag}", device="cpu", pretrained=False)
+
+
+@pytest.mark.parametrize("option", ["pretrained", "checkpoint_path", "pretrained_cfg_overlay"])
+def test_a_description_cannot_reach_for_other_weights(option: str) -> None:
+    spec = EncoderSpec("resnet18", "gap", 3, {option: "anything"})
+    with pytest.raises(ValueError, match=f"may not hold {option}"):
+        spec.build(Facts("x"))

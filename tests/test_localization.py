@@ -21,7 +21,6 @@ from simpool_viz.scores.localization import (
     pointing,
     precision_recall,
     read_reference,
-    resize_reference,
     score,
     score_baselines,
     score_map,
@@ -270,9 +269,11 @@ def test_mask_file_of_900_megapixels_is_refused(tmp_path: Path) -> None:
         read_reference(tmp_path / "huge.png")
 
 
-def test_reference_is_resized_by_nearest_neighbour() -> None:
-    target = Reference(np.eye(4, 6, dtype=bool), np.eye(4, 6, 2, dtype=bool))
-    doubled = resize_reference(target, (12, 8))
-    assert np.array_equal(doubled.objects, target.objects.repeat(2, 0).repeat(2, 1))
-    assert np.array_equal(doubled.void, target.void.repeat(2, 0).repeat(2, 1)) and doubled.size == (12, 8)
-    assert resize_reference(target, (6, 4)) is target
+def test_reference_turned_against_its_picture_is_refused_and_a_squashed_one_is_not() -> None:
+    weights = np.random.default_rng(0).random((4, 6), np.float32)
+    mask = make_mask(weights, Geometry((60, 40), (4, 6), 10))
+    with pytest.raises(ValueError, match="is 40 x 60 pixels for a picture of 60 x 40: it is turned by a quarter"):
+        score_map(mask, Reference(np.eye(60, 40, dtype=bool), np.zeros((60, 40), bool)))
+    for height, width in ((40, 60), (48, 48), (80, 120)):
+        reference = Reference(np.eye(height, width, dtype=bool), np.zeros((height, width), bool))
+        assert 0 <= score_map(mask, reference)["iou"] <= 1

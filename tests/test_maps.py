@@ -282,3 +282,11 @@ def test_a_new_map_is_one_function_and_one_line():
         assert record(cnn("gap"), PHOTO, 64).map("toy_uniform").mask().constant
     finally:
         attention_map._METHODS.pop("toy_uniform")
+
+
+def test_a_poolings_name_is_explained_where_the_checkpoint_pools_otherwise():
+    recording = record(cnn("gap"), PHOTO, 64)
+    with pytest.raises(ValueError, match="it pools by GAP, not by SimPool"):
+        recording.map("simpool")
+    with pytest.raises(ValueError, match="does not weigh positions"):
+        recording.map("gap")

@@ -172,3 +172,8 @@ def test_sizes_that_make_no_sense_are_refused():
     for size, words in ((-3, "must be positive"), (100_000, "choose 2048 or less")):
         with pytest.raises(ValueError, match=words):
             record(encoder, photos(1)[0], size=size)
+
+
+def test_a_size_of_zero_is_not_taken_for_none():
+    with pytest.raises(ValueError, match="must be positive"):
+        record(load("vit_tiny_patch16_224"), photos(1)[0], size=0)

@@ -139,3 +139,8 @@ def test_unknown_mode_and_too_few_dimensions_are_refused() -> None:
         spatial_entropy(torch.zeros(3, 4), "area")
     with pytest.raises(ValueError, match=r"maps \(\.\.\., h, w\), not \(5,\)"):
         spatial_entropy(torch.zeros(5))
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        spatial_entropy(torch.tensor([[[0.0, float("nan")], [1.0, 2.0]]]))

@@ -8,7 +8,6 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +30,6 @@ from tests.conftest import BACKBONE, CLASSES, small_resnet, small_spec
 COLOURS = {"circle": (230, 60, 60), "square": (60, 230, 60), "triangle": (60, 60, 230)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """More would wait for each other longer than such small models compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # --- recipes --------------------------------------------------------------------------------------------------------------------
 
 
@@ -60,7 +50,7 @@ def test_bundled_recipes_are_listed_without_their_bases_and_load() -> None:
 def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
     gap, simpool = (flat(dataclasses.asdict(load_recipe(f"resnet_{p}"))) for p in ("gap", "simpool"))
     differing = {k for k in gap.keys() | simpool.keys() if gap.get(k) != simpool.get(k)}
-    assert differing - {"encoder.pooling_options"} == {"name", "title", "encoder.pooling", "encoder.pooling_options.gamma"}
+    assert differing - {"encoder.pooling_options"} == {"name", "title", "source", "encoder.pooling", "encoder.pooling_options.gamma"}
     assert simpool["encoder.pooling_options.gamma"] == 2.0
 
 
@@ -435,3 +425,9 @@ def test_data_that_does_not_fit_the_recipe_is_refused_before_training(tmp_path: 
     with pytest.raises(ValueError, match=r"has 3 classes, but the recipe's head has 4; set encoder\.num_classes"):
         train(short(shapes, encoder=spec), tmp_path, tmp_path / "cache")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_card_prints_the_command_with_what_was_changed() -> None:
+    recipe = load_recipe("resnet_simpool", ["seed=3", "title=My own"])
+    card = write_card(recipe, Result(12.3, 2, 50, 200), 1000, done=1)
+    assert "`simpool-viz train resnet_simpool --set 'seed=3' --set 'title=My own'`" in card

@@ -41,7 +41,7 @@ class Entry:
 
 
 def catalogue() -> dict[str, Entry]:
-    """Every bundled checkpoint by name, in alphabetical order."""
+    """Every bundled checkpoint by name, in the order of their folders."""
     folders = sorted(path.parent for path in bundled_folder("models").glob(f"*/{CONFIG}"))
     entries = [Entry(folder, *read_config(folder)) for folder in folders]
     return {entry.name: entry for entry in entries}

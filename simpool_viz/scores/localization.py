@@ -1,7 +1,7 @@
 """Scores of a map or mask against a reference mask, and the baselines that every table carries.
 
-All scores work on pixel arrays (H, W); `void` marks pixels that count nowhere. A map that does not beat the centre prior
-has shown nothing.
+All scores work on pixel arrays (H, W); `void` marks pixels that count neither for nor against a mask.
+A map that does not beat the centre prior has shown nothing.
 """
 
 from __future__ import annotations
@@ -53,17 +53,6 @@ def read_reference(path: Path) -> Reference:
     if not objects.any():
         raise ValueError(f"the reference mask {path} marks no object; pixels other than 0 are taken as object")
     return Reference(objects, void)
-
-
-def resize_reference(reference: Reference, size: tuple[int, int]) -> Reference:
-    """The reference at another size (width, height), nearest neighbour."""
-    if size == reference.size:
-        return reference
-
-    def resize(mask: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-
-    return Reference(resize(reference.objects), resize(reference.void))
 
 
 def iou(mask: np.ndarray, reference: Reference) -> float:
@@ -130,7 +119,15 @@ def score(weights: np.ndarray, mask: np.ndarray, reference: Reference) -> dict[s
 
 
 def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
-    """Scores of a fused map (bilinear) and its mask (patches), brought to the size of the reference."""
+    """Scores of a fused map (bilinear) and its mask (patches), brought to the size of the reference.
+
+    Raises:
+        ValueError: the reference is turned by a quarter against the picture.
+    """
+    (width, height), (w, h) = mask.geometry.original, reference.size
+    looks_turned = abs(w * width - h * height) < 0.02 * h * height  # w / h is height / width
+    if looks_turned and (width > height) != (w > h):
+        raise ValueError(f"the reference mask is {w} x {h} pixels for a picture of {width} x {height}: it is turned by a quarter")
     return score(upsample(mask.weights, reference.size), mask.pixels(size=reference.size), reference)
 
 

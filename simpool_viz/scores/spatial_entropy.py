@@ -26,12 +26,14 @@ def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:
         (...) float32 (float64 for float64 scores). A constant map has no component and entropy 0.
 
     Raises:
-        ValueError: an unknown mode, or fewer than two dimensions.
+        ValueError: an unknown mode, fewer than two dimensions, or values that are not finite.
     """
     if mode not in ("mass", "count"):
         raise ValueError(f"spatial entropy shares 'mass' or 'count', not {mode!r}")
     if scores.ndim < 2:
         raise ValueError(f"spatial entropy takes maps (..., h, w), not {tuple(scores.shape)}")
+    if not torch.isfinite(scores).all():
+        raise ValueError("the map holds values that are not finite, so it has no spatial entropy")
     h, w = scores.shape[-2:]
     s = wide(scores).reshape(-1, h, w)
     excess = s - s.mean(dim=(1, 2), keepdim=True)

@@ -38,9 +38,9 @@ def write_card(recipe: Recipe, result: Result, photos: int, done: int) -> str:
 | | |
 |---|---|
 | data | {photos:,} photos: {recipe.sources} |
-| recipe | `simpool-viz train {recipe.name}` |
+| recipe | `{" ".join(["simpool-viz train", recipe.source or recipe.name, *(f"--set {o!r}" for o in recipe.overrides)])}` |
 | optimiser | {optimiser}, label smoothing {recipe.label_smoothing:g}, seed {recipe.seed} |
-| training time | {result.minutes:.0f} minutes on {result.threads} CPU thread(s), beside other work |
+| training time | {result.minutes:.0f} minutes on {result.threads} CPU thread(s), other work of the machine included |
 | top-1 | {result.accuracy()} |
 | licence | {recipe.license} |
 

@@ -6,7 +6,7 @@ A recipe may name a `base` beside it, whose settings it inherits, so that siblin
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class Recipe:
     seed: int = 0
     sources: str = ""
     license: str = ""
+    # The recipe's name or path and the overrides, as they were given: for the card, no part of what is trained.
+    source: str = field(default="", compare=False)
+    overrides: tuple[str, ...] = field(default=(), compare=False)
 
 
 def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
@@ -72,9 +75,9 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     try:
         settings["encoder"] = EncoderSpec(**settings["encoder"])
         settings["stages"] = tuple(Stage(**_numbers(Stage, stage)) for stage in settings["stages"])
-        recipe = Recipe(**_numbers(Recipe, settings))
+        recipe = Recipe(**_numbers(Recipe, settings), source=name, overrides=tuple(overrides or ()))
     except (TypeError, KeyError) as error:
-        known = ", ".join(field.name for field in dataclasses.fields(Recipe))
+        known = ", ".join(setting.name for setting in dataclasses.fields(Recipe) if setting.compare)
         raise ValueError(f"{path.name} is not a complete recipe: {error}. Settings are: {known}") from error
     if recipe.batch_size < 1 or not recipe.stages or min(stage.photos for stage in recipe.stages) < recipe.batch_size:
         raise ValueError(f"{path.name} trains nothing: it needs at least one stage, and in each at least one batch of photos")
@@ -106,15 +109,15 @@ def _parse(text: str, source: str) -> Any:
 def _numbers(kind: type, table: dict[str, Any]) -> dict[str, Any]:
     """The table with numbers where `kind` has them: YAML takes 1e-3, which has no point, for text."""
     table = dict(table)
-    for field in dataclasses.fields(kind):
-        if field.name in table and field.type in ("int", "float"):
+    for setting in dataclasses.fields(kind):
+        if setting.name in table and setting.type in ("int", "float"):
             try:
-                number = float(table[field.name])
+                number = float(table[setting.name])
             except (TypeError, ValueError):
-                raise ValueError(f"{field.name} is a number, not {table[field.name]!r}") from None
-            if field.type == "int" and not number.is_integer():
-                raise ValueError(f"{field.name} is a whole number, not {number:g}")
-            table[field.name] = int(number) if field.type == "int" else number
+                raise ValueError(f"{setting.name} is a number, not {table[setting.name]!r}") from None
+            if setting.type == "int" and not number.is_integer():
+                raise ValueError(f"{setting.name} is a whole number, not {number:g}")
+            table[setting.name] = int(number) if setting.type == "int" else number
     return table
 
 
