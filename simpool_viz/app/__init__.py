@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ tokens that hold 60 % of the attention.
 def build(device: str = "auto") -> Any:
     """The app as a `gr.Blocks`, its example board already made."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: the app must be silent without a network
+    _use_private_folder()
     import gradio as gr
 
     from simpool_viz.app.compare import ComparePage, EncoderStore
@@ -35,6 +39,14 @@ def build(device: str = "auto") -> Any:
             gr.Markdown(GUIDE)
         gr.Markdown(f"Computed on `{page.store.where()}`. Photos are deleted within two hours.", elem_classes="simpool-intro")
     return blocks
+
+
+def _use_private_folder() -> None:
+    """Keep photos in a folder of this process alone, gone when it ends: Gradio's own, /tmp/gradio, is shared by all users."""
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="simpool_viz-")
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def launch(host: str | None = None, port: int | None = None, device: str = "auto", **options: Any) -> Any:

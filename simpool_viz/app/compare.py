@@ -190,7 +190,7 @@ class ComparePage:
                 amount = gr.Slider(0.01, 1, LOOK["amount"], step=0.01, label="Amount", min_width=170, elem_id="amount")
                 opacity = gr.Slider(0, 1, LOOK["opacity"], step=0.01, label="Opacity", min_width=150, elem_id="opacity")
                 colours = gr.Dropdown(list(SEQUENTIAL), value=LOOK["colours"], label="Colours", min_width=120)
-            with gr.Row():
+            with gr.Row(elem_id="switches"):
                 smooth = gr.Checkbox(LOOK["smooth"], label="Smooth", min_width=140, elem_id="smooth")
                 shared = gr.Checkbox(LOOK["shared"], label="One scale for all rows", min_width=200)
                 boxes = gr.Checkbox(LOOK["boxes"], label="Boxes", min_width=140)

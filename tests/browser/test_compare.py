@@ -157,6 +157,15 @@ def test_a_row_enlarges_and_closes_from_the_keyboard(opened: Opened):
     expect(dialog).to_have_count(0)
 
 
+def test_photos_lie_in_a_folder_of_the_app_alone(opened: Opened):
+    import os
+    import stat
+
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+    assert folder != Path("/tmp/gradio") and stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert any(folder.rglob("photo.jpeg"))
+
+
 def test_names_of_files_are_shown_and_never_run(opened: Opened, tmp_path: Path):
     page, log = opened
     path = tmp_path / "${document.title='run'}{{x}}`<img src=x onerror=alert(1)>.png"
