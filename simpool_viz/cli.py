@@ -201,8 +201,11 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    import signal
+
     from simpool_viz.app import launch
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an orderly end, so that visitors' photos are deleted
     launch(host=arguments.host, port=arguments.port, device=arguments.device)
 
 
