@@ -59,7 +59,8 @@ class AttentionMap:
         if isinstance(how, str) and how in FUSIONS:
             return FUSIONS[how](self.weights, axis=0).astype(np.float32)
         index = self.names.index(how) if how in self.names else how
-        if not isinstance(index, int) or not -len(self.names) <= index < len(self.names):
+        index = int(index) if isinstance(index, np.integer) else index
+        if isinstance(index, bool) or not isinstance(index, int) or not -len(self.names) <= index < len(self.names):
             raise ValueError(f"{how!r} is no fusion ({', '.join(FUSIONS)}), name ({', '.join(self.names)}) or index of {self.method}")
         return self.weights[index]
 

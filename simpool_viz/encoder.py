@@ -77,6 +77,13 @@ class Encoder(nn.Module):
             if hasattr(module, "fused_attn"):
                 module.fused_attn = True  # type: ignore[assignment]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_resizing"}  # a lock cannot be copied or sent
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._resizing = threading.Lock()
+
     @property
     def depth(self) -> int:
         """Number of attention blocks; 0 for a CNN."""
@@ -135,9 +142,12 @@ _REFUSED = {
 }
 
 
+_TRANSFORMERS = ("VisionTransformer", "Eva", "Beit")
+
+
 def is_transformer(backbone: nn.Module) -> bool:
     """Whether the backbone is a ViT: one sequence of tokens through `blocks`, all at one resolution."""
-    return isinstance(getattr(backbone, "blocks", None), (nn.ModuleList, nn.Sequential)) and hasattr(backbone, "num_prefix_tokens")
+    return type(backbone).__name__ in _TRANSFORMERS
 
 
 def check_backbone(backbone: nn.Module) -> None:
@@ -149,10 +159,11 @@ def check_backbone(backbone: nn.Module) -> None:
     family = type(backbone).__name__
     if family in _REFUSED:
         raise ValueError(f"{family} cannot be used as a backbone: {_REFUSED[family]}. Choose a ViT, ResNet or ConvNeXt")
-    if not (is_transformer(backbone) or family in ("ResNet", "ConvNeXt")):
-        raise ValueError(
-            f"{family} is not a supported backbone. Supported are ViTs (ViT, DeiT, EVA, BEiT, SigLIP), ResNet and ConvNeXt"
-        )
+    if family not in (*_TRANSFORMERS, "ResNet", "ConvNeXt"):
+        raise ValueError(f"{family} is not a supported backbone. Supported are ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet and ConvNeXt")
+    embed = type(getattr(backbone, "patch_embed", None)).__name__
+    if family in _TRANSFORMERS and embed != "PatchEmbed":
+        raise ValueError(f"this {family} makes its tokens by {embed}, not by plain patches, so their places are unknown; choose another")
 
 
 def _resizes_by_state(backbone: nn.Module) -> bool:
@@ -251,10 +262,9 @@ def encoder_from_timm(model: Any, facts: Facts) -> Encoder:
     if is_transformer(model):
         pooling, norm, head = _transformer_pooling(model), model.fc_norm, model.head
     elif type(model).__name__ == "ResNet":
-        pooling, norm, head = create_pooling("gap", model.num_features), None, model.fc
+        pooling, norm, head = _cnn_pooling(model, model.global_pool), None, model.fc
     else:
-        pooling, head = create_pooling("gap", model.num_features), model.head.fc
-        norm = _VectorNorm(model.head.norm)
+        pooling, norm, head = _cnn_pooling(model, model.head.global_pool), _convnext_norm(model.head), model.head.fc
     if isinstance(head, nn.Identity):
         head = None
     return Encoder(model, pooling, norm=norm, head=head, facts=facts)
@@ -265,9 +275,24 @@ def _transformer_pooling(model: Any) -> Pooling:
     if kind == "map":
         return create_pooling("latent", model.num_features, module=model.attn_pool)
     names = {"token": "cls", "avg": "gap", "max": "max"}
-    if kind not in names:
-        raise ValueError(f"the model pools by {kind!r}, which is not among {', '.join(names)}, map")
+    if kind not in names or getattr(model, "pool_include_prefix", False):
+        how = f"{kind!r} over prefix tokens too" if kind in names else repr(kind)
+        raise ValueError(f"the model pools by {how}, which is not among {', '.join(names)}, map")
     return create_pooling(names[kind], model.num_features)
+
+
+def _cnn_pooling(model: Any, module: Any) -> Pooling:
+    kind, names = str(module.pool_type) or "avg", {"avg": "gap", "max": "max"}
+    if kind not in names:
+        raise ValueError(f"the model pools by {kind!r}, which is not among {', '.join(names)}")
+    return create_pooling(names[kind], model.num_features)
+
+
+def _convnext_norm(head: Any) -> nn.Module | None:
+    """The norm between pooling and head; None where the model norms before it pools."""
+    if not isinstance(getattr(head, "pre_logits", nn.Identity()), nn.Identity):
+        raise ValueError("this ConvNeXt has a hidden layer in its head, so its logits are no linear function of the pooled vector")
+    return _VectorNorm(head.norm) if hasattr(head, "norm") else None
 
 
 class _VectorNorm(nn.Module):

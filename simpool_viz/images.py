@@ -119,7 +119,7 @@ def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
     Raises:
         ValueError: a size that is not positive, or that makes too many tokens even for a square picture.
     """
-    if size < 1:
+    if not isinstance(size, int) or size < 1:
         raise ValueError(f"the size is the shorter side in pixels and must be positive, not {size}")
     if (round(size / stride) or 1) ** 2 > MAX_TOKENS:
         largest = int(MAX_TOKENS**0.5) * stride
@@ -159,6 +159,8 @@ def read_picture(source: ImageSource | Picture, name: str | None = None) -> Pict
         return _upright(source, name or "picture")
     if isinstance(source, np.ndarray):
         return _upright(_from_array(source), name or "picture")
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(f"a picture is a path, a PIL image or an array, not {type(source).__name__}")
     path = Path(source)
     name = name or path.name
     if not path.exists():

@@ -89,9 +89,16 @@ def parse_rule(text: str) -> tuple[str, float | None]:
     if name not in _RULES:
         raise ValueError(f"no mask rule is called {name!r}; there are {', '.join(_RULES)}")
     try:
-        return name, _checked(_RULES[name], float(amount) if amount else None)
+        return name, _checked(_RULES[name], _number(amount) if amount else None)
     except ValueError as error:
         raise ValueError(f"mask {text!r}: {error}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"the amount is a number, as in mass:0.6, not {text!r}") from None
 
 
 def _checked(rule: MaskRule, amount: float | None) -> float | None:

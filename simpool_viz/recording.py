@@ -73,7 +73,7 @@ class Recording:
             ValueError: no such block.
         """
         depth = len(self.blocks)
-        if not -depth <= index < depth:
+        if not isinstance(index, int) or not -depth <= index < depth:
             raise ValueError(f"{self.encoder.facts.name} has blocks 0 to {depth - 1} (or -{depth} to -1), not {index}")
         return index % depth, self.blocks[index]
 
@@ -99,6 +99,14 @@ def class_index(encoder: Encoder, wanted: int | str, count: int) -> int:
     if not 0 <= int(wanted) < count:
         raise ValueError(f"{encoder.facts.name} has classes 0 to {count - 1}, not {wanted}")
     return int(wanted)
+
+
+def class_indices(encoder: Encoder, wanted: Sequence[int | str] | int | str, count: int) -> list[int]:
+    """The indices of one class or several. Errors as in `class_index`, and ValueError for none at all."""
+    several = [wanted] if isinstance(wanted, (str, int)) else list(wanted)
+    if not several:
+        raise ValueError("name at least one class, or leave classes out")
+    return [class_index(encoder, c, count) for c in several]
 
 
 # --- capture ----------------------------------------------------------------------------------------------------------
@@ -140,7 +148,12 @@ def _attention_of(call: tuple[Tensor, Tensor, Tensor | None, float], index: int)
     if bias is not None:
         shape = (query.shape[0], bias.shape[-3] if bias.ndim > 2 else 1, query.shape[2], key.shape[2])
         bias = bias.expand(shape)[index]
-    return Attention(query[index], key[index], bias, scale)
+    return Attention(_one_of(query, index), _one_of(key, index), bias, scale)
+
+
+def _one_of(batch: Tensor, index: int) -> Tensor:
+    """One picture's part, which does not keep the rest of its batch in memory."""
+    return batch[index].clone() if len(batch) > 1 else batch[index]
 
 
 @contextmanager
@@ -208,21 +221,24 @@ def _single(
     encoder: Encoder, capture: AttentionCapture, output: Output, seconds: float, i: int, picture: Picture, geometry: Geometry
 ) -> Recording:
     calls = [_attention_of(call, i) for call in capture.calls]
-    one = slice(i, i + 1)
     tokens, pooled = output.tokens, output.pooled
+
+    def one(batch: Tensor) -> Tensor:
+        return _one_of(batch, i).unsqueeze(0)
+
     return Recording(
         encoder=encoder,
         picture=picture,
         geometry=geometry,
         blocks=tuple(calls[: encoder.depth]),
         pool_attention=calls[-1] if len(calls) > encoder.depth else None,
-        tokens=Tokens(tokens.patches[one], tokens.grid, tokens.prefix[one]),
+        tokens=Tokens(one(tokens.patches), tokens.grid, one(tokens.prefix)),
         pooled=Pooled(
-            pooled.vector[one],
-            None if pooled.weights is None else pooled.weights[one],
-            None if pooled.scores is None else pooled.scores[one],
+            one(pooled.vector),
+            None if pooled.weights is None else one(pooled.weights),
+            None if pooled.scores is None else one(pooled.scores),
         ),
-        vector=output.vector[i],
-        logits=None if output.logits is None else output.logits[i],
+        vector=_one_of(output.vector, i),
+        logits=None if output.logits is None else _one_of(output.logits, i),
         seconds=seconds,
     )

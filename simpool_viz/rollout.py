@@ -36,9 +36,9 @@ def roll_out(weights: Tensor, blocks: Sequence[Attention], *, first: int = 0, re
     """
     if fusion not in ("mean", "max", "min"):
         raise ValueError(f"heads are fused by mean, max or min, not {fusion!r}")
-    if not 0 <= residual <= 1:
-        raise ValueError(f"the residual weight lies in [0, 1], not {residual:g}")
-    if not 0 <= first < max(len(blocks), 1):
+    if not isinstance(residual, (int, float)) or not 0 <= residual <= 1:
+        raise ValueError(f"the residual weight lies in [0, 1], not {residual}")
+    if not isinstance(first, int) or not 0 <= first < max(len(blocks), 1):
         raise ValueError(f"the first block is 0 to {len(blocks) - 1}, not {first}")
     for block in reversed(blocks[first:]):
         weights = residual * weights + (1 - residual) * through_block(weights, block, fusion)

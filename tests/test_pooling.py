@@ -283,3 +283,29 @@ def test_a_new_pooling_is_one_class_and_one_line():
         registry._POOLINGS.pop("toy_median")
     with pytest.raises(ValueError, match="no pooling is called"):
         create_pooling("toy_median", D)
+
+
+@pytest.mark.parametrize("r", [1e-5, -1e-5, 1e-4, 1e-3, 0.03, 0.2, 5.0])
+def test_lse_is_exact_in_float32_at_any_sharpness(r: float):
+    tokens = make_tokens()
+    expected = np.stack([oracle.lse(x, r) for x in each(tokens)])
+    found = create_pooling("lse", D, r=r)(Tokens(tokens.patches.float(), GRID, tokens.prefix.float())).vector
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=2e-6)
+
+
+def test_gradients_stay_finite_where_the_softmax_underflows():
+    pooling = create_pooling("simpool", D, gamma=2.0)
+    with torch.no_grad():
+        pooling.wq.weight.mul_(2000)
+    tokens = make_tokens(dtype=torch.float32)
+    pooled = pooling(tokens)
+    assert (pooled.weights == 0).any()
+    pooled.vector.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in pooling.parameters())
+
+
+def test_simpools_map_is_float32_also_in_half_precision():
+    pooling = create_pooling("simpool", D, gamma=2.0).half()
+    tokens = make_tokens(dtype=torch.float16)
+    pooled = pooling(tokens)
+    assert pooled.weights.dtype == torch.float32 and pooled.vector.dtype == torch.float16

@@ -177,3 +177,55 @@ def test_sizes_that_make_no_sense_are_refused():
 def test_a_size_of_zero_is_not_taken_for_none():
     with pytest.raises(ValueError, match="must be positive"):
         record(load("vit_tiny_patch16_224"), photos(1)[0], size=0)
+
+
+@pytest.mark.parametrize(
+    ("tag", "options"),
+    [
+        ("deit_tiny_distilled_patch16_224", {}),
+        ("resnet18", {"global_pool": "max"}),
+        ("resnet18", {"global_pool": "avgmax"}),
+        ("vit_tiny_patch16_224", {"global_pool": "avg", "pool_include_prefix": True}),
+        ("vit_tiny_patch16_224", {"global_pool": "avg"}),
+        ("vit_tiny_patch16_224", {"global_pool": "max"}),
+        ("convnext_atto", {"head_hidden_size": 64}),
+        ("convnext_tiny_hnf", {"depths": (1, 1, 1, 1)}),
+        ("vit_relpos_small_patch16_224", {}),
+        ("vit_srelpos_small_patch16_224", {}),
+        ("naflexvit_base_patch16_gap", {"depth": 1}),
+        ("xcit_nano_12_p16_224", {}),
+        ("vit_small_r26_s32_224", {"depth": 1}),
+        ("vit_base_mci_224", {"depth": 1}),
+        ("beit_base_patch16_224", {"depth": 1}),
+    ],
+)
+def test_a_timm_model_keeps_its_logits_or_is_refused_in_a_sentence(tag: str, options: dict):
+    torch.manual_seed(0)
+    try:
+        encoder = load_checkpoint(f"timm:{tag}", device="cpu", pretrained=False, **options)
+    except ValueError as error:
+        assert len(str(error)) > 40
+        return
+    model = encoder.backbone
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.05)
+    recording = record(encoder, photos(1, (224, 224))[0], size=224)
+    with torch.inference_mode():
+        expected = model(inputs(encoder, [recording.picture.rgb], 224))[0]
+    np.testing.assert_allclose(recording.logits.numpy(), expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_an_encoder_can_be_copied():
+    import copy
+    import pickle
+
+    encoder = load("vit_tiny_patch16_224")
+    for twin in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert torch.equal(record(twin, photos(1)[0], size=64).vector, record(encoder, photos(1)[0], size=64).vector)
+
+
+def test_pictures_of_a_batch_do_not_keep_each_other_alive():
+    one = record_batch(load("vit_tiny_patch16_224"), photos(3), size=64)[1]
+    for tensor in (one.tokens.patches, one.blocks[0].query, one.vector):
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()

@@ -22,6 +22,8 @@ def load_timm(tag: str, *, pretrained: bool = True, **kwargs: Any) -> Encoder:
         model = create_backbone(tag, pretrained=pretrained, **kwargs)
     except ValueError:
         raise
+    except TypeError as error:
+        raise ValueError(f"timm:{tag} does not take these options: {', '.join(kwargs)} ({error})") from error
     except Exception as error:  # the hub client's own errors, of several libraries
         if not pretrained:
             raise

@@ -7,6 +7,7 @@ The definition beyond GAP is this project's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from simpool_viz.attention_map import AttentionMap, register_map
 from simpool_viz.maps.common import make_rows
 from simpool_viz.precision import wide
-from simpool_viz.recording import Recording, class_index, class_name
+from simpool_viz.recording import Recording, class_indices, class_name
 
 if TYPE_CHECKING:
     from simpool_viz.encoder import Encoder
@@ -38,7 +39,7 @@ def _why_not(encoder: Encoder) -> str | None:
     paper="Zhou et al., CVPR 2016, for GAP",
     why_not=_why_not,
 )
-def contribution(recording: Recording, classes: list[int | str] | None = None) -> AttentionMap:
+def contribution(recording: Recording, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
     """One signed map per class, (K, h, w), which sums to `logit - b'`.
 
     Args:
@@ -49,9 +50,7 @@ def contribution(recording: Recording, classes: list[int | str] | None = None) -
     """
     encoder, logits = recording.encoder, recording.logits
     assert logits is not None, "why_not asks for a head"
-    if isinstance(classes, (str, int)):
-        classes = [classes]
-    wanted = [class_index(encoder, c, len(logits)) for c in classes] if classes else [int(logits.argmax())]
+    wanted = [int(logits.argmax())] if classes is None else class_indices(encoder, classes, len(logits))
     weight, _ = folded_head(recording, wanted)
     with torch.inference_mode():
         given = wide(encoder.pooling.contribution(recording.tokens, recording.pooled)[0])  # (N, D)

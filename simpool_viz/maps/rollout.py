@@ -15,7 +15,7 @@ from torch import Tensor
 from simpool_viz.attention_map import AttentionMap, register_map
 from simpool_viz.maps.common import make_rows, needs_blocks
 from simpool_viz.precision import wide
-from simpool_viz.recording import Recording, class_index, class_name
+from simpool_viz.recording import Recording, class_indices, class_name
 from simpool_viz.rollout import roll_out
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ def attention_rollout(recording: Recording, first: int = 0, residual: float = 0.
 def _why_no_dense(encoder: Encoder) -> str | None:
     if not encoder.depth:
         return needs_blocks(encoder)
-    return None if encoder.head is not None else "it has no head that gives class scores to tokens"
+    if encoder.head is None:
+        return "it has no head that gives class scores to tokens"
+    return "its head reads what its attention pooling makes, not tokens" if encoder.pooling.name == "latent" else None
 
 
 @register_map(
@@ -86,7 +88,7 @@ def _why_no_dense(encoder: Encoder) -> str | None:
 )
 def dense_rollout(
     recording: Recording,
-    classes: Sequence[int | str] | None = None,
+    classes: Sequence[int | str] | int | str | None = None,
     soft: bool = False,
     first: int = 0,
     residual: float = 0.5,
@@ -138,13 +140,9 @@ def class_weights(scores: Tensor, soft: bool) -> Tensor:
     return torch.zeros_like(scores).scatter_(1, scores.argmax(1, keepdim=True), 1.0).T
 
 
-def _choose_classes(recording: Recording, scores: Tensor, classes: Sequence[int | str] | None) -> list[int]:
+def _choose_classes(recording: Recording, scores: Tensor, classes: Sequence[int | str] | int | str | None) -> list[int]:
     if classes is not None:
-        if isinstance(classes, (str, int)):
-            classes = [classes]
-        if not len(classes):
-            raise ValueError("name at least one class, or leave classes out")
-        return [class_index(recording.encoder, c, scores.shape[1]) for c in classes]
+        return class_indices(recording.encoder, classes, scores.shape[1])
     counts = scores.argmax(1).bincount(minlength=scores.shape[1])
     predicted = recording.top_classes(1)[0][0]
     return [predicted if counts[predicted] else int(counts.argmax())]

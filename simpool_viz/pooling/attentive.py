@@ -76,7 +76,7 @@ class SimPool(Pooling):
         return self.wk(x)
 
     def similarity(self, query: Tensor, key: Tensor) -> Tensor:
-        return query @ key.transpose(1, 2) * self.dim**-0.5  # (B, 1, D) @ (B, D, N) -> (B, 1, N)
+        return (query * self.dim**-0.5) @ key.transpose(1, 2)  # (B, 1, D) @ (B, D, N) -> (B, 1, N); scaled first: half overflows
 
     def value(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.gamma is None:

@@ -120,7 +120,7 @@ class Pooling(nn.Module):
         """h: weights A (B, k, N). Without scores, 1 / N each."""
         if scores is None:
             return x.new_full((x.shape[0], 1, x.shape[1]), 1.0 / x.shape[1])
-        return wide(scores).softmax(dim=-1).to(x.dtype)
+        return wide(scores).softmax(dim=-1)
 
     def value(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """phi_V: (B, N, D) -> (B, N, D')."""

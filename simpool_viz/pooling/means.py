@@ -31,10 +31,10 @@ class ArithmeticMean(GeneralisedMean):
     """f(x) = x."""
 
     def forward(self, weights: Tensor, value: Tensor) -> Tensor:
-        return weights @ value  # (B, k, N) @ (B, N, D) -> (B, k, D)
+        return (wide(weights) @ wide(value)).to(value.dtype)  # (B, k, N) @ (B, N, D) -> (B, k, D)
 
     def contribution(self, weights: Tensor, value: Tensor) -> Tensor:
-        return weights.unsqueeze(-1) * value.unsqueeze(1)  # (B, k, N, 1) * (B, 1, N, D)
+        return (wide(weights).unsqueeze(-1) * wide(value).unsqueeze(1)).to(value.dtype)  # (B, k, N, 1) * (B, 1, N, D)
 
 
 class Maximum(GeneralisedMean):
@@ -47,6 +47,12 @@ class Maximum(GeneralisedMean):
         peak = value.amax(dim=1, keepdim=True)
         winners = (value == peak).to(value.dtype)
         return (peak * winners / winners.sum(dim=1, keepdim=True)).unsqueeze(1)
+
+
+def _log(weights: Tensor) -> Tensor:
+    """Logarithm of weights, finite and with finite gradients where a softmax has underflowed to 0."""
+    a = wide(weights)
+    return a.clamp(min=torch.finfo(a.dtype).tiny).log()
 
 
 class _LogDomainMean(GeneralisedMean):
@@ -89,7 +95,7 @@ class PowerMean(_LogDomainMean):
     def logits(self, weights: Tensor, value: Tensor) -> Tensor:
         y = wide(value).clamp(min=self.eps)
         p = self.exponents(value.shape[-1]).to(y.dtype)
-        return wide(weights).log().unsqueeze(-1) + (p * y.log()).unsqueeze(1)  # (B, k, N, D)
+        return _log(weights).unsqueeze(-1) + (p * y.log()).unsqueeze(1)  # (B, k, N, D)
 
     def forward(self, weights: Tensor, value: Tensor) -> Tensor:
         log_mean = self.logits(weights, value).logsumexp(dim=2)
@@ -105,13 +111,17 @@ class LogMeanExp(_LogDomainMean):
 
     def logits(self, weights: Tensor, value: Tensor) -> Tensor:
         v = wide(value)
-        return wide(weights).log().unsqueeze(-1) + (self.r.to(v.dtype) * v).unsqueeze(1)
+        return _log(weights).unsqueeze(-1) + (self.r.to(v.dtype) * v).unsqueeze(1)
 
     def _is_mean(self) -> bool:
         return abs(float(self.r.detach())) < 1e-6
 
     def forward(self, weights: Tensor, value: Tensor) -> Tensor:
+        a, v = wide(weights), wide(value)
         if self._is_mean():
-            return weights @ value
-        log_mean = self.logits(weights, value).logsumexp(dim=2)
-        return (log_mean / self.r.to(log_mean.dtype)).to(value.dtype)
+            return (a @ v).to(value.dtype)
+        r, centre = self.r.to(v.dtype), v.detach().mean(dim=1, keepdim=True)  # any centre gives the same mean
+        steps = r * (v - centre)
+        near = centre + (a @ torch.expm1(steps.clamp(-1, 1))).log1p() / r  # exact where r is small, and the sum of powers near 1
+        far = self.logits(weights, value).logsumexp(dim=2) / r
+        return torch.where(steps.abs().amax(dim=1, keepdim=True) < 0.5, near, far).to(value.dtype)

@@ -106,7 +106,9 @@ def train_step(encoder: Encoder, optimizer: torch.optim.Optimizer, x: Tensor, la
         raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower the learning rate of the stage and start again")
     optimizer.zero_grad()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+    norm = float(torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0))
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"the gradient is {norm} at step {step}; lower the learning rate of the stage and start again")
     optimizer.step()
     return loss.item()
 
