@@ -11,6 +11,7 @@ from simpool_viz.attention_map import AttentionMap, map_methods, maps_of, resolv
 from simpool_viz.encoder import Encoder
 from simpool_viz.images import ImageSource, Picture, read_picture
 from simpool_viz.masks import ObjectMask, parse_rule
+from simpool_viz.pooling import poolings
 from simpool_viz.recording import Recording, record
 from simpool_viz.scores.localization import Reference, score_map
 
@@ -40,6 +41,16 @@ def parse_map(text: str) -> MapRequest:
     if wrong:
         raise ValueError(f"map {text!r}: options are written key=value, separated by commas, as in cls:block=-2")
     return MapRequest(name, {key: _value(key, value) for key, _, value in pairs})
+
+
+def parse_maps(texts: Sequence[str]) -> list[MapRequest]:
+    """Several maps, each checked to exist for some checkpoint. Errors as in `parse_map`, and ValueError for an unknown name."""
+    requests = [parse_map(text) for text in texts]
+    known = [*map_methods(), *poolings()]
+    for request in requests:
+        if request.name not in known:
+            raise ValueError(f"no map is called {request.name!r}; there are {', '.join(map_methods())}, or the name of a pooling")
+    return requests
 
 
 def _value(key: str, text: str) -> Any:

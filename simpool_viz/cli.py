@@ -32,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"simpool-viz: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(f'simpool-viz: the package {error.name!r} is missing; install it with: pip install "simpool-viz[train]"', file=sys.stderr)
+        if error.name != "pyarrow":
+            raise
+        hint = "install it with: pip install pyarrow"
+        print(f"simpool-viz: training reads parquet with the package pyarrow, which is missing; {hint}", file=sys.stderr)
         return 2
     except RuntimeError as error:
         if "out of memory" not in str(error):
@@ -149,12 +152,13 @@ def _settings(arguments: argparse.Namespace) -> Any:
 def _compare(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from simpool_viz.board import iterate_board, parse_map
+    from simpool_viz.board import iterate_board, parse_maps
     from simpool_viz.drawing import Look
     from simpool_viz.export import check_target, export_board
     from simpool_viz.images import read_picture
     from simpool_viz.scores.localization import read_reference
 
+    requests = parse_maps(arguments.map)
     look = Look(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
     settings = _settings(arguments)
     check_target(arguments.out, arguments.overwrite)
@@ -163,7 +167,6 @@ def _compare(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{len(arguments.reference)} reference masks were given for {len(pictures)} photos; give one per photo, in order")
     references = {i: read_reference(path) for i, path in enumerate(arguments.reference)}
     encoders = _encoders(arguments)
-    requests = [parse_map(text) for text in arguments.map]
     steps = iterate_board(pictures, encoders, requests, settings, references)
     *_, board = tqdm(steps, desc="looking", total=len(pictures) * len(encoders), unit="picture")
     if not board.rows:
@@ -175,14 +178,15 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from simpool_viz.board import parse_map
+    from simpool_viz.board import parse_maps
     from simpool_viz.evaluation.datasets import open_mask_set
     from simpool_viz.evaluation.table import evaluate, to_markdown
 
+    requests = parse_maps(arguments.map)
     settings, sets = _settings(arguments), [open_mask_set(folder) for folder in arguments.data]
     encoders = _encoders(arguments)
     for data in sets:
-        print(to_markdown(data, evaluate(data, encoders, [parse_map(m) for m in arguments.map], settings, progress=True), settings) + "\n")
+        print(to_markdown(data, evaluate(data, encoders, requests, settings, progress=True), settings) + "\n")
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -203,6 +207,8 @@ def _train(arguments: argparse.Namespace) -> None:
 def _serve(arguments: argparse.Namespace) -> None:
     import signal
 
+    if arguments.port is not None and not 0 < arguments.port < 65_536:
+        raise ValueError(f"a port lies between 1 and 65535, not {arguments.port}")
     from simpool_viz.app import launch
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an orderly end, so that visitors' photos are deleted
@@ -239,7 +245,7 @@ def _list(arguments: argparse.Namespace) -> None:
         print(json.dumps(listing, indent=1, ensure_ascii=False))
         return
     for kind, entries in listing.items():
-        print(kind.upper() + (" (and timm:<tag> for any timm ViT, ResNet or ConvNeXt)" if kind == "checkpoints" else ""))
+        print(kind.upper() + (" (and timm:<tag>: ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet, ConvNeXt)" if kind == "checkpoints" else ""))
         for entry in entries:
             told = entry.get("summary") or "; ".join(str(entry[k]) for k in ("title", "accuracy") if entry.get(k))
             print(f"  {entry['name']:<15} {told}".rstrip())

@@ -172,7 +172,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "folder without config": ([*COMPARE, "-c", "{here}"], "no checkpoint is called"),
     "damaged checkpoint": ([*COMPARE, "-c", "{damaged}"], "model.safetensors is damaged"),
     "unknown timm model": ([*COMPARE, "-c", "timm:vit_of_my_own"], "has no model called 'vit_of_my_own'"),
-    "unknown map": ([*COMPARE, *SMALL, "-m", "saliency"], "small_simpool has no map 'saliency'"),
+    "unknown map": ([*COMPARE, *SMALL, "-m", "saliency"], "no map is called 'saliency'; there are pooling, cls"),
     "map that no checkpoint has": ([*COMPARE, *SMALL, "-m", "cls"], "its backbone is a CNN"),
     "map option without value": ([*COMPARE, *SMALL, "-m", "cls:block"], "options are written key=value"),
     "unknown map option": ([*COMPARE, *SMALL, "-m", "pooling:block=1"], "block"),
@@ -253,7 +253,7 @@ def test_missing_package_and_interrupt_are_told(capsys: pytest.CaptureFixture[st
     assert run(capsys, "train", "resnet_gap") == (
         2,
         "",
-        "simpool-viz: the package 'pyarrow' is missing; install it with: pip install \"simpool-viz[train]\"\n",
+        "simpool-viz: training reads parquet with the package pyarrow, which is missing; install it with: pip install pyarrow\n",
     )
     monkeypatch.setattr("simpool_viz.training.recipe.load_recipe", stop)
     assert run(capsys, "train", "resnet_gap") == (130, "", "simpool-viz: stopped\n")
@@ -291,3 +291,9 @@ def test_evaluate_prints_a_table_with_every_checkpoint_and_both_baselines(
         "whole picture",
     ]
     assert "IoU of mask area:0.2" in out
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "0"])
+def test_serve_refuses_ports_that_do_not_exist(capsys: pytest.CaptureFixture[str], port: str) -> None:
+    status, _, err = run(capsys, "serve", "--port", port)
+    assert status == 2 and "a port lies between 1 and 65535" in err

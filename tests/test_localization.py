@@ -118,10 +118,10 @@ def test_pointing_hits_within_15_pixels_of_the_object(at: tuple[int, int], hit: 
     assert pointing(weights, one_object()) is hit
 
 
-def test_pointing_with_equal_maxima_takes_their_mean_place() -> None:
+def test_pointing_with_equal_maxima_takes_no_place_between_them() -> None:
     weights = np.zeros((90, 140))
     weights[45, 10] = weights[45, 130] = 1  # both far from the object, their middle inside
-    assert pointing(weights, one_object()) is True
+    assert pointing(weights, one_object()) is False
     assert pointing(np.ones((90, 140)), one_object()) is True, "a constant map points at the middle"
 
 
@@ -269,11 +269,30 @@ def test_mask_file_of_900_megapixels_is_refused(tmp_path: Path) -> None:
         read_reference(tmp_path / "huge.png")
 
 
-def test_reference_turned_against_its_picture_is_refused_and_a_squashed_one_is_not() -> None:
+def test_reference_of_other_proportions_than_its_picture_is_refused() -> None:
     weights = np.random.default_rng(0).random((4, 6), np.float32)
     mask = make_mask(weights, Geometry((60, 40), (4, 6), 10))
-    with pytest.raises(ValueError, match="is 40 x 60 pixels for a picture of 60 x 40: it is turned by a quarter"):
-        score_map(mask, Reference(np.eye(60, 40, dtype=bool), np.zeros((60, 40), bool)))
-    for height, width in ((40, 60), (48, 48), (80, 120)):
+    for height, width in ((60, 40), (48, 48)):
+        with pytest.raises(ValueError, match=f"is {width} x {height} pixels for a picture of 60 x 40; it belongs to another picture"):
+            score_map(mask, Reference(np.eye(height, width, dtype=bool), np.zeros((height, width), bool)))
+    for height, width in ((40, 60), (80, 120), (41, 61), (13, 20)):
         reference = Reference(np.eye(height, width, dtype=bool), np.zeros((height, width), bool))
         assert 0 <= score_map(mask, reference)["iou"] <= 1
+
+
+def test_colour_photo_is_no_reference(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    with pytest.raises(ValueError, match=r"photo\.png cannot be read: it is a colour picture"):
+        read_reference(tmp_path / "photo.png")
+    grey = np.repeat((pixels[:, :, :1] > 127) * np.uint8(255), 3, axis=2)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.array_equal(read_reference(tmp_path / "grey.png").objects, grey[:, :, 0] > 0)
+
+
+def test_pointing_takes_the_largest_of_several_plateaus() -> None:
+    weights = np.zeros((60, 90))
+    weights[5:8, 5:8] = weights[40:50, 70:80] = 1.0
+    objects = np.zeros((60, 90), bool)
+    objects[42:48, 72:78] = True
+    assert pointing(weights, Reference(objects, np.zeros_like(objects)), radius=0)

@@ -78,6 +78,15 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
         button_primary_text_color="white",
     )
     blocks.queue(default_concurrency_limit=2, max_size=64)
+    try:
+        return _serve(blocks, host, port, theme, options)
+    except OSError as error:
+        if "port" not in str(error):
+            raise
+        raise OSError(f"port {port} is taken; choose another with --port, or leave it out for the first free one") from error
+
+
+def _serve(blocks: Any, host: str | None, port: int | None, theme: Any, options: dict[str, Any]) -> Any:
     return blocks.launch(
         server_name=host,
         server_port=port,

@@ -7,7 +7,8 @@
 
 const look = { ...props.look };
 const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]) => [name, bytes(text)]));
-const WIDEST = 640; // pixels of a drawn cell's longer side; enlarged cells are drawn at the photo's own size
+const WIDEST = 640; // pixels of a drawn cell's longer side
+const LARGE = 1280; // and of an enlarged one's
 let board = null; // decoded rows
 let photo = null; // the display picture as an <img>
 let drawn = 0; // counts loads, so that a late photo of an earlier board is ignored
@@ -177,7 +178,7 @@ function drawBoxes(context, mask, width, height, thick) {
 }
 
 function cellSize(longest) {
-  const factor = Math.min(1, longest / Math.max(photo.naturalWidth, photo.naturalHeight));
+  const factor = longest / Math.max(photo.naturalWidth, photo.naturalHeight); // small photos are enlarged, so that patches stay sharp
   return [Math.max(1, Math.round(photo.naturalWidth * factor)), Math.max(1, Math.round(photo.naturalHeight * factor))];
 }
 
@@ -198,7 +199,7 @@ function describe(row) {
     : `mask: ${Math.round(100 * share)} % of the picture, ${parts} ${parts === 1 ? "component" : "components"}`;
   const peak = row.weights.indexOf(Math.max(...row.weights)), y = Math.floor(peak / row.w), x = peak % row.w;
   const where = `strongest at ${Math.round((100 * (x + 0.5)) / row.w)} % from the left and ${Math.round((100 * (y + 0.5)) / row.h)} % from the top`;
-  row.overlay.setAttribute("aria-label", `Attention overlay, ${row.title}: ${where}.`);
+  row.overlay.setAttribute("aria-label", `${row.map} over the photo, ${row.title}: ${where}.`);
   row.mask.setAttribute("aria-label", `Object mask, ${row.title}: ${Math.round(100 * share)} % of the picture in ${parts} components.`);
 }
 
@@ -251,7 +252,7 @@ function readOut(row, canvas) {
 
 function buildRow(row) {
   const section = make("section", "row"), caption = make("div", "caption"), scale = make("div", "scale");
-  const title = make("h3", "", row.title);
+  const title = make("h2", "", row.title);
   title.id = row.id;
   section.setAttribute("aria-labelledby", row.id);
   row.coverage = make("p", "live");
@@ -262,15 +263,15 @@ function buildRow(row) {
   row.ticks = make("div", "ticks");
   scale.append(row.bar, row.ticks, make("p", "unit", row.unit));
   caption.append(title, ...row.lines.map((line) => make("p", "", line)), row.coverage, scale, row.reading);
-  section.append(buildCell(row, "overlay", "attention"), buildCell(row, "mask", "object mask"), caption);
+  section.append(buildCell(row, "overlay", row.map.toLowerCase()), buildCell(row, "mask", "object mask"), caption);
   return section;
 }
 
 function enlarge(row, kind) {
   const dialog = make("dialog", "large"), bar = make("div", "bar"), canvas = make("canvas");
   const close = make("button", "", "Close"), save = make("button", "", "Save PNG");
-  dialog.setAttribute("aria-label", `${row.title}, ${kind === "mask" ? "object mask" : "attention overlay"}`);
-  [canvas.width, canvas.height] = [photo.naturalWidth, photo.naturalHeight];
+  dialog.setAttribute("aria-label", `${row.title}, ${kind === "mask" ? "object mask" : "overlay"}`);
+  [canvas.width, canvas.height] = cellSize(LARGE);
   const source = photoPixels(canvas.width, canvas.height), pixels = pixelsOf(row, canvas.width, canvas.height);
   (kind === "mask" ? drawMask : drawOverlay)(canvas, row, pixels, source);
   canvas.setAttribute("role", "img");
@@ -300,7 +301,7 @@ function load() {
   const value = props.value, root = element.querySelector(".simpool-board"), mine = ++drawn;
   if (!value || !value.rows) {
     board = null;
-    root.replaceChildren(make("p", "empty", "Drop a photo, choose checkpoints and maps, and press Look."));
+    root.replaceChildren(make("p", "empty", "Drop a photo, choose checkpoints and maps, and press Run."));
     return;
   }
   const rows = value.rows.map(readRow), picture = new Image();
@@ -319,7 +320,7 @@ function load() {
     draw();
   });
   picture.addEventListener("error", () => {
-    if (mine === drawn) root.replaceChildren(make("p", "empty", "The photo could not be loaded from the server; press Look again."));
+    if (mine === drawn) root.replaceChildren(make("p", "empty", "The photo could not be loaded from the server; press Run again."));
   });
   picture.src = value.photo.url;
 }
@@ -328,6 +329,11 @@ function load() {
 element.addEventListener("simpool-look", (event) => {
   Object.assign(look, event.detail);
   draw();
+});
+
+// Cancel: what has been shown stays, and nothing more will come.
+element.addEventListener("simpool-stopped", () => {
+  for (const line of element.querySelectorAll(".waiting")) line.textContent = "Stopped. Press Run to look again.";
 });
 
 // For tests and for the curious: the masks as drawn, on the grid and in the pixels of the cells.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -77,11 +78,11 @@ class ComparePage:
             (maps, "Choose at least one map"),
         ):
             if not value:
-                raise gr.Error(f"{name}.", title="Nothing to show yet", print_exception=False)
+                raise gr.Error(f"{name}.", print_exception=False)
         try:
             yield from self._states(str(photo), checkpoints, maps, Settings(size=size or None))
         except (ValueError, OSError) as error:
-            raise gr.Error(_sentence(error), title="This did not work", print_exception=False) from error
+            raise gr.Error(_sentence(error), print_exception=False) from error
 
     def _states(self, photo: str, checkpoints: list[str], maps: list[str], settings: Settings) -> Iterator[BoardState]:
         picture = read_picture(photo)
@@ -97,13 +98,12 @@ class ComparePage:
     async def fetch(self, address: str) -> str:
         """Download a picture through Gradio's guarded client, which refuses private addresses."""
         if not address.strip().startswith(("http://", "https://")):
-            raise gr.Error("An address of a picture starts with https:// or http://.", title="No such address", print_exception=False)
+            raise gr.Error("An address of a picture starts with https:// or http://.", print_exception=False)
         try:
             return await processing_utils.async_ssrf_protected_download(address.strip(), processing_utils.utils.get_upload_folder())
         except Exception as error:  # of the HTTP client, of the guard, of the name look-up
             raise gr.Error(
                 f"The picture could not be fetched ({type(error).__name__}). Save it and upload the file instead.",
-                title="No picture there",
                 print_exception=False,
             ) from error
 
@@ -112,7 +112,8 @@ class ComparePage:
         photos = {p.name: p for p in example_photos()}
         if FIRST_PHOTO not in photos or not self.checkpoints:
             return None
-        *_, last = self._states(str(photos[FIRST_PHOTO]), list(self.checkpoints), self._first_maps(), Settings())
+        for _ in range(2):  # the first forward of a process is slow, and its milliseconds would stand on the page for good
+            *_, last = self._states(str(photos[FIRST_PHOTO]), list(self.checkpoints), self._first_maps(), Settings())
         return last
 
     def _first_maps(self) -> list[str]:
@@ -136,6 +137,7 @@ class ComparePage:
                 examples = gr.Gallery(
                     value=[str(p) for p in photos.values()],
                     label="Example photos",
+                    show_label=False,
                     columns=4,
                     height=130,
                     buttons=[],
@@ -163,7 +165,7 @@ class ComparePage:
                     info="The photo's shorter side as the model sees it. Maps are best at each checkpoint's own.",
                 )
                 with gr.Row():
-                    run = gr.Button("Look", variant="primary", elem_id="look")
+                    run = gr.Button("Run", variant="primary", elem_id="run")
                     cancel = gr.Button("Cancel", elem_id="cancel")
             with gr.Column(scale=3):
                 self._look_controls()
@@ -177,6 +179,7 @@ class ComparePage:
             fetch.click(self.fetch, address, photo, api_visibility="private").success(**shared, api_visibility="private"),
         ]
         cancel.click(None, None, None, cancels=runs, api_visibility="private")
+        cancel.click(None, None, None, js=_dispatch("simpool-stopped"), queue=False, api_visibility="private")
 
     def _choose_example(self, event: gr.SelectData) -> str:
         return str(example_photos()[event.index])
@@ -184,10 +187,10 @@ class ComparePage:
     def _look_controls(self) -> None:
         """Controls that act in the browser alone: each tells the board what changed, without a request."""
         rules = [(r.title, r.name) for r in mask_rules().values()]
-        with gr.Accordion("Look: changes at once, nothing is computed again", open=True):
+        with gr.Accordion("Drawing: changes at once, nothing is computed again", open=True):
             with gr.Row():
                 rule = gr.Dropdown(rules, value=LOOK["rule"], label="Mask rule", min_width=150)
-                amount = gr.Slider(0.01, 1, LOOK["amount"], step=0.01, label="Amount", min_width=170, elem_id="amount")
+                amount = gr.Slider(0.01, 1, LOOK["amount"], step=0.01, label="Amount of the rule", min_width=170, elem_id="amount")
                 opacity = gr.Slider(0, 1, LOOK["opacity"], step=0.01, label="Opacity", min_width=150, elem_id="opacity")
                 colours = gr.Dropdown(list(SEQUENTIAL), value=LOOK["colours"], label="Colours", min_width=120)
             with gr.Row(elem_id="switches"):
@@ -195,20 +198,31 @@ class ComparePage:
                 shared = gr.Checkbox(LOOK["shared"], label="One scale for all rows", min_width=200)
                 boxes = gr.Checkbox(LOOK["boxes"], label="Boxes", min_width=140)
                 largest = gr.Checkbox(LOOK["largest"], label="Largest component only", min_width=200, elem_id="largest")
-        controls: dict[str, Any] = {"rule": rule, "amount": amount, "opacity": opacity, "colours": colours}
+        controls: dict[str, Any] = {"amount": amount, "opacity": opacity, "colours": colours}
         controls |= {"smooth": smooth, "shared": shared, "boxes": boxes, "largest": largest}
         for key, control in controls.items():
             control.input(None, [control], None, js=_tell(key), queue=False, api_visibility="private")
+        rule.input(None, [rule, amount], [amount], js=_tell_rule(), queue=False, api_visibility="private")
+
+
+def _dispatch(event: str, detail: str = "{}", before: str = "", after: str = "", takes: str = "") -> str:
+    """JavaScript that sends the board an event."""
+    target = "document.querySelector('#board .simpool-board')"
+    return f"({takes}) => {{ {before} {target}.dispatchEvent(new CustomEvent('{event}', {{ bubbles: true, detail: {detail} }})); {after} }}"
 
 
 def _tell(key: str) -> str:
     """JavaScript that tells the board of a changed control."""
-    return (
-        "(value) => { document.querySelector('#board .simpool-board').dispatchEvent("
-        f"new CustomEvent('simpool-look', {{ bubbles: true, detail: {{ {key}: value }} }})); }}"
-    )
+    return _dispatch("simpool-look", f"{{ {key}: value }}", takes="value")
+
+
+def _tell_rule() -> str:
+    """The same for the mask rule, which brings its own default amount; rules without an amount leave the slider as it is."""
+    defaults = json.dumps({rule.name: rule.default for rule in mask_rules().values()})
+    chosen = f"const amount = {defaults}[rule] ?? old;"
+    return _dispatch("simpool-look", "{ rule, amount }", before=chosen, after="return amount;", takes="rule, old")
 
 
 def _sentence(error: Exception) -> str:
-    text = str(error)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    text = str(error)  # not capitalised: it may begin with the name of the visitor's file
+    return text if text.endswith((".", "!", "?")) else f"{text}."

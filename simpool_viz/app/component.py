@@ -64,6 +64,7 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
         "id": f"board-row-{index}",
         "file": row_name(board, row),
         "title": row.title,
+        "map": row.map_title,
         "lines": row.fixed_lines,  # the line about the mask changes with the look, so the browser writes it
         "grid": list(weights.shape),
         "weights": _encode(weights),

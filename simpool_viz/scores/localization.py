@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from simpool_viz.masks import ObjectMask, find_level, upsample
+from simpool_viz.masks import ObjectMask, find_level, largest_component, upsample
 
 POINTING_RADIUS = 15  # pixels at the scored size (Zhang et al., Excitation Backprop, 2018)
 
@@ -40,6 +40,8 @@ def read_reference(path: Path) -> Reference:
     """
     try:
         with Image.open(path) as image:
+            if _is_colour(image):
+                raise ValueError("it is a colour picture, and a mask is grey")
             grey = image if image.mode in ("L", "P", "1", "I", "I;16") else image.convert("L")
             labels, lossy = np.asarray(grey).astype(np.int64), image.format == "JPEG"
     except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
@@ -53,6 +55,14 @@ def read_reference(path: Path) -> Reference:
     if not objects.any():
         raise ValueError(f"the reference mask {path} marks no object; pixels other than 0 are taken as object")
     return Reference(objects, void)
+
+
+def _is_colour(image: Image.Image) -> bool:
+    """Whether more than 1 % of the pixels are no grey; palettes hold labels, whatever their colours."""
+    if image.mode in ("L", "LA", "P", "1", "I", "I;16"):
+        return False
+    rgb = np.asarray(image.convert("RGB")).astype(np.int16)
+    return bool(((rgb.max(axis=2) - rgb.min(axis=2)) > 24).mean() > 0.01)
 
 
 def iou(mask: np.ndarray, reference: Reference) -> float:
@@ -74,10 +84,13 @@ def iou_at_true_area(weights: np.ndarray, reference: Reference) -> float:
 
 
 def pointing(weights: np.ndarray, reference: Reference, radius: float = POINTING_RADIUS) -> bool:
-    """Whether the map's maximum (H, W) lies within `radius` pixels of an object. Of equal maxima their mean place counts."""
+    """Whether the map's maximum (H, W) lies within `radius` pixels of an object.
+
+    Of a plateau its centre counts, and of several the largest: of a constant map, the picture's centre.
+    """
     from scipy.ndimage import distance_transform_edt
 
-    y, x = np.argwhere(weights == weights.max()).mean(axis=0)
+    y, x = np.argwhere(largest_component(weights == weights.max())).mean(axis=0)
     distance = distance_transform_edt(~reference.objects)
     return bool(distance[round(float(y)), round(float(x))] <= radius)
 
@@ -122,12 +135,12 @@ def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
     """Scores of a fused map (bilinear) and its mask (patches), brought to the size of the reference.
 
     Raises:
-        ValueError: the reference is turned by a quarter against the picture.
+        ValueError: the reference has other proportions than the picture, so it belongs to another one, or is turned.
     """
     (width, height), (w, h) = mask.geometry.original, reference.size
-    looks_turned = abs(w * width - h * height) < 0.02 * h * height  # w / h is height / width
-    if looks_turned and (width > height) != (w > h):
-        raise ValueError(f"the reference mask is {w} x {h} pixels for a picture of {width} x {height}: it is turned by a quarter")
+    if abs(w * height - h * width) > max(0.02 * w * height, width, height):  # 2 %, or a pixel of rounding
+        why = "it belongs to another picture or is turned"
+        raise ValueError(f"the reference mask is {w} x {h} pixels for a picture of {width} x {height}; {why}")
     return score(upsample(mask.weights, reference.size), mask.pixels(size=reference.size), reference)
 
 

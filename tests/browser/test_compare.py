@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from pathlib import Path
@@ -55,7 +56,7 @@ def shown_title(page: Page) -> str:
 def test_a_first_visitor_sees_a_finished_board_and_nothing_is_fetched_from_elsewhere(opened: Opened, python_board: Board):
     page, log = opened
     expect(page.locator(".simpool-board .row")).to_have_count(len(python_board.rows))
-    assert page.locator(".simpool-board .row h3").all_inner_texts() == [row.title for row in python_board.rows]
+    assert page.locator(".simpool-board .row h2").all_inner_texts() == [row.title for row in python_board.rows]
     assert shown_title(page) == "chelsea.jpg"
     page.wait_for_timeout(1000)
     assert [url for url in log.requests if "127.0.0.1" not in url and not url.startswith(("data:", "blob:"))] == []
@@ -108,6 +109,21 @@ def test_the_look_controls_change_the_board_and_send_no_request(opened: Opened):
     assert log.complaints == []
 
 
+def test_a_rule_brings_its_own_amount(opened: Opened, python_board: Board):
+    page, _ = opened
+    page.get_by_label("Mask rule").click()
+    page.get_by_role("option", name="Share of area", exact=True).click()
+    expect(page.locator("#amount input[type=range]")).to_have_value("0.25")
+    expected = [row.attention.mask("area").grid.ravel().astype(int).tolist() for row in python_board.rows]
+    assert [drawn["grid"] for drawn in masks(page)] == expected
+
+
+def test_headings_follow_each_other(opened: Opened):
+    page, _ = opened
+    levels = page.evaluate("Array.from(document.querySelectorAll('h1, h2, h3, h4'), (h) => Number(h.tagName[1]))")
+    assert levels[0] == 1 and all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
 def test_an_uploaded_photo_gives_a_board(opened: Opened, tmp_path: Path):
     page, log = opened
     path = tmp_path / "turned photo.jpg"
@@ -136,11 +152,11 @@ def test_the_choice_of_checkpoints_maps_and_size_is_followed(opened: Opened):
     page.get_by_label("Contribution", exact=True).click()
     page.get_by_label("Size").click()
     page.get_by_role("option", name="224 px", exact=True).click()
-    page.locator("#look").click()
+    page.locator("#run").click()
     expect(page.locator(".simpool-board .row")).to_have_count(1, timeout=30_000)
     expect(page.locator(".simpool-board .row")).to_contain_text("grid 42 x 28")
     page.get_by_label("ResNet, SimPool", exact=True).click()
-    page.locator("#look").click()
+    page.locator("#run").click()
     expect(page.get_by_text("Choose at least one checkpoint.")).to_be_visible()
 
 
@@ -245,7 +261,7 @@ def test_cancel_stops_between_checkpoints(opened: Opened, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(board_module, "record", slow)
     page, _ = opened
-    page.locator("#look").click()
+    page.locator("#run").click()
     expect(page.locator(".simpool-board .waiting")).to_contain_text("ResNet, SimPool", timeout=30_000)
     expect(page.locator(".simpool-board .row")).to_have_count(1)
     page.locator("#cancel").click()
@@ -253,6 +269,7 @@ def test_cancel_stops_between_checkpoints(opened: Opened, monkeypatch: pytest.Mo
     go.set()
     page.wait_for_timeout(1500)
     expect(page.locator(".simpool-board .row")).to_have_count(1)
+    expect(page.locator(".simpool-board .waiting")).to_have_text("Stopped. Press Run to look again.")
     monkeypatch.undo()
-    page.locator("#look").click()
+    page.locator("#run").click()
     expect(page.locator(".simpool-board .row")).to_have_count(3, timeout=30_000)
