@@ -190,7 +190,7 @@ class ComparePage:
         with gr.Accordion("Drawing: changes at once, nothing is computed again", open=True):
             with gr.Row():
                 rule = gr.Dropdown(rules, value=LOOK["rule"], label="Mask rule", min_width=150)
-                amount = gr.Slider(0.01, 1, LOOK["amount"], step=0.01, label="Amount of the rule", min_width=170, elem_id="amount")
+                amount = gr.Slider(0.01, 1, LOOK["amount"], step=0.01, label="Amount", min_width=170, elem_id="amount")
                 opacity = gr.Slider(0, 1, LOOK["opacity"], step=0.01, label="Opacity", min_width=150, elem_id="opacity")
                 colours = gr.Dropdown(list(SEQUENTIAL), value=LOOK["colours"], label="Colours", min_width=120)
             with gr.Row(elem_id="switches"):

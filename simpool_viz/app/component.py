@@ -84,7 +84,7 @@ class BoardView(gr.HTML):
             value=value,
             html_template='<div class="simpool-board"></div>',
             css_template="",
-            js_on_load=(HERE / "board.js").read_text(encoding="utf-8"),
+            js_on_load="\n".join((HERE / name).read_text(encoding="utf-8") for name in ("board.js", "masks.js")),
             apply_default_css=False,
             look=LOOK,
             diverging=DIVERGING,

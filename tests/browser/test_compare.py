@@ -31,8 +31,12 @@ def python_board() -> Board:
     return make_board([EXAMPLE], encoders, ["pooling", "contribution"])
 
 
-def masks(page: Page) -> list[dict[str, Any]]:
-    return page.evaluate("document.querySelector('.simpool-board').parentElement.readMasks()")
+def masks(page: Page, in_pixels: bool = False) -> list[dict[str, Any]]:
+    """The masks as the browser draws them; `pixels` (H, W) bool where asked for."""
+    drawn = page.evaluate("(p) => document.querySelector('.simpool-board').parentElement.readMasks(p)", in_pixels)
+    for row in drawn if in_pixels else []:
+        row["pixels"] = (np.frombuffer(row["pixels"].encode(), np.uint8) == ord("1")).reshape(row["height"], row["width"])
+    return drawn
 
 
 def tell(page: Page, **look: Any) -> None:
@@ -69,21 +73,22 @@ def test_every_mask_equals_pythons_cell_for_cell(opened: Opened, python_board: B
         for amount in [None] if rule.default is None else [0.01, 0.37, 0.6, 0.95, 1.0]:
             for largest in (False, True):
                 tell(page, rule=rule.name, amount=amount or 0.5, largest=largest, smooth=False)
-                for row, drawn in zip(python_board.rows, masks(page), strict=True):
+                in_pixels = amount in (None, 0.37)
+                for row, drawn in zip(python_board.rows, masks(page, in_pixels), strict=True):
                     mask = row.attention.mask(rule.name, amount, largest=largest)
                     assert drawn["grid"] == mask.grid.ravel().astype(int).tolist(), (rule.name, amount, largest, row.title)
-                    size = drawn["width"], drawn["height"]
-                    assert np.array_equal(np.reshape(drawn["pixels"], size[::-1]), mask.pixels(size=size)), (rule.name, amount)
+                    if in_pixels:
+                        assert np.array_equal(drawn["pixels"], mask.pixels(size=(drawn["width"], drawn["height"])))
 
 
 def test_smooth_masks_equal_pythons_pixel_for_pixel(opened: Opened, python_board: Board):
     page, _ = opened
     for rule, amount, largest in (("mass", 0.6, False), ("otsu", None, True), ("area", 0.2, True)):
         tell(page, rule=rule, amount=amount or 0.5, largest=largest, smooth=True)
-        for row, drawn in zip(python_board.rows, masks(page), strict=True):
+        for row, drawn in zip(python_board.rows, masks(page, in_pixels=True), strict=True):
             size = drawn["width"], drawn["height"]
             expected = row.attention.mask(rule, amount, largest=largest).pixels(smooth=True, size=size)
-            assert np.array_equal(np.reshape(drawn["pixels"], size[::-1]), expected), (rule, row.title)
+            assert np.array_equal(drawn["pixels"], expected), (rule, row.title)
             if largest:
                 assert np.array_equal(expected, largest_component(expected))
 
