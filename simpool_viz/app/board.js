@@ -1,7 +1,8 @@
 // The board in the browser. Python sends the photo once and per row the raw grid of weights with its levels; everything that
-// a visitor changes about the look is computed here, without a request. The rules are those of masks.py: a mask is the level
-// set `w >= level` (masks.js, which stands behind this file in the same scope), patches take the cell that holds a pixel's centre, smooth maps are bilinear with half-pixel centres,
-// rows before columns, in double precision. So Python and the browser agree on every cell.
+// a visitor changes about the look is computed here, without a request. The rules are those of masks.py (masks.js stands
+// behind this file, in the same scope): a mask is the level set `w >= level`, patches take the cell that holds a pixel's
+// centre, smooth maps are bilinear with half-pixel centres, rows before columns, in double precision. So Python and the
+// browser agree on every cell.
 //
 // Gradio runs this file once per board, with `element`, `props` and `watch`. Nothing of the data enters a template.
 
