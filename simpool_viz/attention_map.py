@@ -85,8 +85,7 @@ class AttentionMap:
         from simpool_viz.scores.spatial_entropy import spatial_entropy
 
         scores = self.weights if self.logits is None else self.logits
-        entropy = float(spatial_entropy(torch.from_numpy(scores), mode).mean())
-        return max(0.0, entropy), "weights" if self.logits is None else "logits"  # one blob's share of 1 can round to above 1
+        return float(spatial_entropy(torch.from_numpy(scores), mode).mean()), "weights" if self.logits is None else "logits"
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,12 @@ def _row(recording: Recording, request: MapRequest, settings: Settings, referenc
     )
 
 
+def require_rows(rows: Sequence[object], skipped: Sequence[str]) -> None:
+    """Raise a ValueError that says why nothing can be shown, where there are no rows."""
+    if not rows:
+        raise ValueError("none of these checkpoints has any of these maps. " + " ".join(skipped))
+
+
 def iterate_board(
     pictures: Sequence[Picture],
     encoders: Sequence[Encoder],
@@ -276,6 +282,5 @@ def make_board(
         raise ValueError(f"references {sorted(references or ())} are indices of pictures, of which there are {len(images)}")
     requests = [m if isinstance(m, MapRequest) else parse_map(m) for m in maps]
     *_, board = iterate_board([read_picture(i) for i in images], encoders, requests, settings or Settings(), references)
-    if not board.rows:
-        raise ValueError("none of these checkpoints has any of these maps. " + " ".join(board.skipped))
+    require_rows(board.rows, board.skipped)
     return board

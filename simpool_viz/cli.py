@@ -152,7 +152,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
 def _compare(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from simpool_viz.board import iterate_board, parse_maps
+    from simpool_viz.board import iterate_board, parse_maps, require_rows
     from simpool_viz.drawing import Look
     from simpool_viz.export import check_target, export_board
     from simpool_viz.images import read_picture
@@ -169,8 +169,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     encoders = _encoders(arguments)
     steps = iterate_board(pictures, encoders, requests, settings, references)
     *_, board = tqdm(steps, desc="looking", total=len(pictures) * len(encoders), unit="picture")
-    if not board.rows:
-        raise ValueError("none of these checkpoints has any of these maps. " + " ".join(board.skipped))
+    require_rows(board.rows, board.skipped)
     folder = export_board(board, arguments.out, look, overwrite=arguments.overwrite, device=str(next(encoders[0].parameters()).device))
     for sentence in board.skipped:
         print(f"note: {sentence}")

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from simpool_viz.images import cells_of_pixels
 from simpool_viz.masks import Box, component_boxes, upsample
 
 SEQUENTIAL = ("inferno", "magma", "viridis", "cividis", "gray")
@@ -80,14 +81,11 @@ def colour_map(weights: np.ndarray, scale: Scale, signed: bool, look: Look, size
         values = upsample(values, size)
     share = (values - scale.low) / (scale.high - scale.low)
     colours = colour_table(DIVERGING if signed else look.colours)[(share * 255).clip(0, 255).round().astype(np.uint8)]
-    return colours if look.smooth else _patches(colours, size)
-
-
-def _patches(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Cells (h, w, ...) to pixels (H, W, ...), each pixel that of the cell which holds its centre."""
-    (width, height), (h, w) = size, cells.shape[:2]
-    rows, columns = (2 * np.arange(height) + 1) * h // (2 * height), (2 * np.arange(width) + 1) * w // (2 * width)
-    return cells[rows[:, None], columns[None, :]]
+    if look.smooth:
+        return colours
+    h, w = weights.shape
+    rows, columns = cells_of_pixels((h, w), size)
+    return colours[rows[:, None], columns[None, :]]
 
 
 def overlay(rgb: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray:

@@ -101,9 +101,16 @@ class Geometry:
         Args:
             size: (W, H) of the picture as displayed; the original by default.
         """
-        width, height = size or self.original
-        h, w = self.grid
-        return (2 * np.arange(height) + 1) * h // (2 * height), (2 * np.arange(width) + 1) * w // (2 * width)
+        return cells_of_pixels(self.grid, size or self.original)
+
+
+def cells_of_pixels(grid: tuple[int, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The cell row of every pixel row (H,) and the cell column of every pixel column (W,), for size = (W, H).
+
+    A pixel belongs to the cell that holds its centre.
+    """
+    (width, height), (h, w) = size, grid
+    return (2 * np.arange(height) + 1) * h // (2 * height), (2 * np.arange(width) + 1) * w // (2 * width)
 
 
 def _first_pixel(index: int, pixels: int, tokens: int) -> int:

@@ -7,7 +7,7 @@ weights draws the same mask. The level is computed on the token grid from the po
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -125,17 +125,26 @@ def find_level(weights: np.ndarray, rule: str, amount: float | None = None) -> f
     Raises:
         ValueError: an unknown rule or amount, or weights that are not finite.
     """
+    return find_levels(weights, rule, [amount])[0]
+
+
+def find_levels(weights: np.ndarray, rule: str, amounts: Sequence[float | None]) -> list[float]:
+    """The levels of one rule at several amounts, the weights sorted once. Values and errors as in `find_level`."""
     if rule not in _RULES:
         raise ValueError(f"no mask rule is called {rule!r}; there are {', '.join(_RULES)}")
-    amount = _checked(_RULES[rule], amount)
+    checked = [_checked(_RULES[rule], amount) for amount in amounts]
     weights = np.asarray(weights, np.float32)
     if not np.isfinite(weights).all():
         raise ValueError("the map holds values that are not finite, so no mask can be drawn from it")
     if is_constant(weights):
-        return float(weights.min())
+        return [float(weights.min())] * len(checked)
     descending = np.sort(weights.clip(min=0), axis=None)[::-1]
-    level = _RULES[rule].level(descending, amount if amount is not None else 0.0)
-    rounded = np.float32(level)  # up, so that no cell below the level gets in
+    return [_round_up(_RULES[rule].level(descending, amount if amount is not None else 0.0)) for amount in checked]
+
+
+def _round_up(level: float) -> float:
+    """The level in float32, rounded up, so that no cell below it gets in."""
+    rounded = np.float32(level)
     return float(rounded if float(rounded) >= level else np.nextafter(rounded, np.float32(np.inf)))
 
 

@@ -52,7 +52,7 @@ class Recording:
     def map(self, name: str, **options: Any) -> AttentionMap:
         """Make a map: "pooling" (or the pooling's name), "cls", "rollout", "dense_rollout", "token", "contribution".
 
-        Options are those of the map's function in `simpool_viz.maps`: block, head, at, classes, ...
+        Options are those of the map's function in `simpool_viz.maps`: block, first, at, classes, ...
 
         Raises:
             ValueError: the checkpoint cannot have this map, or an option does not fit; the sentence says why.
@@ -161,7 +161,7 @@ def _captured(encoder: Encoder) -> Iterator[AttentionCapture]:
     """Record in inference mode, and check that exactly the calls that the depth promises were seen."""
     with torch.inference_mode(), AttentionCapture() as capture:
         yield capture
-    expected = encoder.depth + (encoder.pooling.name == "latent")
+    expected = encoder.depth + encoder.pooling.fused_calls
     if len(capture.calls) != expected:
         raise ValueError(
             f"{encoder.facts.name}: {len(capture.calls)} fused attention calls were seen where {expected} were expected, "

@@ -19,10 +19,10 @@ from PIL import Image
 from simpool_viz.board import Board, Row
 from simpool_viz.drawing import DIVERGING, SEQUENTIAL, colour_table, display_picture, scale_of
 from simpool_viz.export import row_name
-from simpool_viz.masks import find_level, mask_rules
+from simpool_viz.masks import find_levels, mask_rules
 
 LONGEST = 1280  # pixels of the display picture
-AMOUNTS = np.arange(1, 101) / 100
+AMOUNTS = [percent / 100 for percent in range(1, 101)]
 HERE = Path(__file__).parent
 LOOK: dict[str, Any] = {
     "rule": "mass",
@@ -52,8 +52,7 @@ def level_tables(weights: np.ndarray) -> dict[str, str]:
     """For every mask rule its levels: one per amount 0.01 ... 1.00, or a single one."""
     tables = {}
     for rule in mask_rules().values():
-        amounts = [None] if rule.default is None else AMOUNTS
-        tables[rule.name] = _encode([find_level(weights, rule.name, None if a is None else float(a)) for a in amounts])
+        tables[rule.name] = _encode(find_levels(weights, rule.name, [None] if rule.default is None else AMOUNTS))
     return tables
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simpool_viz.board import MapRequest, Settings, record_rows
+from simpool_viz.board import MapRequest, Settings, record_rows, require_rows
 from simpool_viz.encoder import Encoder
 from simpool_viz.evaluation.datasets import MaskSet
 from simpool_viz.recording import record
@@ -60,8 +60,7 @@ def evaluate(
                 figures.append(row.scores | {"spatial_entropy": row.entropy})
         for name, scores in score_baselines(reference).items():
             baselines.setdefault(name, []).append(scores)
-    if not methods:
-        raise ValueError("none of these checkpoints has any of these maps. " + " ".join(skipped))
+    require_rows(list(methods), skipped)
     return [Method(label, _columns(rows)) for label, rows in [*methods.values(), *baselines.items()]]
 
 

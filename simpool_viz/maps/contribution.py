@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def _why_not(encoder: Encoder) -> str | None:
     if not isinstance(encoder.head, nn.Linear):
         return "it has no linear head, so there is no class to contribute to"
-    if encoder.pooling.name in ("cls", "latent"):
+    if not encoder.pooling.additive:
         return f"the vector of {encoder.pooling.title} pooling is not a sum of what single tokens give"
     if not isinstance(encoder.norm, (nn.Identity, nn.LayerNorm)) and not isinstance(getattr(encoder.norm, "norm", None), nn.LayerNorm):
         return f"the {type(encoder.norm).__name__} between pooling and head cannot be folded into the head"

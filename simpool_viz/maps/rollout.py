@@ -76,7 +76,7 @@ def _why_no_dense(encoder: Encoder) -> str | None:
         return needs_blocks(encoder)
     if encoder.head is None:
         return "it has no head that gives class scores to tokens"
-    return "its head reads what its attention pooling makes, not tokens" if encoder.pooling.name == "latent" else None
+    return "its head reads what its attention pooling makes, not tokens" if encoder.pooling.fused_calls else None
 
 
 @register_map(

@@ -22,7 +22,7 @@ class ClassToken(Pooling):
         ValueError: the backbone has no class token.
     """
 
-    name, title, group, iterations = "cls", "CLS", 4, 0
+    name, title, group, iterations, additive = "cls", "CLS", 4, 0, False
     paper = "Dosovitskiy et al., An image is worth 16x16 words, ICLR 2021"
     summary = "One learned token gathers from all patches through every block. Its last attention row is the map usually shown for ViTs."
 
@@ -103,7 +103,7 @@ class LatentAttention(Pooling):
         module: the `AttentionPoolLatent` of a timm model; a new one of `num_heads` heads where there is none.
     """
 
-    name, title, group, attentive = "latent", "Attention pooling", 4, True
+    name, title, group, attentive, fused_calls, additive = "latent", "Attention pooling", 4, True, 1, False
     paper = "Lee et al., Set Transformer, ICML 2019; Zhai et al., Sigmoid loss for language image pre-training, ICCV 2023"
     summary = "A learned query attends to all tokens with several heads. SigLIP models end with it."
 

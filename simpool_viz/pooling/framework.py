@@ -78,7 +78,8 @@ class Pooling(nn.Module):
 
     Class attributes say what the lists show: `name` (how it is asked for), `title`, `group` (of the paper's table),
     `paper`, `summary` (two sentences), and `attentive`: whether the weights tell positions apart, that is, whether
-    a map of them is worth looking at.
+    a map of them is worth looking at; `fused_calls`: how many calls of the fused attention kernel the pooling makes
+    itself; `additive`: whether the vector is a sum of what single tokens give, up to `offset()`.
     """
 
     name: ClassVar[str] = ""
@@ -88,6 +89,8 @@ class Pooling(nn.Module):
     summary: ClassVar[str] = ""
     attentive: ClassVar[bool] = False
     iterations: ClassVar[int] = 1
+    fused_calls: ClassVar[int] = 0
+    additive: ClassVar[bool] = True
 
     def __init__(self, dim: int) -> None:
         super().__init__()

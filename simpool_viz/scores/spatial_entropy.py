@@ -46,7 +46,7 @@ def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:
     owner = _owners(labels, count)
     total = mass.sum(dim=(1, 2))
     share = per_component / total[owner]
-    entropy = s.new_zeros(len(s)).index_add(0, owner, -share * share.log())
+    entropy = s.new_zeros(len(s)).index_add(0, owner, -share * share.log()).clamp(min=0)  # one blob's share can round to above 1
     return entropy.reshape(scores.shape[:-2])
 
 
