@@ -7,14 +7,14 @@ app, the command line, the API and the tables. A method that a checkpoint cannot
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simpool_viz.images import Geometry
 from simpool_viz.masks import ObjectMask, make_mask
-from simpool_viz.pooling import poolings
+from simpool_viz.pooling import Pooling, poolings
 
 if TYPE_CHECKING:
     from simpool_viz.encoder import Encoder
@@ -29,33 +29,43 @@ class AttentionMap:
 
     weights: (M, h, w) float32, raw: never min-max scaled.
     names: M names: heads, queries, classes.
-    signed: whether values may be negative (contributions); else they are weights that sum to 1 (or less, where
-        prefix tokens hold the rest).
+    unit: "uniform" for weights that sum to 1 (or less, where prefix tokens hold the rest), "mean" for non-negative values of
+        any scale (gates, norms, Grad-CAM), "logit" for signed ones (contributions).
     logits: (M, h, w) float32 scores before the softmax, where the map has them.
     method: the registered name of what made it.
     note: what a viewer must know, such as that a map is a heuristic; "" for most.
+    fusion: how several maps are best seen as one: "mean", "max" or "min".
     """
 
     weights: np.ndarray
     names: tuple[str, ...]
     geometry: Geometry
     method: str
-    signed: bool = False
+    unit: str = "uniform"
     logits: np.ndarray | None = None
     note: str = ""
+    fusion: str = "mean"
 
     def __post_init__(self) -> None:
+        if self.unit not in ("uniform", "mean", "logit"):
+            raise ValueError(f"{self.method}: the unit of a map is uniform, mean or logit, not {self.unit!r}")
         if self.weights.ndim != 3 or self.weights.shape[1:] != self.geometry.grid or len(self.names) != len(self.weights):
             raise ValueError(
                 f"{self.method}: maps of shape {self.weights.shape} do not fit grid {self.geometry.grid} and names {self.names}"
             )
 
-    def fused(self, how: str | int = "mean") -> np.ndarray:
-        """One map (h, w): the mean, max or min over the M maps, or the map of one index or name.
+    @property
+    def signed(self) -> bool:
+        """Whether values may be negative."""
+        return self.unit == "logit"
+
+    def fused(self, how: str | int | None = None) -> np.ndarray:
+        """One map (h, w): the mean, max or min over the M maps, or the map of one index or name; `fusion` where left out.
 
         Raises:
             ValueError: no such fusion, index or name.
         """
+        how = self.fusion if how is None else how
         if isinstance(how, str) and how in FUSIONS:
             return FUSIONS[how](self.weights, axis=0).astype(np.float32)
         index = self.names.index(how) if how in self.names else how
@@ -64,7 +74,9 @@ class AttentionMap:
             raise ValueError(f"{how!r} is no fusion ({', '.join(FUSIONS)}), name ({', '.join(self.names)}) or index of {self.method}")
         return self.weights[index]
 
-    def mask(self, rule: str = "mass", amount: float | None = None, *, largest: bool = False, fusion: str | int = "mean") -> ObjectMask:
+    def mask(
+        self, rule: str = "mass", amount: float | None = None, *, largest: bool = False, fusion: str | int | None = None
+    ) -> ObjectMask:
         """Threshold the fused map.
 
         Args:
@@ -120,10 +132,21 @@ def register_map(
 
 
 def map_methods() -> dict[str, MapMethod]:
-    """Every registered method by name."""
+    """Every registered method by name, and every pooling whose weights need no training: it can be put on any features."""
     import simpool_viz.maps  # noqa: F401  importing the package registers its methods
 
-    return dict(_METHODS)
+    untrained = {p.name: _pooled_again(p) for p in poolings().values() if p.attentive and not p.learned}
+    return {**_METHODS, **untrained}
+
+
+def _pooled_again(pooling: type[Pooling]) -> MapMethod:
+    def make(recording: Recording, **options: Any) -> AttentionMap:
+        from simpool_viz.maps.pooling import pooled_again
+
+        return replace(pooled_again(recording, pooling.name, options), method=pooling.name)
+
+    title = f"{pooling.title} of the features"
+    return MapMethod(pooling.name, title, pooling.summary, pooling.paper, make, lambda encoder: None)
 
 
 def maps_of(encoder: Encoder) -> dict[str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("list", help="what there is: checkpoints, maps, poolings, mask rules, recipes")
     listing.add_argument("--json", action="store_true", help="as JSON")
+    listing.add_argument("--poolings", action="store_true", help="the table of poolings: what each puts into the slots of the framework")
     listing.set_defaults(run=_list)
 
     compare = commands.add_parser(
@@ -125,7 +127,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "--mask", default="mass:0.6", metavar="RULE[:AMOUNT]", help="mass, area, quantile, mean or otsu (default: mass:0.6)"
     )
     parser.add_argument("--largest", action="store_true", help="keep only the largest component of each mask")
-    parser.add_argument("--fusion", default="mean", choices=["mean", "max", "min"], help="of maps over heads (default: mean)")
+    parser.add_argument("--fusion", choices=["mean", "max", "min"], help="of several maps into one (default: each map's own, mostly mean)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
 
 
@@ -235,11 +237,16 @@ def _list(arguments: argparse.Namespace) -> None:
         ],
         "maps": [{"name": m.name, "title": m.title, "summary": m.summary, "paper": m.paper} for m in map_methods().values()],
         "poolings": [
-            {"name": p.name, "title": p.title, "group": p.group, "summary": p.summary, "paper": p.paper} for p in poolings().values()
+            {"name": p.name, "title": p.title, "group": p.group, "summary": p.summary, "paper": p.paper, "formula": p.formula}
+            | dataclasses.asdict(p.row)
+            for p in poolings().values()
         ],
         "masks": [{"name": r.name, "title": r.title, "summary": r.summary, "default": r.default} for r in mask_rules().values()],
         "recipes": [{"name": name} for name in list_recipes()],
     }
+    if arguments.poolings:
+        _print_poolings(listing["poolings"], arguments.json)
+        return
     if arguments.json:
         print(json.dumps(listing, indent=1, ensure_ascii=False))
         return
@@ -249,3 +256,21 @@ def _list(arguments: argparse.Namespace) -> None:
             told = entry.get("summary") or "; ".join(str(entry[k]) for k in ("title", "accuracy") if entry.get(k))
             print(f"  {entry['name']:<15} {told}".rstrip())
         print()
+
+
+def _print_poolings(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """The framework's table, a line per pooling, grouped as in the paper."""
+    from simpool_viz.pooling import GROUPS
+
+    if as_json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    heads = {"name": "name", "k": "k", "u0": "U0", "query": "phi_Q", "key": "phi_K", "similarity": "s", "attention": "h", "value": "phi_V"}
+    heads |= {"mean": "f", "update": "phi_X, phi_U"}
+    widths = {column: max(len(title), *(len(row[column]) for row in rows)) for column, title in heads.items()}
+    print("  ".join(title.ljust(widths[column]) for column, title in heads.items()).rstrip())
+    for number, group in GROUPS.items():
+        print(f"{number} {group}")
+        for row in rows:
+            if row["group"] == number:
+                print("  ".join(row[column].ljust(widths[column]) for column in heads).rstrip())

@@ -44,11 +44,15 @@ class Look:
 
 @dataclass(frozen=True)
 class Scale:
-    """The values between which colours run, and what they are called."""
+    """The values between which colours run, what they are called, and what a raw value is multiplied by to give one of them.
+
+    A factor of None is 1 for signed maps and the number of tokens for others.
+    """
 
     low: float
     high: float
     label: str
+    factor: float | None = None
 
 
 def colour_table(name: str) -> np.ndarray:
@@ -58,13 +62,18 @@ def colour_table(name: str) -> np.ndarray:
     return (matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
-def scale_of(weights: np.ndarray, signed: bool) -> Scale:
-    """The colour scale of one map (h, w): times uniform, or symmetric around 0 for a signed one."""
+def scale_of(weights: np.ndarray, unit: str) -> Scale:
+    """The colour scale of one map (h, w) of an `AttentionMap.unit`.
+
+    "uniform": N w, times uniform. "mean": w / mean(w), times its mean. "logit": as it is, symmetric around 0.
+    """
     values = weights.astype(np.float64)
-    if signed:
+    if unit == "logit":
         high = float(np.percentile(np.abs(values), 99.5)) or 1.0
-        return Scale(-high, high, "logit per token")
-    return Scale(0.0, float(np.percentile(values * values.size, 99.5)) or 1.0, "times uniform")
+        return Scale(-high, high, "logit per token", 1.0)
+    factor = float(values.size) if unit == "uniform" else 1.0 / (float(values.mean()) or 1.0)
+    label = "times uniform" if unit == "uniform" else "times its mean"
+    return Scale(0.0, float(np.percentile(values * factor, 99.5)) or 1.0, label, factor)
 
 
 def shared_scales(scales: list[Scale]) -> list[Scale]:
@@ -76,7 +85,8 @@ def shared_scales(scales: list[Scale]) -> list[Scale]:
 
 def colour_map(weights: np.ndarray, scale: Scale, signed: bool, look: Look, size: tuple[int, int]) -> np.ndarray:
     """A map (h, w) as colours (H, W, 3) uint8, in patches or smooth, for size = (W, H)."""
-    values = weights if signed else weights * np.float32(weights.size)
+    factor = scale.factor if scale.factor is not None else 1.0 if signed else weights.size
+    values = weights * np.float32(factor)
     if look.smooth:
         values = upsample(values, size)
     share = (values - scale.low) / (scale.high - scale.low)

@@ -8,7 +8,9 @@ the queries and keys of every block (see recording.py).
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -204,6 +206,7 @@ class EncoderSpec:
     backbone: name of a timm model; kwargs go to `timm.create_model`.
     stem_pool: False removes a ResNet's max-pooling after the stem, which halves its stride.
     pooling, pooling_options: a name of the registry and its options.
+    norm: between pooling and head: "none", "layer" or "batch" (without affine parameters, as probes have it).
     num_classes: outputs of the head; 0 for none.
     """
 
@@ -213,6 +216,7 @@ class EncoderSpec:
     backbone_kwargs: dict[str, Any] = field(default_factory=dict)
     stem_pool: bool = True
     pooling_options: dict[str, Any] = field(default_factory=dict)
+    norm: str = "none"
 
     def build(self, facts: Facts) -> Encoder:
         """A new encoder with random weights."""
@@ -224,8 +228,16 @@ class EncoderSpec:
             _remove_stem_pool(backbone)
         dim = int(backbone.num_features)  # type: ignore[arg-type]
         pooling = create_pooling(self.pooling, dim, **self.pooling_options)
-        head = nn.Linear(dim, self.num_classes) if self.num_classes else None
-        return Encoder(backbone, pooling, head=head, facts=facts)
+        width = pooling.out_dim
+        norms: dict[str, Callable[[int], nn.Module]] = {
+            "none": nn.Identity,
+            "layer": partial(nn.LayerNorm, eps=1e-6),
+            "batch": partial(nn.BatchNorm1d, affine=False, eps=1e-6),
+        }
+        if self.norm not in norms:
+            raise ValueError(f"the norm between pooling and head is one of {', '.join(norms)}, not {self.norm!r}")
+        head = nn.Linear(width, self.num_classes) if self.num_classes else None
+        return Encoder(backbone, pooling, norm=norms[self.norm](width), head=head, facts=facts)
 
 
 def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:

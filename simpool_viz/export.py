@@ -79,7 +79,7 @@ def render_row(board: Board, row: Row, scale: Scale, look: Look, longest: int = 
 
 def row_scales(board: Board, look: Look) -> list[Scale]:
     """The colour scale of each row, its own or the board's."""
-    scales = [scale_of(row.mask.weights, row.attention.signed) for row in board.rows]
+    scales = [scale_of(row.mask.weights, row.attention.unit) for row in board.rows]
     return shared_scales(scales) if look.shared_scale else scales
 
 

@@ -40,7 +40,7 @@ def photo(height: int = 60, width: int = 91) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(7, 11), (14, 14), (56, 40), (1, 5)])
 def test_uniform_map_is_drawn_as_one_times_uniform_on_every_grid(shape: tuple[int, int]) -> None:
-    scale = scale_of(np.full(shape, 1 / (shape[0] * shape[1]), np.float32), signed=False)
+    scale = scale_of(np.full(shape, 1 / (shape[0] * shape[1]), np.float32), "uniform")
     assert scale.low == 0 and scale.high == pytest.approx(1) and scale.label == "times uniform"
 
 
@@ -50,13 +50,13 @@ def test_scale_runs_from_zero_to_the_995th_percentile_of_n_w() -> None:
     times_uniform = sorted(600 * float(w) for w in weights.ravel())
     place = 0.995 * 599
     wanted = times_uniform[int(place)] + (place - int(place)) * (times_uniform[int(place) + 1] - times_uniform[int(place)])
-    scale = scale_of(weights, signed=False)
+    scale = scale_of(weights, "uniform")
     assert scale.low == 0 and scale.high == pytest.approx(wanted)
 
 
 def test_signed_scale_is_symmetric_and_in_its_own_unit() -> None:
     weights = np.random.default_rng(2).normal(size=(20, 30)) - 0.3
-    scale = scale_of(weights, signed=True)
+    scale = scale_of(weights, "logit")
     assert scale.high == -scale.low == pytest.approx(np.percentile(np.abs(weights), 99.5))
     assert scale.label != "times uniform"
 
@@ -64,7 +64,7 @@ def test_signed_scale_is_symmetric_and_in_its_own_unit() -> None:
 @pytest.mark.parametrize("signed", [False, True])
 def test_map_of_zeros_has_a_scale_and_the_colour_of_zero(signed: bool) -> None:
     zeros = np.zeros((3, 5), np.float32)
-    scale = scale_of(zeros, signed)
+    scale = scale_of(zeros, "logit" if signed else "uniform")
     assert scale.high > scale.low
     table = colour_table(DIVERGING if signed else "inferno")
     assert (colour_map(zeros, scale, signed, Look(), (10, 6)) == table[128 if signed else 0]).all(axis=2).all()
@@ -260,7 +260,7 @@ def test_no_figure_is_made_and_pyplot_never_imported() -> None:
         "import sys, numpy as np\n"
         "from simpool_viz.drawing import *\n"
         "p = np.zeros((60, 91, 3), np.uint8)\n"
-        "s = scale_of(np.ones((3, 5), np.float32), False)\n"
+        "s = scale_of(np.ones((3, 5), np.float32), 'uniform')\n"
         "c = colour_map(np.ones((3, 5), np.float32), s, False, Look(), (91, 60))\n"
         "compose_board(p, 'photo', [Strip('t', ['l'], [overlay(p, c, 0.5), cut_out(p, p[:, :, 0] == 0, [])], s, 'inferno')])\n"
         "sys.exit('matplotlib.pyplot' in sys.modules or 'matplotlib.figure' in sys.modules)"

@@ -116,7 +116,7 @@ def test_manifest_tells_versions_settings_pictures_and_rows(folder: Path, board:
         "torch": torch.__version__,
         "timm": timm.__version__,
     }
-    assert manifest["settings"] == {"size": None, "mask": "area:0.3", "largest": False, "fusion": "mean"}
+    assert manifest["settings"] == {"size": None, "mask": "area:0.3", "largest": False, "fusion": None}
     assert manifest["look"] == {"colours": "viridis", "opacity": 0.5, "smooth": False, "shared_scale": False}
     assert manifest["pictures"] == [{"name": "wide.png", "width": 91, "height": 60}, {"name": "tall.png", "width": 64, "height": 100}]
     assert manifest["skipped"] == board.skipped and len(board.skipped) == 1
@@ -184,7 +184,7 @@ def test_two_checkpoints_of_one_name_and_one_map_asked_twice_do_not_overwrite_ea
 
 def test_one_scale_per_row_or_one_for_all_rows_of_a_kind(board: Board) -> None:
     own = row_scales(board, Look())
-    assert own == [scale_of(r.mask.weights, r.attention.signed) for r in board.rows]
+    assert own == [scale_of(r.mask.weights, r.attention.unit) for r in board.rows]
     shared = row_scales(board, Look(shared_scale=True))
     signed = np.array([r.attention.signed for r in board.rows])
     mine, together = (np.array([s.high for s in scales]) for scales in (own, shared))

@@ -13,7 +13,8 @@ INTRO = """# simpool_viz
 Where does a vision model look, and would it look better with another pooling? Drop a photo: each row shows one checkpoint's
 map over it, and the object mask that the map alone gives."""
 GUIDE = """**Attention.** A map whose weights sum to 1 is drawn in *times uniform*: 1 is what plain averaging would give each token, 10 is
-ten times that. A contribution map is signed: red speaks for the class, blue against it.
+ten times that. Gates, norms and Grad-CAM have a scale of their own and are drawn in *times their mean*. A contribution map is
+signed: red speaks for the class, blue against it.
 
 **Object mask.** The tokens at or above one level, with a box around each connected part. *Share of mass* 0.6 keeps the fewest
 tokens that hold 60 % of the attention.

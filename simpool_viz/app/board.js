@@ -30,7 +30,7 @@ function make(tag, className, text) {
 
 function scaleOf(row) {
   if (!look.shared) return row.scale;
-  const alike = board.rows.filter((r) => r.signed === row.signed);
+  const alike = board.rows.filter((r) => r.unit === row.unit);
   return [Math.min(...alike.map((r) => r.scale[0])), Math.max(...alike.map((r) => r.scale[1]))];
 }
 
@@ -47,7 +47,7 @@ function photoPixels(width, height) {
 
 function drawOverlay(canvas, row, pixels, source) {
   const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height), out = image.data;
-  const [low, high] = scaleOf(row), table = tableOf(row), a = look.opacity, unit = row.signed ? 1 : row.weights.length;
+  const [low, high] = scaleOf(row), table = tableOf(row), a = look.opacity, unit = row.factor;
   for (let i = 0; i < pixels.values.length; i++) {
     const share = (pixels.values[i] * unit - low) / (high - low), c = 3 * Math.min(255, Math.max(0, Math.round(share * 255)));
     for (let k = 0; k < 3; k++) out[4 * i + k] = a * table[c + k] + (1 - a) * source[4 * i + k];
@@ -153,7 +153,7 @@ function readOut(row, canvas) {
     const box = canvas.getBoundingClientRect();
     const x = Math.min(row.w - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * row.w)));
     const y = Math.min(row.h - 1, Math.max(0, Math.floor(((event.clientY - box.top) / box.height) * row.h)));
-    const value = row.weights[y * row.w + x] * (row.signed ? 1 : row.weights.length);
+    const value = row.weights[y * row.w + x] * row.factor;
     row.reading.textContent = `token (${y}, ${x}): ${Number(value.toPrecision(3))} ${row.unit}`;
   });
   canvas.addEventListener("pointerleave", () => { row.reading.textContent = ""; });

@@ -58,7 +58,7 @@ def level_tables(weights: np.ndarray) -> dict[str, str]:
 
 def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
     """What the browser needs of a row."""
-    weights, scale = row.mask.weights, scale_of(row.mask.weights, row.attention.signed)
+    weights, scale = row.mask.weights, scale_of(row.mask.weights, row.attention.unit)
     return {
         "id": f"board-row-{index}",
         "file": row_name(board, row),
@@ -69,6 +69,7 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
         "weights": _encode(weights),
         "signed": row.attention.signed,
         "scale": [scale.low, scale.high],
+        "factor": scale.factor,
         "unit": scale.label,
         "constant": row.mask.constant,
         "levels": level_tables(weights),

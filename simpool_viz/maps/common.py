@@ -28,12 +28,13 @@ def make_rows(
     names: Sequence[str],
     *,
     logits: Tensor | None = None,
-    signed: bool = False,
+    unit: str = "uniform",
     note: str = "",
+    fusion: str = "mean",
 ) -> AttentionMap:
     """An AttentionMap from rows over tokens (M, P + N) or (M, N)."""
     scores = None if logits is None else patch_maps(recording, logits)
-    return AttentionMap(patch_maps(recording, rows), tuple(names), recording.geometry, method, signed, scores, note)
+    return AttentionMap(patch_maps(recording, rows), tuple(names), recording.geometry, method, unit, scores, note, fusion)
 
 
 def needs_blocks(encoder: Encoder) -> str | None:

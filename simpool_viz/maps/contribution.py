@@ -27,7 +27,11 @@ def _why_not(encoder: Encoder) -> str | None:
         return "it has no linear head, so there is no class to contribute to"
     if not encoder.pooling.additive:
         return f"the vector of {encoder.pooling.title} pooling is not a sum of what single tokens give"
-    if not isinstance(encoder.norm, (nn.Identity, nn.LayerNorm)) and not isinstance(getattr(encoder.norm, "norm", None), nn.LayerNorm):
+    norm = getattr(encoder.norm, "norm", encoder.norm)
+    if isinstance(norm, nn.BatchNorm1d):
+        fixed = norm.running_mean is not None and not norm.training
+        return None if fixed else "the BatchNorm between pooling and head has no fixed statistics; call eval() on the encoder"
+    if not isinstance(norm, (nn.Identity, nn.LayerNorm)):
         return f"the {type(encoder.norm).__name__} between pooling and head cannot be folded into the head"
     return None
 
@@ -55,14 +59,15 @@ def contribution(recording: Recording, classes: Sequence[int | str] | int | str 
     with torch.inference_mode():
         given = wide(encoder.pooling.contribution(recording.tokens, recording.pooled)[0])  # (N, D)
         rows = weight @ given.T  # (K, D) @ (D, N)
-    return make_rows(recording, "contribution", rows, [class_name(encoder, c) for c in wanted], signed=True)
+    return make_rows(recording, "contribution", rows, [class_name(encoder, c) for c in wanted], unit="logit")
 
 
 def folded_head(recording: Recording, classes: list[int]) -> tuple[Tensor, Tensor]:
     """W' (K, D) and b' (K,) such that logits = W' g + b', g the sum of the contributions.
 
     A LayerNorm between pooling and head is folded with the mean and deviation of this picture's vector held fixed:
-    W' = centre(W * weight) / sigma and b' = b + W bias. What the pooling adds to every channel goes into b'.
+    W' = centre(W * weight) / sigma and b' = b + W bias. A BatchNorm's statistics are fixed anyway: W' = W * weight / sigma and
+    b' = b + W bias - W' mean. What the pooling adds to every channel goes into b'.
     """
     encoder = recording.encoder
     head, pooled = encoder.head, wide(recording.pooled.vector[0])
@@ -70,13 +75,17 @@ def folded_head(recording: Recording, classes: list[int]) -> tuple[Tensor, Tenso
     weight = wide(head.weight.detach()[classes])
     bias = weight.new_zeros(len(classes)) if head.bias is None else wide(head.bias.detach()[classes])
     norm = getattr(encoder.norm, "norm", encoder.norm)
-    if isinstance(norm, nn.LayerNorm):
+    if isinstance(norm, (nn.LayerNorm, nn.BatchNorm1d)):
         if norm.bias is not None:
             bias = bias + weight @ wide(norm.bias.detach())
         if norm.weight is not None:
             weight = weight * wide(norm.weight.detach())
-        sigma = (pooled.var(correction=0) + norm.eps).sqrt()
-        weight = (weight - weight.mean(1, keepdim=True)) / sigma
+    if isinstance(norm, nn.LayerNorm):
+        weight = (weight - weight.mean(1, keepdim=True)) / (pooled.var(correction=0) + norm.eps).sqrt()
+    elif isinstance(norm, nn.BatchNorm1d):
+        assert norm.running_mean is not None and norm.running_var is not None, "why_not asks for fixed statistics"
+        weight = weight / (wide(norm.running_var) + norm.eps).sqrt()
+        bias = bias - weight @ wide(norm.running_mean)
     offset = encoder.pooling.offset()
     if isinstance(offset, Tensor):
         bias = bias + weight.sum(1) * wide(offset.detach())

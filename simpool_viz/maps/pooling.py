@@ -1,11 +1,18 @@
-"""Pooling attention: the weights with which the pooling step itself gathers the tokens (SimPool paper, section 3)."""
+"""Pooling attention: the weights with which a pooling step gathers the tokens (SimPool paper, section 3).
+
+The map "pooling" shows the checkpoint's own pooling. A pooling whose weights need no training (k-means, HOW) can also be put on
+the recorded features of any other checkpoint; each is a map by its own name.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from simpool_viz.attention_map import AttentionMap, register_map
 from simpool_viz.maps.common import head_names, make_rows
+from simpool_viz.pooling import Pooled, Pooling, create_pooling
 from simpool_viz.recording import Recording
 
 if TYPE_CHECKING:
@@ -29,14 +36,45 @@ def _why_not(encoder: Encoder) -> str | None:
     why_not=_why_not,
 )
 def pooling_attention(recording: Recording) -> AttentionMap:
-    """The weights A of the pooling step: (M, h, w), each summing to 1 over patches and prefixes."""
-    if recording.pool_attention is not None:
-        attention = recording.pool_attention
-        heads, queries, _ = attention.query.shape
-        names = head_names(heads) if queries == 1 else tuple(f"head {i // queries} query {i % queries}" for i in range(heads * queries))
-        every = slice(None)
-        return make_rows(recording, "pooling", attention.rows(every).flatten(0, 1), names, logits=attention.logits(every).flatten(0, 1))
-    weights, scores = recording.pooled.weights, recording.pooled.scores
-    assert weights is not None, "an attentive pooling returns its weights or is captured"
-    names = (recording.encoder.pooling.title,) if weights.shape[1] == 1 else tuple(f"query {i}" for i in range(weights.shape[1]))
-    return make_rows(recording, "pooling", weights[0], names, logits=None if scores is None else scores[0])
+    """The weights A of the pooling step: (M, h, w), one per query, head, slot or centre.
+
+    Those of a softmax over positions sum to 1 over patches and prefixes; gates and norms (CBAM, HOW) have a scale of their own.
+    """
+    if recording.pool_attention is None:
+        return _weights_as_map(recording, recording.encoder.pooling, recording.pooled)
+    attention = recording.pool_attention
+    heads, queries, _ = attention.query.shape
+    names = head_names(heads) if queries == 1 else tuple(f"head {i // queries} query {i % queries}" for i in range(heads * queries))
+    every = slice(None)
+    return make_rows(recording, "pooling", attention.rows(every).flatten(0, 1), names, logits=attention.logits(every).flatten(0, 1))
+
+
+def pooled_again(recording: Recording, name: str, options: dict[str, Any]) -> AttentionMap:
+    """The weights that an untrained pooling gives to the recorded features: (M, h, w).
+
+    Args:
+        name: a pooling that is attentive and not learned.
+        options: of that pooling, such as k.
+
+    Raises:
+        ValueError: options that do not fit it.
+    """
+    if name == recording.encoder.pooling.name and not options:
+        return pooling_attention(recording)
+    pooling = create_pooling(name, recording.tokens.patches.shape[-1], **options).to(recording.tokens.patches)
+    with torch.inference_mode():
+        pooled = pooling.eval()(recording.tokens)
+    note = (
+        ""
+        if name == recording.encoder.pooling.name
+        else f"{pooling.title} of this checkpoint's features, which were trained with another pooling"
+    )
+    return _weights_as_map(recording, pooling, pooled, note)
+
+
+def _weights_as_map(recording: Recording, pooling: Pooling, pooled: Pooled, note: str = "") -> AttentionMap:
+    assert pooled.weights is not None, "an attentive pooling returns its weights or is captured"
+    count = pooled.weights.shape[1]
+    names = (pooling.title,) if count == 1 else tuple(f"{pooling.part} {i}" for i in range(count))
+    logits = None if pooled.scores is None else pooled.scores[0]
+    return make_rows(recording, "pooling", pooled.weights[0], names, logits=logits, unit=pooling.unit, fusion=pooling.fusion, note=note)

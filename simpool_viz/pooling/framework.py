@@ -6,7 +6,8 @@ Every pooling is a few steps of one recipe. Features X (N tokens of width D) mee
     V = phi_V(X)   Z = f^-1(A f(V))   X <- phi_X(X)   U <- phi_U(Z)
 
 A method is a subclass of `Pooling` that overrides the slots in which it differs and nothing else, so that it reads
-like its row of the paper's table. The base class is global average pooling: no similarity, uniform weights, mean.
+like its row of the paper's table, which it carries as `row`. The base class is global average pooling: no similarity,
+uniform weights, mean.
 """
 
 from __future__ import annotations
@@ -70,16 +71,49 @@ class Pooled:
     scores: Tensor | None
 
 
+@dataclass(frozen=True)
+class TableRow:
+    """A method's row of the framework's table (SimPool paper, table 1): what stands in each slot, "-" where nothing does."""
+
+    k: str = "1"
+    u0: str = "-"
+    query: str = "-"
+    key: str = "-"
+    similarity: str = "-"
+    attention: str = "1/N"
+    value: str = "X"
+    mean: str = "mean"
+    update: str = "-"
+
+
+GROUPS = {
+    1: "simple pooling",
+    2: "iterative clustering",
+    3: "feature re-weighting",
+    4: "transformers",
+    5: "SimPool",
+    6: "attention probes, beyond the table",
+}
+
+
 class Pooling(nn.Module):
     """One instance of the framework; by itself, global average pooling.
 
     Args:
         dim: width D of the tokens.
 
-    Class attributes say what the lists show: `name` (how it is asked for), `title`, `group` (of the paper's table),
-    `paper`, `summary` (two sentences), and `attentive`: whether the weights tell positions apart, that is, whether
-    a map of them is worth looking at; `fused_calls`: how many calls of the fused attention kernel the pooling makes
-    itself; `additive`: whether the vector is a sum of what single tokens give, up to `offset()`.
+    Class attributes say what the lists show and what maps need to know:
+        name, title: how it is asked for, and how it is called.
+        group: of the paper's table, a key of `GROUPS`.
+        paper, summary (two sentences), formula, row: what it is and where it comes from.
+        attentive: whether the weights tell positions apart, that is, whether a map of them is worth looking at.
+        learned: whether those weights need training. An attentive pooling without can be tried on any checkpoint.
+        part: what one of several rows of weights is called ("head", "slot").
+        sliced: whether each row of weights gathers its own slice of the channels, as heads do, or all of them.
+        unit, fusion: of its maps, as in `AttentionMap`.
+        iterations: number of steps.
+        fused_calls: how many calls of the fused attention kernel the pooling makes itself.
+        additive: whether the vector is a sum of what single tokens give, up to `offset()`.
     """
 
     name: ClassVar[str] = ""
@@ -87,15 +121,27 @@ class Pooling(nn.Module):
     group: ClassVar[int] = 1
     paper: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    row: ClassVar[TableRow] = TableRow()
     attentive: ClassVar[bool] = False
-    iterations: ClassVar[int] = 1
+    learned: ClassVar[bool] = False
+    part: ClassVar[str] = "query"
+    sliced: ClassVar[bool] = False
+    unit: ClassVar[str] = "uniform"
+    fusion: ClassVar[str] = "mean"
     fused_calls: ClassVar[int] = 0
     additive: ClassVar[bool] = True
+    iterations: int = 1
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
         self.mean: GeneralisedMean = ArithmeticMean()
+
+    @property
+    def out_dim(self) -> int:
+        """Width D' of the vector."""
+        return self.dim
 
     # --- the slots of the framework -------------------------------------------------------------------------------
 
@@ -125,12 +171,19 @@ class Pooling(nn.Module):
             return x.new_full((x.shape[0], 1, x.shape[1]), 1.0 / x.shape[1])
         return wide(scores).softmax(dim=-1)
 
-    def value(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def value(self, x: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:
         """phi_V: (B, N, D) -> (B, N, D')."""
         return x
 
-    def update(self, z: Tensor, u: Tensor) -> Tensor:
-        """phi_U: the next state from Z (B, k, D') and the present one."""
+    def gather(self, weights: Tensor, value: Tensor) -> Tensor:
+        """Z = f^-1(A f(V)): (B, k, N), (B, N, D') -> (B, k, D'); with heads (B, H, N) -> (B, 1, D'), each its slice of D'."""
+        if not self.sliced:
+            return self.mean(weights, value)
+        z = self.mean(_rows_as_batch(weights), _slices_as_batch(value, weights.shape[1]))  # (B * H, 1, D' / H)
+        return z.reshape(len(value), 1, -1)
+
+    def update(self, z: Tensor, u: Tensor, weights: Tensor) -> Tensor:
+        """phi_U: the next state from Z (B, k, D'), the present one and the weights that made Z."""
         return z
 
     def update_features(self, x: Tensor) -> Tensor:
@@ -143,6 +196,14 @@ class Pooling(nn.Module):
 
     # --- the recipe -----------------------------------------------------------------------------------------------
 
+    def step(self, raw: Tensor, u: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """One step from features X and state U: the next X and U, and the weights and scores that led there."""
+        x, q = self.normalise(raw), self.query(u)
+        scores = self.similarity(q, self.key(x))
+        weights = self.attention(scores, x, grid)
+        z = self.gather(weights, self.value(x, q, grid))
+        return self.update_features(raw), self.update(z, u, weights), weights, scores
+
     def forward(self, tokens: Tokens) -> Pooled:
         """Pool a batch.
 
@@ -151,12 +212,10 @@ class Pooling(nn.Module):
         """
         raw, u, weights, scores = tokens.patches, self.init(tokens), None, None
         for _ in range(self.iterations):
-            x = self.normalise(raw)
-            scores = self.similarity(self.query(u), self.key(x))
-            weights = self.attention(scores, x, tokens.grid)
-            z = self.mean(weights, self.value(x, tokens.grid))
-            raw, u = self.update_features(raw), self.update(z, u)
+            raw, u, weights, scores = self.step(raw, u, tokens.grid)
         return Pooled(self.readout(u), weights, scores)
+
+    # --- what maps ask ----------------------------------------------------------------------------------------------
 
     def contribution(self, tokens: Tokens, pooled: Pooled) -> Tensor:
         """What each position gives to each channel of f^-1(A f(V)).
@@ -167,11 +226,30 @@ class Pooling(nn.Module):
         Raises:
             ValueError: the method's vector is not a sum over positions.
         """
-        if pooled.weights is None or pooled.weights.shape[1] != 1:
+        weights = pooled.weights
+        if not self.additive or weights is None:
             raise ValueError(f"{self.title}: the vector is not a sum of what single tokens give, so there is no contribution map")
-        value = self.value(self.normalise(tokens.patches), tokens.grid)
-        return self.mean.contribution(pooled.weights, value)[:, 0]
+        value = self.value(self.normalise(tokens.patches), self.query(self.init(tokens)), tokens.grid)
+        if not self.sliced:
+            return self.mean.contribution(weights, value)[:, 0]
+        heads = weights.shape[1]
+        given = self.mean.contribution(_rows_as_batch(weights), _slices_as_batch(value, heads))  # (B * H, 1, N, D' / H)
+        return given.reshape(len(value), heads, *given.shape[2:]).transpose(1, 2).flatten(2)
 
     def offset(self) -> Tensor | float:
         """What the method adds to every channel after the sum over positions (SimPool's beta)."""
         return 0.0
+
+    def channel_gate(self, tokens: Tokens) -> Tensor | None:
+        """The gate (B, D) with which the method multiplies the channels of all positions alike, or None."""
+        return None
+
+
+def _rows_as_batch(weights: Tensor) -> Tensor:
+    """(B, H, N) -> (B * H, 1, N)."""
+    return weights.reshape(-1, 1, weights.shape[-1])
+
+
+def _slices_as_batch(value: Tensor, heads: int) -> Tensor:
+    """(B, N, D) -> (B * H, N, D / H), slices contiguous."""
+    return value.unflatten(2, (heads, -1)).transpose(1, 2).flatten(0, 1)

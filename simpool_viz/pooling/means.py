@@ -113,15 +113,13 @@ class LogMeanExp(_LogDomainMean):
         v = wide(value)
         return _log(weights).unsqueeze(-1) + (self.r.to(v.dtype) * v).unsqueeze(1)
 
-    def _is_mean(self) -> bool:
-        return abs(float(self.r.detach())) < 1e-6
-
     def forward(self, weights: Tensor, value: Tensor) -> Tensor:
         a, v = wide(weights), wide(value)
-        if self._is_mean():
-            return (a @ v).to(value.dtype)
-        r, centre = self.r.to(v.dtype), v.detach().mean(dim=1, keepdim=True)  # any centre gives the same mean
+        is_mean = self.r.abs() < 1e-6
+        r = torch.where(is_mean, 1.0, self.r).to(v.dtype)
+        centre = v.detach().mean(dim=1, keepdim=True)  # any centre gives the same mean
         steps = r * (v - centre)
         near = centre + (a @ torch.expm1(steps.clamp(-1, 1))).log1p() / r  # exact where r is small, and the sum of powers near 1
-        far = self.logits(weights, value).logsumexp(dim=2) / r
-        return torch.where(steps.abs().amax(dim=1, keepdim=True) < 0.5, near, far).to(value.dtype)
+        far = (_log(weights).unsqueeze(-1) + (r * v).unsqueeze(1)).logsumexp(dim=2) / r
+        mean = torch.where(steps.abs().amax(dim=1, keepdim=True) < 0.5, near, far)
+        return torch.where(is_mean, a @ v, mean).to(value.dtype)
