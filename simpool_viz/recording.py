@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from simpool_viz.attention import Attention
 from simpool_viz.attention_map import AttentionMap, make_map
 from simpool_viz.encoder import Encoder, Output
+from simpool_viz.gates import ChannelGate, GateCapture
 from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, read_picture
 from simpool_viz.pooling import Pooled, Tokens
 from simpool_viz.precision import wide
@@ -33,6 +34,7 @@ class Recording:
 
     blocks: the attention of every block, from first to last; empty for a CNN.
     pool_attention: the captured attention of a pooling that runs the fused kernel itself (SigLIP's), else None.
+    gates: the channel gates (SE, SPE, CBAM) of the backbone and of the pooling, in the order of the forward.
     tokens, pooled: features and pooling result of a batch of one.
     vector: (D,) after the norm. logits: (K,), or None without a head.
     seconds: of the forward, divided by the pictures of its batch.
@@ -43,6 +45,7 @@ class Recording:
     geometry: Geometry
     blocks: tuple[Attention, ...]
     pool_attention: Attention | None
+    gates: tuple[ChannelGate, ...]
     tokens: Tokens
     pooled: Pooled
     vector: Tensor
@@ -143,7 +146,8 @@ class AttentionCapture(TorchFunctionMode):
         self.calls.append((query, key, attn_mask, query.shape[-1] ** -0.5 if scale is None else scale))
 
 
-def _attention_of(call: tuple[Tensor, Tensor, Tensor | None, float], index: int) -> Attention:
+def attention_of(call: tuple[Tensor, Tensor, Tensor | None, float], index: int) -> Attention:
+    """The attention of one picture of a captured batch."""
     query, key, bias, scale = call
     if bias is not None:
         shape = (query.shape[0], bias.shape[-3] if bias.ndim > 2 else 1, query.shape[2], key.shape[2])
@@ -161,10 +165,15 @@ def _captured(encoder: Encoder) -> Iterator[AttentionCapture]:
     """Record in inference mode, and check that exactly the calls that the depth promises were seen."""
     with torch.inference_mode(), AttentionCapture() as capture:
         yield capture
+    check_calls(encoder, len(capture.calls))
+
+
+def check_calls(encoder: Encoder, seen: int) -> None:
+    """Raise a ValueError unless as many fused attention calls were seen as the encoder's depth says."""
     expected = encoder.depth + encoder.pooling.fused_calls
-    if len(capture.calls) != expected:
+    if seen != expected:
         raise ValueError(
-            f"{encoder.facts.name}: {len(capture.calls)} fused attention calls were seen where {expected} were expected, "
+            f"{encoder.facts.name}: {seen} fused attention calls were seen where {expected} were expected, "
             "so this model's attention cannot be shown exactly; choose another backbone"
         )
 
@@ -204,7 +213,7 @@ def _record_alike(encoder: Encoder, batch: list[tuple[Picture, Geometry]]) -> li
     images = torch.stack([preprocess(picture, geometry, facts.mean, facts.std) for picture, geometry in batch])
     images = images.to(parameter.device, parameter.dtype)
     started = time.perf_counter()
-    with _captured(encoder) as capture:
+    with GateCapture(encoder.backbone) as gates, _captured(encoder) as capture:
         output = encoder(images)
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
@@ -213,14 +222,21 @@ def _record_alike(encoder: Encoder, batch: list[tuple[Picture, Geometry]]) -> li
         raise ValueError(
             f"{facts.name} gave a grid of {output.tokens.grid} where {batch[0][1].grid} was expected; its stride is not {encoder.stride}"
         )
-    make = partial(_single, encoder, capture, output, seconds)
+    make = partial(_single, encoder, capture, gates, output, seconds)
     return [make(i, picture, geometry) for i, (picture, geometry) in enumerate(batch)]
 
 
 def _single(
-    encoder: Encoder, capture: AttentionCapture, output: Output, seconds: float, i: int, picture: Picture, geometry: Geometry
+    encoder: Encoder,
+    capture: AttentionCapture,
+    gates: GateCapture,
+    output: Output,
+    seconds: float,
+    i: int,
+    picture: Picture,
+    geometry: Geometry,
 ) -> Recording:
-    calls = [_attention_of(call, i) for call in capture.calls]
+    calls = [attention_of(call, i) for call in capture.calls]
     tokens, pooled = output.tokens, output.pooled
 
     def one(batch: Tensor) -> Tensor:
@@ -232,6 +248,7 @@ def _single(
         geometry=geometry,
         blocks=tuple(calls[: encoder.depth]),
         pool_attention=calls[-1] if len(calls) > encoder.depth else None,
+        gates=_gates_of(encoder, gates, tokens, i),
         tokens=Tokens(one(tokens.patches), tokens.grid, one(tokens.prefix)),
         pooled=Pooled(
             one(pooled.vector),
@@ -242,3 +259,15 @@ def _single(
         logits=None if output.logits is None else _one_of(output.logits, i),
         seconds=seconds,
     )
+
+
+def _gates_of(encoder: Encoder, capture: GateCapture, tokens: Tokens, i: int) -> tuple[ChannelGate, ...]:
+    """The gates of one picture; a pooling's own gate is the last."""
+    gates = [ChannelGate(name, _one_of(values, i), None) for name, values in capture.calls]
+    with torch.inference_mode():
+        last = encoder.pooling.channel_gate(Tokens(tokens.patches[i : i + 1], tokens.grid, tokens.prefix[i : i + 1]))
+    if last is not None:
+        return (*gates, ChannelGate(encoder.pooling.name, last[0], _one_of(tokens.patches, i)))
+    if gates and capture.features is not None and capture.features.shape[-2:] == tokens.grid:
+        gates[-1] = replace(gates[-1], features=_one_of(capture.features, i).flatten(1).T)  # (C, h, w) -> (N, C)
+    return tuple(gates)

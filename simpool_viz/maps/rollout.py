@@ -34,7 +34,7 @@ def _no_rows(recording: Recording, count: int) -> Tensor:
     return torch.zeros(count, key.shape[1], device=key.device, dtype=wide(key[:0]).dtype)
 
 
-def _readout_row(recording: Recording) -> tuple[Tensor, str]:
+def readout_row(recording: Recording) -> tuple[Tensor, str]:
     """How the checkpoint reads its tokens, as row weights W (1, P + N), and a note where that is not a class token's row."""
     encoder = recording.encoder
     if encoder.pooling.name == "cls" or (encoder.has_class_token and not encoder.pooling.attentive):
@@ -66,7 +66,7 @@ def attention_rollout(recording: Recording, first: int = 0, residual: float = 0.
         residual: weight a of the skip connection in A^ = (1 - a) A + a I.
         fusion: over heads: "mean", "max" or "min".
     """
-    start, note = _readout_row(recording)
+    start, note = readout_row(recording)
     rows = roll_out(start, recording.blocks, first=first, residual=residual, fusion=fusion)
     return make_rows(recording, "rollout", rows, ("roll-out",), note=note)
 

@@ -113,6 +113,7 @@ class Pooling(nn.Module):
         unit, fusion: of its maps, as in `AttentionMap`.
         iterations: number of steps.
         fused_calls: how many calls of the fused attention kernel the pooling makes itself.
+        has_channel_gate: whether `channel_gate` gives one.
         additive: whether the vector is a sum of what single tokens give, up to `offset()`.
     """
 
@@ -130,6 +131,7 @@ class Pooling(nn.Module):
     unit: ClassVar[str] = "uniform"
     fusion: ClassVar[str] = "mean"
     fused_calls: ClassVar[int] = 0
+    has_channel_gate: bool = False
     additive: ClassVar[bool] = True
     iterations: int = 1
 

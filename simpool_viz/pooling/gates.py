@@ -41,7 +41,7 @@ class SqueezeExcitation(Pooling):
 
     def __init__(self, dim: int, reduction: int = 16) -> None:
         super().__init__(dim)
-        self.gate = _Gate(dim, reduction)
+        self.gate, self.has_channel_gate = _Gate(dim, reduction), True
 
     def query(self, u: Tensor) -> Tensor:
         return self.gate(u)
@@ -77,7 +77,7 @@ class CBAM(Pooling):
         super().__init__(dim)
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"CBAM: kernel is an odd side of a square of positions, not {kernel}")
-        self.gate = _Gate(dim, reduction)
+        self.gate, self.has_channel_gate = _Gate(dim, reduction), True
         self.conv = nn.Conv2d(1, 1, kernel, padding=kernel // 2, bias=False)
 
     def query(self, u: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class GatherExcite(Pooling):
         super().__init__(dim)
         if extent < 0:
             raise ValueError(f"Gather-Excite: extent is 0 for the whole picture or a number of positions, not {extent}")
-        self.extent = extent
+        self.extent, self.has_channel_gate = extent, extent == 0
 
     def value(self, x: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:
         if not self.extent:

@@ -1,0 +1,163 @@
+"""Gradient baselines: Grad-CAM for CNNs (Selvaraju et al., ICCV 2017) and generic relevance for ViTs (Chefer et al., ICCV 2021).
+
+Grad-CAM needs no pass through the backbone: pooling, norm and head are differentiated from the recorded features. Relevance
+runs the forward again with gradients. Its R <- R + mean_h(relu(dA * A)) R is read by one row, as roll-outs are, and the gradient
+of an attention matrix is dA_ij = dO_i . v_j, dO that of the attention's output; so tiles of rows are made and thrown away, and
+no N x N matrix stands in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from simpool_viz import rollout
+from simpool_viz.attention import Attention
+from simpool_viz.attention_map import AttentionMap, register_map
+from simpool_viz.images import preprocess
+from simpool_viz.maps.common import make_rows, needs_blocks
+from simpool_viz.maps.rollout import readout_row
+from simpool_viz.pooling import Tokens
+from simpool_viz.precision import wide
+from simpool_viz.recording import AttentionCapture, Recording, attention_of, check_calls, class_indices, class_name
+
+if TYPE_CHECKING:
+    from simpool_viz.encoder import Encoder
+
+
+def _wanted(recording: Recording, classes: Sequence[int | str] | int | str | None) -> tuple[list[int], list[str]]:
+    encoder, logits = recording.encoder, recording.logits
+    assert logits is not None, "why_not asks for a head"
+    wanted = [int(logits.argmax())] if classes is None else class_indices(encoder, classes, len(logits))
+    return wanted, [class_name(encoder, c) for c in wanted]
+
+
+def _why_no_gradcam(encoder: Encoder) -> str | None:
+    if encoder.depth:
+        return "it is a baseline for CNNs; for ViTs there is 'relevance'"
+    return None if encoder.head is not None else "it has no head, so there is no class to follow"
+
+
+@register_map(
+    "gradcam",
+    "Grad-CAM",
+    "The last features, weighted by the gradient of a class's logit and cut at 0. The usual baseline for CNNs.",
+    paper="Selvaraju et al., ICCV 2017",
+    why_not=_why_no_gradcam,
+)
+def grad_cam(recording: Recording, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
+    """relu(sum_d alpha_d A_d) with alpha_d the mean of d logit / d A_d over the positions (eq. 1 and 2): (K, h, w).
+
+    Args:
+        classes: names or indices; the predicted class by default.
+
+    Raises:
+        ValueError: an unknown class.
+    """
+    encoder, (wanted, names) = recording.encoder, _wanted(recording, classes)
+    assert encoder.head is not None, "why_not asks for a head"
+    with torch.inference_mode(False), torch.enable_grad():
+        patches = recording.tokens.patches.clone().requires_grad_()
+        tokens = Tokens(patches, recording.tokens.grid, recording.tokens.prefix.clone())
+        logits = encoder.head(encoder.norm(encoder.pooling(tokens).vector))[0]
+        rows = []
+        for c in wanted:
+            (gradient,) = torch.autograd.grad(logits[c], patches, retain_graph=True)
+            rows.append((wide(patches.detach()[0]) @ wide(gradient[0]).mean(0)).relu())  # (N, D) @ (D,)
+    return make_rows(recording, "gradcam", torch.stack(rows), names, unit="mean")
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Attention of one block, its values (H, N, d) and the gradient (H, N, d) of its output."""
+
+    attention: Attention
+    value: Tensor
+    gradient: Tensor
+
+    def relevance(self, rows: slice) -> Tensor:
+        """mean_h(relu(dA * A)) of some query rows: (n, N)."""
+        gradient = wide(self.gradient[:, rows]) @ wide(self.value).transpose(1, 2)
+        return (gradient * self.attention.rows(rows)).relu().mean(0)
+
+
+class _OutputCapture(AttentionCapture):
+    """Also keeps what each fused attention call was given as values, and what it gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        output = super().__torch_function__(func, types, args, kwargs)
+        if func is F.scaled_dot_product_attention:
+            self.values.append(args[2] if len(args) > 2 else (kwargs or {})["value"])
+            self.outputs.append(output)
+        return output
+
+
+def _why_no_relevance(encoder: Encoder) -> str | None:
+    if not encoder.depth:
+        return f"{needs_blocks(encoder)}; for CNNs there is 'gradcam'"
+    return None if encoder.head is not None else "it has no head, so there is no class to follow"
+
+
+@register_map(
+    "relevance",
+    "Gradient relevance",
+    "Attention weighted by the gradient of a class's logit and followed through all blocks. It runs the model once more, backwards too.",
+    paper="Chefer et al., Generic attention-model explainability, ICCV 2021",
+    why_not=_why_no_relevance,
+)
+def relevance(recording: Recording, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
+    """The class token's row of R, where R <- R + mean_h(relu(dA * A)) R over the blocks (eq. 5 and 6): (K, h, w).
+
+    Without a class token the row starts where the checkpoint reads its tokens, as for the roll-out.
+
+    Args:
+        classes: names or indices; the predicted class by default.
+
+    Raises:
+        ValueError: an unknown class.
+    """
+    encoder, (wanted, names) = recording.encoder, _wanted(recording, classes)
+    start, note = readout_row(recording)
+    start = start.clone()
+    with torch.inference_mode(False), torch.enable_grad():
+        capture, logits = _forward_with_graph(encoder, recording)
+        depth, rows = encoder.depth, []
+        for c in wanted:
+            gradients = torch.autograd.grad(logits[c], capture.outputs[:depth], retain_graph=True)
+            row = start.clone()
+            for call, value, gradient in reversed(list(zip(capture.calls, capture.values, gradients, strict=False))):
+                with torch.no_grad():
+                    row = row + _through(row, _Block(attention_of(call, 0), value[0], gradient[0]))
+            rows.append(row[0])
+    return make_rows(recording, "relevance", torch.stack(rows), names, unit="mean", note=note)
+
+
+def _forward_with_graph(encoder: Encoder, recording: Recording) -> tuple[_OutputCapture, Tensor]:
+    facts, parameter = encoder.facts, next(encoder.parameters())
+    image = preprocess(recording.picture, recording.geometry, facts.mean, facts.std)[None].to(parameter.device, parameter.dtype)
+    with _OutputCapture() as capture:
+        output = encoder(image.clone().requires_grad_())  # a graph, whether or not the parameters ask for one
+    check_calls(encoder, len(capture.calls))
+    assert output.logits is not None, "why_not asks for a head"
+    return capture, output.logits[0]
+
+
+def _through(row: Tensor, block: _Block) -> Tensor:
+    """row @ mean_h(relu(dA * A)), a tile of query rows at a time: (1, N) -> (1, N)."""
+    heads, count, _ = block.attention.query.shape
+    step = max(1, rollout.TILE // (heads * count))
+    product = torch.zeros_like(row)
+    for first in range(0, count, step):
+        rows = slice(first, min(first + step, count))
+        product += row[:, rows] @ block.relevance(rows).to(row.dtype)
+    return product
