@@ -19,13 +19,14 @@ def make_tokens(batch: int = 3, prefix: int = 1, dtype: torch.dtype = torch.floa
     return Tokens.from_sequence(sequence.to(dtype), GRID, prefix)
 
 
-def make_pooling(name: str, dtype: torch.dtype = torch.float64, **options: object) -> Pooling:
-    """A pooling with parameters away from their initial values."""
-    torch.manual_seed(1)
-    pooling = create_pooling(name, D, **options).to(dtype).eval()
+def make_pooling(name: str, dtype: torch.dtype = torch.float64, dim: int = D, seed: int = 1, **options: object) -> Pooling:
+    """A pooling with parameters and running statistics away from their initial values."""
+    torch.manual_seed(seed)
+    pooling = create_pooling(name, dim, **options).to(dtype).eval()
+    statistics = [buffer for key, buffer in pooling.named_buffers() if key.endswith(("running_mean", "running_var"))]
     with torch.no_grad():
-        for parameter in pooling.parameters():
-            parameter.add_(torch.rand_like(parameter) * 0.5)
+        for tensor in [*pooling.parameters(), *statistics]:
+            tensor.add_(torch.rand_like(tensor) * 0.5)
     return pooling
 
 

@@ -1,0 +1,111 @@
+"""Writes docs/poolings.md from the registry of poolings: `python docs/make_poolings.py`.
+
+Maps are drawn where there is something to draw: with a bundled checkpoint that pools so, or, for a pooling that needs no training,
+on the features of the bundled ResNet with GAP. An untrained map of a pooling that learns would show its random numbers.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from simpool_viz import load_checkpoint
+from simpool_viz.board import make_board
+from simpool_viz.checkpoints import bundled_folder, catalogue
+from simpool_viz.drawing import Look
+from simpool_viz.export import render_row, row_scales
+from simpool_viz.pooling import GROUPS, Pooling, Tokens, create_pooling, poolings
+
+FOLDER = Path(__file__).parent
+DIM, GRID = 256, (16, 16)
+FEATURES = "resnet_gap"
+INTRO = f"""# Poolings
+
+Every pooling is a few steps of one recipe (SimPool paper, section 3). Features X, N tokens of width D, meet a state U of k vectors:
+
+    Q = φ_Q(U)   K = φ_K(X)   S = s(K, Q)   A = h(S)   V = φ_V(X)   Z = f⁻¹(A f(V))   X ← φ_X(X)   U ← φ_U(Z)
+
+σ₂ is the softmax over positions, σ₁ that over slots, η₂ divides by the sum over positions. Parameters and multiply-adds are those
+of one pooling at D = {DIM} on a grid of {GRID[0]} x {GRID[1]}; matrix products and convolutions are counted, sums and powers are not.
+This page is written by `python docs/make_poolings.py`. `simpool-viz list --poolings` prints the table of all slots.
+"""
+
+
+def map_of(pooling: type[Pooling]) -> tuple[str, str] | None:
+    """(checkpoint, map) with which the pooling can be shown, or None."""
+    for name, entry in catalogue().items():
+        if entry.available and entry.spec.pooling == pooling.name:
+            return name, "pooling" if pooling.attentive else "contribution"
+    if pooling.attentive and not pooling.learned:
+        return FEATURES, pooling.name
+    return None
+
+
+def costs(name: str) -> tuple[int, int]:
+    """Parameters, and multiply-adds of one picture."""
+    pooling = create_pooling(name, DIM).eval().requires_grad_(False)
+    features = torch.randn(1, 1 + GRID[0] * GRID[1], DIM)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        pooling(Tokens.from_sequence(features, GRID, 1))
+    return sum(p.numel() for p in pooling.parameters()), counter.get_total_flops() // 2
+
+
+def section(pooling: type[Pooling]) -> str:
+    """One pooling as Markdown."""
+    parameters, products = costs(pooling.name)
+    shown = map_of(pooling)
+    if shown:
+        picture = (
+            f"![{pooling.title}: map and object mask on a photo of a cat](poolings/{pooling.name}.jpg)\n\n*`{shown[1]}` of `{shown[0]}`*"
+        )
+    else:
+        picture = "*No bundled checkpoint pools so, so there is no map to show.*"
+    return f"""### {pooling.title} (`{pooling.name}`)
+
+{pooling.summary}
+
+    {pooling.formula}
+
+{pooling.paper}. Parameters: {parameters:,}; multiply-adds: {products:,}.
+
+{picture}
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRO]
+    for number, title in GROUPS.items():
+        parts.append(f"## {number}. {title[0].upper()}{title[1:]}\n")
+        parts += [section(p) for p in poolings().values() if p.group == number]
+    return "\n".join(parts)
+
+
+def draw(folder: Path) -> None:
+    """Write `NAME.jpg` for every pooling that can be shown: its map over the photo, and the object mask beside it."""
+    folder.mkdir(exist_ok=True)
+    photo = bundled_folder("assets") / "chelsea.jpg"
+    for pooling in poolings().values():
+        shown = map_of(pooling)
+        if shown:
+            board = make_board([photo], [load_checkpoint(shown[0], device="cpu")], [shown[1]])
+            scale = row_scales(board, Look())[0]
+            overlay, mask = (Image.fromarray(image) for image in render_row(board, board.rows[0], scale, Look(), 300))
+            pair = Image.new("RGB", (2 * overlay.width + 12, overlay.height), "white")
+            pair.paste(overlay, (0, 0))
+            pair.paste(mask, (overlay.width + 12, 0))
+            pair.save(folder / f"{pooling.name}.jpg", quality=88)
+
+
+def main() -> int:
+    draw(FOLDER / "poolings")
+    (FOLDER / "poolings.md").write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
