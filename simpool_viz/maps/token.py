@@ -15,23 +15,34 @@ from simpool_viz.rollout import roll_out
     "What one patch of the photo attends to, the central one unless a point is given. One map per head.",
     why_not=needs_blocks,
 )
-def token_query(recording: Recording, at: tuple[float, float] | None = None, block: int = -1, rollout: bool = False) -> AttentionMap:
+def token_query(
+    recording: Recording,
+    at: tuple[float, float] | None = None,
+    block: int = -1,
+    rollout: bool = False,
+    first: int = 0,
+    residual: float = 0.5,
+    fusion: str = "mean",
+) -> AttentionMap:
     """The row of one patch token: (H, h, w), or (1, h, w) through the roll-out of all blocks.
 
     Args:
         at: (x, y) in pixels of the original picture; its centre by default.
         block: which block, negative from the last.
         rollout: the token's row of the roll-out instead of one block's.
+        first, residual, fusion: of that roll-out, as for the map "rollout".
 
     Raises:
-        ValueError: a point outside the picture, or no such block.
+        ValueError: a point outside the picture, no such block, or options of a roll-out where none is asked for.
     """
+    if not rollout and (first, residual, fusion) != (0, 0.5, "mean"):
+        raise ValueError("first, residual and fusion are options of a token's roll-out; ask for rollout=true as well")
     width, height = recording.geometry.original
     x, y = at if at is not None else (width / 2, height / 2)
     row, column = recording.geometry.token_at(x, y)
     index = recording.encoder.num_prefix_tokens + row * recording.geometry.grid[1] + column
     if rollout:
-        rows = roll_out(one_hot_rows(recording, [index]), recording.blocks)
+        rows = roll_out(one_hot_rows(recording, [index]), recording.blocks, first=first, residual=residual, fusion=fusion)
         return make_rows(recording, "token", rows, (f"token ({row}, {column}) roll-out",))
     _, attention = recording.block(block)
     one = slice(index, index + 1)
