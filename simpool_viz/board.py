@@ -84,13 +84,13 @@ class Settings:
 
     size: shorter side in pixels; None: each checkpoint's own.
     mask: rule and amount, as "mass:0.6". largest: keep only the largest component.
-    fusion: of several maps into one: "mean", "max" or "min"; None: each map's own, mostly the mean.
+    fusion: of several maps into one: "mean", "max", "min", a name or an index; None: each map's own, mostly the mean.
     """
 
     size: int | None = None
     mask: str = "mass:0.6"
     largest: bool = False
-    fusion: str | None = None
+    fusion: str | int | None = None
 
 
 @dataclass(frozen=True)

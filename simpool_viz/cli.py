@@ -127,7 +127,12 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "--mask", default="mass:0.6", metavar="RULE[:AMOUNT]", help="mass, area, quantile, mean or otsu (default: mass:0.6)"
     )
     parser.add_argument("--largest", action="store_true", help="keep only the largest component of each mask")
-    parser.add_argument("--fusion", choices=["mean", "max", "min"], help="of several maps into one (default: each map's own, mostly mean)")
+    parser.add_argument(
+        "--fusion",
+        type=lambda text: int(text) if text.lstrip("-").isdigit() else text,
+        metavar="HOW",
+        help="of several maps into one: mean, max, min, or one by name or index, as 'head 2' (default: each map's own, mostly mean)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
 
 

@@ -266,3 +266,23 @@ def test_no_figure_is_made_and_pyplot_never_imported() -> None:
         "sys.exit('matplotlib.pyplot' in sys.modules or 'matplotlib.figure' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=600).returncode == 0
+
+
+def test_maps_of_any_scale_are_drawn_in_times_their_mean() -> None:
+    weights = np.random.default_rng(0).random((4, 6)).astype(np.float32)
+    one, other = scale_of(weights, "mean"), scale_of(weights * 1000, "mean")
+    assert one.label == other.label == "times its mean" and one.high == pytest.approx(other.high, rel=1e-5)
+    drawn = [colour_map(w, s, False, Look(), (60, 40)).astype(int) for w, s in ((weights, one), (weights * 1000, other))]
+    assert np.abs(drawn[0] - drawn[1]).max() <= 8, "at most one step of the colour table, by rounding"
+    shares = weights / weights.sum()
+    assert scale_of(shares, "mean").high == pytest.approx(scale_of(shares, "uniform").high)
+    zeros = np.zeros((4, 6), np.float32)
+    assert np.isfinite(colour_map(zeros, scale_of(zeros, "mean"), False, Look(), (60, 40))).all()
+
+
+def test_rows_share_a_scale_with_rows_of_their_own_unit_only() -> None:
+    weights = np.random.default_rng(0).random((4, 6)).astype(np.float32)
+    uniform, mean, larger = scale_of(weights, "uniform"), scale_of(weights, "mean"), scale_of(weights**4, "mean")
+    shared = shared_scales([uniform, mean, larger])
+    assert shared[0] == uniform and shared[1].high == shared[2].high == max(mean.high, larger.high)
+    assert shared[1].factor == mean.factor and shared[2].factor == larger.factor

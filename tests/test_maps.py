@@ -291,3 +291,14 @@ def test_a_poolings_name_is_explained_where_the_checkpoint_pools_otherwise():
         recording.map("simpool")
     with pytest.raises(ValueError, match="does not weigh positions"):
         recording.map("gap")
+
+
+def test_a_maps_unit_is_one_of_three_and_its_own_fusion_stands_where_none_is_asked() -> None:
+    from dataclasses import replace
+
+    attention = record(vit(), PHOTO, 96).map("cls")
+    largest = replace(attention, fusion="max")
+    assert np.array_equal(largest.fused(), attention.weights.max(0)) and not attention.signed
+    assert np.array_equal(largest.mask("area", 0.2).grid, attention.mask("area", 0.2, fusion="max").grid)
+    with pytest.raises(ValueError, match="uniform, mean or logit, not 'volt'"):
+        replace(attention, unit="volt")

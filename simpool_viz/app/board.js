@@ -172,7 +172,7 @@ function buildRow(row) {
   row.ticks = make("div", "ticks");
   scale.append(row.bar, row.ticks, make("p", "unit", row.unit));
   caption.append(title, ...row.lines.map((line) => make("p", "", line)), row.coverage, scale, row.reading);
-  section.append(buildCell(row, "overlay", row.map.toLowerCase()), buildCell(row, "mask", "object mask"), caption);
+  section.append(buildCell(row, "overlay", row.map), buildCell(row, "mask", "Object mask"), caption);
   return section;
 }
 
