@@ -76,10 +76,11 @@ class OptimalTransport(_Clustering):
         kernel = scores / self.eps  # (B, k, N), its logarithm
         position = math.log(self.k / kernel.shape[2])
         reference = torch.zeros_like(kernel[:, :, :1])
+        shifted = kernel
         for _ in range(self.sinkhorn):
-            shift = position - (kernel + reference).logsumexp(dim=1, keepdim=True)
-            reference = -(kernel + shift).logsumexp(dim=2, keepdim=True)
-        return (kernel + shift + reference).exp()
+            shifted = kernel + (position - (kernel + reference).logsumexp(dim=1, keepdim=True))
+            reference = -shifted.logsumexp(dim=2, keepdim=True)
+        return shifted.softmax(dim=2)  # exp(shifted + reference), but exact where logarithms of 1e5 leave float32 few digits
 
     def value(self, x: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.psi(x)

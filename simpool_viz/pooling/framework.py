@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from simpool_viz.pooling.means import ArithmeticMean, GeneralisedMean
@@ -170,7 +171,7 @@ class Pooling(nn.Module):
     def attention(self, scores: Tensor | None, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """h: weights A (B, k, N). Without scores, 1 / N each."""
         if scores is None:
-            return x.new_full((x.shape[0], 1, x.shape[1]), 1.0 / x.shape[1])
+            return x.new_full((x.shape[0], 1, x.shape[1]), 1.0 / x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
         return wide(scores).softmax(dim=-1)
 
     def value(self, x: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:

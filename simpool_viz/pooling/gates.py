@@ -105,7 +105,7 @@ class GatherExcite(Pooling):
     Args:
         dim: width D.
         extent: over how many positions features are averaged before they gate: 0 for all of them (U0 = GAP), else e for
-            windows of 2e - 1 positions, e apart, whose gate holds for the e x e positions around.
+            windows of 2e - 1 positions, e apart, whose gate holds for the e x e positions from its middle on.
 
     Raises:
         ValueError: a negative extent.
@@ -128,7 +128,8 @@ class GatherExcite(Pooling):
             return x * query.sigmoid()  # the query is U0 = GAP
         features = x.transpose(1, 2).unflatten(2, grid)  # (B, D, h, w)
         near = F.avg_pool2d(features, 2 * self.extent - 1, self.extent, self.extent - 1, count_include_pad=False)
-        gates = F.interpolate(near, size=grid, mode="nearest").sigmoid()
+        spread = near.repeat_interleave(self.extent, 2).repeat_interleave(self.extent, 3)  # e x e positions share a window's gate
+        gates = spread[:, :, : grid[0], : grid[1]].sigmoid()
         return (features * gates).flatten(2).transpose(1, 2)
 
     def channel_gate(self, tokens: Tokens) -> Tensor | None:

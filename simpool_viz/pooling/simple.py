@@ -6,6 +6,7 @@ All but HOW weigh positions alike and differ only in their mean f.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -132,8 +133,9 @@ class HOW(Pooling):
         return self.fc.out_features
 
     def attention(self, scores: Tensor | None, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        squared = wide(x).square().sum(-1).unsqueeze(1)  # (B, 1, N)
-        return squared if self.weight == "squared" else squared.sqrt() + 1e-10
+        if self.weight == "squared":
+            return wide(x).square().sum(-1).unsqueeze(1)  # (B, 1, N)
+        return torch.linalg.vector_norm(wide(x), dim=-1).unsqueeze(1) + 1e-10  # its gradient at 0 is 0, a square root's is not
 
     def value(self, x: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:
         features = x.transpose(1, 2).unflatten(2, grid)  # (B, N, D) -> (B, D, h, w)
