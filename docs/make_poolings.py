@@ -1,7 +1,7 @@
 """Writes docs/poolings.md from the registry of poolings: `python docs/make_poolings.py`.
 
-Maps are drawn where there is something to draw: with a bundled checkpoint that pools so, or, for a pooling that needs no training,
-on the features of the bundled ResNet with GAP. An untrained map of a pooling that learns would show its random numbers.
+Every map stands on the same features, those of the bundled ResNet with GAP: of the head that was trained on them frozen
+(`simpool-viz train resnet_heads`), or, for a pooling that needs no training, of the pooling itself.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ Every pooling is a few steps of one recipe (SimPool paper, section 3). Features 
 
 σ₂ is the softmax over positions, σ₁ that over slots, η₂ divides by the sum over positions. Parameters and multiply-adds are those
 of one pooling at D = {DIM} on a grid of {GRID[0]} x {GRID[1]}; matrix products and convolutions are counted, sums and powers are not.
+Maps are of heads trained on the same frozen features, those of `{FEATURES}`, under one recipe; where a pooling has no weights that tell
+positions apart, the contribution to the predicted class is shown. Top-1 is of one seed each.
 This page is written by `python docs/make_poolings.py`. `simpool-viz list --poolings` prints the table of all slots.
 """
 
@@ -38,7 +40,7 @@ This page is written by `python docs/make_poolings.py`. `simpool-viz list --pool
 def map_of(pooling: type[Pooling]) -> tuple[str, str] | None:
     """(checkpoint, map) with which the pooling can be shown, or None."""
     for name, entry in catalogue().items():
-        if entry.available and entry.spec.pooling == pooling.name:
+        if entry.available and entry.spec.pooling == pooling.name and FEATURES in (name, entry.facts.base):
             return name, "pooling" if pooling.attentive else "contribution"
     if pooling.attentive and not pooling.learned:
         return FEATURES, pooling.name
@@ -59,11 +61,9 @@ def section(pooling: type[Pooling]) -> str:
     parameters, products = costs(pooling.name)
     shown = map_of(pooling)
     if shown:
-        picture = (
-            f"![{pooling.title}: map and object mask on a photo of a cat](poolings/{pooling.name}.jpg)\n\n*`{shown[1]}` of `{shown[0]}`*"
-        )
+        picture = f"![{pooling.title}: map and object mask on a photo of a cat](poolings/{pooling.name}.jpg)\n\n{_told(*shown)}"
     else:
-        picture = "*No bundled checkpoint pools so, so there is no map to show.*"
+        picture = "*It needs the class token of a ViT, and no bundled checkpoint has one.*"
     return f"""### {pooling.title} (`{pooling.name}`)
 
 {pooling.summary}
@@ -74,6 +74,13 @@ def section(pooling: type[Pooling]) -> str:
 
 {picture}
 """
+
+
+def _told(checkpoint: str, shown: str) -> str:
+    """What the picture shows, and how well the checkpoint that pools so classifies."""
+    entry = catalogue()[checkpoint]
+    accuracy = f", top-1 {entry.facts.accuracy}" if shown in ("pooling", "contribution") else ""
+    return f"*`{shown}` of `{checkpoint}`{accuracy}*"
 
 
 def page() -> str:

@@ -12,7 +12,7 @@ from simpool_viz.encoder import Encoder
 from simpool_viz.images import ImageSource, Picture, read_picture
 from simpool_viz.masks import ObjectMask, parse_rule
 from simpool_viz.pooling import poolings
-from simpool_viz.recording import Recording, record
+from simpool_viz.recording import Recording, record_shared, shares_forward
 from simpool_viz.scores.localization import Reference, score_map
 
 
@@ -237,6 +237,17 @@ def require_rows(rows: Sequence[object], skipped: Sequence[str]) -> None:
         raise ValueError("none of these checkpoints has any of these maps. " + " ".join(skipped))
 
 
+def record_each(encoders: Sequence[Encoder], picture: Picture, size: int | None = None) -> Iterator[Recording]:
+    """A picture as each encoder saw it, in their order; heads on one backbone share its forward. Errors as in `record`."""
+    waiting: dict[int, Recording] = {}
+    for i, encoder in enumerate(encoders):
+        if i not in waiting:
+            alike = [j for j in range(i, len(encoders)) if j == i or shares_forward(encoder, encoders[j], size)]
+            shared = record_shared([encoders[j] for j in alike], [picture], size)
+            waiting |= {j: recordings[0] for j, recordings in zip(alike, shared, strict=True)}
+        yield waiting.pop(i)
+
+
 def iterate_board(
     pictures: Sequence[Picture],
     encoders: Sequence[Encoder],
@@ -249,8 +260,7 @@ def iterate_board(
     rows: list[Row] = []
     skipped: list[str] = []
     for index, picture in enumerate(pictures):
-        for encoder in encoders:
-            recording = record(encoder, picture, settings.size)
+        for recording in record_each(encoders, picture, settings.size):
             new, reasons = record_rows(recording, requests, settings, references.get(index), index)
             rows += new
             skipped += [reason for reason in reasons if reason not in skipped]

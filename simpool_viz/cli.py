@@ -23,6 +23,12 @@ Options of a map follow its name: cls:block=-2  token:at=120x80  dense_rollout:c
 """
 
 
+NOTES = {
+    "checkpoints": " (and timm:<tag>, hf:<user>/<repository>, or a file: ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet, ConvNeXt)",
+    "published": " (on the Hugging Face hub; fetched when first used)",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, or 2 after an error told in one sentence on standard error."""
     parser = _parser()
@@ -103,6 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     train.set_defaults(run=_train)
 
+    convert = commands.add_parser("convert", help="a training checkpoint -> a small .safetensors file that loads and maps the same")
+    convert.add_argument("source", type=Path, metavar="SRC", help="a checkpoint file of any kind that loads")
+    convert.add_argument("target", type=Path, metavar="DST", help="the .safetensors file to write")
+    convert.add_argument("--weights", default="", help="another entry of SRC than the usual one, such as student")
+    convert.add_argument("--overwrite", action="store_true", help="replace DST where it exists")
+    convert.set_defaults(run=_convert)
+
+    publish = commands.add_parser("publish", help="upload this app with its bundled models as a Hugging Face Space")
+    publish.add_argument("space", metavar="USER/SPACE", help="the Space to make or to update")
+    publish.add_argument("--private", action="store_true", help="make it visible to you alone")
+    publish.set_defaults(run=_publish)
+
     serve = commands.add_parser("serve", help="start the app in the browser")
     serve.add_argument("--host", help="address to listen on (default: GRADIO_SERVER_NAME, which Spaces set, or 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
@@ -139,13 +157,13 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
 def _encoders(arguments: argparse.Namespace) -> list[Any]:
     from tqdm import tqdm
 
-    from simpool_viz.checkpoints import catalogue, load_checkpoint
+    from simpool_viz.checkpoints import catalogue, load_checkpoint, share_backbones
 
-    names = arguments.checkpoint or [name for name, entry in catalogue().items() if entry.available]
+    names = arguments.checkpoint or [name for name, entry in catalogue().items() if entry.available and not entry.is_head]
     if not names:
         raise ValueError("no checkpoint is bundled with this installation; name one with -c, such as -c timm:<tag>")
     bar = tqdm(names, desc="loading checkpoints", disable=len(names) < 3 or None, leave=False)
-    return [load_checkpoint(name, device=arguments.device) for name in bar]
+    return share_backbones([load_checkpoint(name, device=arguments.device) for name in bar])
 
 
 def _settings(arguments: argparse.Namespace) -> Any:
@@ -198,16 +216,35 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     import torch
 
+    from simpool_viz.training.heads import train_heads
     from simpool_viz.training.loop import train
-    from simpool_viz.training.recipe import load_recipe
+    from simpool_viz.training.recipe import HeadsRecipe, load_recipe
 
     if arguments.threads is not None:
         if arguments.threads < 1:
             raise ValueError(f"--threads takes a positive number, not {arguments.threads}")
         torch.set_num_threads(arguments.threads)
     recipe = load_recipe(arguments.recipe, arguments.set)
-    folder = train(recipe, arguments.out, arguments.out / "cache")
-    print(f"{folder} holds the checkpoint; use it with: simpool-viz compare PHOTO -c {folder} -o OUT")
+    cache = arguments.out / "cache"
+    folders = train_heads(recipe, arguments.out, cache) if isinstance(recipe, HeadsRecipe) else [train(recipe, arguments.out, cache)]
+    for folder in folders:
+        print(f"{folder} holds the checkpoint; use it with: simpool-viz compare PHOTO -c {folder} -o OUT")
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from simpool_viz.checkpoints import convert
+
+    if arguments.target.exists() and not arguments.overwrite:
+        raise ValueError(f"{arguments.target} exists; add --overwrite to replace it")
+    report = convert(arguments.source, arguments.target, arguments.weights)
+    before, after = (path.stat().st_size / 2**20 for path in (arguments.source, arguments.target))
+    print("\n".join([*report.lines(), f"{arguments.target}: {after:.1f} MB instead of {before:.1f} MB"]))
+
+
+def _publish(arguments: argparse.Namespace) -> None:
+    from simpool_viz.publish import publish
+
+    print(f"the Space is at {publish(arguments.space, private=arguments.private)}")
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -223,7 +260,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def _list(arguments: argparse.Namespace) -> None:
     from simpool_viz.attention_map import map_methods
-    from simpool_viz.checkpoints import catalogue
+    from simpool_viz.checkpoints import catalogue, published
     from simpool_viz.masks import mask_rules
     from simpool_viz.pooling import poolings
     from simpool_viz.training.recipe import list_recipes
@@ -239,6 +276,10 @@ def _list(arguments: argparse.Namespace) -> None:
                 "available": e.available,
             }
             for e in catalogue().values()
+        ],
+        "published": [
+            {"name": p.name, "title": p.title, "accuracy": f"{p.accuracy}; downloads {p.size}", "address": p.address}
+            for p in published().values()
         ],
         "maps": [{"name": m.name, "title": m.title, "summary": m.summary, "paper": m.paper} for m in map_methods().values()],
         "poolings": [
@@ -256,7 +297,7 @@ def _list(arguments: argparse.Namespace) -> None:
         print(json.dumps(listing, indent=1, ensure_ascii=False))
         return
     for kind, entries in listing.items():
-        print(kind.upper() + (" (and timm:<tag>: ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet, ConvNeXt)" if kind == "checkpoints" else ""))
+        print(kind.upper() + NOTES.get(kind, ""))
         for entry in entries:
             told = entry.get("summary") or "; ".join(str(entry[k]) for k in ("title", "accuracy") if entry.get(k))
             print(f"  {entry['name']:<15} {told}".rstrip())

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simpool_viz.layers.life import insert_life, token_grid
+from simpool_viz.layers.spe import insert_spe
 from simpool_viz.pooling import Pooled, Pooling, Tokens, create_pooling
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,6 +30,7 @@ class Facts:
 
     size: the shorter side in pixels at which its maps are best; what `record` uses when no size is asked for.
     classes: the names of the head's outputs, or () where unknown.
+    base: the checkpoint whose frozen backbone this one shares, or "" where it has its own.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Facts:
     source: str = ""
     license: str = ""
     accuracy: str = ""
+    base: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,11 +120,12 @@ class Encoder(nn.Module):
         if height % self.stride or width % self.stride:
             raise ValueError(f"{self.facts.name}: a picture of {width} x {height} does not split into tokens of {self.stride} px")
         grid = (height // self.stride, width // self.stride)
-        if not _resizes_by_state(self.backbone):
-            return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
-        with self._resizing:
-            _set_state_for_size(self.backbone, (height, width))
-            return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
+        with token_grid(grid, self.num_prefix_tokens):
+            if not _resizes_by_state(self.backbone):
+                return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
+            with self._resizing:
+                _set_state_for_size(self.backbone, (height, width))
+                return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
 
     def _as_tokens(self, features: Tensor, grid: tuple[int, int]) -> Tokens:
         if features.ndim == 4:
@@ -129,7 +134,10 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Output:
         """Encode normalised images (B, 3, H, W)."""
-        tokens = self.tokens(images)
+        return self.read(self.tokens(images))
+
+    def read(self, tokens: Tokens) -> Output:
+        """Pool and classify tokens that the backbone has already made."""
         pooled: Pooled = self.pooling(tokens)
         vector = self.norm(pooled.vector)
         return Output(tokens, pooled, vector, None if self.head is None else self.head(vector))
@@ -144,7 +152,7 @@ _REFUSED = {
 }
 
 
-_TRANSFORMERS = ("VisionTransformer", "Eva", "Beit")
+_TRANSFORMERS = ("VisionTransformer", "DinoVisionTransformer", "Eva", "Beit")
 
 
 def is_transformer(backbone: nn.Module) -> bool:
@@ -161,10 +169,10 @@ def check_backbone(backbone: nn.Module) -> None:
     family = type(backbone).__name__
     if family in _REFUSED:
         raise ValueError(f"{family} cannot be used as a backbone: {_REFUSED[family]}. Choose a ViT, ResNet or ConvNeXt")
-    if family not in (*_TRANSFORMERS, "ResNet", "ConvNeXt"):
+    if not is_transformer(backbone) and family not in ("ResNet", "ConvNeXt"):
         raise ValueError(f"{family} is not a supported backbone. Supported are ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet and ConvNeXt")
     embed = type(getattr(backbone, "patch_embed", None)).__name__
-    if family in _TRANSFORMERS and embed != "PatchEmbed":
+    if is_transformer(backbone) and embed != "PatchEmbed":
         raise ValueError(f"this {family} makes its tokens by {embed}, not by plain patches, so their places are unknown; choose another")
 
 
@@ -207,6 +215,7 @@ class EncoderSpec:
     stem_pool: False removes a ResNet's max-pooling after the stem, which halves its stride.
     pooling, pooling_options: a name of the registry and its options.
     norm: between pooling and head: "none", "layer" or "batch" (without affine parameters, as probes have it).
+    inside: what is built into the backbone: "" (nothing), "spe" (ResNet) or "life" (ViT); inside_options go to it.
     num_classes: outputs of the head; 0 for none.
     """
 
@@ -217,6 +226,8 @@ class EncoderSpec:
     stem_pool: bool = True
     pooling_options: dict[str, Any] = field(default_factory=dict)
     norm: str = "none"
+    inside: str = ""
+    inside_options: dict[str, Any] = field(default_factory=dict)
 
     def build(self, facts: Facts) -> Encoder:
         """A new encoder with random weights."""
@@ -226,6 +237,7 @@ class EncoderSpec:
         backbone = create_backbone(self.backbone, num_classes=0, **self.backbone_kwargs)
         if not self.stem_pool:
             _remove_stem_pool(backbone)
+        self._insert(backbone)
         dim = int(backbone.num_features)  # type: ignore[arg-type]
         pooling = create_pooling(self.pooling, dim, **self.pooling_options)
         width = pooling.out_dim
@@ -238,6 +250,13 @@ class EncoderSpec:
             raise ValueError(f"the norm between pooling and head is one of {', '.join(norms)}, not {self.norm!r}")
         head = nn.Linear(width, self.num_classes) if self.num_classes else None
         return Encoder(backbone, pooling, norm=norms[self.norm](width), head=head, facts=facts)
+
+    def _insert(self, backbone: nn.Module) -> None:
+        inserts: dict[str, Callable[..., None]] = {"spe": insert_spe, "life": insert_life}
+        if self.inside and self.inside not in inserts:
+            raise ValueError(f"inside a backbone goes one of {', '.join(inserts)}, not {self.inside!r}")
+        if self.inside:
+            inserts[self.inside](backbone, **self.inside_options)
 
 
 def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:

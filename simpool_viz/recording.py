@@ -8,8 +8,7 @@ costs nothing, and any row of any attention matrix follows from them exactly.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -160,14 +159,6 @@ def _one_of(batch: Tensor, index: int) -> Tensor:
     return batch[index].clone() if len(batch) > 1 else batch[index]
 
 
-@contextmanager
-def _captured(encoder: Encoder) -> Iterator[AttentionCapture]:
-    """Record in inference mode, and check that exactly the calls that the depth promises were seen."""
-    with torch.inference_mode(), AttentionCapture() as capture:
-        yield capture
-    check_calls(encoder, len(capture.calls))
-
-
 def check_calls(encoder: Encoder, seen: int) -> None:
     """Raise a ValueError unless as many fused attention calls were seen as the encoder's depth says."""
     expected = encoder.depth + encoder.pooling.fused_calls
@@ -197,38 +188,79 @@ def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = No
 
 def record_batch(encoder: Encoder, images: Sequence[ImageSource | Picture], size: int | None = None) -> list[Recording]:
     """Look at several pictures; those of one input size share a forward. Arguments and errors as in `record`."""
+    return record_shared([encoder], images, size)[0]
+
+
+def record_shared(encoders: Sequence[Encoder], images: Sequence[ImageSource | Picture], size: int | None = None) -> list[list[Recording]]:
+    """Look at pictures with several heads on one backbone, which runs once for all of them (`shares_forward`).
+
+    Returns:
+        The recordings of each encoder, in the order of the pictures.
+
+    Raises:
+        ValueError: as in `record`, or encoders that cannot share a forward.
+    """
+    encoder = encoders[0]
+    strangers = [e.facts.name for e in encoders if not shares_forward(encoder, e, size)]
+    if strangers:
+        raise ValueError(f"{', '.join(strangers)} and {encoder.facts.name} have not the same backbone and size, so no forward serves both")
     pictures = [read_picture(image) for image in images]
     geometries = [fit(p.size, encoder.facts.size if size is None else size, encoder.stride) for p in pictures]
-    recordings: dict[int, Recording] = {}
+    recordings: dict[int, list[Recording]] = {}
     for grid in dict.fromkeys(g.grid for g in geometries):
         members = [i for i, g in enumerate(geometries) if g.grid == grid]
         batch = [(pictures[i], geometries[i]) for i in members]
-        recordings.update(zip(members, _record_alike(encoder, batch), strict=True))
-    return [recordings[i] for i in range(len(pictures))]
+        recordings.update(zip(members, zip(*_record_alike(encoders, batch), strict=True), strict=True))  # type: ignore[arg-type]
+    return [[recordings[i][n] for i in range(len(pictures))] for n in range(len(encoders))]
 
 
-def _record_alike(encoder: Encoder, batch: list[tuple[Picture, Geometry]]) -> list[Recording]:
+def shares_forward(one: Encoder, other: Encoder, size: int | None = None) -> bool:
+    """Whether two encoders have the same backbone object and see pictures alike, so that one forward serves both."""
+    a, b = one.facts, other.facts
+    return one.backbone is other.backbone and (a.mean, a.std) == (b.mean, b.std) and (size is not None or a.size == b.size)
+
+
+def _record_alike(encoders: Sequence[Encoder], batch: list[tuple[Picture, Geometry]]) -> list[list[Recording]]:
+    """The recordings of each encoder; pictures of one input size."""
+    encoder = encoders[0]
     parameter = next(encoder.parameters())
     facts = encoder.facts
     images = torch.stack([preprocess(picture, geometry, facts.mean, facts.std) for picture, geometry in batch])
     images = images.to(parameter.device, parameter.dtype)
     started = time.perf_counter()
-    with GateCapture(encoder.backbone) as gates, _captured(encoder) as capture:
-        output = encoder(images)
+    with torch.inference_mode(), GateCapture(encoder.backbone) as gates, AttentionCapture() as blocks:
+        tokens = encoder.tokens(images)
+    shared = _since(started, images)
+    if tokens.grid != batch[0][1].grid:
+        raise ValueError(
+            f"{facts.name} gave a grid of {tokens.grid} where {batch[0][1].grid} was expected; its stride is not {encoder.stride}"
+        )
+    return [_read(head, tokens, blocks, gates, shared, batch) for head in encoders]
+
+
+def _since(started: float, images: Tensor) -> float:
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
-    seconds = (time.perf_counter() - started) / len(batch)
-    if output.tokens.grid != batch[0][1].grid:
-        raise ValueError(
-            f"{facts.name} gave a grid of {output.tokens.grid} where {batch[0][1].grid} was expected; its stride is not {encoder.stride}"
-        )
-    make = partial(_single, encoder, capture, gates, output, seconds)
+    return time.perf_counter() - started
+
+
+def _read(
+    encoder: Encoder, tokens: Tokens, blocks: AttentionCapture, gates: GateCapture, shared: float, batch: list[tuple[Picture, Geometry]]
+) -> list[Recording]:
+    """The recordings of one head from the tokens and the calls of the backbone's forward, which took `shared` seconds."""
+    started = time.perf_counter()
+    with torch.inference_mode(), AttentionCapture() as own:
+        output = encoder.read(tokens)
+    seconds = (shared + _since(started, tokens.patches)) / len(batch)
+    calls = [*blocks.calls, *own.calls]
+    check_calls(encoder, len(calls))
+    make = partial(_single, encoder, calls, gates, output, seconds)
     return [make(i, picture, geometry) for i, (picture, geometry) in enumerate(batch)]
 
 
 def _single(
     encoder: Encoder,
-    capture: AttentionCapture,
+    captured: list[tuple[Tensor, Tensor, Tensor | None, float]],
     gates: GateCapture,
     output: Output,
     seconds: float,
@@ -236,7 +268,7 @@ def _single(
     picture: Picture,
     geometry: Geometry,
 ) -> Recording:
-    calls = [attention_of(call, i) for call in capture.calls]
+    calls = [attention_of(call, i) for call in captured]
     tokens, pooled = output.tokens, output.pooled
 
     def one(batch: Tensor) -> Tensor:

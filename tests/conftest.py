@@ -13,8 +13,8 @@ from PIL import Image
 from simpool_viz.checkpoints import load_checkpoint
 from simpool_viz.checkpoints.bundle import save_bundle
 from simpool_viz.encoder import Encoder, EncoderSpec, Facts
+from tests.photos import CLASSES, shape_photo, write_parquet
 
-CLASSES = ("circle", "square", "triangle")
 BACKBONE = {"channels": (8, 8, 16, 16), "stem_type": "deep", "stem_width": 8, "output_stride": 16}
 
 
@@ -95,3 +95,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         Image.fromarray((255 * disc(width, height)).astype(np.uint8)).save(folder / f"{name}_mask.png")
         files |= {name: folder / f"{name}.png", f"{name} mask": folder / f"{name}_mask.png"}
     return files
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 photos of three shapes, 2 train shards and 1 val shard."""
+    folder, rng = tmp_path_factory.mktemp("shapes"), np.random.default_rng(0)
+    photos = [(shape_photo(CLASSES[i % 3], int(rng.integers(60, 120)), int(rng.integers(60, 120)), rng), i % 3) for i in range(200)]
+    write_parquet(folder, "train", photos[:150], shards=2)
+    write_parquet(folder, "val", photos[150:])
+    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from collections.abc import Callable
@@ -170,7 +169,7 @@ def test_unknown_name_is_refused_with_what_there_is(tmp_path: Path) -> None:
 
 
 def test_options_are_for_timm_models_only(checkpoints: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match="options depth are for timm"):
+    with pytest.raises(ValueError, match="options depth are for files and timm"):
         load_checkpoint(checkpoints["gap"], depth=2)
 
 
@@ -196,7 +195,7 @@ def test_unavailable_entry_is_listed_and_told_apart(tmp_path: Path, monkeypatch:
     shutil.copytree(checkpoints["gap"], tmp_path / "models" / "b")
     shutil.copytree(checkpoints["simpool"], tmp_path / "models" / "a")
     (tmp_path / "models" / "b" / "model.safetensors").unlink()
-    monkeypatch.setattr(importlib.import_module("simpool_viz.checkpoints.catalogue"), "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(bundle, "_PACKAGE", tmp_path / "package")
     assert {e.name: e.available for e in catalogue().values()} == {"small_simpool": True, "small_gap": False}
     with pytest.raises(ValueError, match=r"holds no model\.safetensors"):
         load_checkpoint("small_gap")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
-import json
 import math
 import re
 from pathlib import Path
@@ -24,11 +22,9 @@ from simpool_viz.training import data as data_module
 from simpool_viz.training.card import Result, write_card
 from simpool_viz.training.data import STORED, Photos, batches, centre_crops, load_photos, random_crops, read_classes
 from simpool_viz.training.loop import count_correct, learning_rate, run_stage, train, train_step
-from simpool_viz.training.recipe import Recipe, Stage, list_recipes, load_recipe
+from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage, list_recipes, load_recipe
 from tests.conftest import BACKBONE, CLASSES, small_resnet, small_spec
-
-COLOURS = {"circle": (230, 60, 60), "square": (60, 230, 60), "triangle": (60, 60, 230)}
-
+from tests.photos import shape_photo, write_parquet
 
 # --- recipes --------------------------------------------------------------------------------------------------------------------
 
@@ -44,7 +40,8 @@ def test_bundled_recipes_are_listed_without_their_bases_and_load() -> None:
     assert {"resnet_gap", "resnet_simpool"} <= set(list_recipes()) and not any(name.startswith("_") for name in list_recipes())
     for name in list_recipes():
         recipe = load_recipe(name)
-        assert recipe.name == name and recipe.title and recipe.stages and recipe.sources and recipe.license
+        assert recipe.name == name and recipe.sources and recipe.license
+        assert isinstance(recipe, HeadsRecipe) or (recipe.title and recipe.stages)
 
 
 def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
@@ -198,21 +195,6 @@ def test_centre_crops_take_the_central_square() -> None:
             assert (shown - wanted).abs().max() < 0.6 / STORED
 
 
-def shape_photo(kind: str, width: int, height: int, rng: np.random.Generator) -> Image.Image:
-    """A coloured shape, as wide as high, somewhere on a noisy ground."""
-    image = Image.fromarray(rng.integers(80, size=(height, width, 3), dtype=np.uint8))
-    r = int(min(width, height) * 0.3)
-    x, y = (int(rng.integers(r, side - r)) for side in (width, height))
-    draw = ImageDraw.Draw(image)
-    if kind == "circle":
-        draw.ellipse((x - r, y - r, x + r, y + r), COLOURS[kind])
-    elif kind == "square":
-        draw.rectangle((x - r, y - r, x + r, y + r), COLOURS[kind])
-    else:
-        draw.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], COLOURS[kind])
-    return image
-
-
 @pytest.mark.parametrize("size", [(300, 150), (100, 260)])
 def test_circle_in_an_elongated_photo_is_round_in_its_centre_crop(tmp_path: Path, size: tuple[int, int]) -> None:
     photo = Image.new("RGB", size)
@@ -227,30 +209,6 @@ def test_circle_in_an_elongated_photo_is_round_in_its_centre_crop(tmp_path: Path
 
 
 # --- photos ---------------------------------------------------------------------------------------------------------------------
-
-
-def write_parquet(folder: Path, split: str, photos: list[tuple[Image.Image, int]], shards: int = 1) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    rows = []
-    for image, label in photos:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG" if image.mode == "RGB" else "PNG")
-        rows.append({"image": {"bytes": buffer.getvalue(), "path": "a.jpg"}, "label": label, "source": "made up"})
-    folder.mkdir(exist_ok=True, parents=True)
-    for i in range(shards):
-        parquet.write_table(pyarrow.Table.from_pylist(rows[i::shards]), folder / f"{split}-{i:05}-of-{shards:05}.parquet")
-    (folder / "classes.json").write_text(json.dumps(list(CLASSES)))
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 photos of three shapes, 2 train shards and 1 val shard."""
-    folder, rng = tmp_path_factory.mktemp("shapes"), np.random.default_rng(0)
-    photos = [(shape_photo(CLASSES[i % 3], int(rng.integers(60, 120)), int(rng.integers(60, 120)), rng), i % 3) for i in range(200)]
-    write_parquet(folder, "train", photos[:150], shards=2)
-    write_parquet(folder, "val", photos[150:])
-    return folder
 
 
 def test_photos_are_squashed_to_squares_with_their_aspect_and_label(tmp_path: Path) -> None:

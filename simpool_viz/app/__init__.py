@@ -38,7 +38,10 @@ def build(device: str = "auto") -> Any:
         page.build()
         with gr.Accordion("How to read the board", open=False):
             gr.Markdown(GUIDE)
-        gr.Markdown(f"Computed on `{page.store.where()}`. Photos are deleted within two hours.", elem_classes="simpool-intro")
+        gr.Markdown(
+            f"Computed on `{page.store.where()}`. Photos are deleted within two hours, your own checkpoints when the visit ends.",
+            elem_classes="simpool-intro",
+        )
     return blocks
 
 
@@ -88,12 +91,14 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
 
 
 def _serve(blocks: Any, host: str | None, port: int | None, theme: Any, options: dict[str, Any]) -> Any:
+    from simpool_viz.app.own import LARGEST
+
     return blocks.launch(
         server_name=host,
         server_port=port,
         theme=theme,
         css_paths=[Path(__file__).parent / "app.css"],
-        max_file_size="64mb",
+        max_file_size=LARGEST,
         ssr_mode=False,  # the board draws itself in the browser; a Node server would add nothing but a start-up
         footer_links=["api"],
         **options,

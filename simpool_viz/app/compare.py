@@ -13,9 +13,10 @@ import gradio as gr
 from gradio import processing_utils
 
 from simpool_viz.app.component import LOOK, BoardState, BoardView, Photo
+from simpool_viz.app.own import OwnCheckpoints, OwnPanel
 from simpool_viz.attention_map import map_methods, maps_of
 from simpool_viz.board import Board, MapRequest, Settings, iterate_board
-from simpool_viz.checkpoints import bundled_folder, catalogue, load_checkpoint
+from simpool_viz.checkpoints import bundled_folder, catalogue, load_checkpoint, share_backbones
 from simpool_viz.device import choose_device
 from simpool_viz.drawing import SEQUENTIAL
 from simpool_viz.encoder import Encoder
@@ -43,7 +44,10 @@ class EncoderStore:
         """The checkpoint of that name. Errors as in `load_checkpoint`."""
         with self._lock:
             if name not in self._loaded:
+                if name not in catalogue():  # what a visitor sends names nothing on this machine, and nothing on the network
+                    raise ValueError(f"no bundled checkpoint is called {name!r}; add your own under 'Your own checkpoint'")
                 self._loaded[name] = load_checkpoint(name, device=self.device)
+                share_backbones(list(self._loaded.values()))
             self._loaded.move_to_end(name)
             while len(self._loaded) > self.limit:
                 self._loaded.popitem(last=False)
@@ -60,7 +64,10 @@ class ComparePage:
 
     def __init__(self, store: EncoderStore) -> None:
         self.store = store
-        self.checkpoints = {e.name: e.facts.title or e.name for e in catalogue().values() if e.available}
+        entries = [e for e in catalogue().values() if e.available]
+        self.checkpoints = {e.name: e.facts.title or e.name for e in entries}
+        self.first_checkpoints = [e.name for e in entries if not e.is_head]
+        self.heads = {e.name: e.facts.title for e in entries if e.is_head}
         self.maps = self._offered_maps()
 
     def _offered_maps(self) -> dict[str, str]:
@@ -70,8 +77,22 @@ class ComparePage:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    def look(self, photo: str | None, checkpoints: list[str], maps: list[str], size: int) -> Iterator[BoardState]:
-        """Show where the checkpoints look on the photo, one state of the board after each checkpoint."""
+    def look(
+        self,
+        photo: str | None,
+        checkpoints: list[str],
+        maps: list[str],
+        size: int,
+        more: list[str] | None = None,
+        own: OwnCheckpoints | None = None,
+    ) -> Iterator[BoardState]:
+        """Show where the checkpoints look on the photo, one state of the board after each checkpoint.
+
+        Args:
+            more: further checkpoints: heads on frozen backbones, or the visitor's own by name.
+            own: the visitor's own checkpoints.
+        """
+        checkpoints = [*checkpoints, *(more or [])]
         for value, name in (
             (photo, "Choose a photo first"),
             (checkpoints, "Choose at least one checkpoint"),
@@ -80,14 +101,17 @@ class ComparePage:
             if not value:
                 raise gr.Error(f"{name}.", print_exception=False)
         try:
-            yield from self._states(str(photo), checkpoints, maps, Settings(size=size or None))
+            yield from self._states(str(photo), checkpoints, maps, Settings(size=size or None), own)
         except (ValueError, OSError) as error:
             raise gr.Error(_sentence(error), print_exception=False) from error
 
-    def _states(self, photo: str, checkpoints: list[str], maps: list[str], settings: Settings) -> Iterator[BoardState]:
+    def _states(
+        self, photo: str, checkpoints: list[str], maps: list[str], settings: Settings, own: OwnCheckpoints | None = None
+    ) -> Iterator[BoardState]:
         picture = read_picture(photo)
         yield BoardState(Board([picture], [], {}, [], settings), self._waiting(checkpoints, 0))
-        encoders = [self.store.get(name) for name in checkpoints]
+        theirs = own.encoders if own else {}
+        encoders = [theirs[name] if name in theirs else self.store.get(name) for name in checkpoints]
         for done, board in enumerate(iterate_board([picture], encoders, [MapRequest(m) for m in maps], settings), 1):
             yield BoardState(board, self._waiting(checkpoints, done))
 
@@ -113,7 +137,7 @@ class ComparePage:
         if FIRST_PHOTO not in photos or not self.checkpoints:
             return None
         for _ in range(2):  # the first forward of a process is slow, and its milliseconds would stand on the page for good
-            *_, last = self._states(str(photos[FIRST_PHOTO]), list(self.checkpoints), self._first_maps(), Settings())
+            *_, last = self._states(str(photos[FIRST_PHOTO]), self.first_checkpoints, self._first_maps(), Settings())
         return last
 
     def _first_maps(self) -> list[str]:
@@ -150,10 +174,17 @@ class ComparePage:
                     address = gr.Textbox(label="Address of a picture", placeholder="https://", max_lines=1)
                     fetch = gr.Button("Fetch")
                 checkpoints = gr.CheckboxGroup(
-                    [(title, name) for name, title in self.checkpoints.items()],
-                    value=list(self.checkpoints),
+                    [(self.checkpoints[name], name) for name in self.first_checkpoints],
+                    value=self.first_checkpoints,
                     label="Checkpoints",
                     elem_id="checkpoints",
+                )
+                more = gr.Dropdown(
+                    [(title, name) for name, title in self.heads.items()],
+                    value=[],
+                    multiselect=True,
+                    label="More: poolings on a frozen backbone, and your own",
+                    elem_id="more",
                 )
                 maps = gr.CheckboxGroup(
                     [(title, name) for name, title in self.maps.items()], value=self._first_maps(), label="Maps", elem_id="maps"
@@ -167,10 +198,11 @@ class ComparePage:
                 with gr.Row():
                     run = gr.Button("Run", variant="primary", elem_id="run")
                     cancel = gr.Button("Cancel", elem_id="cancel")
+                own = OwnPanel(self.store.device, self.heads, self.maps).build(more, maps)
             with gr.Column(scale=3):
                 self._look_controls()
                 view = BoardView(value=self.first_board(), elem_id="board")
-        inputs = [photo, checkpoints, maps, size]
+        inputs = [photo, checkpoints, maps, size, more, own]
         shared: dict[str, Any] = {"fn": self.look, "inputs": inputs, "outputs": view, "show_progress": "hidden", "concurrency_id": "look"}
         runs = [
             run.click(**shared, api_name="compare"),

@@ -1,27 +1,45 @@
 """Checkpoint folders: `model.safetensors`, `config.json` and a card, the form in which this project ships its models.
 
-`config.json` describes the encoder (`EncoderSpec`) and its facts, so that a folder loads without code of its own.
+`config.json` describes the encoder (`EncoderSpec`) and its facts, so that a folder loads without code of its own. Where a
+head was trained on the frozen backbone of another checkpoint, its folder holds the head alone: the backbone is read from
+that checkpoint, which lies beside it or is bundled, and a digest makes sure that it is the same one to the last bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from simpool_viz.encoder import Encoder, EncoderSpec, Facts
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+BACKBONE = "backbone."
+State = dict[str, torch.Tensor]
+_PACKAGE = Path(__file__).parent.parent
+
+
+def bundled_folder(kind: str) -> Path:
+    """The folder "models" or "assets": inside an installed wheel, else in the checkout.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    for root in (_PACKAGE / "_bundled", _PACKAGE.parent):
+        if (root / kind).is_dir():
+            return root / kind
+    raise FileNotFoundError(f"the folder {kind!r} is neither in the installed package nor beside it; install simpool_viz again")
 
 
 def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) -> None:
-    """Write a checkpoint folder, floating-point weights in half precision.
+    """Write a checkpoint folder, floating-point weights in half precision; without the backbone where `encoder.facts.base` names another's.
 
     Raises:
         ValueError: a weight is not finite in half precision, as after a training that diverged.
@@ -30,8 +48,12 @@ def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) ->
     faults = [k for k, v in state.items() if not v.isfinite().all()]
     if faults:
         raise ValueError(f"{encoder.facts.name} is not saved: not finite in half precision are {', '.join(faults[:8])}")
+    metadata = {"format": "pt"}
+    if encoder.facts.base:
+        metadata["backbone"] = digest_of(_backbone(state))
+        state = {k: v for k, v in state.items() if not k.startswith(BACKBONE)}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(state, folder / WEIGHTS, metadata=metadata)
     (folder / WEIGHTS).chmod(0o644)  # it is written readable by its owner alone
     config = {"format": FORMAT, "encoder": dataclasses.asdict(spec), "facts": dataclasses.asdict(encoder.facts)}
     (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -67,22 +89,64 @@ def load_bundle(folder: Path) -> Encoder:
         ValueError: an unreadable file, or tensors that are missing, unknown or of another shape.
     """
     spec, facts = read_config(folder)
-    path = folder / WEIGHTS
-    try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no {WEIGHTS}; copy the whole checkpoint folder") from None
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
+    state, metadata = _read_weights(folder)
+    if facts.base:
+        state |= _backbone_of(base_folder(folder, facts.base), metadata.get("backbone", ""), facts)
     try:
         encoder = spec.build(facts)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{folder / CONFIG} does not describe an encoder that can be built: {error}") from error
-    fill(encoder, state, str(path))
+    fill(encoder, state, str(folder / WEIGHTS))
     return encoder.eval().requires_grad_(False)
 
 
-def fill(encoder: torch.nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+def _read_weights(folder: Path) -> tuple[State, dict[str, str]]:
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no {WEIGHTS}; copy the whole checkpoint folder") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
+
+
+def base_folder(folder: Path, base: str) -> Path:
+    """The checkpoint folder called `base`, beside `folder` or bundled.
+
+    Raises:
+        ValueError: it is in neither place.
+    """
+    for place in (folder.parent, bundled_folder("models")):
+        if (place / base / CONFIG).is_file():
+            return place / base
+    raise ValueError(f"{folder} is a head on the backbone of {base!r}, which is not in {folder.parent}; put that checkpoint folder there")
+
+
+def _backbone(state: State) -> State:
+    return {k: v for k, v in state.items() if k.startswith(BACKBONE)}
+
+
+def _backbone_of(folder: Path, digest: str, facts: Facts) -> State:
+    """The backbone's tensors of a checkpoint folder, if they are those that the head was trained on."""
+    state = _backbone(_read_weights(folder)[0])
+    if digest_of(state) != digest:
+        raise ValueError(
+            f"the backbone in {folder} is not the one that the head {facts.name!r} was trained on; "
+            f"train the head again, or put the earlier {facts.base!r} beside it"
+        )
+    return state
+
+
+def digest_of(state: State) -> str:
+    """SHA-256 of tensors with their names, in an order that does not depend on the file's."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def fill(encoder: torch.nn.Module, state: State, source: str) -> None:
     """Copy `state` into `encoder`, every tensor or none.
 
     Raises:

@@ -5,27 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from simpool_viz.checkpoints.bundle import CONFIG, WEIGHTS, read_config
+from simpool_viz.checkpoints.bundle import CONFIG, WEIGHTS, bundled_folder, read_config
 from simpool_viz.encoder import EncoderSpec, Facts
-
-_PACKAGE = Path(__file__).parent.parent
-
-
-def bundled_folder(kind: str) -> Path:
-    """The folder "models" or "assets": inside an installed wheel, else in the checkout.
-
-    Raises:
-        FileNotFoundError: neither is there.
-    """
-    for root in (_PACKAGE / "_bundled", _PACKAGE.parent):
-        if (root / kind).is_dir():
-            return root / kind
-    raise FileNotFoundError(f"the folder {kind!r} is neither in the installed package nor beside it; install simpool_viz again")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A bundled checkpoint: its folder, description and facts; `available` is whether its weights are here."""
+    """A bundled checkpoint: its folder, description and facts; `available` is whether its weights are here, its base's too."""
 
     folder: Path
     spec: EncoderSpec
@@ -36,8 +22,13 @@ class Entry:
         return self.facts.name
 
     @property
+    def is_head(self) -> bool:
+        """Whether it is a head on another checkpoint's frozen backbone; nothing takes those unless they are asked for."""
+        return bool(self.facts.base)
+
+    @property
     def available(self) -> bool:
-        return (self.folder / WEIGHTS).is_file()
+        return all((folder / WEIGHTS).is_file() for folder in (self.folder, self.folder.parent / (self.facts.base or self.folder.name)))
 
 
 def catalogue() -> dict[str, Entry]:

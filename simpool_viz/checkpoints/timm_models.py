@@ -42,14 +42,15 @@ def load_timm(tag: str, *, pretrained: bool = True, **kwargs: Any) -> Encoder:
         size=int(config.get("input_size", (3, 224, 224))[-1]),
         mean=tuple(config.get("mean", IMAGENET_MEAN)),
         std=tuple(config.get("std", IMAGENET_STD)),
-        classes=_imagenet_classes(int(getattr(model, "num_classes", 0))),
+        classes=imagenet_classes(int(getattr(model, "num_classes", 0))),
         source=f"timm {config.get('hf_hub_id') or tag}" + ("" if pretrained else ", random weights"),
         license=str(config.get("license") or "see the model card"),
     )
     return encoder_from_timm(model, facts).eval().requires_grad_(False)
 
 
-def _imagenet_classes(count: int) -> tuple[str, ...]:
+def imagenet_classes(count: int) -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes; () for another count, of which nothing is known."""
     if count != 1000:
         return ()
     from timm.data import ImageNetInfo

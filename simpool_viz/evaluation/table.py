@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simpool_viz.board import MapRequest, Settings, record_rows, require_rows
+from simpool_viz.board import MapRequest, Settings, record_each, record_rows, require_rows
 from simpool_viz.encoder import Encoder
 from simpool_viz.evaluation.datasets import MaskSet
-from simpool_viz.recording import record
+from simpool_viz.images import read_picture
 from simpool_viz.scores.localization import read_reference, score_baselines
 
 DRAWS = 2000
@@ -51,8 +51,7 @@ def evaluate(
     skipped: list[str] = []
     for image, mask in _progress(data, progress):
         reference = read_reference(mask)
-        for number, encoder in enumerate(encoders):
-            recording = record(encoder, image, settings.size)
+        for number, recording in enumerate(record_each(encoders, read_picture(image), settings.size)):
             rows, skipped = record_rows(recording, requests, settings, reference)
             for row in rows:
                 label = f"{row.checkpoint}: {row.map_label}"

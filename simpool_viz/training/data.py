@@ -29,11 +29,15 @@ STORED = 128  # side of the stored squares in pixels
 
 @dataclass(frozen=True)
 class Photos:
-    """images: (n, STORED, STORED, 3) uint8, memory-mapped; aspect: (n,) width / height of the originals; labels: (n,)."""
+    """images: (n, STORED, STORED, 3) uint8, memory-mapped; aspect: (n,) width / height of the originals; labels: (n,).
+
+    key: of their shards, so that what is made of them can be kept.
+    """
 
     images: np.ndarray
     aspect: np.ndarray
     labels: np.ndarray
+    key: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,10 +62,12 @@ def load_photos(folder: Path, split: str, cache: Path) -> Photos:
     if not shards:
         raise ValueError(f"{folder} holds no {split}-*.parquet; set data= to the folder that does")
     stamp = "|".join(f"{s.resolve()}:{s.stat().st_size}" for s in shards) + f"|{STORED}"
-    target = cache / f"{split}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}"
+    key = hashlib.sha256(stamp.encode()).hexdigest()[:16]
+    target = cache / f"{split}-{key}"
     if not (target / "labels.npy").is_file():
         _decode(shards, target)
-    return Photos(*(np.load(target / f"{part}.npy", mmap_mode="r") for part in ("images", "aspect", "labels")))
+    images, aspect, labels = (np.load(target / f"{part}.npy", mmap_mode="r") for part in ("images", "aspect", "labels"))
+    return Photos(images, aspect, labels, key)
 
 
 def _decode(shards: list[Path], target: Path) -> None:

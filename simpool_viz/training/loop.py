@@ -17,7 +17,7 @@ from simpool_viz.checkpoints.bundle import load_bundle, save_bundle
 from simpool_viz.encoder import Encoder, Facts
 from simpool_viz.training.card import Result, write_card
 from simpool_viz.training.data import Photos, batches, centre_crops, load_photos, random_crops, read_classes
-from simpool_viz.training.recipe import Recipe, Stage
+from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
 
 
 def train(recipe: Recipe, out: Path, cache: Path) -> Path:
@@ -88,7 +88,7 @@ def run_stage(encoder: Encoder, stage: Stage, recipe: Recipe, photos: Photos, lo
     encoder.eval()
 
 
-def learning_rate(stage: Stage, seen: int) -> float:
+def learning_rate(stage: Stage | HeadsRecipe, seen: int) -> float:
     """Linear warm-up over `stage.warmup` photos, then half a cosine to zero."""
     if seen < stage.warmup:
         return stage.lr * seen / stage.warmup
@@ -97,16 +97,26 @@ def learning_rate(stage: Stage, seen: int) -> float:
 
 
 def train_step(encoder: Encoder, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor, smoothing: float, step: int) -> float:
-    """One step of AdamW in bf16 autocast; returns the loss."""
+    """One step on normalised images in bf16 autocast; returns the loss."""
     with torch.autocast("cpu", torch.bfloat16):
         logits = encoder(x).logits
     assert logits is not None, "a classifier is trained, so there is a head"
+    return descend(optimizer, logits, labels, smoothing, step)
+
+
+def descend(optimizer: torch.optim.Optimizer, logits: Tensor, labels: Tensor, smoothing: float, step: int) -> float:
+    """One step down the cross entropy of logits (B, K) with labels (B,), gradients clipped to a norm of 1; returns the loss.
+
+    Raises:
+        FloatingPointError: the loss or its gradient is not finite; says at which step.
+    """
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
     if not math.isfinite(loss.item()):
         raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower the learning rate of the stage and start again")
     optimizer.zero_grad()
     loss.backward()
-    norm = float(torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
     if not math.isfinite(norm):
         raise FloatingPointError(f"the gradient is {norm} at step {step}; lower the learning rate of the stage and start again")
     optimizer.step()

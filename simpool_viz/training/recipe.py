@@ -55,8 +55,37 @@ class Recipe:
     overrides: tuple[str, ...] = field(default=(), compare=False)
 
 
-def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe.
+@dataclass(frozen=True)
+class HeadsRecipe:
+    """Heads trained on the frozen backbone of a checkpoint, whose features are computed once.
+
+    frozen: the checkpoint whose backbone it is.
+    heads: poolings, norms and options by the name that follows the checkpoint's: {"slot": {"pooling": "slot"}}.
+    size: pictures are size x size pixels; crop: smallest share of a photo's area that its one crop takes.
+    photos: how many each head sees in all; lr: peak learning rate, after a warm-up over `warmup` photos.
+    """
+
+    name: str
+    data: str
+    frozen: str
+    heads: dict[str, dict[str, Any]]
+    size: int
+    photos: int
+    lr: float
+    warmup: int = 4000
+    crop: float = 0.5
+    batch_size: int = 128
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    seed: int = 0
+    sources: str = ""
+    license: str = ""
+    source: str = field(default="", compare=False)
+    overrides: tuple[str, ...] = field(default=(), compare=False)
+
+
+def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe | HeadsRecipe:
+    """Read a recipe: a `HeadsRecipe` where it has the setting `frozen`.
 
     Args:
         name: a bundled recipe (`list_recipes`) or a path to a YAML file.
@@ -72,16 +101,28 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         if not separator:
             raise ValueError(f"--set takes key=value, not {override!r}")
         _set(settings, key.split("."), _parse(value, f"--set {key}"))
+    kind = HeadsRecipe if "frozen" in settings else Recipe
     try:
-        settings["encoder"] = EncoderSpec(**settings["encoder"])
-        settings["stages"] = tuple(Stage(**_numbers(Stage, stage)) for stage in settings["stages"])
-        recipe = Recipe(**_numbers(Recipe, settings), source=name, overrides=tuple(overrides or ()))
+        if kind is Recipe:
+            settings["encoder"] = EncoderSpec(**settings["encoder"])
+            settings["stages"] = tuple(Stage(**_numbers(Stage, stage)) for stage in settings["stages"])
+        recipe = kind(**_numbers(kind, settings), source=name, overrides=tuple(overrides or ()))
     except (TypeError, KeyError) as error:
-        known = ", ".join(setting.name for setting in dataclasses.fields(Recipe) if setting.compare)
+        known = ", ".join(setting.name for setting in dataclasses.fields(kind) if setting.compare)
         raise ValueError(f"{path.name} is not a complete recipe: {error}. Settings are: {known}") from error
-    if recipe.batch_size < 1 or not recipe.stages or min(stage.photos for stage in recipe.stages) < recipe.batch_size:
-        raise ValueError(f"{path.name} trains nothing: it needs at least one stage, and in each at least one batch of photos")
+    _check(recipe, path.name)
     return recipe
+
+
+def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
+    """Refuse a recipe that would train nothing."""
+    if isinstance(recipe, HeadsRecipe):
+        if not isinstance(recipe.heads, dict) or not recipe.heads or not all(isinstance(h, dict) for h in recipe.heads.values()):
+            raise ValueError(f"{source} trains nothing: heads is a table such as {{slot: {{pooling: slot}}}}")
+        if recipe.batch_size < 1 or recipe.photos < recipe.batch_size:
+            raise ValueError(f"{source} trains nothing: it needs at least one batch of photos")
+    elif recipe.batch_size < 1 or not recipe.stages or min(stage.photos for stage in recipe.stages) < recipe.batch_size:
+        raise ValueError(f"{source} trains nothing: it needs at least one stage, and in each at least one batch of photos")
 
 
 def list_recipes() -> list[str]:

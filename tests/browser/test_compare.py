@@ -256,7 +256,7 @@ def test_cancel_stops_between_checkpoints(opened: Opened, monkeypatch: pytest.Mo
 
     from simpool_viz import board as board_module
 
-    go, original, calls = threading.Event(), board_module.record, []
+    go, original, calls = threading.Event(), board_module.record_shared, []
 
     def slow(*arguments: Any, **options: Any) -> Any:
         calls.append(arguments)
@@ -264,7 +264,7 @@ def test_cancel_stops_between_checkpoints(opened: Opened, monkeypatch: pytest.Mo
             go.wait(20)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(board_module, "record", slow)
+    monkeypatch.setattr(board_module, "record_shared", slow)
     page, _ = opened
     page.locator("#run").click()
     expect(page.locator(".simpool-board .waiting")).to_contain_text("ResNet, SimPool", timeout=30_000)

@@ -1,0 +1,169 @@
+"""One checkpoint file -> an encoder and a report of what was recognised; and the same file made small and safe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from simpool_viz.checkpoints import parts
+from simpool_viz.checkpoints.containers import Weights, find_weights
+from simpool_viz.checkpoints.formats import OPTIONS, Report, assign, build_encoder
+from simpool_viz.checkpoints.parts import UNSET, Settings
+from simpool_viz.checkpoints.reading import read_file
+from simpool_viz.encoder import Encoder, Facts
+from simpool_viz.pooling import Pooling, create_pooling
+
+MARK = "simpool_viz"  # the key of what `convert` keeps of the container in a file's metadata
+KEPT = ("mode", "gamma", "arch")  # settings of a training that say something of the model
+
+
+def load_file(path: Path, *, name: str = "", base: Encoder | None = None, **options: Any) -> tuple[Encoder, Report]:
+    """Read a checkpoint file of any kind that `formats` knows.
+
+    Args:
+        name: how it is called; the file's name by default.
+        base: the encoder on whose backbone a probing head goes.
+        options: see `formats.OPTIONS`.
+
+    Raises:
+        ValueError: it cannot be read safely, is not recognised, or does not fit; an option that does not exist.
+    """
+    settings = _settings(options)
+    weights, metadata = read_weights(path, str(options.get("weights", "")))
+    facts = _facts(path, name, settings, weights, metadata)
+    if weights.family == "probe":
+        return _probe(weights, base, facts, settings)
+    if base is not None:
+        raise ValueError(f"{path.name} has a backbone of its own, so backbone= is not for it; leave it out")
+    return build_encoder(weights, facts, settings)
+
+
+def read_weights(path: Path, which: str = "") -> tuple[Weights, dict[str, str]]:
+    """The weights of a file and its metadata; what a converted file keeps of its container counts as the container's."""
+    content, metadata = read_file(path)
+    weights = find_weights(content, path.name, which)
+    if MARK in metadata:
+        kept = json.loads(metadata[MARK])
+        weights = dataclasses.replace(weights, family=str(kept["family"]), where=str(kept["where"]), args=dict(kept["args"]))
+    return weights, metadata
+
+
+def convert(source: Path, target: Path, which: str = "") -> Report:
+    """Write the weights of `source` alone to `target`, a `.safetensors` file that loads the same.
+
+    Args:
+        which: another entry than the usual one, such as "student".
+
+    Raises:
+        ValueError: `source` cannot be read or is not recognised; `target` is no `.safetensors` file.
+    """
+    from safetensors.torch import save_file
+
+    if target.suffix != ".safetensors":
+        raise ValueError(f"the converted file ends in .safetensors, which {target.name} does not")
+    weights, metadata = read_weights(source, which)
+    if weights.family == "probe":
+        report = Report(source.name, "probing head", "no backbone", "a probing head", _count(weights.state), len(weights.state))
+    else:
+        facts = _facts(source, "", Settings(), weights, metadata)
+        _, report = build_encoder(dataclasses.replace(weights, state=dict(weights.state)), facts, Settings())
+        metadata = {k: v for k, v in dataclasses.asdict(facts).items() if k in ("title", "source", "license", "accuracy")}
+    kept = {"family": weights.family, "where": weights.where, "args": {k: v for k, v in weights.args.items() if k in KEPT}}
+    metadata |= {"format": "pt", MARK: json.dumps(kept, default=str)}
+    state = {key: value.contiguous().clone() for key, value in weights.state.items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=target.parent) as folder:  # never half a file under its name
+        part = Path(folder) / target.name
+        save_file(state, part, metadata=metadata)
+        part.chmod(0o644)
+        os.replace(part, target)
+    return report
+
+
+def parse_options(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Options from text, as they stand after the `?` of a name on the command line."""
+    kinds: dict[str, Any] = {"num_heads": int, "size": int, "gamma": lambda text: None if text == "none" else float(text)}
+    options: dict[str, Any] = {}
+    for key, text in texts.items():
+        try:
+            options[key] = kinds.get(key, str)(text)
+        except ValueError:
+            raise ValueError(f"{key}= takes a number, not {text!r}") from None
+    return options
+
+
+def _settings(options: Mapping[str, Any]) -> Settings:
+    unknown = [key for key in options if key not in OPTIONS]
+    if unknown:
+        known = "; ".join(f"{key}: {told}" for key, told in OPTIONS.items())
+        raise ValueError(f"a checkpoint file takes no option {', '.join(unknown)}. It takes {known}")
+    gamma = options.get("gamma", UNSET)
+    return Settings(
+        arch=options.get("arch", "").removeprefix("timm:"),
+        num_heads=options.get("num_heads", 0),
+        gamma=gamma,
+        pos_embed=options.get("pos_embed", ""),
+        size=options.get("size", 0),
+    )
+
+
+def _facts(path: Path, name: str, settings: Settings, weights: Weights, metadata: Mapping[str, str]) -> Facts:
+    from simpool_viz.checkpoints.timm_models import imagenet_classes
+
+    heads = [weights.state[k].shape[0] for k in ("head.weight", "fc.weight", "head.fc.weight", "2.weight") if k in weights.state]
+    return Facts(
+        name=name or path.name,
+        title=metadata.get("title") or path.name.split(".")[0],
+        size=settings.size or 224,
+        classes=imagenet_classes(heads[0]) if heads else (),
+        source=metadata.get("source") or path.name,
+        license=metadata.get("license") or "not told by the file",
+        accuracy=metadata.get("accuracy", ""),
+    )
+
+
+def _count(state: Mapping[str, Tensor]) -> int:
+    return sum(value.numel() for value in state.values() if value.is_floating_point())
+
+
+# --- probing heads ----------------------------------------------------------------------------------------------------
+
+
+def _probe(weights: Weights, base: Encoder | None, facts: Facts, settings: Settings) -> tuple[Encoder, Report]:
+    """A head of efficient-probing's code, `0.*` pooling, `1.*` BatchNorm, `2.*` linear, on a backbone that is given."""
+    if base is None:
+        raise ValueError(f"{facts.name} is a probing head without a backbone; name the checkpoint it was trained on with backbone=")
+    state = weights.state
+    pooling = _probe_pooling(state, base.dim, settings, facts.name)
+    norm = nn.BatchNorm1d(pooling.out_dim, affine=False, eps=1e-6) if "1.running_mean" in state else None
+    head = nn.Linear(pooling.out_dim, state["2.weight"].shape[0], bias="2.bias" in state)
+    learned = nn.ModuleDict({"0": pooling, "1": norm or nn.Identity(), "2": head})
+    assign(learned, state, {key: key for key in state}, facts.name)
+    learned.eval().requires_grad_(False)
+    facts = dataclasses.replace(base.facts, name=facts.name, title=facts.title, classes=facts.classes, source=facts.source, accuracy="")
+    encoder = Encoder(base.backbone, pooling, norm=norm, head=head, facts=dataclasses.replace(facts, base=base.facts.name))
+    what = f"a probing head on the backbone of {base.facts.name}"
+    return encoder.eval(), Report(facts.name, "probing head", what, pooling.title, _count(state), len(state))
+
+
+def _probe_pooling(state: Mapping[str, Tensor], dim: int, settings: parts.Settings, source: str) -> Pooling:
+    width = next((state[k].shape[-1] for k in ("0.cls_token", "0.attention_pred.0.weight") if k in state), dim)
+    if width != dim:
+        raise ValueError(
+            f"{source} is a head for features of {width} channels, and the backbone has {dim}; choose the one it was trained on"
+        )
+    if "0.attention_pred.0.weight" in state:
+        layers = len([k for k in state if k.startswith("0.attention_pred.") and k.endswith(".weight")])
+        return create_pooling("abmilp", dim, depth=layers)
+    if "0.cls_token" in state and "0.k.weight" in state:
+        return create_pooling("aim", dim, num_heads=settings.num_heads or None)
+    if "0.cls_token" in state and "0.v.weight" in state:
+        return create_pooling("ep", dim, num_queries=state["0.cls_token"].shape[1], d_out=dim // state["0.v.weight"].shape[0])
+    raise ValueError(f"{source} is a probing head of another kind than EP, AIM and ABMILP: its pooling holds {', '.join(list(state)[:6])}")

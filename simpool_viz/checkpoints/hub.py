@@ -1,0 +1,135 @@
+"""Checkpoints on the Hugging Face hub: "hf:<user>/<repository>[/<file>]". Downloads are the hub client's: resumable,
+with progress, in the cache that HF_HOME names, one at a time per file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the hub is asked.
+
+    limit: the most bytes that are fetched; None for any. cache: where files go; None for the cache that HF_HOME names.
+    token: False to ask as a stranger, None as whoever is logged in.
+    """
+
+    limit: int | None = None
+    cache: Path | None = None
+    token: bool | None = None
+
+
+SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """("user/repository", "file in it" or "") of what follows "hf:".
+
+    Raises:
+        ValueError: it names no repository.
+    """
+    user, _, rest = address.partition("/")
+    repository, _, file = rest.partition("/")
+    if not user or not repository:
+        raise ValueError(f"hf:{address} is not hf:<user>/<repository> or hf:<user>/<repository>/<file>")
+    return f"{user}/{repository}", file
+
+
+def find_file(repository: str, file: str = "", access: Access | None = None) -> tuple[str, int | None]:
+    """(name, size in bytes) of the weights' file of a repository; the size is None where the hub does not tell it.
+
+    Raises:
+        ValueError: the hub is out of reach, or there is not exactly one such file.
+    """
+    from huggingface_hub import HfApi
+
+    access = access or Access()
+    try:
+        siblings = HfApi(token=access.token).model_info(repository, files_metadata=True, timeout=20).siblings or []
+    except Exception as error:  # of the hub's client, which are of several libraries
+        raise ValueError(explain(error, repository)) from error
+    sizes = {s.rfilename: s.size for s in siblings}
+    if file:
+        if file not in sizes:
+            raise ValueError(f"hf:{repository} has no file {file!r}; it has {', '.join(sorted(sizes)[:8]) or 'none'}")
+        return file, sizes[file]
+    names = [name for suffix in SUFFIXES for name in sizes if name.endswith(suffix)]
+    if not names:
+        raise ValueError(f"hf:{repository} holds no weights ({', '.join(SUFFIXES)}); it holds {', '.join(sorted(sizes)[:8]) or 'nothing'}")
+    best = [name for name in names if name.endswith(".safetensors")] or names
+    if len(best) > 1:
+        raise ValueError(
+            f"hf:{repository} holds several weights: name one, as in hf:{repository}/{best[0]} (there are {', '.join(best[:8])})"
+        )
+    return best[0], sizes[best[0]]
+
+
+def download(repository: str, file: str, access: Access | None = None) -> Path:
+    """The file's path in the cache, downloaded if it is not there.
+
+    Raises:
+        ValueError: the hub is out of reach, the file is absent or too large, or there is no space for it.
+    """
+    from huggingface_hub import hf_hub_download
+
+    access = access or Access()
+    cached = _cached(repository, file, access)
+    if cached is not None:
+        return cached
+    file, size = find_file(repository, file, access)
+    if access.limit is not None and (size is None or size > access.limit):
+        raise ValueError(f"hf:{repository}/{file} has {_megabytes(size)}; at most {_megabytes(access.limit)} are fetched here")
+    try:
+        path = Path(hf_hub_download(repository, file, cache_dir=access.cache, token=access.token))
+    except Exception as error:
+        raise ValueError(explain(error, repository)) from error
+    if size is not None and path.stat().st_size != size:
+        raise ValueError(f"{file} of hf:{repository} arrived with {path.stat().st_size:,} of {size:,} bytes; delete {path} and try again")
+    return path
+
+
+def timm_config(repository: str, access: Access | None = None) -> dict[str, Any]:
+    """config.json of a repository in timm's form ("architecture", "pretrained_cfg", ...); {} where it is of another."""
+    from huggingface_hub import hf_hub_download
+
+    access = access or Access()
+    try:
+        path = _cached(repository, "config.json", access) or Path(
+            hf_hub_download(repository, "config.json", cache_dir=access.cache, token=access.token)
+        )
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
+    except Exception:  # no such file, out of reach, or no JSON: then it is not in timm's form
+        return {}
+    return config if isinstance(config, dict) and isinstance(config.get("architecture"), str) else {}
+
+
+def _cached(repository: str, file: str, access: Access) -> Path | None:
+    """The file in the cache, so that nothing is asked of the network for it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(repository, file, cache_dir=access.cache) if file else None
+    return Path(path) if isinstance(path, str) else None
+
+
+def explain(error: Exception, repository: str) -> str:
+    """A sentence for whatever the hub's client raised."""
+    kind, status = type(error).__name__, getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, OSError) and error.errno == 28:
+        return f"there is no space left for hf:{repository}; free some, or let HF_HOME name a larger disk"
+    if kind in ("RepositoryNotFoundError", "HFValidationError"):
+        return f"the Hugging Face hub has no repository {repository!r} that can be read; check the name, or log in with: hf auth login"
+    if kind == "GatedRepoError":
+        return f"hf:{repository} asks for consent first; give it on its page, then log in with: hf auth login"
+    if status is not None:
+        return f"the Hugging Face hub answered {status} for {repository}; try again later"
+    return (
+        f"the Hugging Face hub cannot be reached for {repository} ({kind}); check the network, or choose a bundled checkpoint. "
+        "What was fetched so far is kept, and the next try goes on from there"
+    )
+
+
+def _megabytes(size: int | None) -> str:
+    return "an unknown size" if size is None else f"{size / 2**20:,.0f} MB"

@@ -1,0 +1,116 @@
+"""Reads checkpoint files without executing anything in them.
+
+A `.safetensors` file holds tensors and text alone. Everything else is a pickle, which can run any program when it is
+opened as Python's own `pickle` does it; here PyTorch's `weights_only` reader opens it, which knows tensors, containers
+and the few harmless kinds of object that training checkpoints of this field carry, and refuses all others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import json
+import pickle
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_SCALAR = np.float64(0).__reduce__()[0]
+ALLOWED: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    codecs.encode,
+    *(getattr(np.dtypes, f"{kind}DType") for kind in ("Float64", "Float32", "Int64", "Int32", "Bool")),
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
+    (_SCALAR, "numpy._core.multiarray.scalar"),  # as numpy 2 does
+]
+_LOCK = threading.Lock()  # the list of allowed globals is the whole process's
+
+
+def read_file(path: Path) -> tuple[Any, dict[str, str]]:
+    """What a checkpoint file holds, and its metadata (of a `.safetensors` file; {} otherwise).
+
+    Raises:
+        ValueError: no such file, a damaged one, one that would run code, or one that unpacks to more than it is.
+    """
+    if path.is_dir():
+        raise ValueError(f"no checkpoint is called {str(path)!r}: it is a folder without config.json; name the weights' file in it")
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); check its name") from None
+    if not start:
+        raise ValueError(f"{path.name} is empty; copy or download it again")
+    if start[8:] == b"{" or path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if start.startswith(b"PK"):
+        _check_archive(path)
+    return _read_pickle(path), {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path.name} is damaged, incomplete or not a safetensors file ({error}); download it again") from error
+
+
+def _check_archive(path: Path) -> None:
+    """PyTorch stores its archives uncompressed, so that one which is compressed can only be meant to burst."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise ValueError(f"{path.name} is damaged or incomplete ({error}); download it again") from error
+    size = sum(entry.file_size for entry in entries)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or size > path.stat().st_size:
+        raise ValueError(f"{path.name} is compressed and unpacks to {size / 2**20:,.0f} MB, which PyTorch never writes; it was not opened")
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with _LOCK, torch.serialization.safe_globals(ALLOWED):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(_refusal(path)) from error
+    except Exception as error:  # of damaged bytes, the reader raises whatever they lead to
+        told = str(error).strip().partition("\n")[0][:120]
+        raise ValueError(f"{path.name} is damaged, incomplete or no checkpoint ({told}); download it again") from error
+
+
+def _refusal(path: Path) -> str:
+    """A sentence that lists what the file asks for beside tensors."""
+    try:
+        with _LOCK, torch.serialization.safe_globals(ALLOWED):
+            others = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # it reads zip archives only, and these bytes may be anything
+        others = []
+    asks = f"asks for {', '.join(sorted(others)[:8])}" if others else "is damaged, or asks for code"
+    return (
+        f"{path.name} {asks}, beside tensors; nothing in it was run and nothing was loaded. "
+        "If you trust it, save its state dict alone as .safetensors and load that"
+    )
+
+
+def check_tensor(name: str, value: Any, source: str) -> Tensor:
+    """`value`, if it is a plain tensor that holds as much as it claims.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{source}: {name} is a {type(value).__name__}, not a tensor")
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        raise ValueError(f"{source}: {name} is no ordinary tensor; save it as a dense one")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError(f"{source}: {name} claims {value.numel():,} numbers and holds fewer; the file is damaged or malicious")
+    return value

@@ -1,0 +1,114 @@
+"""LIFE, Local InFormation Enhancer: queries, keys and values at three scales (Akkaya et al., 2023).
+
+It stands in the place of a block's qkv projection. With C channels, C divisible by 3:
+
+    Y1 = Linear(X)                                  all tokens
+    Y2 = PW2(DW3x3(Y1)),  Y3 = PW3(DW5x5(Y2))       patch tokens on their grid, zero padding, no bias
+    prefix tokens skip the depthwise convolutions
+
+A third of the channels of Q, K and V comes from each scale, so with heads in threes each head belongs to one scale.
+The released code uses the first key of the prefix tokens for all three scales of their keys (`prefix_keys="code"`);
+the paper's figure uses each scale's own ("figure", the default for new modules). Both have the same parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_GRID: ContextVar[tuple[int, int, int] | None] = ContextVar("token grid", default=None)
+
+
+@contextmanager
+def token_grid(grid: tuple[int, int], num_prefix_tokens: int) -> Iterator[None]:
+    """Tells the LIFE modules that run inside how the tokens lie: (h, w), row-major, after the prefix tokens."""
+    token = _GRID.set((*grid, num_prefix_tokens))
+    try:
+        yield
+    finally:
+        _GRID.reset(token)
+
+
+class _Scale(nn.Module):
+    """A depthwise convolution on the grid, then a pointwise one on all tokens, both without bias."""
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, bias=False)
+        self.pointwise = nn.Conv2d(dim, dim, 1, bias=False)
+
+    def forward(self, patches: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) and (B, C, P, 1), P may be 0, each mapped to its own shape."""
+        return self.pointwise(self.depthwise(patches)), self.pointwise(prefix) if prefix.shape[2] else prefix
+
+
+class LIFE(nn.Module):
+    """Maps tokens (B, P + N, C) to queries, keys and values (B, P + N, 3 C), as a qkv projection does.
+
+    Args:
+        dim: C, divisible by 3.
+        norm: one LayerNorm shared by Q, K and V.
+        prefix_keys: "figure" or "code".
+
+    Raises:
+        ValueError: C does not split into three, or the grid of the tokens is not known.
+    """
+
+    def __init__(self, dim: int, norm: bool = False, prefix_keys: str = "figure") -> None:
+        super().__init__()
+        if dim % 3:
+            raise ValueError(f"LIFE splits its channels into three scales, and {dim} is not divisible by 3")
+        if prefix_keys not in ("figure", "code"):
+            raise ValueError(f"prefix_keys is 'figure' or 'code', not {prefix_keys!r}")
+        self.prefix_keys = prefix_keys
+        self.scale1 = nn.Linear(dim, dim)
+        self.scale2, self.scale3 = _Scale(dim, 3), _Scale(dim, 5)
+        self.norm = nn.LayerNorm(dim, eps=1e-5) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w, p = self._layout(x)
+        y1 = self.scale1(x)  # (B, P + N, C)
+        channels = y1.transpose(1, 2)  # (B, C, P + N)
+        patches, prefix = channels[..., p:].unflatten(2, (h, w)), channels[..., :p].unsqueeze(3)
+        scales = [y1]
+        for scale in (self.scale2, self.scale3):
+            patches, prefix = scale(patches, prefix)
+            scales.append(torch.cat([prefix.squeeze(3), patches.flatten(2)], dim=2).transpose(1, 2))  # (B, P + N, C)
+        thirds = [y.chunk(3, dim=2) for y in scales]  # q, k, v of each scale, (B, P + N, C / 3)
+        query, key, value = (torch.cat([third[i] for third in thirds], dim=2) for i in range(3))
+        if p and self.prefix_keys == "code":
+            first = thirds[0][1][:, :p]
+            key = torch.cat([torch.cat([first] * 3, dim=2), key[:, p:]], dim=1)
+        return torch.cat([self.norm(query), self.norm(key), self.norm(value)], dim=2)
+
+    def _layout(self, x: Tensor) -> tuple[int, int, int]:
+        layout = _GRID.get()
+        if layout is None or layout[0] * layout[1] + layout[2] != x.shape[1]:
+            raise ValueError(f"LIFE was given {x.shape[1]} tokens without their grid; run the model as an Encoder, or inside token_grid()")
+        return layout
+
+
+def insert_life(backbone: Any, norm: bool = False, prefix_keys: str = "figure") -> None:
+    """Put LIFE in the place of the qkv projection of every block of a timm ViT.
+
+    Raises:
+        ValueError: a backbone without such blocks, or a width that does not split into three.
+    """
+    blocks = getattr(backbone, "blocks", None)
+    if not blocks or not all(isinstance(getattr(block.attn, "qkv", None), nn.Linear) for block in blocks):
+        raise ValueError(f"LIFE goes into the qkv projections of a ViT, and {type(backbone).__name__} has none")
+    for block in blocks:
+        old = block.attn.qkv.weight
+        block.attn.qkv = LIFE(backbone.embed_dim, norm, prefix_keys).to(old.device, old.dtype)
+
+
+def scale_of_heads(num_heads: int) -> tuple[str, ...] | None:
+    """The scale of each head, ("1 x 1", "3 x 3", "5 x 5"), where heads come in threes; else None, as heads mix scales."""
+    if num_heads % 3:
+        return None
+    return tuple(scale for scale in ("1 x 1", "3 x 3", "5 x 5") for _ in range(num_heads // 3))

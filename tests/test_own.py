@@ -1,0 +1,114 @@
+"""A visitor's own checkpoint, without a browser: what is read, what is refused, and that nothing outlives the visit."""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+import torch
+
+from simpool_viz.app import own as own_module
+from simpool_viz.app.compare import ComparePage, EncoderStore
+from simpool_viz.app.own import KEPT, OwnCheckpoints, OwnPanel
+from simpool_viz.checkpoints import bundled_folder
+from tests import made_files as made
+
+EXAMPLE = str(bundled_folder("assets") / "chelsea.jpg")
+
+
+@pytest.fixture
+def panel() -> OwnPanel:
+    return OwnPanel("cpu", {"head": "A head"}, {"pooling": "Pooling attention", "contribution": "Contribution"})
+
+
+def visit_file(folder: Path, name: str = "mine.pth", **changes: Any) -> str:
+    torch.save(made.self_supervised(made.vit(cls=False, grid=4) | made.simpool(128, "simpool."), gamma=1.25, **changes), folder / name)
+    return str(folder / name)
+
+
+def test_file_is_told_before_use_and_deleted_at_once(panel: OwnPanel, tmp_path: Path) -> None:
+    own = OwnCheckpoints()
+    told, button, cleared, same = panel.recognise(visit_file(tmp_path), "", own)
+    assert "ViT, 3 blocks of 128 channels" in told and "Maps: Pooling attention" in told and "projection head" in told
+    assert button["visible"] is True and cleared is None and same is own and own.encoders == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_used_checkpoint_is_chosen_and_brings_its_maps(panel: OwnPanel, tmp_path: Path) -> None:
+    own = OwnCheckpoints()
+    panel.recognise(visit_file(tmp_path), "", own)
+    more, maps, button, told, _ = panel.use(own, ["head"], ["contribution"])
+    assert more["value"] == ["head", "own:mine.pth"] and ("mine (yours)", "own:mine.pth") in more["choices"]
+    assert maps["value"] == ["contribution", "pooling"] and "rollout" in [name for _, name in maps["choices"]]
+    assert button["visible"] is False and "Press Run" in told
+    with pytest.raises(gr.Error, match="Nothing is waiting"):
+        panel.use(own, [], [])
+
+
+def test_page_looks_with_a_visitors_checkpoint_and_nobody_elses(panel: OwnPanel, tmp_path: Path) -> None:
+    page, own = ComparePage(EncoderStore("cpu")), OwnCheckpoints()
+    panel.recognise(visit_file(tmp_path), "", own)
+    panel.use(own, [], [])
+    *_, last = page.look(EXAMPLE, [], ["pooling", "rollout"], 64, ["own:mine.pth"], own)
+    assert [row.checkpoint for row in last.board.rows] == ["own:mine.pth"] * 2
+    with pytest.raises(gr.Error, match=r"no bundled checkpoint is called 'own:mine\.pth'; add your own"):
+        list(page.look(EXAMPLE, [], ["pooling"], 64, ["own:mine.pth"], OwnCheckpoints()))
+
+
+@pytest.mark.parametrize("name", ["/etc", "timm:vit_tiny_patch16_224", "hf:user/repo", "../models/resnet_gap"])
+def test_names_from_the_browser_reach_neither_the_disk_nor_the_network(name: str) -> None:
+    with pytest.raises(gr.Error, match="no bundled checkpoint is called"):
+        list(ComparePage(EncoderStore("cpu")).look(EXAMPLE, [name], ["pooling"], 64))
+
+
+def test_visits_are_apart_and_end(panel: OwnPanel, tmp_path: Path) -> None:
+    own = OwnCheckpoints()
+    for i in range(KEPT + 2):
+        panel.recognise(visit_file(tmp_path, f"{i}.pth"), "", own)
+        panel.use(own, [], [])
+    assert list(own.encoders) == [f"own:{i}.pth" for i in range(2, KEPT + 2)]
+    assert copy.deepcopy(own).encoders == {}, "Gradio copies the state for each visit"
+    own.clear()
+    assert own.encoders == {} and own.waiting is None
+
+
+def test_options_of_a_file_follow_in_the_field_of_the_name(panel: OwnPanel, tmp_path: Path) -> None:
+    own = OwnCheckpoints()
+    panel.recognise(visit_file(tmp_path), "?weights=student&gamma=1.5", own)
+    assert own.waiting is not None and own.waiting.pooling.gamma == 1.5
+    with pytest.raises(gr.Error, match="a probing head needs a backbone"):
+        panel.recognise(visit_file(tmp_path), "?backbone=/etc/passwd", own)
+    assert own.waiting is None
+
+
+@pytest.mark.parametrize("limit", ["LARGEST", "PARAMETERS"])
+def test_limits_hold(panel: OwnPanel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(own_module, limit, 1000)
+    with pytest.raises(gr.Error, match="at most"):
+        panel.recognise(visit_file(tmp_path), "", OwnCheckpoints())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_that_takes_too_long_is_given_up(panel: OwnPanel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_module, "SECONDS", 0.05)
+    monkeypatch.setattr(OwnPanel, "_load", lambda *_: time.sleep(0.5))
+    started = time.monotonic()
+    with pytest.raises(gr.Error, match="took longer than"):
+        panel.recognise(visit_file(tmp_path), "", OwnCheckpoints())
+    assert time.monotonic() - started < 0.4
+
+
+def test_faults_are_sentences_and_markup_of_a_file_is_shown_as_text(panel: OwnPanel, tmp_path: Path) -> None:
+    with pytest.raises(gr.Error, match="Choose a file, or write a name"):
+        panel.recognise(None, " ", OwnCheckpoints())
+    (tmp_path / "bad.pth").write_bytes(b"nothing of the kind")
+    with pytest.raises(gr.Error, match=r"bad\.pth"):
+        panel.recognise(str(tmp_path / "bad.pth"), "", OwnCheckpoints())
+    with pytest.raises(gr.Error, match="is neither hf:"):
+        panel.recognise(None, "/etc/passwd", OwnCheckpoints())
+    told, *_ = panel.recognise(visit_file(tmp_path, "<img src=x>.pth"), "", OwnCheckpoints())
+    assert r"\<img src=x\>" in told and "<img" not in told.replace(r"\<", "")

@@ -1,0 +1,101 @@
+"""Several heads on one backbone: its forward runs once, and nothing else changes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from simpool_viz import record
+from simpool_viz.board import MapRequest, Settings, iterate_board, make_board, record_each
+from simpool_viz.checkpoints import load_checkpoints, share_backbones
+from simpool_viz.encoder import Encoder, EncoderSpec, Facts
+from simpool_viz.images import read_picture
+from simpool_viz.recording import record_shared, shares_forward
+from tests.conftest import make_photo, small_resnet
+
+
+@contextmanager
+def counted(encoder: Encoder) -> Iterator[list[int]]:
+    """The batch sizes of the backbone's forwards."""
+    calls: list[int] = []
+    own = encoder.backbone.forward_features
+    encoder.backbone.forward_features = lambda x: (calls.append(len(x)), own(x))[1]
+    yield calls
+    del encoder.backbone.forward_features
+
+
+def heads(kind: str) -> list[Encoder]:
+    """Three heads on one backbone, and a stranger between them."""
+    if kind == "resnet":
+        base = small_resnet("gap", "base")
+        others = [small_resnet("simpool", "base+a", seed=1), small_resnet("simpool", "base+b", seed=2)]
+        stranger = small_resnet("gap", "stranger", seed=5)
+    else:
+        torch.manual_seed(0)
+        options = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3, "reg_tokens": 1}
+        made = [
+            EncoderSpec("vit_tiny_patch16_224", pooling, 3, options).build(Facts(name, size=64)).eval().requires_grad_(False)
+            for pooling, name in (("cls", "base"), ("latent", "base+a"), ("simpool", "base+b"), ("gap", "stranger"))
+        ]
+        base, others, stranger = made[0], made[1:3], made[3]
+    for head in others:
+        head.facts = dataclasses.replace(head.facts, base="base")
+    return share_backbones([base, others[0], stranger, others[1]])
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_one_forward_serves_all_heads_and_each_recording_is_as_alone(kind: str) -> None:
+    encoders = heads(kind)
+    picture = read_picture(make_photo())
+    with counted(encoders[0]) as calls:
+        together = list(record_each(encoders, picture))
+    assert calls == [1]
+    for encoder, recording in zip(encoders, together, strict=True):
+        alone = record(encoder, picture)
+        assert recording.encoder is encoder and len(recording.blocks) == encoder.depth
+        assert torch.equal(recording.logits, alone.logits) and torch.equal(recording.vector, alone.vector)
+        assert (recording.pool_attention is None) == (alone.pool_attention is None)
+        for one, other in zip(recording.blocks, alone.blocks, strict=True):
+            assert torch.equal(one.query, other.query)
+        name = "pooling" if encoder.pooling.name in ("simpool", "latent") else "contribution" if kind == "resnet" else "rollout"
+        assert np.array_equal(recording.map(name).weights, alone.map(name).weights)
+
+
+def test_board_keeps_the_order_of_its_checkpoints_and_grows_one_by_one() -> None:
+    encoders = heads("resnet")
+    with counted(encoders[0]) as calls:
+        boards = list(iterate_board([read_picture(make_photo())] * 2, encoders, [MapRequest("contribution")], Settings()))
+    assert calls == [1, 1] and [len(board.rows) for board in boards] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [row.checkpoint for row in boards[-1].rows] == ["base", "base+a", "stranger", "base+b"] * 2
+
+
+def test_heads_of_different_sizes_look_for_themselves_unless_one_size_is_asked_for() -> None:
+    base, head, *_ = heads("resnet")
+    head.facts = dataclasses.replace(head.facts, size=96)
+    assert not shares_forward(base, head) and shares_forward(base, head, size=64)
+    board = make_board([make_photo()], [base, head], ["contribution"])
+    assert board.rows[0].input_size != board.rows[1].input_size
+    with pytest.raises(ValueError, match=r"base\+a and base have not the same backbone and size, so no forward serves both"):
+        record_shared([base, head], [make_photo()])
+
+
+def test_batches_are_shared_too() -> None:
+    encoders = [e for e in heads("vit") if e.facts.name != "stranger"]
+    photos = [make_photo(), make_photo(), make_photo()]
+    with counted(encoders[0]) as calls:
+        recordings = record_shared(encoders, photos, 64)
+    assert calls == [3] and [len(r) for r in recordings] == [3, 3, 3]
+    assert torch.allclose(recordings[2][1].vector, record(encoders[2], photos[1], 64).vector, atol=1e-5)
+
+
+def test_bundled_heads_share_the_backbone_of_their_base() -> None:
+    names = ["resnet_gap+simpool", "resnet_gap+slot", "resnet_gap"]
+    first, second, base = load_checkpoints(names, device="cpu")
+    assert first.backbone is second.backbone is base.backbone
+    lonely, other = load_checkpoints(names[:2], device="cpu")
+    assert lonely.backbone is other.backbone is not base.backbone
