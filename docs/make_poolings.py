@@ -1,6 +1,6 @@
 """Writes docs/poolings.md from the registry of poolings: `python docs/make_poolings.py`.
 
-Every map stands on the same features, those of the bundled ResNet with GAP: of the head that was trained on them frozen
+Where there is one, the map stands on the same features, those of the bundled ResNet with GAP: of the head that was trained on them frozen
 (`simpool-viz train resnet_heads`), or, for a pooling that needs no training, of the pooling itself.
 """
 
@@ -39,9 +39,9 @@ This page is written by `python docs/make_poolings.py`. `simpool-viz list --pool
 
 def map_of(pooling: type[Pooling]) -> tuple[str, str] | None:
     """(checkpoint, map) with which the pooling can be shown, or None."""
-    for name, entry in catalogue().items():
-        if entry.available and entry.spec.pooling == pooling.name and FEATURES in (name, entry.facts.base):
-            return name, "pooling" if pooling.attentive else "contribution"
+    having = {name: e for name, e in catalogue().items() if e.available and e.spec.pooling == pooling.name}
+    for name in sorted(having, key=lambda name: FEATURES not in (name, having[name].facts.base)):
+        return name, "pooling" if pooling.attentive else "cls" if pooling.name == "cls" else "contribution"
     if pooling.attentive and not pooling.learned:
         return FEATURES, pooling.name
     return None
