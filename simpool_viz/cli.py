@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("-o", "--out", type=Path, default=Path("runs"), help="the checkpoint folder is made in it (default: runs)")
     train.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    train.add_argument("--restart", action="store_true", help="begin anew where an interrupted run would go on")
     train.set_defaults(run=_train)
 
     convert = commands.add_parser("convert", help="a training checkpoint -> a small .safetensors file that loads and maps the same")
@@ -226,7 +227,11 @@ def _train(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
     recipe = load_recipe(arguments.recipe, arguments.set)
     cache = arguments.out / "cache"
-    folders = train_heads(recipe, arguments.out, cache) if isinstance(recipe, HeadsRecipe) else [train(recipe, arguments.out, cache)]
+    folders = (
+        train_heads(recipe, arguments.out, cache)
+        if isinstance(recipe, HeadsRecipe)
+        else [train(recipe, arguments.out, cache, restart=arguments.restart)]
+    )
     for folder in folders:
         print(f"{folder} holds the checkpoint; use it with: simpool-viz compare PHOTO -c {folder} -o OUT")
 

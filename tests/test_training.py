@@ -19,9 +19,10 @@ from simpool_viz import load_checkpoint, record
 from simpool_viz.cli import main
 from simpool_viz.encoder import IMAGENET_MEAN, IMAGENET_STD, Facts
 from simpool_viz.training import data as data_module
+from simpool_viz.training import loop as loop_module
 from simpool_viz.training.card import Result, write_card
-from simpool_viz.training.data import STORED, Photos, batches, centre_crops, load_photos, random_crops, read_classes
-from simpool_viz.training.loop import count_correct, learning_rate, run_stage, train, train_step
+from simpool_viz.training.data import STORED, Batches, Photos, centre_crops, load_photos, random_crops, read_classes
+from simpool_viz.training.loop import Run, count_correct, learning_rate, run_stage, train, train_step
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage, list_recipes, load_recipe
 from tests.conftest import BACKBONE, CLASSES, small_resnet, small_spec
 from tests.photos import shape_photo, write_parquet
@@ -45,10 +46,13 @@ def test_bundled_recipes_are_listed_without_their_bases_and_load() -> None:
 
 
 def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
-    gap, simpool = (flat(dataclasses.asdict(load_recipe(f"resnet_{p}"))) for p in ("gap", "simpool"))
-    differing = {k for k in gap.keys() | simpool.keys() if gap.get(k) != simpool.get(k)}
-    assert differing - {"encoder.pooling_options"} == {"name", "title", "source", "encoder.pooling", "encoder.pooling_options.gamma"}
-    assert simpool["encoder.pooling_options.gamma"] == 2.0
+    siblings = {p: flat(dataclasses.asdict(load_recipe(f"resnet_{p}"))) for p in ("gap", "gem", "simpool", "spe_gap", "spe_simpool")}
+    gap, compared = siblings["gap"], {"encoder.pooling", "encoder.pooling_options.gamma", "encoder.inside"}
+    for name, recipe in siblings.items():
+        differing = {k for k in gap.keys() | recipe.keys() if gap.get(k) != recipe.get(k)}
+        assert differing <= compared | {"name", "title", "source", "encoder.pooling_options"}, name
+        assert recipe.get("encoder.pooling_options.gamma") == (2.0 if "simpool" in name else None)
+        assert recipe["encoder.inside"] == ("spe" if "spe" in name else "")
 
 
 def write_recipe(folder: Path, name: str = "mine", **changes: Any) -> Path:
@@ -254,12 +258,12 @@ def numbered(count: int) -> Photos:
 
 def test_batches_show_every_photo_once_before_any_again_and_keep_rows_together() -> None:
     seen = []
-    for images, aspect, labels in batches(numbered(10), 4, 43, torch.Generator().manual_seed(0)):
+    for images, aspect, labels in Batches(numbered(10), 4, 43, torch.Generator().manual_seed(0)):
         assert len(labels) == 4 and labels.tolist() == aspect.tolist() == images[:, 0, 0, 0].tolist()
         seen += labels.tolist()
     assert len(seen) == 40 and all(seen.count(i) == 4 for i in range(10))
-    assert len({tuple(labels.tolist()) for _, _, labels in batches(numbered(10), 4, 43, torch.Generator().manual_seed(0))}) > 5
-    assert len(next(iter(batches(numbered(3), 8, 8, torch.Generator())))[2]) == 8, "also when there are fewer photos than a batch takes"
+    assert len({tuple(labels.tolist()) for _, _, labels in Batches(numbered(10), 4, 43, torch.Generator().manual_seed(0))}) > 5
+    assert len(next(iter(Batches(numbered(3), 8, 8, torch.Generator())))[2]) == 8, "also when there are fewer photos than a batch takes"
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------------------
@@ -345,9 +349,10 @@ def test_schedule_reaches_the_optimiser(tmp_path: Path, shapes: Path) -> None:
     encoder = recipe.encoder.build(Facts("still"))
     before = {k: v.clone() for k, v in encoder.named_parameters()}
     photos = load_photos(shapes, "train", tmp_path)
-    run_stage(encoder, Stage(32, 96, 0.1, warmup=10**9), recipe, photos, tmp_path / "log.csv", "still")
+    run = Run(tmp_path, recipe, encoder, {})
+    run_stage(run, Stage(32, 96, 0.1, warmup=10**9), photos)
     assert all((v - before[k]).abs().max() < 1e-6 for k, v in encoder.named_parameters())
-    run_stage(encoder, Stage(32, 96, 0.1, warmup=0), recipe, photos, tmp_path / "log.csv", "moving")
+    run_stage(run, Stage(32, 96, 0.1, warmup=0), photos)
     assert all((v - before[k]).abs().max() > 1e-3 for k, v in encoder.named_parameters())
 
 
@@ -358,7 +363,7 @@ def test_gradient_of_a_step_is_that_of_its_own_batch() -> None:
         encoder = small_resnet().train().requires_grad_(True)
         optimizer = torch.optim.SGD(encoder.parameters(), lr=0.0)
         for i in steps:
-            train_step(encoder, optimizer, *batch[i], smoothing=0.1, step=i)
+            train_step(encoder, optimizer, *batch[i], load_recipe("resnet_gap"), step=i)
         gradients.append(encoder.pooling.wq.weight.grad)
     assert torch.equal(*gradients) and gradients[0].abs().max() > 0
 
@@ -375,7 +380,7 @@ def test_loss_that_is_nan_at_once_stops_at_step_1(tmp_path: Path, shapes: Path) 
     encoder.head.weight.data.fill_(float("nan"))
     photos = load_photos(shapes, "train", tmp_path)
     with pytest.raises(FloatingPointError, match="the loss is nan at step 1;"):
-        run_stage(encoder, recipe.stages[0], recipe, photos, tmp_path / "log.csv", "broken")
+        run_stage(Run(tmp_path, recipe, encoder, {}), recipe.stages[0], photos)
 
 
 def test_data_that_does_not_fit_the_recipe_is_refused_before_training(tmp_path: Path, shapes: Path) -> None:
@@ -389,3 +394,76 @@ def test_card_prints_the_command_with_what_was_changed() -> None:
     recipe = load_recipe("resnet_simpool", ["seed=3", "title=My own"])
     card = write_card(recipe, Result(12.3, 2, 50, 200), 1000, done=1)
     assert "`simpool-viz train resnet_simpool --set 'seed=3' --set 'title=My own'`" in card
+
+
+# --- interruption ---------------------------------------------------------------------------------------------------------------
+
+TWO = (Stage(32, 32 * 7, 0.004, warmup=32), Stage(40, 32 * 4, 0.001, warmup=0))
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def every_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "SAVE_EVERY", 2)
+
+
+@pytest.mark.usefixtures("every_two_steps")
+@pytest.mark.parametrize("at", [1, 5, 6, 8, 10])
+def test_interrupted_training_goes_on_to_the_same_bits(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    recipe = short(shapes, stages=TWO)
+    whole = train(recipe, tmp_path / "whole", tmp_path / "cache")
+    step, seen = loop_module.train_step, []
+
+    def breaking(*arguments: Any) -> float:
+        if len(seen) == at:
+            raise Interrupted
+        seen.append(1)
+        return step(*arguments)
+
+    monkeypatch.setattr(loop_module, "train_step", breaking)
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "parts", tmp_path / "cache")
+    monkeypatch.setattr(loop_module, "train_step", step)
+    steps: list[int] = []
+    monkeypatch.setattr(loop_module, "train_step", lambda *a: (steps.append(a[-1]), step(*a))[1])
+    parts = train(recipe, tmp_path / "parts", tmp_path / "cache")
+    left = {1: 11, 5: 7, 6: 5, 8: 4, 10: 2}[at]  # from the last multiple of two steps, or the start of the stage
+    assert len(steps) == left and not (parts / "resume.pt").exists()
+    first, second = weights_of(whole), weights_of(parts)
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    for name in ("log_stage1.csv", "log_stage2.csv"):
+        assert (whole / name).exists() and (parts / name).exists()
+
+
+@pytest.mark.usefixtures("every_two_steps")
+def test_interrupted_training_of_another_recipe_is_not_gone_on_with(
+    tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = short(shapes, stages=TWO)
+    count = loop_module.count_correct
+    monkeypatch.setattr(loop_module, "count_correct", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(recipe, tmp_path, tmp_path / "cache")
+    monkeypatch.setattr(loop_module, "count_correct", count)
+    with pytest.raises(ValueError, match="holds an interrupted run of another recipe; begin anew with --restart, or choose another"):
+        train(dataclasses.replace(recipe, seed=1), tmp_path, tmp_path / "cache")
+    moved = dataclasses.replace(recipe, data=str(shapes / ".." / shapes.name), source="elsewhere")
+    train(moved, tmp_path, tmp_path / "cache")
+    assert "going on with stage 1, step 6" in capsys.readouterr().out
+    (tmp_path / "short" / "resume.pt").write_bytes(b"no such thing")
+    with pytest.raises(ValueError, match=r"resume\.pt is damaged; delete it, or begin anew with --restart"):
+        train(recipe, tmp_path, tmp_path / "cache")
+    train(recipe, tmp_path, tmp_path / "cache", restart=True)
+
+
+def test_spe_is_trained_with_its_penalty(tmp_path: Path, shapes: Path) -> None:
+    spec = dataclasses.replace(small_spec("gap"), inside="spe")
+    strong, none = (short(shapes, encoder=spec, spe_penalty=weight, stages=(Stage(32, 32 * 30, 0.01, warmup=0),)) for weight in (10.0, 0.0))
+    penalties = []
+    for i, recipe in enumerate((strong, none)):
+        state = weights_of(train(recipe, tmp_path / str(i), tmp_path / "cache"))
+        penalties.append(sum(float((value.float() ** 2).sum()) for key, value in state.items() if key.endswith(".se.p")))
+    assert penalties[0] < 0.8 * penalties[1]

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,14 +101,35 @@ def _write_arrays(shards: list[Path], target: Path) -> None:
     np.save(target / "labels.npy", np.array([label for _, label in rows], np.int64))
 
 
-def batches(photos: Photos, batch_size: int, total: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Shuffled batches (images uint8 (B, S, S, 3), aspect (B,), labels (B,)) until `total` photos have been seen."""
-    order = torch.empty(0, dtype=torch.long)
-    for _ in range(total // batch_size):
-        while len(order) < batch_size:
-            order = torch.cat([order, torch.randperm(len(photos), generator=generator)])
-        index, order = order[:batch_size].sort().values.numpy(), order[batch_size:]
-        yield torch.from_numpy(photos.images[index]), torch.from_numpy(photos.aspect[index]), torch.from_numpy(photos.labels[index])
+class Batches:
+    """Shuffled batches (images uint8 (B, S, S, 3), aspect (B,), labels (B,)) until `total` photos have been seen.
+
+    Every photo comes once before any comes again. The place in the stream can be kept and taken up again.
+    """
+
+    def __init__(self, photos: Photos, batch_size: int, total: int, generator: torch.Generator) -> None:
+        self.photos, self.batch_size, self.generator = photos, batch_size, generator
+        self.steps, self.step = total // batch_size, 0
+        self.order = torch.empty(0, dtype=torch.long)
+
+    def __len__(self) -> int:
+        return self.steps - self.step
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        while self.step < self.steps:
+            while len(self.order) < self.batch_size:
+                self.order = torch.cat([self.order, torch.randperm(len(self.photos), generator=self.generator)])
+            index, self.order = self.order[: self.batch_size].sort().values.numpy(), self.order[self.batch_size :]
+            self.step += 1
+            photos = self.photos
+            yield torch.from_numpy(photos.images[index]), torch.from_numpy(photos.aspect[index]), torch.from_numpy(photos.labels[index])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "order": self.order, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self.order = state["step"], state["order"]
+        self.generator.set_state(state["generator"])
 
 
 def random_crops(images: Tensor, aspect: Tensor, size: int, smallest: float, generator: torch.Generator) -> Tensor:

@@ -36,7 +36,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `simpool-viz train` runs. `data` is a folder with train-*.parquet, val-*.parquet and classes.json."""
+    """What `simpool-viz train` runs. `data` is a folder with train-*.parquet, val-*.parquet and classes.json.
+
+    spe_penalty: weight in the loss of SPE's p0^2 + p1^2, where the backbone has SPE.
+    """
 
     name: str
     title: str
@@ -47,6 +50,7 @@ class Recipe:
     batch_size: int = 128
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
+    spe_penalty: float = 0.1
     seed: int = 0
     sources: str = ""
     license: str = ""

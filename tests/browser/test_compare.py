@@ -27,7 +27,7 @@ Opened = tuple[Page, Log]
 @pytest.fixture(scope="module")
 def python_board() -> Board:
     """The example board, made by the Python call."""
-    encoders = [load_checkpoint(name, device="cpu") for name, entry in catalogue().items() if entry.available]
+    encoders = [load_checkpoint(name, device="cpu") for name, entry in catalogue().items() if entry.available and not entry.is_head]
     return make_board([EXAMPLE], encoders, ["pooling", "contribution"])
 
 
