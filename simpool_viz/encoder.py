@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from simpool_viz.layers.life import insert_life, token_grid
+from simpool_viz.layers.sar import remove_last_skip
 from simpool_viz.layers.spe import insert_spe
 from simpool_viz.pooling import Pooled, Pooling, Tokens, create_pooling
 
@@ -215,7 +216,7 @@ class EncoderSpec:
     stem_pool: False removes a ResNet's max-pooling after the stem, which halves its stride.
     pooling, pooling_options: a name of the registry and its options.
     norm: between pooling and head: "none", "layer" or "batch" (without affine parameters, as probes have it).
-    inside: what is built into the backbone: "" (nothing), "spe" (ResNet) or "life" (ViT); inside_options go to it.
+    inside: what is built into the backbone: "" (nothing), "spe" (ResNet), "life" or "nosn" (ViT); inside_options go to it.
     num_classes: outputs of the head; 0 for none.
     """
 
@@ -252,7 +253,7 @@ class EncoderSpec:
         return Encoder(backbone, pooling, norm=norms[self.norm](width), head=head, facts=facts)
 
     def _insert(self, backbone: nn.Module) -> None:
-        inserts: dict[str, Callable[..., None]] = {"spe": insert_spe, "life": insert_life}
+        inserts: dict[str, Callable[..., None]] = {"spe": insert_spe, "life": insert_life, "nosn": remove_last_skip}
         if self.inside and self.inside not in inserts:
             raise ValueError(f"inside a backbone goes one of {', '.join(inserts)}, not {self.inside!r}")
         if self.inside:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simpool_viz.checkpoints.containers import Weights
 from simpool_viz.checkpoints.parts import Parts, Settings, find_simpool, gamma_of
 from simpool_viz.layers.life import insert_life
+from simpool_viz.layers.sar import remove_last_skip
 from simpool_viz.pooling import Pooling, create_pooling
 
 _ARCHS = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12, "vit_large": 16}
@@ -44,18 +44,6 @@ class DinoVisionTransformer(VisionTransformer):
         return self.pos_drop(x)
 
 
-class NoSkipBlock(Block):
-    """The last block of SAR's option `nosn`: no skip around the attention, no second norm."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.norm2 = nn.Identity()
-
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        x = self.ls1(self.attn(self.norm1(x)))
-        return x + self.drop_path2(self.ls2(self.mlp(x)))
-
-
 def recognise(weights: Weights, settings: Settings, source: str) -> Parts:
     """The parts of the ViT that these tensors are.
 
@@ -80,7 +68,7 @@ def recognise(weights: Weights, settings: Settings, source: str) -> Parts:
     kind = DinoVisionTransformer if dino else VisionTransformer
     side = math.isqrt(state["pos_embed"].shape[1] - (0 if kwargs["no_embed_class"] else kwargs["reg_tokens"] + kwargs["class_token"]))
     backbone = kind(img_size=side * patch, patch_size=patch, embed_dim=dim, depth=depth, num_classes=0, dynamic_img_size=True, **kwargs)
-    _fit_blocks(backbone, state, kwargs["num_heads"])
+    _fit_blocks(backbone, state)
     pooling: Pooling
     norm: nn.Module | None = None
     if simpool is not None:
@@ -180,17 +168,9 @@ def _no_skip(state: dict[str, Tensor]) -> bool:
     return last > 0 and f"blocks.{last}.norm2.weight" not in state and "blocks.0.norm2.weight" in state
 
 
-def _fit_blocks(backbone: Any, state: dict[str, Tensor], heads: int) -> None:
+def _fit_blocks(backbone: Any, state: dict[str, Tensor]) -> None:
     """LIFE in place of the qkv projections, and SAR's last block, where the tensors say so."""
     if _no_skip(state):
-        old = backbone.blocks[-1]
-        make: Callable[..., Block] = partial(NoSkipBlock, mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / old.attn.qkv.in_features)
-        backbone.blocks[-1] = make(
-            old.attn.qkv.in_features,
-            heads,
-            qkv_bias=old.attn.qkv.bias is not None,
-            init_values=None if isinstance(old.ls1, nn.Identity) else 1.0,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        )
+        remove_last_skip(backbone)
     if "blocks.0.attn.qkv.scale1.weight" in state:  # files follow the released code unless they say otherwise
         insert_life(backbone, norm="blocks.0.attn.qkv.norm.weight" in state, prefix_keys="code")

@@ -132,14 +132,18 @@ class Batches:
         self.generator.set_state(state["generator"])
 
 
-def random_crops(images: Tensor, aspect: Tensor, size: int, smallest: float, generator: torch.Generator) -> Tensor:
+def random_crops(
+    images: Tensor, aspect: Tensor, size: int, smallest: float, generator: torch.Generator, *, squeeze: bool = False
+) -> Tensor:
     """Random resized crops and horizontal flips of a batch, by one `grid_sample`.
 
     Args:
         images: (B, S, S, 3) uint8, squashed photos.
         aspect: (B,) width / height of the photos.
         size: side of the crops in pixels.
-        smallest: least share of the photo's area; an elongated photo may give less, so that nothing is squeezed.
+        smallest: least share of the photo's area.
+        squeeze: what becomes of a crop that is longer than the photo: cut to it, so that its content is squeezed in the other
+            direction, or (False) made smaller in its proportions, whatever the share.
 
     Returns:
         (B, 3, size, size) normalised float32.
@@ -149,8 +153,11 @@ def random_crops(images: Tensor, aspect: Tensor, size: int, smallest: float, gen
     ratio = torch.empty(count).uniform_(math.log(3 / 4), math.log(4 / 3), generator=generator).exp()
     width = (area * ratio / aspect).sqrt()  # as a share of the photo's own width
     height = (area / ratio * aspect).sqrt()
-    beyond = torch.maximum(width, height).clamp(min=1)  # a crop longer than the photo shrinks, keeping its proportions
-    width, height = width / beyond, height / beyond
+    if squeeze:
+        width, height = width.clamp(max=1), height.clamp(max=1)
+    else:
+        beyond = torch.maximum(width, height).clamp(min=1)
+        width, height = width / beyond, height / beyond
     place = torch.rand(count, 2, generator=generator) * 2 - 1
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
     return _sample(images, width * flip, height, place[:, 0] * (1 - width), place[:, 1] * (1 - height), size)

@@ -141,7 +141,8 @@ def run_stage(run: Run, stage: Stage, photos: Photos, number: int = 1) -> None:
             lr = learning_rate(stage, stream.step * recipe.batch_size)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            x = random_crops(images, aspect, stage.size, stage.crop, stream.generator).to(memory_format=torch.channels_last)
+            x = random_crops(images, aspect, stage.size, stage.crop, stream.generator, squeeze=stage.squeeze)
+            x = x.to(memory_format=torch.channels_last)
             running += train_step(encoder, optimizer, x, labels, recipe, stream.step)
             if stream.step % 50 == 0:
                 log.write(stream.step, running / 50, lr)

@@ -25,6 +25,7 @@ class Stage:
     photos: how many photos are seen in all.
     lr: peak learning rate of AdamW.
     crop: smallest share of a photo's area that a random crop takes.
+    squeeze: whether a crop that is longer than the photo is squeezed, which adds to the jitter of proportions, or shrunk.
     """
 
     size: int
@@ -32,6 +33,7 @@ class Stage:
     lr: float
     warmup: int = 4000
     crop: float = 0.25
+    squeeze: bool = False
 
 
 @dataclass(frozen=True)

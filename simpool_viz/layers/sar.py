@@ -1,0 +1,31 @@
+"""SAR's option `nosn`: the last block of a ViT without the skip around its attention (Peruzzo et al., Spatial Entropy as an
+Inductive Bias for Vision Transformers, section 3). The skip would carry the patches past the attention that is regularised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+
+class NoSkipBlock(Block):
+    """A block whose attention has no skip and no stochastic depth, and whose MLP has no norm before it."""
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """(B, P + N, D) -> (B, P + N, D)."""
+        x = self.ls1(self.attn(self.norm1(x)))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
+def remove_last_skip(backbone: Any) -> None:
+    """Make the last block of a timm ViT a `NoSkipBlock`, its weights kept but those of its second norm.
+
+    Raises:
+        ValueError: a backbone without blocks of timm's plain kind.
+    """
+    blocks = getattr(backbone, "blocks", None)
+    if not blocks or type(blocks[-1]) is not Block:
+        raise ValueError(f"the last skip is removed from a ViT of plain blocks, and {type(backbone).__name__} has none")
+    blocks[-1].__class__ = NoSkipBlock
+    blocks[-1].norm2, blocks[-1].drop_path1 = nn.Identity(), nn.Identity()
