@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"simpool-viz: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        if error.name != "pyarrow":
+        if error.name not in ("accelerate", "pyarrow", "tensorboard"):
             raise
-        hint = "install it with: pip install pyarrow"
-        print(f"simpool-viz: training reads parquet with the package pyarrow, which is missing; {hint}", file=sys.stderr)
+        hint = f"install it with: pip install {error.name}"
+        print(f"simpool-viz: training needs the package {error.name}, which is missing; {hint}", file=sys.stderr)
         return 2
     except RuntimeError as error:
         if "out of memory" not in str(error):
@@ -91,8 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--shared-scale", action="store_true", help="one colour scale for the whole board")
     compare.set_defaults(run=_compare)
 
-    evaluate = commands.add_parser("evaluate", help="score maps on folders of photos with masks; prints a Markdown table")
+    evaluate = commands.add_parser("evaluate", help="score maps on folders of photos with masks, and top-1; prints Markdown tables")
     evaluate.add_argument("data", nargs="+", type=Path, metavar="FOLDER", help="holds images/ and masks/ with files of the same names")
+    evaluate.add_argument(
+        "--photos", type=Path, metavar="FOLDER", help="also classify its held-out photos: val-*.parquet or val/CLASS/* (see `train`)"
+    )
     _add_what(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -106,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         help="change a setting, such as seed=1 or encoder.pooling_options.gamma=1.25",
     )
     train.add_argument("-o", "--out", type=Path, default=Path("runs"), help="the checkpoint folder is made in it (default: runs)")
-    train.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    train.add_argument("--threads", type=int, help="CPU threads, of each process (default: all cores)")
+    train.add_argument("--device", default="auto", choices=("auto", "cpu"), help="auto takes what accelerate finds (default)")
     train.add_argument("--restart", action="store_true", help="begin anew where an interrupted run would go on")
     train.set_defaults(run=_train)
 
@@ -210,8 +215,31 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     requests = parse_maps(arguments.map)
     settings, sets = _settings(arguments), [open_mask_set(folder) for folder in arguments.data]
     encoders = _encoders(arguments)
+    if arguments.photos:
+        print(_classify(arguments, encoders) + "\n")
     for data in sets:
         print(to_markdown(data, evaluate(data, encoders, requests, settings, progress=True), settings) + "\n")
+
+
+def _classify(arguments: argparse.Namespace, encoders: list[Any]) -> str:
+    import tempfile
+
+    from tqdm import tqdm
+
+    from simpool_viz.evaluation.classification import Classified, classification_table
+    from simpool_viz.training.data import load_photos
+    from simpool_viz.training.measure import find_correct
+    from simpool_viz.training.sources import read_classes
+
+    classes = read_classes(arguments.photos)
+    others = [e.facts.name for e in encoders if e.classifier is None or e.facts.classes != classes]
+    if others:
+        raise ValueError(f"{', '.join(others)} knows other classes than {arguments.photos}; leave it out with -c, or leave out --photos")
+    with tempfile.TemporaryDirectory() as cache:
+        photos = load_photos(arguments.photos, "val", Path(cache))
+        bar = tqdm(encoders, desc="classifying", unit="checkpoint")
+        rows = [Classified(e, find_correct(e, photos, arguments.size or e.facts.size).numpy()) for e in bar]
+    return classification_table(rows, f"{arguments.photos.resolve().name}, held out")
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -228,11 +256,11 @@ def _train(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe, arguments.set)
     cache = arguments.out / "cache"
     folders = (
-        train_heads(recipe, arguments.out, cache)
+        train_heads(recipe, arguments.out, cache, device=arguments.device)
         if isinstance(recipe, HeadsRecipe)
-        else [train(recipe, arguments.out, cache, restart=arguments.restart)]
+        else [train(recipe, arguments.out, cache, restart=arguments.restart, device=arguments.device)]
     )
-    for folder in folders:
+    for folder in folders if os.environ.get("RANK", "0") == "0" else ():  # of several processes the first one tells
         print(f"{folder} holds the checkpoint; use it with: simpool-viz compare PHOTO -c {folder} -o OUT")
 
 

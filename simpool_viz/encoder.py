@@ -32,6 +32,8 @@ class Facts:
     size: the shorter side in pixels at which its maps are best; what `record` uses when no size is asked for.
     classes: the names of the head's outputs, or () where unknown.
     base: the checkpoint whose frozen backbone this one shares, or "" where it has its own.
+    stages: the stages of its training here, a line each, those of the checkpoint it started from included.
+    minutes: its training here took.
     """
 
     name: str
@@ -44,16 +46,22 @@ class Facts:
     license: str = ""
     accuracy: str = ""
     base: str = ""
+    stages: tuple[str, ...] = ()
+    minutes: float = 0.0
 
 
 @dataclass(frozen=True)
 class Output:
-    """One forward pass: tokens, pooled (before the norm), vector (B, D) after it, logits (B, K) or None without a head."""
+    """One forward pass: tokens, pooled (before the norm), vector (B, D) after it.
+
+    logits: (B, K), or None without a classifier. dense_logits: (B, K, h, w) of a dense head, else None.
+    """
 
     tokens: Tokens
     pooled: Pooled
     vector: Tensor
     logits: Tensor | None
+    dense_logits: Tensor | None = None
 
 
 class Encoder(nn.Module):
@@ -65,13 +73,21 @@ class Encoder(nn.Module):
         norm: applied to the pooled vector; identity by default.
         head: linear classifier, or None.
         facts: name, preprocessing, classes and provenance.
+        dense: whether the head classifies every token, for segmentation, and not the pooled vector.
 
     Raises:
         ValueError: the backbone is of a family whose attention cannot be captured, or of an unknown one.
     """
 
     def __init__(
-        self, backbone: nn.Module, pooling: Pooling, *, norm: nn.Module | None = None, head: nn.Module | None = None, facts: Facts
+        self,
+        backbone: nn.Module,
+        pooling: Pooling,
+        *,
+        norm: nn.Module | None = None,
+        head: nn.Module | None = None,
+        facts: Facts,
+        dense: bool = False,
     ) -> None:
         super().__init__()
         check_backbone(backbone)
@@ -79,6 +95,7 @@ class Encoder(nn.Module):
         self.norm = norm or nn.Identity()
         self.head = head
         self.facts = facts
+        self.dense = dense
         self._resizing = threading.Lock()  # for backbones whose position biases are part of their state
         for module in backbone.modules():
             if hasattr(module, "fused_attn"):
@@ -115,6 +132,11 @@ class Encoder(nn.Module):
     def dim(self) -> int:
         return int(self.backbone.num_features)  # type: ignore[arg-type]
 
+    @property
+    def classifier(self) -> nn.Module | None:
+        """The head, where it classifies the pooled vector."""
+        return None if self.dense else self.head
+
     def tokens(self, images: Tensor) -> Tokens:
         """Features of normalised images (B, 3, H, W), H and W multiples of the stride."""
         height, width = images.shape[-2:]
@@ -141,7 +163,19 @@ class Encoder(nn.Module):
         """Pool and classify tokens that the backbone has already made."""
         pooled: Pooled = self.pooling(tokens)
         vector = self.norm(pooled.vector)
-        return Output(tokens, pooled, vector, None if self.head is None else self.head(vector))
+        logits = None if self.classifier is None else self.classifier(vector)
+        return Output(tokens, pooled, vector, logits, self.token_logits(tokens) if self.dense else None)
+
+    def token_logits(self, tokens: Tokens) -> Tensor:
+        """Class scores of every patch (B, K, h, w): the head on each token after the norm. Of a dense head these are its output.
+
+        Raises:
+            ValueError: no head.
+        """
+        if self.head is None:
+            raise ValueError(f"{self.facts.name} has no head that gives class scores to tokens")
+        scores: Tensor = self.head(self.norm(tokens.patches))  # (B, N, K)
+        return scores.transpose(1, 2).unflatten(2, tokens.grid)
 
 
 # --- which backbones, and what is particular about them ---------------------------------------------------------------
@@ -218,6 +252,7 @@ class EncoderSpec:
     norm: between pooling and head: "none", "layer" or "batch" (without affine parameters, as probes have it).
     inside: what is built into the backbone: "" (nothing), "spe" (ResNet), "life" or "nosn" (ViT); inside_options go to it.
     num_classes: outputs of the head; 0 for none.
+    dense: whether the head classifies every token, for segmentation, and not the pooled vector.
     """
 
     backbone: str
@@ -229,6 +264,7 @@ class EncoderSpec:
     norm: str = "none"
     inside: str = ""
     inside_options: dict[str, Any] = field(default_factory=dict)
+    dense: bool = False
 
     def build(self, facts: Facts) -> Encoder:
         """A new encoder with random weights."""
@@ -249,8 +285,10 @@ class EncoderSpec:
         }
         if self.norm not in norms:
             raise ValueError(f"the norm between pooling and head is one of {', '.join(norms)}, not {self.norm!r}")
+        if self.dense and (width != dim or not self.num_classes or self.norm == "batch"):
+            raise ValueError("a dense head reads tokens: it needs num_classes, a pooling of the backbone's width, and norm none or layer")
         head = nn.Linear(width, self.num_classes) if self.num_classes else None
-        return Encoder(backbone, pooling, norm=norms[self.norm](width), head=head, facts=facts)
+        return Encoder(backbone, pooling, norm=norms[self.norm](width), head=head, facts=facts, dense=self.dense)
 
     def _insert(self, backbone: nn.Module) -> None:
         inserts: dict[str, Callable[..., None]] = {"spe": insert_spe, "life": insert_life, "nosn": remove_last_skip}

@@ -254,7 +254,7 @@ def test_missing_package_and_interrupt_are_told(capsys: pytest.CaptureFixture[st
     assert run(capsys, "train", "resnet_gap") == (
         2,
         "",
-        "simpool-viz: training reads parquet with the package pyarrow, which is missing; install it with: pip install pyarrow\n",
+        "simpool-viz: training needs the package pyarrow, which is missing; install it with: pip install pyarrow\n",
     )
     monkeypatch.setattr("simpool_viz.training.recipe.load_recipe", stop)
     assert run(capsys, "train", "resnet_gap") == (130, "", "simpool-viz: stopped\n")

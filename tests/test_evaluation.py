@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simpool_viz import record
+from simpool_viz import load_checkpoint, record
 from simpool_viz.board import MapRequest, Settings
+from simpool_viz.cli import main
 from simpool_viz.encoder import Encoder
+from simpool_viz.evaluation.classification import Classified, classification_table
 from simpool_viz.evaluation.datasets import MaskSet, open_mask_set
 from simpool_viz.evaluation.table import Method, evaluate, interval, to_markdown
-from simpool_viz.scores.localization import read_reference, score_baselines, score_map
+from simpool_viz.scores.localization import Reference, jaccard, read_reference, score_baselines, score_map
+from simpool_viz.training.data import load_photos
+from simpool_viz.training.measure import find_correct
 from tests.conftest import disc, make_photo, small_resnet
 
 SIZES = [(91, 60), (64, 100), (80, 50), (50, 81)]
@@ -135,13 +139,15 @@ def column(table: str, name: str) -> dict[str, str]:
 def test_table_carries_the_baselines_and_differences_paired_by_photo(data: MaskSet) -> None:
     rng = np.random.default_rng(1)
     prior = rng.random(4)
-    figures = {"iou": rng.random(4), "pointing": np.array([1.0, 0, 1, 1]), "spatial_entropy": rng.random(4)}
+    figures = {name: rng.random(4) for name in ("iou", "jaccard", "jaccard_best", "spatial_entropy")}
+    figures["pointing"] = np.array([1.0, 0, 1, 1])
     mine = Method("mine", figures | {"iou_at_true_area": prior + np.array([0.1, 0.1, 0.1, 0.1])})
     nan = np.full(4, np.nan)
     baseline = Method("centre prior", figures | {"iou_at_true_area": prior, "spatial_entropy": nan})
     table = to_markdown(data, [mine, baseline], Settings(mask="otsu"))
     assert table.startswith("**discs**, 4 photos\n")
     assert column(table, "above the centre prior") == {"mine": "+0.100 [+0.100, +0.100]", "centre prior": ""}
+    assert column(table, "above the first row") == {"mine": "", "centre prior": "-0.100 [-0.100, -0.100]"}
     assert column(table, "pointing")["mine"].startswith("0.750 [") and column(table, "spatial entropy")["centre prior"] == ""
     mean, low, high = interval(figures["iou"])
     assert column(table, "IoU of mask otsu")["mine"] == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
@@ -153,3 +159,81 @@ def test_table_of_an_evaluation_is_whole(data: MaskSet, resnet: Encoder) -> None
     assert table.splitlines()[0] == "**four discs**, 4 photos" and "nan" not in table
     assert list(column(table, "map")) == ["small_simpool: Pooling attention", "centre prior", "whole picture"]
     assert column(table, "pointing")["whole picture"].startswith("1.000")
+
+
+# --- DINO's Jaccard and the objects of a photo ---------------------------------------------------------------------------------
+
+
+def nearest(grid: np.ndarray, side: int) -> np.ndarray:
+    """By loops: the cell whose area holds the pixel's centre."""
+    h, w = grid.shape
+    return np.array([[grid[int((y + 0.5) * h / side), int((x + 0.5) * w / side)] for x in range(side)] for y in range(side)])
+
+
+def test_jaccard_is_dinos_protocol_written_out() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.zeros((30, 40), np.int64)
+    labels[3:12, 5:20], labels[15:28, 22:39], labels[:, :2] = 1, 7, 255
+    reference = Reference((labels != 0) & (labels != 255), labels == 255, labels)
+    masks = rng.random((3, 6, 8)) < 0.4
+    assert len(reference.instances) == 2
+    per_object = []
+    for number in (1, 7):
+        truth, void = nearest(labels == number, 48), nearest(labels == 255, 48)
+        scores = []
+        for mask in masks:
+            shown = nearest(mask, 48)
+            scores.append((shown & truth & ~void).sum() / ((shown | truth) & ~void).sum())
+        per_object.append(scores)
+    own, best = jaccard(masks, reference, side=48)
+    assert own == pytest.approx(np.mean([scores[0] for scores in per_object]))
+    assert best == pytest.approx(np.mean([max(scores) for scores in per_object])) and best > own
+
+
+def test_instances_are_the_references_where_a_set_has_them(tmp_path: Path, resnet: Encoder) -> None:
+    folder = make_set(tmp_path / "discs")
+    (folder / "instances").mkdir()
+    for image in (folder / "images").iterdir():
+        with Image.open(image) as photo:
+            labels = disc(*photo.size).astype(np.uint8)
+        labels[:, : labels.shape[1] * 6 // 10] *= 3  # two halves of the disc, two objects
+        Image.fromarray(labels).save(folder / "instances" / f"{image.stem}.png")
+    data = open_mask_set(folder)
+    assert all(mask.parent.name == "instances" for _, mask in data.pairs)
+    assert len(read_reference(data.pairs[0][1]).instances) == 2
+    own, prior, _ = evaluate(data, [resnet], [], Settings(size=48))
+    for i, (image, mask) in enumerate(data.pairs):
+        attention = record(resnet, image, 48).map("pooling")
+        assert own.figures["jaccard"][i] == jaccard(attention.mask("mass", 0.6).grid[None], read_reference(mask))[0]
+    assert (own.figures["jaccard_best"] >= own.figures["jaccard"]).all() and not np.isnan(prior.figures["jaccard"]).any()
+
+
+# --- top-1 ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_table_of_accuracies_pairs_the_differences_by_photo() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.random(400) < 0.7
+    better = first | (rng.random(400) < 0.2)
+    rows = [Classified(small_resnet("gap", "a"), first), Classified(small_resnet("simpool", "b"), better)]
+    table = classification_table(rows, "made up, held out")
+    assert table.startswith("**made up, held out**, 400 photos\n")
+    gained = (better.astype(float) - first) * 100
+    mean, low, high = interval(gained)
+    assert column(table, "against a (points)") == {"a": "", "b": f"+{mean:.1f} [+{low:.1f}, +{high:.1f}]"}
+    assert low > 0 and column(table, "top-1 (%)")["a"].startswith(f"{100 * first.mean():.1f} [")
+    assert column(table, "pooling") == {"a": "GAP", "b": "SimPool"}
+
+
+def test_command_line_prints_top_1_and_refuses_other_classes(
+    shapes: Path, data: MaskSet, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str], vit: Encoder
+) -> None:
+    folder, small = str(data.pairs[0][0].parent.parent), str(checkpoints["gap"])
+    assert main(["evaluate", folder, "--photos", str(shapes), "-c", small, "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    encoder = load_checkpoint(small, device="cpu")
+    right = find_correct(encoder, load_photos(shapes, "val", Path(folder) / "cache"), encoder.facts.size).numpy()
+    assert f"{100 * right.mean():.1f} [" in column(out.split("**discs**")[0], "top-1 (%)")[encoder.facts.name]
+    assert "**discs**, 4 photos" in out
+    with_other = ["evaluate", folder, "--photos", str(shapes), "-c", "resnet_gap", "--device", "cpu"]
+    assert main(with_other) == 2 and "resnet_gap knows other classes" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def test_features_are_computed_once_and_are_those_of_the_backbone(
     features = heads_module._features(few, encoder, photos, "val", tmp_path / "cache")
     tokens, labels = features.batch(np.array([7, 3]))
     images, aspect = torch.tensor(photos.images[[7, 3]]), torch.tensor(photos.aspect[[7, 3]])
-    wanted = encoder.tokens(heads_module.centre_crops(images, aspect, 32))
+    wanted = encoder.tokens(heads_module.centre_crops(aspect).images(images, 32))
     assert tokens.grid == wanted.grid and tokens.patches.dtype == torch.float32 and labels.tolist() == photos.labels[[7, 3]].tolist()
     assert (tokens.patches - wanted.patches).abs().max() < 0.03 * wanted.patches.abs().max(), "up to half precision"
 

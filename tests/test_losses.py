@@ -11,7 +11,7 @@ import torch
 from simpool_viz.encoder import EncoderSpec, Facts
 from simpool_viz.layers.sar import NoSkipBlock, remove_last_skip
 from simpool_viz.recording import AttentionCapture
-from simpool_viz.training.losses import class_token_scores, entropy_weight, spatial_entropy_loss
+from simpool_viz.training.losses import class_token_scores, entropy_schedule, spatial_entropy_loss
 from tests.oracles.spatial_entropy import spatial_entropy
 
 
@@ -59,11 +59,11 @@ def test_constant_maps_have_no_loss_and_no_gradient() -> None:
 
 
 def test_schedule_rises_for_ten_epochs_and_falls_by_a_cosine() -> None:
-    assert [entropy_weight(e, 30) for e in (0, 5, 10)] == pytest.approx([0, 0.005, 0.01])
-    assert entropy_weight(20, 30) == pytest.approx(0.005) and entropy_weight(30, 30) == pytest.approx(0)
-    assert entropy_weight(15, 30) == pytest.approx(0.01 * (1 + math.cos(math.pi / 4)) / 2)
+    assert [entropy_schedule(e, 30) for e in (0, 5, 10)] == pytest.approx([0, 0.5, 1])
+    assert entropy_schedule(20, 30) == pytest.approx(0.5) and entropy_schedule(30, 30) == pytest.approx(0)
+    assert entropy_schedule(15, 30) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
     with pytest.raises(ValueError, match="takes more than 10 epochs, not 10"):
-        entropy_weight(0, 10)
+        entropy_schedule(0, 10)
 
 
 def test_scores_are_those_of_the_class_token_with_gradients() -> None:

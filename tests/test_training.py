@@ -17,13 +17,17 @@ from PIL import Image, ImageDraw
 
 from simpool_viz import load_checkpoint, record
 from simpool_viz.cli import main
-from simpool_viz.encoder import IMAGENET_MEAN, IMAGENET_STD, Facts
+from simpool_viz.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec, Facts
 from simpool_viz.training import data as data_module
 from simpool_viz.training import loop as loop_module
-from simpool_viz.training.card import Result, write_card
-from simpool_viz.training.data import STORED, Batches, Photos, centre_crops, load_photos, random_crops, read_classes
-from simpool_viz.training.loop import Run, count_correct, learning_rate, run_stage, train, train_step
+from simpool_viz.training.card import Result, stage_line, write_card
+from simpool_viz.training.data import STORED, Batches, Photos, centre_crops, load_photos, random_crops
+from simpool_viz.training.interruption import Run
+from simpool_viz.training.loop import run_stage, train
+from simpool_viz.training.measure import find_correct, tell_accuracy
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage, list_recipes, load_recipe
+from simpool_viz.training.sources import read_classes
+from simpool_viz.training.step import Step, make_accelerator, make_optimizer
 from tests.conftest import BACKBONE, CLASSES, small_resnet, small_spec
 from tests.photos import shape_photo, write_parquet
 
@@ -137,18 +141,40 @@ def test_file_that_is_no_recipe_is_refused_in_a_sentence(tmp_path: Path, content
 # --- schedule -------------------------------------------------------------------------------------------------------------------
 
 
+def learning_rates(stage: Stage, at: tuple[int, ...]) -> list[float]:
+    """The optimiser's learning rate after so many photos."""
+    optimizer, scheduler = make_optimizer(torch.nn.Linear(2, 2), load_recipe("resnet_gap"), stage)
+    rates = []
+    for seen in at:
+        scheduler.step_update(seen)
+        (rate,) = {group["lr"] for group in optimizer.param_groups}
+        rates.append(rate)
+    return rates
+
+
 def test_learning_rate_warms_up_linearly_and_falls_by_half_a_cosine_to_zero() -> None:
     stage = Stage(size=64, photos=1000, lr=0.02, warmup=200)
-    assert learning_rate(stage, 0) == 0 and learning_rate(stage, 50) == pytest.approx(0.005)
-    assert learning_rate(stage, 200) == pytest.approx(0.02) and learning_rate(stage, 600) == pytest.approx(0.01)
-    assert learning_rate(stage, 400) == pytest.approx(0.02 * (1 + math.cos(math.pi / 4)) / 2)
-    assert learning_rate(stage, 1000) == pytest.approx(0) and learning_rate(stage, 1200) == pytest.approx(0)
-    assert learning_rate(Stage(64, 1000, 0.02, warmup=0), 1) == pytest.approx(0.02, rel=1e-4)
+    wanted = [0, 0.005, 0.02, 0.02 * (1 + math.cos(math.pi / 4)) / 2, 0.01, 0, 0]
+    assert learning_rates(stage, (0, 50, 200, 400, 600, 1000, 1200)) == pytest.approx(wanted)
+    assert learning_rates(Stage(64, 1000, 0.02, warmup=0), (1,)) == pytest.approx([0.02], rel=1e-4)
+
+
+def test_biases_norms_and_exponents_are_not_decayed() -> None:
+    encoder = EncoderSpec("resnet18", "ggem", 3, dict(BACKBONE), False, {"groups": 4}).build(Facts("x"))
+    optimizer, _ = make_optimizer(encoder, load_recipe("resnet_gap"), Stage(64, 1000, 0.02))
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    own = dict(encoder.named_parameters())
+    assert id(own["pooling.mean.p"]) not in decayed and id(own["head.bias"]) not in decayed and id(own["head.weight"]) in decayed
+    assert len(decayed) == len([p for p in own.values() if p.ndim > 1])
 
 
 # --- crops ----------------------------------------------------------------------------------------------------------------------
 
 ASPECTS = [1.0, 1.5, 0.6, 4.0, 0.2]
+
+
+def cropped(images: torch.Tensor, aspect: torch.Tensor, size: int, smallest: float, seed: int, **options: Any) -> torch.Tensor:
+    return random_crops(aspect, smallest, torch.Generator().manual_seed(seed), **options).images(images, size)
 
 
 def with_coordinates(count: int) -> torch.Tensor:
@@ -166,7 +192,7 @@ def coordinates(crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("aspect", ASPECTS)
 def test_random_crops_stay_inside_and_keep_proportions_to_the_usual_jitter(aspect: float) -> None:
     size, count = 32, 300
-    crops = random_crops(with_coordinates(count), torch.full((count,), aspect), size, 0.25, torch.Generator().manual_seed(0))
+    crops = cropped(with_coordinates(count), torch.full((count,), aspect), size, 0.25, 0)
     x, y = coordinates(crops)
     assert crops.shape == (count, 3, size, size) and crops.dtype == torch.float32
     step_x, step_y = (x[:, 5, 20] - x[:, 5, 10]) / 10, (y[:, 20, 5] - y[:, 10, 5]) / 10  # shares of the photo per pixel of the crop
@@ -186,12 +212,37 @@ def test_random_crops_stay_inside_and_keep_proportions_to_the_usual_jitter(aspec
 
 def test_random_crops_follow_their_generator() -> None:
     images, aspect = torch.randint(256, (5, STORED, STORED, 3), dtype=torch.uint8), torch.tensor(ASPECTS)
-    first, same, other = (random_crops(images, aspect, 24, 0.25, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    first, same, other = (cropped(images, aspect, 24, 0.25, seed) for seed in (1, 1, 2))
     assert torch.equal(first, same) and not torch.equal(first, other)
 
 
+def test_squeezed_crops_use_the_whole_short_side_where_others_shrink() -> None:
+    count, aspect = 300, torch.full((300,), 4.0)
+    shapes = []
+    for squeeze in (True, False):
+        x, y = coordinates(cropped(with_coordinates(count), aspect, 32, 0.25, 0, squeeze=squeeze))
+        shapes.append(((x[:, 5, 20] - x[:, 5, 10]).abs() * 3.2, (y[:, 20, 5] - y[:, 10, 5]) * 3.2))
+    (width, height), (shrunk_width, shrunk_height) = shapes
+    assert (height > 0.97).float().mean() > 0.5, "most crops of 4 : 1 are longer than the photo is high"
+    assert (4 * width / height).max() > 1.5, "so they are squeezed"
+    assert (4 * shrunk_width / shrunk_height).max() < 1.4 and (shrunk_height <= height + 0.01).all()
+
+
+def test_labels_are_cropped_as_their_photos_are() -> None:
+    """Red of a photo is its column; a label map that holds the column too must show the same."""
+    images, aspect = with_coordinates(40), torch.full((40,), 1.5)
+    crops = random_crops(aspect, 0.25, torch.Generator().manual_seed(3))
+    x, _ = coordinates(crops.images(images, 32))
+    labels = crops.labels(images[..., 0], 32)
+    assert labels.shape == (40, 32, 32) and labels.dtype == torch.int64
+    inside = slice(1, -1)
+    assert ((labels + 0.5) / STORED - x)[:, inside, inside].abs().max() < 1 / STORED
+    part = crops.of(slice(10, 20))
+    assert torch.equal(part.labels(images[10:20, ..., 0], 32), labels[10:20])
+
+
 def test_centre_crops_take_the_central_square() -> None:
-    x, y = coordinates(centre_crops(with_coordinates(len(ASPECTS)), torch.tensor(ASPECTS), 32))
+    x, y = coordinates(centre_crops(torch.tensor(ASPECTS)).images(with_coordinates(len(ASPECTS)), 32))
     for i, aspect in enumerate(ASPECTS):
         width, height = min(1 / aspect, 1), min(aspect, 1)
         for shown, share in ((x[i].mean(0), width), (y[i].mean(1), height)):
@@ -206,7 +257,7 @@ def test_circle_in_an_elongated_photo_is_round_in_its_centre_crop(tmp_path: Path
     ImageDraw.Draw(photo).ellipse((x - 40, y - 40, x + 40, y + 40), (255, 255, 255))
     write_parquet(tmp_path, "train", [(photo, 0)])
     photos = load_photos(tmp_path, "train", tmp_path / "cache")
-    crop = centre_crops(torch.from_numpy(np.array(photos.images)), torch.from_numpy(np.array(photos.aspect)), 96)[0, 0]
+    crop = centre_crops(torch.tensor(photos.aspect)).images(torch.tensor(photos.images), 96)[0, 0]
     bright = crop > (crop.max() + crop.min()) / 2
     across, down = bright.any(0).sum().item(), bright.any(1).sum().item()
     assert abs(across - down) <= 2 and across == pytest.approx(96 * 81 / min(size), abs=2)
@@ -290,11 +341,12 @@ def test_training_makes_the_loss_fall(trained: Path) -> None:
 
 
 def test_training_ends_in_a_folder_that_loads_classifies_and_records(trained: Path, shapes: Path) -> None:
-    assert {p.name for p in trained.iterdir()} == {"model.safetensors", "config.json", "README.md", "log_stage1.csv", "log_stage2.csv"}
+    made = {"model.safetensors", "config.json", "README.md", "log_stage1.csv", "log_stage2.csv", "tensorboard"}
+    assert {p.name for p in trained.iterdir()} == made
     encoder = load_checkpoint(trained, device="cpu")
     facts = encoder.facts
     assert (facts.name, facts.title, facts.size, facts.classes, facts.license) == ("mine", "Mine", 48, CLASSES, "none")
-    correct = count_correct(encoder, load_photos(shapes, "val", trained.parent / "cache"), 40)
+    correct = int(find_correct(encoder, load_photos(shapes, "val", trained.parent / "cache"), 40).sum())
     assert correct > 30, "of 50; 17 by chance"
     photo = shape_photo("circle", 120, 80, np.random.default_rng(5))
     recording = record(encoder, photo)
@@ -307,14 +359,24 @@ def test_card_tells_data_recipe_stages_and_accuracy(trained: Path) -> None:
     card = (trained / "README.md").read_text()
     assert "# Mine" in card and "**simpool** pooling (gamma = 2.0)" in card and "48 px" in card
     assert "| data | 150 photos: made up |" in card and "of 50 held-out photos" in card and "seed 0" in card
-    assert "| 1 | 32 px | 3,200 | 0.004 | 0.25 |" in card and "| 2 | 40 px | 32 |" in card and "no max-pooling after the stem" in card
+    assert "1. mine: 32 px, 3,200 photos seen, peak learning rate 0.004, crops of at least 25 % of a photo" in card
+    assert "2. mine: 40 px, 32 photos seen" in card and "no max-pooling after the stem" in card and "random weights, seed 0" in card
+    assert load_checkpoint(trained, device="cpu").facts.stages == tuple(
+        line.split(". ", 1)[1] for line in card.splitlines() if line.startswith(("1. ", "2. "))
+    )
 
 
-def test_card_of_a_stage_in_the_middle_lists_the_stages_done() -> None:
-    recipe = load_recipe("resnet_simpool")
-    card = write_card(recipe, Result(12.3, 2, 50, 200), 1000, done=1)
-    assert "| 1 | 64 px |" in card and "| 2 |" not in card and "12 minutes on 2 CPU thread(s)" in card
-    assert Result(0, 1, 50, 200).accuracy() == "25.0 % ± 6.0 of 200 held-out photos"
+def test_card_lists_the_stages_done_the_machine_and_what_was_set() -> None:
+    recipe = load_recipe("resnet_spe_simpool", ["mixup=0.2", "ema=0.999", "spatial_entropy=0.01"])
+    lines = [stage_line("first", Stage(96, 5000, 0.001, crop=0.5), 3.2), stage_line("mine", Stage(64, 1000, 0.01, squeeze=True), 12.3)]
+    card = write_card(recipe, Result(12.3, 2, 1, "cpu", "50.0 % ± 1"), 1000, lines, "started from `first`: 3 tensors taken")
+    assert "1. first: 96 px, 5,000 photos seen, peak learning rate 0.001, crops of at least 50 % of a photo, 3 minutes" in card
+    assert "2. mine: 64 px, 1,000 photos seen, peak learning rate 0.01, crops of at least 25 % of a photo, squeezed, 12 minutes" in card
+    assert "12 minutes on 2 CPU thread(s)" in card and "| start | started from `first`: 3 tensors taken |" in card
+    assert "mixup 0.2, average of weights with decay 0.999, seed 0" in card and "spe inside" in card
+    assert "0.1 of SPE's penalty + 0.01 of spatial entropy" in card
+    assert "5 minutes on 2 processes of cuda:0" in write_card(recipe, Result(5, 1, 2, "cuda:0", "x"), 9, lines)
+    assert tell_accuracy(50, 200) == "25.0 % ± 6.0 of 200 held-out photos"
 
 
 def short(shapes: Path, **changes: Any) -> Recipe:
@@ -349,21 +411,28 @@ def test_schedule_reaches_the_optimiser(tmp_path: Path, shapes: Path) -> None:
     encoder = recipe.encoder.build(Facts("still"))
     before = {k: v.clone() for k, v in encoder.named_parameters()}
     photos = load_photos(shapes, "train", tmp_path)
-    run = Run(tmp_path, recipe, encoder, {})
-    run_stage(run, Stage(32, 96, 0.1, warmup=10**9), photos)
+    run, accelerator = Run(tmp_path, recipe, encoder, {}), make_accelerator("no", "cpu")
+    run_stage(run, Stage(32, 96, 0.1, warmup=10**9), photos, 1, accelerator)
     assert all((v - before[k]).abs().max() < 1e-6 for k, v in encoder.named_parameters())
-    run_stage(run, Stage(32, 96, 0.1, warmup=0), photos)
+    run_stage(run, Stage(32, 96, 0.1, warmup=0), photos, 1, accelerator)
     assert all((v - before[k]).abs().max() > 1e-3 for k, v in encoder.named_parameters())
 
 
-def test_gradient_of_a_step_is_that_of_its_own_batch() -> None:
-    batch = [(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(i)), torch.arange(8) % 3) for i in (0, 1)]
-    gradients = []
-    for steps in ((0, 1), (1,)):
+def step_for(recipe: Recipe, encoder: Any, rate: float = 0.0) -> Step:
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=rate)
+    return Step(recipe, recipe.stages[0], encoder, encoder, optimizer, make_accelerator("no", "cpu"), 1)
+
+
+def test_gradient_of_a_step_is_that_of_its_own_batch(shapes: Path, tmp_path: Path) -> None:
+    photos, gradients = load_photos(shapes, "train", tmp_path), []
+    for steps in (2, 1):
         encoder = small_resnet().train().requires_grad_(True)
-        optimizer = torch.optim.SGD(encoder.parameters(), lr=0.0)
-        for i in steps:
-            train_step(encoder, optimizer, *batch[i], load_recipe("resnet_gap"), step=i)
+        step, stream = step_for(short(shapes), encoder), Batches(photos, 32, 96, torch.Generator().manual_seed(0))
+        batches = list(stream)
+        stream.step = 1
+        for batch in batches[-steps:]:
+            stream.generator.manual_seed(7)
+            step(batch, stream)
         gradients.append(encoder.pooling.wq.weight.grad)
     assert torch.equal(*gradients) and gradients[0].abs().max() > 0
 
@@ -380,7 +449,7 @@ def test_loss_that_is_nan_at_once_stops_at_step_1(tmp_path: Path, shapes: Path) 
     encoder.head.weight.data.fill_(float("nan"))
     photos = load_photos(shapes, "train", tmp_path)
     with pytest.raises(FloatingPointError, match="the loss is nan at step 1;"):
-        run_stage(Run(tmp_path, recipe, encoder, {}), recipe.stages[0], photos)
+        run_stage(Run(tmp_path, recipe, encoder, {}), recipe.stages[0], photos, 1, make_accelerator("no", "cpu"))
 
 
 def test_data_that_does_not_fit_the_recipe_is_refused_before_training(tmp_path: Path, shapes: Path) -> None:
@@ -392,7 +461,7 @@ def test_data_that_does_not_fit_the_recipe_is_refused_before_training(tmp_path: 
 
 def test_card_prints_the_command_with_what_was_changed() -> None:
     recipe = load_recipe("resnet_simpool", ["seed=3", "title=My own"])
-    card = write_card(recipe, Result(12.3, 2, 50, 200), 1000, done=1)
+    card = write_card(recipe, Result(12.3, 2, 1, "cpu", "25 %"), 1000, [])
     assert "`simpool-viz train resnet_simpool --set 'seed=3' --set 'title=My own'`" in card
 
 
@@ -413,22 +482,22 @@ def every_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("every_two_steps")
 @pytest.mark.parametrize("at", [1, 5, 6, 8, 10])
 def test_interrupted_training_goes_on_to_the_same_bits(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    recipe = short(shapes, stages=TWO)
+    spec = dataclasses.replace(small_spec(), backbone_kwargs={**BACKBONE, "drop_path_rate": 0.3})
+    recipe = short(shapes, stages=TWO, encoder=spec, mixup=0.4, ema=0.9)  # chance and memory beside the weights' own
     whole = train(recipe, tmp_path / "whole", tmp_path / "cache")
-    step, seen = loop_module.train_step, []
+    step, seen = Step.__call__, []
 
-    def breaking(*arguments: Any) -> float:
+    def breaking(*arguments: Any) -> Any:
         if len(seen) == at:
             raise Interrupted
         seen.append(1)
         return step(*arguments)
 
-    monkeypatch.setattr(loop_module, "train_step", breaking)
+    monkeypatch.setattr(Step, "__call__", breaking)
     with pytest.raises(Interrupted):
         train(recipe, tmp_path / "parts", tmp_path / "cache")
-    monkeypatch.setattr(loop_module, "train_step", step)
     steps: list[int] = []
-    monkeypatch.setattr(loop_module, "train_step", lambda *a: (steps.append(a[-1]), step(*a))[1])
+    monkeypatch.setattr(Step, "__call__", lambda *a: (steps.append(a[-1].step), step(*a))[1])
     parts = train(recipe, tmp_path / "parts", tmp_path / "cache")
     left = {1: 11, 5: 7, 6: 5, 8: 4, 10: 2}[at]  # from the last multiple of two steps, or the start of the stage
     assert len(steps) == left and not (parts / "resume.pt").exists()
@@ -443,11 +512,11 @@ def test_interrupted_training_of_another_recipe_is_not_gone_on_with(
     tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = short(shapes, stages=TWO)
-    count = loop_module.count_correct
-    monkeypatch.setattr(loop_module, "count_correct", lambda *_: 1 / 0)
+    count = loop_module.measure
+    monkeypatch.setattr(loop_module, "measure", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(recipe, tmp_path, tmp_path / "cache")
-    monkeypatch.setattr(loop_module, "count_correct", count)
+    monkeypatch.setattr(loop_module, "measure", count)
     with pytest.raises(ValueError, match="holds an interrupted run of another recipe; begin anew with --restart, or choose another"):
         train(dataclasses.replace(recipe, seed=1), tmp_path, tmp_path / "cache")
     moved = dataclasses.replace(recipe, data=str(shapes / ".." / shapes.name), source="elsewhere")

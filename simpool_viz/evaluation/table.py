@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simpool_viz.board import MapRequest, Settings, record_each, record_rows, require_rows
+from simpool_viz.board import MapRequest, Row, Settings, record_each, record_rows, require_rows
 from simpool_viz.encoder import Encoder
 from simpool_viz.evaluation.datasets import MaskSet
 from simpool_viz.images import read_picture
-from simpool_viz.scores.localization import read_reference, score_baselines
+from simpool_viz.scores.localization import Reference, baselines, jaccard, read_reference, score_baselines
 
 DRAWS = 2000
-FIGURES = ("iou_at_true_area", "iou", "pointing", "spatial_entropy")
+FIGURES = ("iou_at_true_area", "iou", "jaccard", "jaccard_best", "pointing", "spatial_entropy")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def evaluate(
         ValueError: no checkpoint has any of the maps, or a photo or mask cannot be read.
     """
     methods: dict[tuple[int, str], tuple[str, list[dict[str, float]]]] = {}  # by checkpoint and map: names need not be unique
-    baselines: dict[str, list[dict[str, float]]] = {}
+    plain: dict[str, list[dict[str, float]]] = {}  # the baselines, by name
     skipped: list[str] = []
     for image, mask in _progress(data, progress):
         reference = read_reference(mask)
@@ -56,11 +56,23 @@ def evaluate(
             for row in rows:
                 label = f"{row.checkpoint}: {row.map_label}"
                 figures = methods.setdefault((number, row.request.label), (label, []))[1]
-                figures.append(row.scores | {"spatial_entropy": row.entropy})
-        for name, scores in score_baselines(reference).items():
-            baselines.setdefault(name, []).append(scores)
+                figures.append(row.scores | _jaccard(_masks(row, settings), reference) | {"spatial_entropy": row.entropy})
+        scores = score_baselines(reference)
+        for name, (_, disc) in baselines(reference).items():
+            plain.setdefault(name, []).append(scores[name] | _jaccard([disc], reference))
     require_rows(list(methods), skipped)
-    return [Method(label, _columns(rows)) for label, rows in [*methods.values(), *baselines.items()]]
+    return [Method(label, _columns(rows)) for label, rows in [*methods.values(), *plain.items()]]
+
+
+def _masks(row: Row, settings: Settings) -> list[np.ndarray]:
+    """Masks at 60 % of the mass: of the fused map, then of each of its maps."""
+    each = [settings.fusion, *range(len(row.attention.names))]
+    return [row.attention.mask("mass", 0.6, fusion=fusion).grid for fusion in each]
+
+
+def _jaccard(masks: Sequence[np.ndarray], reference: Reference) -> dict[str, float]:
+    own, best = jaccard(np.stack(masks), reference)
+    return {"jaccard": own, "jaccard_best": best}
 
 
 def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
@@ -81,22 +93,24 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
 
 
 def to_markdown(data: MaskSet, methods: Iterable[Method], settings: Settings) -> str:
-    """The table as Markdown."""
+    """The table as Markdown. Differences are of IoU at true area, paired by photo."""
     methods = list(methods)
-    prior = next(m for m in methods if m.label == "centre prior").figures["iou_at_true_area"]
-    head = ["map", "IoU at true area", "above the centre prior", f"IoU of mask {settings.mask}", "pointing", "spatial entropy"]
+    prior = next(m for m in methods if m.label == "centre prior")
+    head = ["map", "IoU at true area", "above the centre prior", "above the first row", f"IoU of mask {settings.mask}"]
+    head += ["Jaccard at mass 0.6", "Jaccard, best map", "pointing", "spatial entropy"]
     lines = [f"**{data.name}**, {len(data.pairs)} photos", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for method in methods:
         figures = method.figures
-        cells = [
-            _cell(figures["iou_at_true_area"]),
-            "" if figures["iou_at_true_area"] is prior else _cell(figures["iou_at_true_area"] - prior, signed=True),
-            _cell(figures["iou"]),
-            _cell(figures["pointing"]),
-            _cell(figures["spatial_entropy"]),
-        ]
-        lines.append("| " + " | ".join([method.label, *cells]) + " |")
+        above = [_above(method, prior), _above(method, methods[0])]
+        others = [_cell(figures[name]) for name in FIGURES[1:]]
+        lines.append("| " + " | ".join([method.label, _cell(figures["iou_at_true_area"]), *above, *others]) + " |")
     return "\n".join(lines)
+
+
+def _above(method: Method, other: Method) -> str:
+    if method is other:
+        return ""
+    return _cell(method.figures["iou_at_true_area"] - other.figures["iou_at_true_area"], signed=True)
 
 
 def _cell(values: np.ndarray, signed: bool = False) -> str:

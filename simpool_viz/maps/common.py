@@ -42,5 +42,12 @@ def needs_blocks(encoder: Encoder) -> str | None:
     return None if encoder.depth else "its backbone is a CNN, which has no attention blocks"
 
 
+def needs_classifier(encoder: Encoder) -> str | None:
+    """Why a map of a class of the whole picture does not apply, or None."""
+    if encoder.dense:
+        return "its head classifies tokens, not the whole picture; 'dense_rollout' shows what it finds"
+    return None if encoder.head is not None else "it has no head, so there is no class to follow"
+
+
 def head_names(count: int) -> tuple[str, ...]:
     return tuple(f"head {i}" for i in range(count))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from simpool_viz.attention_map import AttentionMap, register_map
-from simpool_viz.maps.common import make_rows
+from simpool_viz.maps.common import make_rows, needs_classifier
 from simpool_viz.precision import wide
 from simpool_viz.recording import Recording, class_indices, class_name
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def _why_not(encoder: Encoder) -> str | None:
-    if not isinstance(encoder.head, nn.Linear):
+    if encoder.dense:
+        return needs_classifier(encoder)
+    if not isinstance(encoder.classifier, nn.Linear):
         return "it has no linear head, so there is no class to contribute to"
     if not encoder.pooling.additive:
         return f"the vector of {encoder.pooling.title} pooling is not a sum of what single tokens give"
@@ -70,7 +72,7 @@ def folded_head(recording: Recording, classes: list[int]) -> tuple[Tensor, Tenso
     b' = b + W bias - W' mean. What the pooling adds to every channel goes into b'.
     """
     encoder = recording.encoder
-    head, pooled = encoder.head, wide(recording.pooled.vector[0])
+    head, pooled = encoder.classifier, wide(recording.pooled.vector[0])
     assert isinstance(head, nn.Linear), "why_not asks for a linear head"
     weight = wide(head.weight.detach()[classes])
     bias = weight.new_zeros(len(classes)) if head.bias is None else wide(head.bias.detach()[classes])

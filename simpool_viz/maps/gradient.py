@@ -20,7 +20,7 @@ from simpool_viz import rollout
 from simpool_viz.attention import Attention
 from simpool_viz.attention_map import AttentionMap, register_map
 from simpool_viz.images import preprocess
-from simpool_viz.maps.common import make_rows, needs_blocks
+from simpool_viz.maps.common import make_rows, needs_blocks, needs_classifier
 from simpool_viz.maps.rollout import readout_row
 from simpool_viz.pooling import Tokens
 from simpool_viz.precision import wide
@@ -40,7 +40,7 @@ def _wanted(recording: Recording, classes: Sequence[int | str] | int | str | Non
 def _why_no_gradcam(encoder: Encoder) -> str | None:
     if encoder.depth:
         return "it is a baseline for CNNs; for ViTs there is 'relevance'"
-    return None if encoder.head is not None else "it has no head, so there is no class to follow"
+    return needs_classifier(encoder)
 
 
 @register_map(
@@ -60,11 +60,11 @@ def grad_cam(recording: Recording, classes: Sequence[int | str] | int | str | No
         ValueError: an unknown class.
     """
     encoder, (wanted, names) = recording.encoder, _wanted(recording, classes)
-    assert encoder.head is not None, "why_not asks for a head"
+    assert encoder.classifier is not None, "why_not asks for a head"
     with torch.inference_mode(False), torch.enable_grad():
         patches = recording.tokens.patches.clone().requires_grad_()
         tokens = Tokens(patches, recording.tokens.grid, recording.tokens.prefix.clone())
-        logits = encoder.head(encoder.norm(encoder.pooling(tokens).vector))[0]
+        logits = encoder.classifier(encoder.norm(encoder.pooling(tokens).vector))[0]
         rows = []
         for c in wanted:
             (gradient,) = torch.autograd.grad(logits[c], patches, retain_graph=True)
@@ -105,7 +105,7 @@ class _OutputCapture(AttentionCapture):
 def _why_no_relevance(encoder: Encoder) -> str | None:
     if not encoder.depth:
         return f"{needs_blocks(encoder)}; for CNNs there is 'gradcam'"
-    return None if encoder.head is not None else "it has no head, so there is no class to follow"
+    return needs_classifier(encoder)
 
 
 @register_map(

@@ -100,7 +100,7 @@ def dense_rollout(
     DAR_c = sum_i w_ic R_i / sum_i w_ic. All classes share one chain.
 
     Args:
-        classes: names or indices; by default the predicted class where any token has it, else the most frequent one.
+        classes: names or indices; by default the predicted class where any token has it, else the most frequent one of the tokens.
         soft: weigh tokens by the softmax instead of the argmax.
         first, residual, fusion: as for the roll-out.
 
@@ -119,18 +119,14 @@ def dense_rollout(
     rows[:, recording.encoder.num_prefix_tokens :] = weights[wanted].to(rows.dtype)
     rolled = roll_out(rows, recording.blocks, first=first, residual=residual, fusion=fusion) / sums[:, None]
     names = [class_name(recording.encoder, c) for c in wanted]
-    return make_rows(
-        recording, "dense_rollout", rolled, names, note="a heuristic here: the classifier's head is applied to every patch token"
-    )
+    note = "" if recording.encoder.dense else "a heuristic here: the classifier's head is applied to every patch token"
+    return make_rows(recording, "dense_rollout", rolled, names, note=note)
 
 
 def token_scores(recording: Recording) -> Tensor:
     """Class scores S (N, K) of the patch tokens: the head on every token after the final norm."""
-    encoder = recording.encoder
-    if encoder.head is None:
-        raise ValueError(f"{encoder.facts.name} has no head that gives class scores to tokens")
     with torch.inference_mode():
-        return wide(encoder.head(encoder.norm(recording.tokens.patches[0])))
+        return wide(recording.encoder.token_logits(recording.tokens)[0].flatten(1).T)
 
 
 def class_weights(scores: Tensor, soft: bool) -> Tensor:
@@ -144,5 +140,5 @@ def _choose_classes(recording: Recording, scores: Tensor, classes: Sequence[int 
     if classes is not None:
         return class_indices(recording.encoder, classes, scores.shape[1])
     counts = scores.argmax(1).bincount(minlength=scores.shape[1])
-    predicted = recording.top_classes(1)[0][0]
-    return [predicted if counts[predicted] else int(counts.argmax())]
+    predicted = [index for index, *_ in recording.top_classes(1) if counts[index]]
+    return predicted or [int(counts.argmax())]

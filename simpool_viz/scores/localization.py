@@ -19,10 +19,21 @@ POINTING_RADIUS = 15  # pixels at the scored size (Zhang et al., Excitation Back
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference mask: objects (H, W) bool, and void (H, W) bool, the pixels that count nowhere."""
+    """A reference mask: objects (H, W) bool, and void (H, W) bool, the pixels that count nowhere.
+
+    labels: (H, W) int64, the number of each pixel's object, where they are told apart.
+    """
 
     objects: np.ndarray
     void: np.ndarray
+    labels: np.ndarray | None = None
+
+    @property
+    def instances(self) -> list[np.ndarray]:
+        """Each object by itself, (H, W) bool."""
+        if self.labels is None:
+            return [self.objects]
+        return [self.labels == number for number in np.unique(self.labels[self.objects])]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,7 +65,7 @@ def read_reference(path: Path) -> Reference:
     objects = (labels != 0) & ~void
     if not objects.any():
         raise ValueError(f"the reference mask {path} marks no object; pixels other than 0 are taken as object")
-    return Reference(objects, void)
+    return Reference(objects, void, labels)
 
 
 def _is_colour(image: Image.Image) -> bool:
@@ -81,6 +92,31 @@ def iou_at_true_area(weights: np.ndarray, reference: Reference) -> float:
     counted = weights[~reference.void]
     level = np.partition(counted, -int(reference.objects.sum()))[-int(reference.objects.sum())]
     return iou(weights >= level, reference)
+
+
+def jaccard(masks: np.ndarray, reference: Reference, side: int = 480) -> tuple[float, float]:
+    """DINO's Jaccard score (Caron et al., ICCV 2021): IoU with each object by itself, everything brought to 480 x 480 by nearest pixel.
+
+    Args:
+        masks: (M, h, w) bool on the token grid: of the map to be scored, then those of its heads.
+
+    Returns:
+        The mean over objects of the first mask's IoU, and of the best mask's: an oracle chooses a head for each object.
+    """
+    shown = np.stack([_nearest(mask, side) for mask in masks])  # (M, side, side)
+    counted = ~_nearest(reference.void, side)
+    scores = []
+    for instance in reference.instances:
+        truth = _nearest(instance, side) & counted
+        union = ((shown | truth) & counted).sum(axis=(1, 2))
+        scores.append((shown & truth).sum(axis=(1, 2)) / np.maximum(union, 1))
+    each = np.stack(scores)  # (objects, M)
+    return float(each[:, 0].mean()), float(each.max(axis=1).mean())
+
+
+def _nearest(grid: np.ndarray, side: int) -> np.ndarray:
+    rows, columns = (((np.arange(side) + 0.5) * length / side).astype(int) for length in grid.shape)
+    return grid[rows[:, None], columns[None, :]]
 
 
 def pointing(weights: np.ndarray, reference: Reference, radius: float = POINTING_RADIUS) -> bool:
@@ -144,9 +180,14 @@ def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
     return score(upsample(mask.weights, reference.size), mask.pixels(size=reference.size), reference)
 
 
-def score_baselines(reference: Reference) -> dict[str, dict[str, float]]:
-    """The centre prior (masked at mass 0.6) and the whole picture, by name."""
+def baselines(reference: Reference) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """(weights, mask), both (H, W), of the centre prior (masked at mass 0.6) and of the whole picture, by name."""
     prior = centre_prior(reference.size)
     disc = prior.astype(np.float32) >= np.float32(find_level(prior, "mass", 0.6))
     whole = np.ones_like(prior)
-    return {"centre prior": score(prior, disc, reference), "whole picture": score(whole, whole > 0, reference)}
+    return {"centre prior": (prior, disc), "whole picture": (whole, whole > 0)}
+
+
+def score_baselines(reference: Reference) -> dict[str, dict[str, float]]:
+    """The scores of the baselines by name."""
+    return {name: score(weights, mask, reference) for name, (weights, mask) in baselines(reference).items()}

@@ -1,1 +1,1 @@
-"""Training: recipes, photos, the loop and the card it writes. Needs the `train` extra (pyarrow)."""
+"""Training: recipes, photos, the loop and the card it writes. Needs the `train` extra (accelerate, pyarrow, tensorboard)."""

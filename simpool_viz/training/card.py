@@ -2,60 +2,90 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simpool_viz.encoder import EncoderSpec
 from simpool_viz.pooling import poolings
-from simpool_viz.training.recipe import HeadsRecipe, Recipe
+from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
 
 
 @dataclass(frozen=True)
 class Result:
-    """minutes: of wall clock, on `threads` CPU threads; correct of count held-out photos."""
+    """minutes: of wall clock. threads: of each process, on a CPU. told: how well it does on held-out photos."""
 
     minutes: float
     threads: int
-    correct: int
-    count: int
+    processes: int
+    device: str
+    told: str
 
-    def accuracy(self) -> str:
-        """Top-1 in per cent with the half width of its 95 % interval (normal approximation)."""
-        share = self.correct / self.count
-        half = 1.96 * math.sqrt(share * (1 - share) / self.count)
-        return f"{100 * share:.1f} % ± {100 * half:.1f} of {self.count} held-out photos"
+    @property
+    def time(self) -> str:
+        kind = f"{self.threads} CPU thread(s)" if self.device.startswith("cpu") else self.device
+        several = f"{self.processes} processes of " if self.processes > 1 else ""
+        return f"{self.minutes:.0f} minutes on {several}{kind}, other work of the machine included"
 
 
-def write_card(recipe: Recipe, result: Result, photos: int, done: int) -> str:
-    """Markdown: what was trained, on what, how, and how well it classifies."""
-    stages = "\n".join(f"| {i} | {s.size} px | {s.photos:,} | {s.lr:g} | {s.crop:g} |" for i, s in enumerate(recipe.stages[:done], 1))
+def stage_line(name: str, stage: Stage, minutes: float) -> str:
+    """A stage of a training in a line, as its checkpoint keeps it."""
+    crops = f"crops of at least {100 * stage.crop:g} % of a photo{', squeezed' if stage.squeeze else ''}"
+    return f"{name}: {stage.size} px, {stage.photos:,} photos seen, peak learning rate {stage.lr:g}, {crops}, {minutes:.0f} minutes"
+
+
+def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str], start: str = "") -> str:
+    """Markdown: what was trained, on what, how, and how well it does.
+
+    Args:
+        photos: how many there are to train on.
+        stages: a line for each that is done, those before this training included.
+        start: what it started from, or "".
+    """
     spec = recipe.encoder
     backbone = f"a {spec.backbone} backbone ({_kwargs(recipe)})"
-    optimiser = f"AdamW, weight decay {recipe.weight_decay:g}, cosine, batch {recipe.batch_size}"
+    listed = "\n".join(f"{i}. {line}" for i, line in enumerate(stages, 1))
     return f"""# {recipe.title}
 
-`{recipe.name}`: {backbone} with {_pooling(spec)}.
+`{recipe.name}`: {backbone} with {_pooling(spec)}{f", {spec.inside} inside" if spec.inside else ""}{", a dense head" if spec.dense else ""}.
 
 | | |
 |---|---|
 | data | {photos:,} photos: {recipe.sources} |
 | recipe | `{_command(recipe)}` |
-| optimiser | {optimiser}, label smoothing {recipe.label_smoothing:g}, seed {recipe.seed} |
-| training time | {result.minutes:.0f} minutes on {result.threads} CPU thread(s), other work of the machine included |
-| top-1 | {result.accuracy()} |
+| start | {start or f"random weights, seed {recipe.seed}"} |
+| optimiser | {_optimiser(recipe)} |
+| loss | {_loss(recipe)} |
+| training time | {result.time} |
+| {"mean IoU" if spec.dense else "top-1"} | {result.told.removeprefix("mean IoU ")} |
 | licence | {recipe.license} |
 
-| stage | pictures | photos seen | peak learning rate | smallest crop |
-|---|---|---|---|---|
-{stages}
+Stages, each with its own complete schedule:
+
+{listed}
 
 Maps are best near {recipe.map_size} px on the shorter side, which is what the tool uses unless told otherwise.
 """
 
 
+def _optimiser(recipe: Recipe) -> str:
+    told = [f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}, cosine, batch {recipe.batch_size}, precision {recipe.precision}"]
+    told += [f"{name} {alpha:g}" for name, alpha in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if alpha]
+    return ", ".join(told + ([f"average of weights with decay {recipe.ema:g}"] if recipe.ema else []) + [f"seed {recipe.seed}"])
+
+
+def _loss(recipe: Recipe) -> str:
+    told = [f"cross entropy{' of pixels' if recipe.encoder.dense else ''}, label smoothing {recipe.label_smoothing:g}"]
+    if recipe.encoder.inside == "spe":
+        told.append(f"{recipe.spe_penalty:g} of SPE's penalty")
+    if recipe.spatial_entropy:
+        told.append(f"{recipe.spatial_entropy:g} of spatial entropy, rising over the first tenth of a stage and falling by a cosine")
+    return " + ".join(told)
+
+
 def write_head_card(recipe: HeadsRecipe, head: str, spec: EncoderSpec, result: Result, photos: int, parameters: int) -> str:
     """Markdown: a head, the frozen backbone it stands on, and how well it classifies."""
-    optimiser = f"AdamW, peak learning rate {recipe.lr:g}, weight decay {recipe.weight_decay:g}, cosine, batch {recipe.batch_size}"
+    optimiser = f"{recipe.optimizer}, peak learning rate {recipe.lr:g}, weight decay {recipe.weight_decay:g}, cosine"
+    seen = f"batch {recipe.batch_size}, label smoothing {recipe.label_smoothing:g}, {recipe.photos:,} photos seen, seed {recipe.seed}"
     crops = f"one crop of each, at least {100 * recipe.crop:g} % of its area"
     return f"""# {head_title(recipe, spec)}
 
@@ -67,9 +97,9 @@ This folder holds the head alone; the backbone is that of `{recipe.frozen}`, whi
 | data | {photos:,} photos: {recipe.sources} |
 | recipe | `{_command(recipe)}` |
 | features | {recipe.size} px, {crops}, computed once |
-| optimiser | {optimiser}, label smoothing {recipe.label_smoothing:g}, {recipe.photos:,} photos seen, seed {recipe.seed} |
-| training time | {result.minutes:.0f} minutes on {result.threads} CPU thread(s), features not counted, other work of the machine included |
-| top-1 | {result.accuracy()} |
+| optimiser | {optimiser}, {seen} |
+| training time | {result.time}, features not counted |
+| top-1 | {result.told} |
 | licence | {recipe.license} |
 """
 

@@ -7,8 +7,6 @@ but by the usual aspect jitter, and no part of an elongated photo is lost.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import math
 import tempfile
 from collections.abc import Iterator
@@ -24,15 +22,17 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from simpool_viz.encoder import IMAGENET_MEAN, IMAGENET_STD
+from simpool_viz.training.sources import Source, open_source
 
-STORED = 128  # side of the stored squares in pixels
+STORED = 128  # side of the stored squares in pixels, unless a recipe says otherwise
 
 
 @dataclass(frozen=True)
 class Photos:
-    """images: (n, STORED, STORED, 3) uint8, memory-mapped; aspect: (n,) width / height of the originals; labels: (n,).
+    """images: (n, S, S, 3) uint8, memory-mapped; aspect: (n,) width / height of the originals; labels: (n,) classes, or
+    (n, S, S) uint8 maps of classes, squashed as the images are.
 
-    key: of their shards, so that what is made of them can be kept.
+    key: of their source, so that what is made of them can be kept.
     """
 
     images: np.ndarray
@@ -44,40 +44,32 @@ class Photos:
         return len(self.labels)
 
 
-def read_classes(folder: Path) -> tuple[str, ...]:
-    """The class names of a data folder, in the order of the labels."""
-    path = folder / "classes.json"
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no classes.json; set data= to a folder with train-*.parquet, val-*.parquet and classes.json")
-    return tuple(json.loads(path.read_text(encoding="utf-8")))
-
-
-def load_photos(folder: Path, split: str, cache: Path) -> Photos:
-    """Photos of `split` from parquet shards with columns image {bytes}, label.
+def load_photos(folder: Path, split: str, cache: Path, stored: int = STORED) -> Photos:
+    """Photos of a split from any source that `open_source` knows.
 
     Args:
-        folder: holds `{split}-*.parquet`.
-        cache: where the decoded array is kept; made on first use.
+        cache: where the decoded arrays are kept; made on first use.
+        stored: side S of the stored squares in pixels.
+
+    Raises:
+        ValueError: no such photos.
     """
-    shards = sorted(folder.glob(f"{split}-*.parquet"))
-    if not shards:
-        raise ValueError(f"{folder} holds no {split}-*.parquet; set data= to the folder that does")
-    stamp = "|".join(f"{s.resolve()}:{s.stat().st_size}" for s in shards) + f"|{STORED}"
-    key = hashlib.sha256(stamp.encode()).hexdigest()[:16]
+    source = open_source(folder, split)
+    key = hashlib.sha256(f"{source.stamp}|{stored}".encode()).hexdigest()[:16]
     target = cache / f"{split}-{key}"
     if not (target / "labels.npy").is_file():
-        _decode(shards, target)
+        _decode(source, target, stored)
     images, aspect, labels = (np.load(target / f"{part}.npy", mmap_mode="r") for part in ("images", "aspect", "labels"))
     return Photos(images, aspect, labels, key)
 
 
-def _decode(shards: list[Path], target: Path) -> None:
+def _decode(source: Source, target: Path, stored: int) -> None:
     """Decode into a folder beside `target` and move it there: another run may be decoding the same photos."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as work:
         folder = Path(work) / "photos"
         folder.mkdir()
-        _write_arrays(shards, folder)
+        _write_arrays(source, folder, stored)
         try:
             folder.rename(target)
         except OSError:
@@ -85,20 +77,18 @@ def _decode(shards: list[Path], target: Path) -> None:
                 raise
 
 
-def _write_arrays(shards: list[Path], target: Path) -> None:
-    import pyarrow.parquet as parquet
-
-    tables = [parquet.read_table(s, columns=["image", "label"]) for s in shards]
-    rows = [(row["image"]["bytes"], row["label"]) for table in tables for row in table.to_pylist()]
-    images = np.lib.format.open_memmap(target / "images.npy", "w+", np.uint8, (len(rows), STORED, STORED, 3))
-    aspect = np.empty(len(rows), np.float32)
-    for i, (data, _) in enumerate(tqdm(rows, desc="decoding photos", unit="photo")):
-        with Image.open(io.BytesIO(data)) as photo:
-            aspect[i] = photo.width / photo.height
-            images[i] = np.asarray(photo.convert("RGB").resize((STORED, STORED), Image.Resampling.BICUBIC))
+def _write_arrays(source: Source, target: Path, stored: int) -> None:
+    count, square = len(source), (stored, stored)
+    images = np.lib.format.open_memmap(target / "images.npy", "w+", np.uint8, (count, *square, 3))
+    aspect = np.empty(count, np.float32)
+    labels = np.empty((count, *square), np.uint8) if source.dense else np.empty(count, np.int64)
+    for i, (photo, label) in enumerate(tqdm(source, desc="decoding photos", unit="photo", total=count)):
+        aspect[i] = photo.width / photo.height
+        images[i] = np.asarray(photo.resize(square, Image.Resampling.BICUBIC))
+        labels[i] = np.asarray(label.resize(square, Image.Resampling.NEAREST)) if isinstance(label, Image.Image) else label
     images.flush()
     np.save(target / "aspect.npy", aspect)
-    np.save(target / "labels.npy", np.array([label for _, label in rows], np.int64))
+    np.save(target / "labels.npy", labels)
 
 
 class Batches:
@@ -132,23 +122,52 @@ class Batches:
         self.generator.set_state(state["generator"])
 
 
-def random_crops(
-    images: Tensor, aspect: Tensor, size: int, smallest: float, generator: torch.Generator, *, squeeze: bool = False
-) -> Tensor:
-    """Random resized crops and horizontal flips of a batch, by one `grid_sample`.
+@dataclass(frozen=True)
+class Crops:
+    """Where the crops of a batch lie in photos stored as squares: half sizes and centres as shares of a half side, each (B,).
+
+    A negative half width is a flip.
+    """
+
+    width: Tensor
+    height: Tensor
+    x: Tensor
+    y: Tensor
+
+    def images(self, stored: Tensor, size: int) -> Tensor:
+        """(B, S, S, 3) uint8 -> (B, 3, size, size) normalised float32, on the device of `stored`."""
+        grid = self._grid(len(stored), size, stored.device)
+        x = F.grid_sample(stored.permute(0, 3, 1, 2).float(), grid, padding_mode="reflection", align_corners=False)
+        mean, std = (torch.tensor(values, device=x.device)[:, None, None] * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return (x - mean) / std
+
+    def labels(self, stored: Tensor, size: int) -> Tensor:
+        """Maps of classes (B, S, S) uint8 -> (B, size, size) int64, the nearest pixel's class."""
+        grid = self._grid(len(stored), size, stored.device)
+        nearest = F.grid_sample(stored[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)
+        return nearest[:, 0].long()
+
+    def of(self, rows: slice) -> Crops:
+        """Those of some photos of the batch."""
+        return Crops(self.width[rows], self.height[rows], self.x[rows], self.y[rows])
+
+    def _grid(self, count: int, size: int, device: torch.device) -> Tensor:
+        zero = torch.zeros_like(self.width)
+        rows = [torch.stack([self.width, zero, self.x], 1), torch.stack([zero, self.height, self.y], 1)]
+        theta = torch.stack(rows, 1).to(device)  # (B, 2, 3)
+        return F.affine_grid(theta, [count, 3, size, size], align_corners=False)
+
+
+def random_crops(aspect: Tensor, smallest: float, generator: torch.Generator, *, squeeze: bool = False) -> Crops:
+    """Random resized crops and horizontal flips of a batch.
 
     Args:
-        images: (B, S, S, 3) uint8, squashed photos.
         aspect: (B,) width / height of the photos.
-        size: side of the crops in pixels.
         smallest: least share of the photo's area.
         squeeze: what becomes of a crop that is longer than the photo: cut to it, so that its content is squeezed in the other
             direction, or (False) made smaller in its proportions, whatever the share.
-
-    Returns:
-        (B, 3, size, size) normalised float32.
     """
-    count = len(images)
+    count = len(aspect)
     area = torch.empty(count).uniform_(smallest, 1, generator=generator)
     ratio = torch.empty(count).uniform_(math.log(3 / 4), math.log(4 / 3), generator=generator).exp()
     width = (area * ratio / aspect).sqrt()  # as a share of the photo's own width
@@ -160,20 +179,10 @@ def random_crops(
         width, height = width / beyond, height / beyond
     place = torch.rand(count, 2, generator=generator) * 2 - 1
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    return _sample(images, width * flip, height, place[:, 0] * (1 - width), place[:, 1] * (1 - height), size)
+    return Crops(width * flip, height, place[:, 0] * (1 - width), place[:, 1] * (1 - height))
 
 
-def centre_crops(images: Tensor, aspect: Tensor, size: int) -> Tensor:
-    """The central square of each photo. Shapes as in `random_crops`."""
-    width, height = (1 / aspect).clamp(max=1), aspect.clamp(max=1)
-    zero = torch.zeros(len(images))
-    return _sample(images, width, height, zero, zero, size)
-
-
-def _sample(images: Tensor, sx: Tensor, sy: Tensor, tx: Tensor, ty: Tensor, size: int) -> Tensor:
-    zero = torch.zeros_like(sx)
-    theta = torch.stack([torch.stack([sx, zero, tx], 1), torch.stack([zero, sy, ty], 1)], 1)  # (B, 2, 3)
-    grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
-    x = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, padding_mode="reflection", align_corners=False)
-    mean, std = torch.tensor(IMAGENET_MEAN) * 255, torch.tensor(IMAGENET_STD) * 255
-    return (x - mean[:, None, None]) / std[:, None, None]
+def centre_crops(aspect: Tensor) -> Crops:
+    """The central square of each photo, from aspect (B,), width / height."""
+    zero = torch.zeros(len(aspect))
+    return Crops((1 / aspect).clamp(max=1), aspect.clamp(max=1), zero, zero)

@@ -10,12 +10,15 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,47 +26,58 @@ from simpool_viz.checkpoints.bundle import base_folder, digest_of, load_bundle, 
 from simpool_viz.encoder import Encoder, EncoderSpec
 from simpool_viz.pooling import Tokens
 from simpool_viz.training.card import Result, head_title, write_head_card
-from simpool_viz.training.data import Photos, centre_crops, load_photos, random_crops, read_classes
-from simpool_viz.training.loop import descend, learning_rate
+from simpool_viz.training.data import Crops, Photos, centre_crops, load_photos, random_crops
+from simpool_viz.training.losses import picture_loss, pixel_loss
+from simpool_viz.training.measure import count_pixels, tell_accuracy, tell_iou
 from simpool_viz.training.recipe import HeadsRecipe
+from simpool_viz.training.sources import read_classes
+from simpool_viz.training.step import descend, make_accelerator, make_optimizer
 
 
 @dataclass(frozen=True)
 class Features:
-    """tokens: (n, P + N, D) float16, memory-mapped, P prefix tokens first; grid: (h, w); labels: (n,) int64."""
+    """tokens: (n, P + N, D) float16, memory-mapped, P prefix tokens first; grid: (h, w); labels: (n,) classes, or (n, H, W) maps."""
 
     tokens: np.ndarray
     grid: tuple[int, int]
     labels: np.ndarray
 
-    def batch(self, index: np.ndarray | slice) -> tuple[Tokens, Tensor]:
-        """Tokens in float32 and labels of some photos."""
-        tokens = torch.tensor(self.tokens[index]).float()
+    def batch(self, index: np.ndarray | slice, device: torch.device | str = "cpu") -> tuple[Tokens, Tensor]:
+        """Tokens in float32 and int64 labels of some photos."""
+        tokens = torch.tensor(self.tokens[index]).to(device).float()
         prefix = tokens.shape[1] - self.grid[0] * self.grid[1]
-        return Tokens.from_sequence(tokens, self.grid, prefix), torch.tensor(self.labels[index])
+        return Tokens.from_sequence(tokens, self.grid, prefix), torch.tensor(self.labels[index]).long().to(device)
 
 
-def train_heads(recipe: HeadsRecipe, out: Path, cache: Path) -> list[Path]:
+def train_heads(recipe: HeadsRecipe, out: Path, cache: Path, *, device: str = "auto") -> list[Path]:
     """Train every head of a recipe and write `out`/FROZEN+HEAD for each.
 
     Args:
         out: the checkpoint folders are made inside it.
         cache: where decoded photos and features are kept.
+        device: "auto" for what accelerate finds, or "cpu".
 
     Returns:
         The checkpoint folders.
 
     Raises:
-        ValueError: missing data, an unknown checkpoint, or a head that does not fit.
+        ValueError: missing data, an unknown checkpoint, a head that does not fit, or several processes.
         FloatingPointError: a loss was not finite; says at which step.
     """
+    accelerator = make_accelerator("bf16", device)
+    if accelerator.num_processes > 1:
+        raise ValueError("heads on a frozen backbone train in one process, in minutes; start the command without accelerate launch")
     data = Path(recipe.data)
-    classes = read_classes(data)
+    classes = recipe.classes or read_classes(data)
     home = base_folder(out / recipe.name, recipe.frozen)
     base, spec = load_bundle(home), read_config(home)[0]
     encoders = {head: _build(recipe, head, options, base, spec, classes) for head, options in recipe.heads.items()}
-    train, val = (_features(recipe, base, load_photos(data, split, cache), split, cache) for split in ("train", "val"))
-    return [_train_head(recipe, head, encoder, described, (train, val), out) for head, (encoder, described) in encoders.items()]
+    base.to(accelerator.device)
+    splits = {split: load_photos(data, split, cache, recipe.stored) for split in ("train", "val")}
+    if any(encoder.dense != (splits["train"].labels.ndim == 3) for encoder, _ in encoders.values()):
+        raise ValueError(f"dense: true is for heads on photos with label maps, and for all of those; look at {data}")
+    train, val = (_features(recipe, base, photos, split, cache) for split, photos in splits.items())
+    return [_train_head(recipe, head, *built, (train, val), out, accelerator) for head, built in encoders.items()]
 
 
 def _build(
@@ -103,50 +117,69 @@ def _features(recipe: HeadsRecipe, base: Encoder, photos: Photos, split: str, ca
         part = path.with_suffix(".part")
         _compute(recipe, base, photos, split, part, grid)
         part.rename(path)
-    return Features(np.load(path, mmap_mode="r"), grid, photos.labels)
+    labels = _cropped_labels(recipe, photos, split) if photos.labels.ndim == 3 else photos.labels
+    return Features(np.load(path, mmap_mode="r"), grid, labels)
+
+
+def _crops(recipe: HeadsRecipe, photos: Photos, split: str) -> Iterator[tuple[slice, Crops]]:
+    """The one crop of each photo, a batch at a time: random ones to train on, the central squares otherwise."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    for start in range(0, len(photos), 64):
+        rows = slice(start, start + 64)
+        aspect = torch.tensor(photos.aspect[rows])
+        yield rows, random_crops(aspect, recipe.crop, generator) if split == "train" else centre_crops(aspect)
+
+
+def _cropped_labels(recipe: HeadsRecipe, photos: Photos, split: str) -> np.ndarray:
+    parts = [crops.labels(torch.tensor(photos.labels[rows]), recipe.size) for rows, crops in _crops(recipe, photos, split)]
+    return torch.cat(parts).to(torch.uint8).numpy()
 
 
 @torch.inference_mode()
 def _compute(recipe: HeadsRecipe, base: Encoder, photos: Photos, split: str, path: Path, grid: tuple[int, int]) -> None:
-    generator = torch.Generator().manual_seed(recipe.seed)
+    device = next(base.parameters()).device
     length = base.num_prefix_tokens + grid[0] * grid[1]
     with path.open("wb") as file:
         np.lib.format.write_array_header_2_0(file, {"descr": "<f2", "fortran_order": False, "shape": (len(photos), length, base.dim)})
-        for start in tqdm(range(0, len(photos), 64), desc=f"features of {split}", unit="batch", mininterval=5):
-            part = slice(start, start + 64)
-            images, aspect = torch.tensor(photos.images[part]), torch.tensor(photos.aspect[part])
-            if split == "train":
-                x = random_crops(images, aspect, recipe.size, recipe.crop, generator)
-            else:
-                x = centre_crops(images, aspect, recipe.size)
-            with torch.autocast("cpu", torch.bfloat16):
+        total = math.ceil(len(photos) / 64)
+        for rows, crops in tqdm(_crops(recipe, photos, split), desc=f"features of {split}", total=total, unit="batch", mininterval=5):
+            x = crops.images(torch.tensor(photos.images[rows]).to(device), recipe.size)
+            with torch.autocast(device.type, torch.bfloat16):
                 tokens = base.tokens(x.to(memory_format=torch.channels_last))
-            file.write(torch.cat([tokens.prefix, tokens.patches], 1).half().numpy().tobytes())
+            file.write(torch.cat([tokens.prefix, tokens.patches], 1).half().cpu().numpy().tobytes())
 
 
 def _train_head(
-    recipe: HeadsRecipe, head: str, encoder: Encoder, spec: EncoderSpec, features: tuple[Features, Features], out: Path
+    recipe: HeadsRecipe,
+    head: str,
+    encoder: Encoder,
+    spec: EncoderSpec,
+    features: tuple[Features, Features],
+    out: Path,
+    accelerator: Accelerator,
 ) -> Path:
-    from timm.optim import create_optimizer_v2
-
     folder, started = out / encoder.facts.name, time.time()
     folder.mkdir(parents=True, exist_ok=True)
+    encoder.to(accelerator.device)
     learned = torch.nn.ModuleList(m for m in (encoder.pooling, encoder.norm, encoder.head) if m is not None).train()
-    optimizer = create_optimizer_v2(learned, "adamw", lr=recipe.lr, weight_decay=recipe.weight_decay)
-    _run(recipe, encoder, optimizer, features[0], folder / "log.csv")
+    _run(recipe, encoder, learned, features[0], folder / "log.csv", accelerator)
     learned.eval().requires_grad_(False)
-    correct = _count_correct(encoder, features[1])
-    result = Result((time.time() - started) / 60, torch.get_num_threads(), correct, len(features[1].labels))
-    encoder.facts = dataclasses.replace(encoder.facts, accuracy=result.accuracy())
+    told = _measure(recipe, encoder, features[1], accelerator)
+    result = Result((time.time() - started) / 60, torch.get_num_threads(), 1, str(accelerator.device), told)
+    encoder.facts = dataclasses.replace(encoder.facts, accuracy=told)
     parameters = sum(p.numel() for p in learned.parameters())
     save_bundle(folder, encoder, spec, write_head_card(recipe, head, spec, result, len(features[0].labels), parameters))
-    print(f"{encoder.facts.name}: top-1 {result.accuracy()}", flush=True)
+    print(f"{encoder.facts.name}: {told}", flush=True)
     return folder
 
 
-def _run(recipe: HeadsRecipe, encoder: Encoder, optimizer: torch.optim.Optimizer, features: Features, log: Path) -> None:
+def _run(
+    recipe: HeadsRecipe, encoder: Encoder, learned: torch.nn.Module, features: Features, log: Path, accelerator: Accelerator
+) -> None:
     """One complete schedule over `recipe.photos` photos, logged every 50 steps."""
     generator = torch.Generator().manual_seed(recipe.seed)
+    optimizer, scheduler = make_optimizer(learned, recipe, recipe)
+    optimizer = accelerator.prepare(optimizer)
     steps = recipe.photos // recipe.batch_size
     order = torch.empty(0, dtype=torch.long)
     with log.open("w", newline="") as file:
@@ -157,25 +190,33 @@ def _run(recipe: HeadsRecipe, encoder: Encoder, optimizer: torch.optim.Optimizer
             while len(order) < recipe.batch_size:
                 order = torch.cat([order, torch.randperm(len(features.labels), generator=generator)])
             index, order = order[: recipe.batch_size].sort().values.numpy(), order[recipe.batch_size :]
-            lr = learning_rate(recipe, step * recipe.batch_size)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            tokens, labels = features.batch(index)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = encoder.read(tokens).logits
-            assert logits is not None, "a classifier is trained, so there is a head"
-            running += descend(optimizer, logits, labels, recipe.label_smoothing, step)
+            scheduler.step_update(step * recipe.batch_size)
+            running += float(descend(accelerator, optimizer, _loss(recipe, encoder, features, index, accelerator), step))
             if step % 50 == 0:
-                writer.writerow([step, f"{running / 50:.4f}", f"{lr:.2e}"])
+                writer.writerow([step, f"{running / 50:.4f}", f"{optimizer.param_groups[0]['lr']:.2e}"])
                 running = 0.0
 
 
+def _loss(recipe: HeadsRecipe, encoder: Encoder, features: Features, index: np.ndarray, accelerator: Accelerator) -> Tensor:
+    tokens, labels = features.batch(index, accelerator.device)
+    with accelerator.autocast():
+        output = encoder.read(tokens)
+    if output.dense_logits is not None:
+        return pixel_loss(output.dense_logits, labels, recipe.void, recipe.label_smoothing)
+    assert output.logits is not None, "a classifier is trained, so there is a head"
+    return picture_loss(output.logits, labels, recipe.label_smoothing)
+
+
 @torch.inference_mode()
-def _count_correct(encoder: Encoder, features: Features, batch_size: int = 256) -> int:
-    correct = 0
-    for start in range(0, len(features.labels), batch_size):
-        tokens, labels = features.batch(slice(start, start + batch_size))
-        logits = encoder.read(tokens).logits
-        assert logits is not None, "a classifier is counted, so there is a head"
-        correct += int((logits.argmax(1) == labels).sum())
-    return correct
+def _measure(recipe: HeadsRecipe, encoder: Encoder, features: Features, accelerator: Accelerator, batch_size: int = 256) -> str:
+    """Top-1, or the mean IoU of a dense head, on the features of held-out photos."""
+    correct, count, classes = 0, len(features.labels), len(encoder.facts.classes)
+    table = torch.zeros(classes, classes, dtype=torch.long)
+    for start in range(0, count, batch_size):
+        tokens, labels = features.batch(slice(start, start + batch_size), accelerator.device)
+        output = encoder.read(tokens)
+        if output.dense_logits is not None:
+            table += count_pixels(output.dense_logits, labels, recipe.void)
+        elif output.logits is not None:
+            correct += int((output.logits.argmax(1) == labels).sum())
+    return tell_iou(table, count) if encoder.dense else tell_accuracy(correct, count)

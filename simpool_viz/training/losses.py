@@ -1,4 +1,4 @@
-"""What SAR adds to the cross entropy: the spatial entropy of the class token's last attention, and its schedule
+"""What training minimises: cross entropy of pictures or of pixels, SPE's penalty, and SAR's spatial entropy with its schedule
 (Peruzzo et al., Spatial Entropy as an Inductive Bias for Vision Transformers, section 3 and the released code)."""
 
 from __future__ import annotations
@@ -6,11 +6,33 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
+from torch.nn import functional as F
 
+from simpool_viz.encoder import Encoder, Output
+from simpool_viz.recording import AttentionCapture
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 
-WEIGHT = 0.01
-WARMUP = 10  # epochs
+WARMUP = 10  # epochs of the rise of the spatial-entropy loss
+SAR_EPOCHS = 100  # of the paper's training, whose schedule a stage takes whole, however many epochs it has
+
+
+def picture_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Mean cross entropy of logits (B, K) with classes (B,) or with mixed targets (B, K), which are smoothed already."""
+    return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing if targets.ndim == 1 else 0.0)
+
+
+def pixel_loss(logits: Tensor, labels: Tensor, void: int, smoothing: float) -> Tensor:
+    """Mean cross entropy over pixels of token logits (B, K, h, w), enlarged bilinearly, with labels (B, H, W); `void` counts nowhere.
+
+    Raises:
+        ValueError: a label that is neither a class nor void.
+    """
+    counted = labels[labels != void]
+    if len(counted) and int(counted.max()) >= logits.shape[1]:
+        raise ValueError(f"a label map holds class {int(counted.max())}, but the head has classes 0 to {logits.shape[1] - 1}; set void=")
+    enlarged = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(enlarged, labels, ignore_index=void, label_smoothing=smoothing, reduction="sum")
+    return total / max(len(counted), 1)
 
 
 def spatial_entropy_loss(scores: Tensor) -> Tensor:
@@ -25,6 +47,20 @@ def spatial_entropy_loss(scores: Tensor) -> Tensor:
     return spatial_entropy(scores.float()).mean()
 
 
+def readout_scores(encoder: Encoder, output: Output, capture: AttentionCapture) -> Tensor:
+    """Scores (B, M, h, w) with which a forward under `capture` reads its tokens: the pooling query's, else the class token's.
+
+    Raises:
+        ValueError: the encoder has neither.
+    """
+    if encoder.pooling.attentive and output.pooled.scores is not None:
+        return output.pooled.scores.unflatten(2, output.tokens.grid)
+    if not encoder.has_class_token or not capture.calls:
+        raise ValueError(f"spatial entropy needs a class token or a pooling that attends, and {encoder.facts.name} has neither")
+    query, key, _, scale = capture.calls[encoder.depth - 1]
+    return class_token_scores(query, key, scale, encoder.num_prefix_tokens, output.tokens.grid)
+
+
 def class_token_scores(query: Tensor, key: Tensor, scale: float, num_prefix_tokens: int, grid: tuple[int, int]) -> Tensor:
     """Scores (B, H, h, w) of the class token, from queries and keys (B, H, P + N, d) with gradients, class token first.
 
@@ -37,8 +73,8 @@ def class_token_scores(query: Tensor, key: Tensor, scale: float, num_prefix_toke
     return rows.unflatten(3, grid).squeeze(2)
 
 
-def entropy_weight(epoch: float, epochs: int) -> float:
-    """Weight of the loss: 0.01, rising linearly over epochs 0 to 9, then falling as (1 + cos(pi i / (E - 10))) / 2.
+def entropy_schedule(epoch: float, epochs: int) -> float:
+    """Factor in [0, 1] of the spatial-entropy loss: linear over epochs 0 to 9, then (1 + cos(pi i / (E - 10))) / 2.
 
     Args:
         epoch: i + 10 in the formula, counted from 0; may be a fraction.
@@ -50,5 +86,5 @@ def entropy_weight(epoch: float, epochs: int) -> float:
     if epochs <= WARMUP:
         raise ValueError(f"the schedule of the spatial-entropy loss takes more than {WARMUP} epochs, not {epochs}")
     if epoch < WARMUP:
-        return WEIGHT * epoch / WARMUP
-    return WEIGHT * (1 + math.cos(math.pi * (epoch - WARMUP) / (epochs - WARMUP))) / 2
+        return epoch / WARMUP
+    return (1 + math.cos(math.pi * (epoch - WARMUP) / (epochs - WARMUP))) / 2

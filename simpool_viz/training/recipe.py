@@ -38,9 +38,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `simpool-viz train` runs. `data` is a folder with train-*.parquet, val-*.parquet and classes.json.
+    """What `simpool-viz train` runs.
 
+    data: a folder that `sources.open_source` knows. classes: names of the classes, where the folder does not tell them.
+    map_size: shorter side in pixels at which the maps are best, for those who use the checkpoint.
+    init_from: the checkpoint whose weights are the start, bundled or beside this training's.
+    optimizer: timm's name of it. precision: "bf16", "fp16" or "no". ema: decay of the average of weights that is kept; 0 for none.
+    mixup, cutmix: timm's alphas; 0 for none.
     spe_penalty: weight in the loss of SPE's p0^2 + p1^2, where the backbone has SPE.
+    spatial_entropy: weight in the loss of the spatial entropy of the scores that read the tokens; SAR takes 0.01.
+    stored: side in pixels of the squares as which photos are kept. void: class number of pixels that count nowhere, for a dense head.
     """
 
     name: str
@@ -49,10 +56,20 @@ class Recipe:
     encoder: EncoderSpec
     stages: tuple[Stage, ...]
     map_size: int
+    init_from: str = ""
     batch_size: int = 128
+    optimizer: str = "adamw"
+    precision: str = "bf16"
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float = 0.0
     spe_penalty: float = 0.1
+    spatial_entropy: float = 0.0
+    classes: tuple[str, ...] = ()
+    void: int = 255
+    stored: int = 128
     seed: int = 0
     sources: str = ""
     license: str = ""
@@ -69,6 +86,7 @@ class HeadsRecipe:
     heads: poolings, norms and options by the name that follows the checkpoint's: {"slot": {"pooling": "slot"}}.
     size: pictures are size x size pixels; crop: smallest share of a photo's area that its one crop takes.
     photos: how many each head sees in all; lr: peak learning rate, after a warm-up over `warmup` photos.
+    optimizer, classes, void, stored: as in `Recipe`.
     """
 
     name: str
@@ -81,8 +99,12 @@ class HeadsRecipe:
     warmup: int = 4000
     crop: float = 0.5
     batch_size: int = 128
+    optimizer: str = "adamw"
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
+    classes: tuple[str, ...] = ()
+    void: int = 255
+    stored: int = 128
     seed: int = 0
     sources: str = ""
     license: str = ""
@@ -108,6 +130,7 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe | Heads
             raise ValueError(f"--set takes key=value, not {override!r}")
         _set(settings, key.split("."), _parse(value, f"--set {key}"))
     kind = HeadsRecipe if "frozen" in settings else Recipe
+    settings["classes"] = tuple(settings.get("classes", ()))
     try:
         if kind is Recipe:
             settings["encoder"] = EncoderSpec(**settings["encoder"])
@@ -127,8 +150,13 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
             raise ValueError(f"{source} trains nothing: heads is a table such as {{slot: {{pooling: slot}}}}")
         if recipe.batch_size < 1 or recipe.photos < recipe.batch_size:
             raise ValueError(f"{source} trains nothing: it needs at least one batch of photos")
-    elif recipe.batch_size < 1 or not recipe.stages or min(stage.photos for stage in recipe.stages) < recipe.batch_size:
+        return
+    if recipe.batch_size < 1 or not recipe.stages or min(stage.photos for stage in recipe.stages) < recipe.batch_size:
         raise ValueError(f"{source} trains nothing: it needs at least one stage, and in each at least one batch of photos")
+    if recipe.precision not in ("bf16", "fp16", "no"):
+        raise ValueError(f"{source}: precision is bf16, fp16 or no, not {recipe.precision!r}")
+    if (recipe.mixup or recipe.cutmix) and (recipe.encoder.dense or recipe.batch_size % 2):
+        raise ValueError(f"{source}: mixup and cutmix mix pairs of photos with one class each; they need an even batch and no dense head")
 
 
 def list_recipes() -> list[str]:

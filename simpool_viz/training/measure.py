@@ -1,0 +1,91 @@
+"""How well a trained encoder does on the held-out photos, as its card tells it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from simpool_viz.encoder import Encoder
+from simpool_viz.training.data import Photos, centre_crops
+from simpool_viz.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def measure(encoder: Encoder, photos: Photos, recipe: Recipe, accelerator: Accelerator) -> str:
+    """Top-1, or the mean IoU of a dense head, on the central squares of photos, at the size at which the maps are best."""
+    size, place = recipe.map_size, (accelerator.process_index, accelerator.num_processes)
+    if encoder.dense:
+        table = confusion(encoder, photos, size, recipe.void, part=place).to(accelerator.device)
+        table = accelerator.reduce(table, "sum")  # type: ignore[assignment]
+        return tell_iou(table, len(photos))
+    right = torch.tensor(int(find_correct(encoder, photos, size, part=place).sum()), device=accelerator.device)
+    return tell_accuracy(int(accelerator.reduce(right, "sum")), len(photos))  # type: ignore[arg-type]
+
+
+def tell_accuracy(correct: int, count: int) -> str:
+    """Top-1 in per cent with the half width of its 95 % interval (normal approximation)."""
+    share = correct / count
+    half = 1.96 * math.sqrt(share * (1 - share) / count)
+    return f"{100 * share:.1f} % ± {100 * half:.1f} of {count} held-out photos"
+
+
+def tell_iou(table: Tensor, count: int) -> str:
+    """The mean IoU of a confusion table of `count` photos."""
+    return f"mean IoU {100 * mean_iou(table):.1f} % of the central squares of {count} held-out photos"
+
+
+@torch.inference_mode()
+def find_correct(encoder: Encoder, photos: Photos, size: int, *, part: tuple[int, int] = (0, 1), batch_size: int = 256) -> Tensor:
+    """Which photos' central squares, at size x size, are classified correctly: (n,) bool, in the photos' order.
+
+    Args:
+        part: (i, n) for each n-th batch from the i-th; the photos of other batches count as wrong.
+    """
+    encoder.eval()
+    device = next(encoder.parameters()).device
+    right = torch.zeros(len(photos), dtype=torch.bool)
+    for start in range(part[0] * batch_size, len(photos), part[1] * batch_size):
+        rows = slice(start, start + batch_size)
+        x = centre_crops(torch.tensor(photos.aspect[rows])).images(torch.tensor(photos.images[rows]).to(device), size)
+        logits = encoder(x.to(memory_format=torch.channels_last)).logits
+        assert logits is not None, "a classifier is counted, so there is a head"
+        right[rows] = logits.argmax(1).cpu() == torch.tensor(photos.labels[rows])
+    return right
+
+
+@torch.inference_mode()
+def confusion(
+    encoder: Encoder, photos: Photos, size: int, void: int, *, part: tuple[int, int] = (0, 1), batch_size: int = 32
+) -> Tensor:
+    """Pixels of the central squares by true class (rows) and predicted class (columns), (K, K) int64, void left out."""
+    encoder.eval()
+    device, count = next(encoder.parameters()).device, len(encoder.facts.classes)
+    table = torch.zeros(count, count, dtype=torch.long)
+    for start in range(part[0] * batch_size, len(photos), part[1] * batch_size):
+        rows = slice(start, start + batch_size)
+        crops = centre_crops(torch.tensor(photos.aspect[rows]))
+        logits = encoder(crops.images(torch.tensor(photos.images[rows]).to(device), size)).dense_logits
+        assert logits is not None, "a dense head is measured"
+        table += count_pixels(logits, crops.labels(torch.tensor(photos.labels[rows]), size), void)
+    return table
+
+
+def count_pixels(logits: Tensor, labels: Tensor, void: int) -> Tensor:
+    """The confusion table (K, K) int64, on the CPU, of token logits (B, K, h, w), enlarged bilinearly, and labels (B, H, W)."""
+    found = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False).argmax(1).cpu()
+    truth, count = labels.cpu(), logits.shape[1]
+    counted = truth != void
+    return (truth[counted] * count + found[counted]).bincount(minlength=count * count).view(count, count)
+
+
+def mean_iou(table: Tensor) -> float:
+    """Mean intersection over union, in [0, 1], of the classes that are there or predicted, from a confusion table (K, K)."""
+    hit = table.diagonal()
+    union = table.sum(0) + table.sum(1) - hit
+    return float((hit[union > 0] / union[union > 0]).mean())

@@ -1,0 +1,143 @@
+"""Where photos for training come from: parquet shards, a folder of pictures by class, or photos with label maps."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+
+class Source(Protocol):
+    """Photos of one split with their labels: a class each, or a map of classes (a grey picture of the photo's size).
+
+    stamp: changes when the photos do. dense: whether labels are maps.
+    """
+
+    stamp: str
+    dense: bool
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, int | Image.Image]]: ...
+
+
+def open_source(folder: Path, split: str) -> Source:
+    """The photos of `split` ("train" or "val") in a data folder.
+
+    Args:
+        folder: holds `{split}-*.parquet` with columns image {bytes} and label, or `{split}/CLASS/*` with a picture a file, or
+            `{split}/images/*` and `{split}/labels/*`, grey pictures of class numbers with the photos' names.
+
+    Raises:
+        ValueError: it holds none of these.
+    """
+    shards = sorted(folder.glob(f"{split}-*.parquet"))
+    if shards:
+        return ParquetShards(shards)
+    place = folder / split
+    if (place / "images").is_dir() and (place / "labels").is_dir():
+        return LabelMaps(place)
+    if place.is_dir():
+        return ClassFolders(place)
+    raise ValueError(
+        f"{folder} holds no {split}-*.parquet; set data= to the folder that does, or to one with {split}/CLASS/*.jpg, "
+        f"or with {split}/images and {split}/labels"
+    )
+
+
+def read_classes(folder: Path) -> tuple[str, ...]:
+    """The class names of a data folder, in the order of the labels: of `classes.json`, or the names of the folders in train/.
+
+    Raises:
+        ValueError: it has neither.
+    """
+    path = folder / "classes.json"
+    if path.is_file():
+        return tuple(json.loads(path.read_text(encoding="utf-8")))
+    if (folder / "train").is_dir() and not (folder / "train" / "labels").is_dir():
+        return tuple(ClassFolders(folder / "train").classes)
+    raise ValueError(
+        f"{folder} holds no classes.json; set data= to a folder with train-*.parquet, val-*.parquet and classes.json, "
+        "or with train/CLASS/*.jpg and val/CLASS/*.jpg, or name the classes in the recipe"
+    )
+
+
+class ParquetShards:
+    """Rows of parquet files with columns image {bytes} and label, as the Hugging Face hub stores data sets of pictures."""
+
+    dense = False
+
+    def __init__(self, shards: list[Path]) -> None:
+        import pyarrow.parquet as parquet
+
+        self.stamp = "|".join(f"{s.resolve()}:{s.stat().st_size}" for s in shards)
+        self._shards = shards
+        self._count = sum(parquet.ParquetFile(s).metadata.num_rows for s in shards)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+        import pyarrow.parquet as parquet
+
+        for shard in self._shards:
+            for row in parquet.read_table(shard, columns=["image", "label"]).to_pylist():
+                with Image.open(io.BytesIO(row["image"]["bytes"])) as photo:
+                    yield photo.convert("RGB"), int(row["label"])
+
+
+class ClassFolders:
+    """A folder of pictures for each class, as torchvision reads it: classes in the order of their names."""
+
+    dense = False
+
+    def __init__(self, folder: Path) -> None:
+        from torchvision.datasets import ImageFolder
+
+        try:
+            files = ImageFolder(str(folder))
+        except FileNotFoundError as error:
+            raise ValueError(f"{folder} is no folder of pictures by class: {error}") from error
+        self.classes, self._samples = files.classes, files.samples
+        self.stamp = _stamp(Path(path) for path, _ in self._samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+        for path, label in self._samples:
+            with Image.open(path) as photo:
+                yield photo.convert("RGB"), label
+
+
+class LabelMaps:
+    """Photos in images/ and grey pictures of class numbers in labels/, paired by the stems of their names."""
+
+    dense = True
+
+    def __init__(self, folder: Path) -> None:
+        from simpool_viz.evaluation.datasets import pair_files
+
+        self._pairs = pair_files(folder / "images", folder / "labels")
+        self.stamp = _stamp(path for pair in self._pairs for path in pair)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, Image.Image]]:
+        for image, label in self._pairs:
+            with Image.open(image) as photo, Image.open(label) as classes:
+                if photo.size != classes.size:
+                    raise ValueError(f"{label} is {classes.size} pixels and its photo {photo.size}; a label map is of its photo's size")
+                yield photo.convert("RGB"), Image.fromarray(np.asarray(classes).astype(np.uint8))
+
+
+def _stamp(paths: Iterator[Path]) -> str:
+    told = "|".join(f"{path.resolve()}:{path.stat().st_size}" for path in paths)
+    return hashlib.sha256(told.encode()).hexdigest()

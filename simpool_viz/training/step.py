@@ -1,0 +1,141 @@
+"""One step of training, on one process or several, and what it needs: accelerate's view of the machine, timm's optimiser.
+
+Every process draws the crops of the whole batch and works on its own rows, so that two processes train as one does.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from simpool_viz.encoder import Encoder
+from simpool_viz.layers.spe import spe_penalty
+from simpool_viz.recording import AttentionCapture
+from simpool_viz.training import losses
+from simpool_viz.training.data import Batches, random_crops
+from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
+
+
+def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
+    """accelerate's view of this process: alone, or one of those that `accelerate launch` started.
+
+    Raises:
+        ValueError: a precision that the device does not have.
+    """
+    AcceleratorState._reset_state()  # one process may train recipes of several precisions, one after the other
+    try:
+        return Accelerator(mixed_precision=precision, cpu=device == "cpu")
+    except ValueError as error:
+        raise ValueError(f"precision: {precision} cannot be had here ({error}); set precision=no") from error
+
+
+def rows_of(batch_size: int, accelerator: Accelerator) -> slice:
+    """The rows of a batch that this process works on.
+
+    Raises:
+        ValueError: the batch does not split into equal parts.
+    """
+    share, rest = divmod(batch_size, accelerator.num_processes)
+    if rest:
+        raise ValueError(f"a batch of {batch_size} does not split over {accelerator.num_processes} processes; set batch_size")
+    return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+
+
+def make_optimizer(module: nn.Module, recipe: Recipe | HeadsRecipe, stage: Stage | HeadsRecipe) -> tuple[torch.optim.Optimizer, Any]:
+    """timm's optimiser, without weight decay on biases, norms and exponents, and its cosine schedule, which counts photos."""
+    from timm.optim import create_optimizer_v2
+    from timm.scheduler.cosine_lr import CosineLRScheduler
+
+    optimizer = create_optimizer_v2(module, recipe.optimizer, lr=stage.lr, weight_decay=recipe.weight_decay)
+    fall = max(1, stage.photos - stage.warmup)
+    scheduler = CosineLRScheduler(optimizer, t_initial=fall, warmup_t=stage.warmup, warmup_prefix=True, t_in_epochs=False)
+    return optimizer, scheduler
+
+
+def make_average(encoder: Encoder, recipe: Recipe) -> Any:
+    """timm's exponential moving average of the weights, or None where the recipe asks for none."""
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(encoder, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+
+
+class Step:
+    """One step of a stage on a batch of stored photos; returns the loss, the mean over all processes."""
+
+    def __init__(
+        self, recipe: Recipe, stage: Stage, model: nn.Module, encoder: Encoder, optimizer: Any, accelerator: Accelerator, number: int
+    ) -> None:
+        self.recipe, self.stage, self.model, self.encoder = recipe, stage, model, encoder
+        self.optimizer, self.accelerator, self.number = optimizer, accelerator, number
+        self.rows = rows_of(recipe.batch_size, accelerator)
+        self.mix = _mixup(recipe)
+
+    def __call__(self, batch: tuple[Tensor, Tensor, Tensor], stream: Batches) -> Tensor:
+        images, aspect, labels = batch
+        crops = random_crops(aspect, self.stage.crop, stream.generator, squeeze=self.stage.squeeze).of(self.rows)
+        # Anew at every step, so that drop-path and mixup need no state of their own to be taken up again.
+        set_seed(((self.recipe.seed * 100 + self.number) * 1_000_000 + stream.step * 64 + self.accelerator.process_index) % 2**32)
+        device = self.accelerator.device
+        x = crops.images(images[self.rows].to(device), self.stage.size).to(memory_format=torch.channels_last)
+        own = labels[self.rows].to(device)
+        targets = crops.labels(own, self.stage.size) if own.ndim == 3 else own
+        if self.mix is not None:
+            x, targets = self.mix(x, targets)
+        loss = self.loss(x, targets, stream.step / stream.steps)
+        return descend(self.accelerator, self.optimizer, loss, stream.step)
+
+    def loss(self, x: Tensor, targets: Tensor, progress: float) -> Tensor:
+        """Of normalised images (B, 3, H, W), with classes (B,), mixed targets (B, K) or label maps (B, H, W); progress from 0 to 1."""
+        recipe, encoder = self.recipe, self.encoder
+        with AttentionCapture() if recipe.spatial_entropy else nullcontext() as capture:
+            output = self.model(x)
+        if encoder.dense:
+            loss = losses.pixel_loss(output.dense_logits, targets, recipe.void, recipe.label_smoothing)
+        else:
+            loss = losses.picture_loss(output.logits, targets, recipe.label_smoothing)
+        loss = loss + recipe.spe_penalty * spe_penalty(encoder.backbone)
+        if capture is not None:
+            factor = recipe.spatial_entropy * losses.entropy_schedule(progress * losses.SAR_EPOCHS, losses.SAR_EPOCHS)
+            loss = loss + factor * losses.spatial_entropy_loss(losses.readout_scores(encoder, output, capture))
+        return loss
+
+
+def _mixup(recipe: Recipe) -> Any:
+    if not recipe.mixup and not recipe.cutmix:
+        return None
+    from timm.data import Mixup
+
+    return Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=recipe.encoder.num_classes)
+
+
+def descend(accelerator: Accelerator, optimizer: Any, loss: Tensor, step: int) -> Tensor:
+    """One step of the optimiser down a loss, gradients clipped to a norm of 1.
+
+    Returns:
+        The loss, the mean over all processes.
+
+    Raises:
+        FloatingPointError: the loss or its gradient is not finite; says at which step.
+    """
+    mean: Tensor = accelerator.reduce(loss.detach(), "mean")  # type: ignore[assignment]
+    _check_finite("loss", mean, step)
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = accelerator.clip_grad_norm_(parameters, 1.0)
+    if accelerator.scaler is None:  # in fp16 the scaler skips such steps itself
+        _check_finite("gradient", norm, step)
+    optimizer.step()
+    return mean
+
+
+def _check_finite(what: str, value: Tensor | None, step: int) -> None:
+    if value is not None and not math.isfinite(float(value)):
+        raise FloatingPointError(f"the {what} is {float(value)} at step {step}; lower the learning rate of the stage and start again")
