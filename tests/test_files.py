@@ -339,6 +339,7 @@ def test_probing_head_goes_onto_its_backbone(tmp_path: Path, kind: str, containe
     assert encoder.pooling.name == kind and encoder.facts.base == "backbone.pth" and "probing head" in report.container
     with torch.no_grad():
         output = encoder(images(224, 224))
+    assert any("4 heads are assumed" in note for note in report.notes) == (kind == "aim")
     pooling.load_state_dict({k.removeprefix("0."): v for k, v in state.items() if k.startswith("0.")})
     pooled = pooling.eval()(output.tokens)
     normed = (pooled.vector - state["1.running_mean"]) / (state["1.running_var"] + 1e-6).sqrt()
@@ -511,6 +512,35 @@ def test_converting_twice_changes_nothing_and_the_student_can_be_taken(tmp_path:
     assert torch.equal(weights_of(one, (224, 224)), weights_of(two, (224, 224)))
     convert(source, tmp_path / "s.safetensors", "student")
     assert load_checkpoint(tmp_path / "s.safetensors", device="cpu").pooling.gamma == 1.5
+
+
+def test_converted_file_keeps_the_options_with_which_it_loads(tmp_path: Path) -> None:
+    source = save(tmp_path, made.vit(dim=48, cls=False) | made.simpool(48, "simpool."))
+    with pytest.raises(ValueError, match="say num_heads="):
+        convert(source, tmp_path / "a.safetensors")
+    asked: dict[str, Any] = {"num_heads": 4, "gamma": 1.5, "pos_embed": "dino", "size": 96}
+    convert(source, tmp_path / "a.safetensors", **asked)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    before = load_checkpoint(source, device="cpu", **asked)
+    for name in ("a", "b"):
+        after = load_checkpoint(tmp_path / f"{name}.safetensors", device="cpu")
+        assert torch.equal(weights_of(before, SIZES[1]), weights_of(after, SIZES[1]))
+        assert (after.pooling.gamma, after.facts.size) == (1.5, 96)
+    assert load_checkpoint(tmp_path / "a.safetensors", device="cpu", gamma=2.0).pooling.gamma == 2.0
+
+
+def test_converted_probing_head_goes_onto_its_backbone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = {"0.cls_token": torch.randn(1, 4, 128), "0.v.weight": torch.randn(128, 128)}
+    state |= {"2.weight": torch.randn(6, 128), "2.bias": torch.randn(6)}
+    backbone = save(tmp_path, made.vit(), "backbone.pth")
+    convert(save(tmp_path, {"saved_module": "head", "model": state}, "head.pth"), tmp_path / "head.safetensors")
+    before, after = (load_checkpoint(tmp_path / f"head.{n}", device="cpu", backbone=str(backbone)) for n in ("pth", "safetensors"))
+    with torch.inference_mode():
+        assert torch.equal(before(images(*SIZES[1])).logits, after(images(*SIZES[1])).logits)
+    del state["2.weight"]
+    with pytest.raises(ValueError, match=r"head\.pth: 2\.weight, the classifier of a probing head, is missing"):
+        load_checkpoint(save(tmp_path, {"saved_module": "head", "model": state}, "head.pth"), device="cpu", backbone=str(backbone))
 
 
 def test_what_cannot_be_converted_leaves_no_file(tmp_path: Path) -> None:

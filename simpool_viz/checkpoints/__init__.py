@@ -13,14 +13,14 @@ from urllib.parse import parse_qsl
 from simpool_viz.checkpoints import hub
 from simpool_viz.checkpoints.bundle import CONFIG, bundled_folder, load_bundle
 from simpool_viz.checkpoints.catalogue import catalogue
-from simpool_viz.checkpoints.files import convert, load_file, parse_options
+from simpool_viz.checkpoints.files import convert, load_file, parse_options, split_options
 from simpool_viz.checkpoints.formats import Report
 from simpool_viz.checkpoints.published import published
 from simpool_viz.device import choose_device
 from simpool_viz.encoder import Encoder, Facts
 
 __all__ = ["Report", "bundled_folder", "catalogue", "convert", "load_checkpoint", "load_checkpoints", "load_for_visitor"]
-__all__ += ["load_with_report", "published", "share_backbones"]
+__all__ += ["load_with_report", "published", "share_backbones", "split_options"]
 
 
 def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **options: Any) -> Encoder:
@@ -42,11 +42,8 @@ def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **opt
 def load_with_report(name: str | os.PathLike[str], *, device: str = "auto", **options: Any) -> tuple[Encoder, Report]:
     """The same, with what was recognised. Arguments and errors as in `load_checkpoint`."""
     where, dtype = choose_device(device)
-    text = os.fspath(name)
-    if not Path(text).exists():
-        text, _, query = text.partition("?")
-        options = parse_options(dict(parse_qsl(query))) | options
-    encoder, report = _load(text, options)
+    text, asked = split_options(os.fspath(name))
+    encoder, report = _load(text, asked | options)
     return encoder.to(where, dtype), report
 
 
