@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import torch
+from torch import Tensor, nn
+
 from simpool_viz.checkpoints import hub
 from simpool_viz.checkpoints.bundle import CONFIG, bundled_folder, load_bundle
 from simpool_viz.checkpoints.catalogue import catalogue
@@ -21,6 +24,8 @@ from simpool_viz.encoder import Encoder, Facts
 
 __all__ = ["Report", "bundled_folder", "catalogue", "convert", "load_checkpoint", "load_checkpoints", "load_for_visitor"]
 __all__ += ["load_with_report", "published", "share_backbones", "split_options"]
+
+PUBLISHED_LIMIT = 2 * 2**30  # bytes: training checkpoints also hold a student, an optimizer and projection heads
 
 
 def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **options: Any) -> Encoder:
@@ -52,7 +57,7 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
 
     Args:
         name: "hf:<user>/<repository>[/<file>]", "timm:<tag>" or one of `published()`; options may follow a "?".
-        limit: the most bytes that are fetched.
+        limit: the most bytes that are fetched; of those in `published()`, which are known, `PUBLISHED_LIMIT` if that is more.
 
     Raises:
         ValueError: another kind of name, or as in `load_checkpoint`.
@@ -63,10 +68,10 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
         raise ValueError("a probing head needs a backbone, which can be named in Python and on the command line only")
     where, dtype = choose_device(device)
     with tempfile.TemporaryDirectory(prefix="simpool_viz-hub-") as cache:
-        access = hub.Access(limit, Path(cache), token=False)
         if text in (known := published()):
             options = known[text].options | options
-            text = known[text].address
+            text, limit = known[text].address, max(limit, PUBLISHED_LIMIT)
+        access = hub.Access(limit, Path(cache), token=False)
         if text.startswith("hf:"):
             encoder, report = _load_from_hub(text.removeprefix("hf:"), options, access)
         elif text.startswith("timm:"):
@@ -93,12 +98,27 @@ def load_checkpoints(names: Sequence[str | os.PathLike[str]], *, device: str = "
 
 
 def share_backbones(encoders: Sequence[Encoder]) -> list[Encoder]:
-    """Let every head use the backbone of its base, or of the first other head on it, in place of its own equal copy."""
+    """Let every head use the backbone of its base, or of the first other head on it, in place of its own equal copy.
+
+    A base is known by its name, and two files may have one name: a backbone that is not equal to the last bit stays a head's own.
+    """
     bases: dict[str, Encoder] = {e.facts.name: e for e in encoders if not e.facts.base}
     for encoder in encoders:
         if encoder.facts.base:
-            encoder.backbone = bases.setdefault(encoder.facts.base, encoder).backbone
+            base = bases.setdefault(encoder.facts.base, encoder)
+            if base.backbone is not encoder.backbone and _equal(base.backbone, encoder.backbone):
+                encoder.backbone = base.backbone
     return list(encoders)
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two backbones are of one kind and hold the same numbers."""
+    own, theirs = one.state_dict(), other.state_dict()
+    return type(one) is type(other) and own.keys() == theirs.keys() and all(_same(own[k], theirs[k]) for k in own)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
 
 
 def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
@@ -137,7 +157,8 @@ def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | N
         options = options | {"arch": config["architecture"]}
     encoder, report = _load_file(hub.download(repository, file, access), options, f"hf:{address}")
     if config:
-        encoder.facts = _facts_of_timm(encoder.facts, config.get("pretrained_cfg") or {}, "size" in options)
+        described = config.get("pretrained_cfg")
+        encoder.facts = _facts_of_timm(encoder.facts, described if isinstance(described, dict) else {}, "size" in options)
     known = published().get(repository.partition("/")[2])
     if known is not None and known.address == f"hf:{repository}":
         encoder.facts = dataclasses.replace(encoder.facts, title=known.title, accuracy=known.accuracy, license=known.license)
@@ -145,10 +166,19 @@ def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | N
 
 
 def _facts_of_timm(facts: Facts, config: dict[str, Any], sized: bool) -> Facts:
-    """What a repository in timm's form says of preprocessing and licence."""
-    told: dict[str, Any] = {key: tuple(config[key]) for key in ("mean", "std") if key in config}
-    if "input_size" in config and not sized:
-        told["size"] = int(config["input_size"][-1])
+    """What a repository in timm's form says of preprocessing and licence.
+
+    Raises:
+        ValueError: it is not what timm writes.
+    """
+    try:
+        told: dict[str, Any] = {key: tuple(map(float, config[key])) for key in ("mean", "std") if key in config}
+        if "input_size" in config and not sized:
+            told["size"] = int(config["input_size"][-1])
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise ValueError(f"{facts.name}: its config.json does not tell how pictures are prepared ({error}); name its file instead") from error
+    if any(len(told.get(key, (0, 0, 0))) != 3 for key in ("mean", "std")) or 0 in told.get("std", ()) or not 0 < told.get("size", 1) <= 2048:
+        raise ValueError(f"{facts.name}: its config.json does not tell how pictures are prepared ({told}); name its file instead")
     if config.get("license"):
         told["license"] = str(config["license"])
     return dataclasses.replace(facts, **told)
