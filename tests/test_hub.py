@@ -142,7 +142,7 @@ def test_repository_fetched_earlier_loads_without_the_hub(hub: Hub, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "config", [{"mean": 3}, {"mean": [0.5]}, {"std": [0.0, 1, 1]}, {"input_size": []}, {"input_size": [3, 10**6, 10**6]}, {"std": ["a"] * 3}]
+    "config", [{"mean": 3}, {"mean": [0.5]}, {"std": [0.0, 1, 1]}, {"input_size": []}, {"input_size": [3, 9999, 9999]}, {"std": ["a"] * 3}]
 )
 def test_description_that_cannot_be_meant_is_told(hub: Hub, config: dict[str, Any]) -> None:
     hub.put("user/tiny", "model.bin", timm.create_model("vit_tiny_patch16_224", num_classes=3).state_dict())

@@ -175,13 +175,20 @@ def _facts_of_timm(facts: Facts, config: dict[str, Any], sized: bool) -> Facts:
         told: dict[str, Any] = {key: tuple(map(float, config[key])) for key in ("mean", "std") if key in config}
         if "input_size" in config and not sized:
             told["size"] = int(config["input_size"][-1])
+        wrong = "" if _possible(told) else str(told)
     except (TypeError, ValueError, IndexError, KeyError) as error:
-        raise ValueError(f"{facts.name}: its config.json does not tell how pictures are prepared ({error}); name its file instead") from error
-    if any(len(told.get(key, (0, 0, 0))) != 3 for key in ("mean", "std")) or 0 in told.get("std", ()) or not 0 < told.get("size", 1) <= 2048:
-        raise ValueError(f"{facts.name}: its config.json does not tell how pictures are prepared ({told}); name its file instead")
+        wrong = str(error)
+    if wrong:
+        raise ValueError(f"{facts.name}: its config.json does not tell how pictures are prepared ({wrong}); name its file instead")
     if config.get("license"):
         told["license"] = str(config["license"])
     return dataclasses.replace(facts, **told)
+
+
+def _possible(told: dict[str, Any]) -> bool:
+    """Whether pictures can be prepared so."""
+    three = all(len(told[key]) == 3 for key in ("mean", "std") if key in told)
+    return three and 0 not in told.get("std", ()) and 0 < told.get("size", 1) <= 2048
 
 
 def _reported(encoder: Encoder, container: str) -> tuple[Encoder, Report]:
