@@ -137,8 +137,9 @@ def test_simpool_has_the_tensors_of_published_files_and_no_more():
 def test_simpool_refuses_unknown_options():
     with pytest.raises(ValueError, match="'image' or 'channel'"):
         create_pooling("simpool", D, min="batch")
-    with pytest.raises(ValueError, match="positive"):
-        create_pooling("simpool", D, gamma=-1.0)
+    for gamma in (-1.0, 0.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="positive"):
+            create_pooling("simpool", D, gamma=gamma)
     with pytest.raises(ValueError, match="does not take these options"):
         create_pooling("simpool", D, heads=3)
 
