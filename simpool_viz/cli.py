@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_train)
 
     convert = commands.add_parser("convert", help="a training checkpoint -> a small .safetensors file that loads and maps the same")
-    convert.add_argument("source", type=Path, metavar="SRC", help="a checkpoint file of any kind that loads")
+    convert.add_argument("source", metavar="SRC", help="a checkpoint file of any kind that loads, with its options: a.pth?num_heads=6")
     convert.add_argument("target", type=Path, metavar="DST", help="the .safetensors file to write")
     convert.add_argument("--weights", default="", help="another entry of SRC than the usual one, such as student")
     convert.add_argument("--overwrite", action="store_true", help="replace DST where it exists")
@@ -265,12 +265,14 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    from simpool_viz.checkpoints import convert
+    from simpool_viz.checkpoints import convert, split_options
 
     if arguments.target.exists() and not arguments.overwrite:
         raise ValueError(f"{arguments.target} exists; add --overwrite to replace it")
-    report = convert(arguments.source, arguments.target, arguments.weights)
-    before, after = (path.stat().st_size / 2**20 for path in (arguments.source, arguments.target))
+    source, options = split_options(arguments.source)
+    which = arguments.weights or str(options.pop("weights", ""))
+    report = convert(Path(source), arguments.target, which, **options)
+    before, after = (Path(path).stat().st_size / 2**20 for path in (source, arguments.target))
     print("\n".join([*report.lines(), f"{arguments.target}: {after:.1f} MB instead of {before:.1f} MB"]))
 
 

@@ -183,6 +183,7 @@ class Encoder(nn.Module):
 _REFUSED = {
     "SwinTransformer": "it attends within shifted windows, so there is no attention between all tokens to show",
     "SwinTransformerV2": "it attends within shifted windows, so there is no attention between all tokens to show",
+    "VisionTransformerDistilled": "it classifies by the mean of two heads on two tokens, so its logits belong to no one pooled vector",
     "Cait": "its talking-heads attention mixes heads around the softmax and never runs as one fused call",
 }
 

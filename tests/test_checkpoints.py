@@ -228,7 +228,7 @@ def test_timm_model_for_which_there_are_no_weights_is_told() -> None:
         load_checkpoint("timm:vit_base_patch16_18x2_224", depth=1)
 
 
-@pytest.mark.parametrize("tag", ["swin_tiny_patch4_window7_224", "efficientnet_b0"])
+@pytest.mark.parametrize("tag", ["swin_tiny_patch4_window7_224", "efficientnet_b0", "deit_tiny_distilled_patch16_224"])
 def test_family_that_cannot_be_shown_is_refused_in_a_sentence(tag: str) -> None:
     with pytest.raises(ValueError, match=r"Choose a ViT|Supported are"):
         load_checkpoint(f"timm:{tag}", device="cpu", pretrained=False)

@@ -168,15 +168,20 @@ def test_full_size_vit_small_simpool_has_the_published_counts(tmp_path: Path) ->
     assert sum(v.numel() for v in made.vit(384, 12).values()) == 21_665_664
     encoder, report = load_with_report(save(tmp_path, made.self_supervised(state, arch="vit_small", gamma=None)), device="cpu")
     assert report.parameters == 21_960_577 and report.used == 154
-    tokens, _ = oracle.vit_tokens(images(224, 224)[0].double(), double(state), heads=6, quirk=True)
-    assert_same(weights_of(encoder, (224, 224)), oracle.simpool_map(tokens, double(state), "simpool."))
+    for size in SIZES:
+        tokens, _ = oracle.vit_tokens(images(*size)[0].double(), double(state), heads=6, quirk=True)
+        assert_same(weights_of(encoder, size), oracle.simpool_map(tokens, double(state), "simpool."))
 
 
 def test_full_size_supervised_vit_small_simpool_has_the_published_counts(tmp_path: Path) -> None:
     state = made.vit(384, 12, cls=False, classes=1000) | made.simpool(384, "gp.pool.")
     assert len(state) == 155
-    _, report = load_with_report(save(tmp_path, made.supervised(state)), device="cpu")
+    encoder, report = load_with_report(save(tmp_path, made.supervised(state)), device="cpu")
     assert report.parameters == 22_345_576 and report.used == 155
+    for size in SIZES:
+        tokens, _ = oracle.vit_tokens(images(*size)[0].double(), double(state), heads=6, quirk=False)
+        normed = oracle.layer_norm(tokens, double(state), "norm")
+        assert_same(weights_of(encoder, size), oracle.simpool_map(normed, double(state), "gp.pool."))
 
 
 @pytest.mark.parametrize(("prefix", "classes", "count"), [("simpool.", 0, 31_900_736), ("global_pool.pool.", 1000, 33_949_736)])
@@ -186,8 +191,9 @@ def test_full_size_resnet50_simpool_has_the_published_counts(tmp_path: Path, pre
     content = made.supervised(state, mode="simpool", gamma=2.0) if classes else made.self_supervised(state, gamma=2.0)
     encoder, report = load_with_report(save(tmp_path, content), device="cpu")
     assert report.parameters == count and encoder.pooling.gamma == 2.0
-    features = oracle.resnet_features(images(160, 256)[0].double(), double(backbone)).flatten(1).T
-    assert_same(weights_of(encoder, (160, 256)), oracle.simpool_map(features, double(state), prefix))
+    for size in SIZES:
+        features = oracle.resnet_features(images(*size)[0].double(), double(backbone)).flatten(1).T
+        assert_same(weights_of(encoder, size), oracle.simpool_map(features, double(state), prefix))
 
 
 def test_full_size_convnext_small_simpool_has_the_published_counts(tmp_path: Path) -> None:
@@ -195,22 +201,41 @@ def test_full_size_convnext_small_simpool_has_the_published_counts(tmp_path: Pat
     state = backbone | made.simpool(768, "simpool.")
     encoder, report = load_with_report(save(tmp_path, made.self_supervised(state, gamma=None)), device="cpu")
     assert len(state) == 346 and report.parameters == 50_635_872
-    features = oracle.convnext_features(images(96, 160)[0].double(), double(backbone)).flatten(1).T
-    assert_same(weights_of(encoder, (96, 160)), oracle.simpool_map(features, double(state), "simpool."))
+    for size in SIZES:
+        features = oracle.convnext_features(images(*size)[0].double(), double(backbone)).flatten(1).T
+        assert_same(weights_of(encoder, size), oracle.simpool_map(features, double(state), "simpool."))
 
 
 # --- supervised, plain, LIFE, SAR, SPE, probes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("ema", [True, False])
-def test_supervised_vit_pools_after_the_final_norm(tmp_path: Path, ema: bool) -> None:
+def test_supervised_vit_pools_after_the_final_norm(tmp_path: Path, ema: bool, size: tuple[int, int]) -> None:
     state = made.vit(cls=False, classes=1000) | made.simpool(128, "gp.pool.", beta=True)
     encoder, report = load_with_report(save(tmp_path, made.supervised(state, ema, mode="simpool", gamma=1.25), "a.pth.tar"), device="cpu")
-    tokens, _ = oracle.vit_tokens(images(224, 224)[0].double(), double(state), heads=2, quirk=False)
+    tokens, _ = oracle.vit_tokens(images(*size)[0].double(), double(state), heads=2, quirk=False)
     normed = oracle.layer_norm(tokens, double(state), "norm")
-    assert_same(weights_of(encoder, (224, 224)), oracle.simpool_map(normed, double(state), "gp.pool."))
+    assert_same(weights_of(encoder, size), oracle.simpool_map(normed, double(state), "gp.pool."))
     assert encoder.pooling.gamma == 1.25 and len(encoder.facts.classes) == encoder.head.out_features == 1000
     assert ("state_dict_ema" in report.container) == ema
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("way", ["timm", "dino"])
+def test_plain_vit_resizes_its_positions_as_asked_for(tmp_path: Path, size: tuple[int, int], way: str) -> None:
+    state = made.vit()
+    encoder = load_checkpoint(save(tmp_path, state), device="cpu", **({"pos_embed": "dino"} if way == "dino" else {}))
+    assert_tokens(encoder, state, size, heads=2, quirk=way == "dino")
+
+
+def assert_tokens(encoder: Encoder, state: State, size: tuple[int, int], tolerance: float = 1e-4, **options: Any) -> None:
+    """The tokens after the final norm, prefixes first, are those of the raw tensors."""
+    tokens, _ = oracle.vit_tokens(images(*size)[0].double(), double(state), **options)
+    with torch.inference_mode():
+        found = encoder.tokens(images(*size))
+    wanted = oracle.layer_norm(tokens, double(state), "norm")
+    assert (torch.cat([found.prefix, found.patches], 1)[0].double() - wanted).abs().max() < tolerance
 
 
 def test_supervised_cnns_load_without_their_auxiliary_norms(tmp_path: Path) -> None:
@@ -283,26 +308,22 @@ def test_dinov2s_own_names_with_registers_give_the_same_tokens_as_timms(tmp_path
 
 @pytest.mark.parametrize("size", SIZES)
 def test_life_checkpoint_follows_the_released_code(tmp_path: Path, size: tuple[int, int]) -> None:
-    state = made.vit(192, 2, grid=size[0] // 16, classes=4, life=True)
-    square = (size[0], size[0])
-    content = {"model": state, "model_ema": state, "optimizer": {"state": {}}, "epoch": 3, "args": argparse.Namespace(model="life")}
-    encoder, report = load_with_report(save(tmp_path, content), device="cpu")
-    tokens, _ = oracle.vit_tokens(images(*square)[0].double(), double(state), heads=3, quirk=False)
-    with torch.inference_mode():
-        found = encoder.tokens(images(*square))
-    wanted = oracle.layer_norm(tokens, double(state), "norm")
-    assert (torch.cat([found.prefix, found.patches], 1)[0].double() - wanted).abs().max() < 1e-3
+    state = made.vit(192, 2, classes=4, life=True)
+    other = {k: v + 1 for k, v in state.items()}
+    content = {"model": state, "model_ema": other, "optimizer": {"state": {}}, "epoch": 3, "args": argparse.Namespace(model="life")}
+    path = save(tmp_path, content)
+    encoder, report = load_with_report(path, device="cpu")
+    assert_tokens(encoder, state, size, 1e-3, heads=3, quirk=False)
     assert "LIFE" in report.architecture and encoder(images(*size)).logits.shape == (1, 4)
+    average = load_checkpoint(path, device="cpu", weights="model_ema")
+    assert torch.equal(average.head.weight, other["head.weight"])
 
 
-def test_sar_checkpoint_without_a_last_norm_has_no_last_skip(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_sar_checkpoint_without_a_last_norm_has_no_last_skip(tmp_path: Path, size: tuple[int, int]) -> None:
     state = {k: v for k, v in made.vit(classes=4).items() if not k.startswith("blocks.2.norm2")}
     encoder, report = load_with_report(save(tmp_path, {"model": state, "optimizer": {}, "args": None}), device="cpu")
-    tokens, _ = oracle.vit_tokens(images(224, 224)[0].double(), double(state), heads=2, quirk=False, no_skip=True)
-    with torch.inference_mode():
-        found = encoder.tokens(images(224, 224))
-    wanted = oracle.layer_norm(tokens, double(state), "norm")
-    assert (torch.cat([found.prefix, found.patches], 1)[0].double() - wanted).abs().max() < 1e-4
+    assert_tokens(encoder, state, size, heads=2, quirk=False, no_skip=True)
     assert "no skip in the last block" in report.architecture
 
 
@@ -339,6 +360,7 @@ def test_probing_head_goes_onto_its_backbone(tmp_path: Path, kind: str, containe
     assert encoder.pooling.name == kind and encoder.facts.base == "backbone.pth" and "probing head" in report.container
     with torch.no_grad():
         output = encoder(images(224, 224))
+    assert any("4 heads are assumed" in note for note in report.notes) == (kind == "aim")
     pooling.load_state_dict({k.removeprefix("0."): v for k, v in state.items() if k.startswith("0.")})
     pooled = pooling.eval()(output.tokens)
     normed = (pooled.vector - state["1.running_mean"]) / (state["1.running_var"] + 1e-6).sqrt()
@@ -511,6 +533,35 @@ def test_converting_twice_changes_nothing_and_the_student_can_be_taken(tmp_path:
     assert torch.equal(weights_of(one, (224, 224)), weights_of(two, (224, 224)))
     convert(source, tmp_path / "s.safetensors", "student")
     assert load_checkpoint(tmp_path / "s.safetensors", device="cpu").pooling.gamma == 1.5
+
+
+def test_converted_file_keeps_the_options_with_which_it_loads(tmp_path: Path) -> None:
+    source = save(tmp_path, made.vit(dim=48, cls=False) | made.simpool(48, "simpool."))
+    with pytest.raises(ValueError, match="say num_heads="):
+        convert(source, tmp_path / "a.safetensors")
+    asked: dict[str, Any] = {"num_heads": 4, "gamma": 1.5, "pos_embed": "dino", "size": 96}
+    convert(source, tmp_path / "a.safetensors", **asked)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    before = load_checkpoint(source, device="cpu", **asked)
+    for name in ("a", "b"):
+        after = load_checkpoint(tmp_path / f"{name}.safetensors", device="cpu")
+        assert torch.equal(weights_of(before, SIZES[1]), weights_of(after, SIZES[1]))
+        assert (after.pooling.gamma, after.facts.size) == (1.5, 96)
+    assert load_checkpoint(tmp_path / "a.safetensors", device="cpu", gamma=2.0).pooling.gamma == 2.0
+
+
+def test_converted_probing_head_goes_onto_its_backbone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = {"0.cls_token": torch.randn(1, 4, 128), "0.v.weight": torch.randn(128, 128)}
+    state |= {"2.weight": torch.randn(6, 128), "2.bias": torch.randn(6)}
+    backbone = save(tmp_path, made.vit(), "backbone.pth")
+    convert(save(tmp_path, {"saved_module": "head", "model": state}, "head.pth"), tmp_path / "head.safetensors")
+    before, after = (load_checkpoint(tmp_path / f"head.{n}", device="cpu", backbone=str(backbone)) for n in ("pth", "safetensors"))
+    with torch.inference_mode():
+        assert torch.equal(before(images(*SIZES[1])).logits, after(images(*SIZES[1])).logits)
+    del state["2.weight"]
+    with pytest.raises(ValueError, match=r"head\.pth: 2\.weight, the classifier of a probing head, is missing"):
+        load_checkpoint(save(tmp_path, {"saved_module": "head", "model": state}, "head.pth"), device="cpu", backbone=str(backbone))
 
 
 def test_what_cannot_be_converted_leaves_no_file(tmp_path: Path) -> None:

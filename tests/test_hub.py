@@ -13,7 +13,7 @@ import pytest
 import timm
 import torch
 
-from simpool_viz import load_checkpoint
+from simpool_viz import checkpoints, load_checkpoint
 from simpool_viz.checkpoints import load_for_visitor, published
 from simpool_viz.checkpoints.hub import split_address
 from simpool_viz.cli import main
@@ -128,6 +128,29 @@ def test_hub_out_of_reach_is_a_sentence(hub: Hub, error: Exception, says: str) -
         load_checkpoint("hf:user/repo", device="cpu")
 
 
+def test_repository_fetched_earlier_loads_without_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.put("user/repo", "repo.pth", simpool_vit())
+
+    def gone(repository: str, **_: Any) -> Any:
+        raise ConnectionError("no route")
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(hub, "model_info", gone)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **kwargs: asked.append(kwargs) or str(hub.folder / name))
+    assert load_checkpoint("hf:user/repo", device="cpu").pooling.name == "simpool"
+    assert asked == [{"local_files_only": True, "cache_dir": None}], "nothing is fetched by this way"
+
+
+@pytest.mark.parametrize(
+    "config", [{"mean": 3}, {"mean": [0.5]}, {"std": [0.0, 1, 1]}, {"input_size": []}, {"input_size": [3, 9999, 9999]}, {"std": ["a"] * 3}]
+)
+def test_description_that_cannot_be_meant_is_told(hub: Hub, config: dict[str, Any]) -> None:
+    hub.put("user/tiny", "model.bin", timm.create_model("vit_tiny_patch16_224", num_classes=3).state_dict())
+    hub.put("user/tiny", "config.json", {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": config})
+    with pytest.raises(ValueError, match=r"hf:user/tiny: its config\.json does not tell how pictures are prepared"):
+        load_for_visitor("hf:user/tiny", device="cpu")
+
+
 def test_file_that_arrives_short_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.put("user/repo", "a.pth", simpool_vit())
 
@@ -172,6 +195,16 @@ def test_visitor_is_held_to_the_limit_and_to_names_on_the_network(hub: Hub, tmp_
         load_for_visitor(f"hf:user/repo?backbone={tmp_path / 'local.pth'}", device="cpu")
     with pytest.raises(ValueError, match="has no weights for 'nothing'"):
         load_for_visitor("timm:nothing", device="cpu")
+
+
+def test_published_checkpoints_may_be_as_large_as_they_are(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visitor's limit is for files that nobody knows; those in the list are whole training checkpoints."""
+    name = "vits_dino_simpool_ep100"
+    hub.put(f"billpsomas/{name}", f"{name}.pth", simpool_vit())
+    assert load_for_visitor(name, device="cpu", limit=1000)[0].facts.title == published()[name].title
+    monkeypatch.setattr(checkpoints, "PUBLISHED_LIMIT", 2000)
+    with pytest.raises(ValueError, match="at most 0 MB are fetched here"):
+        load_for_visitor(name, device="cpu", limit=1000)
 
 
 def test_visitors_timm_tag_comes_from_timms_repository(hub: Hub) -> None:

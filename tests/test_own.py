@@ -34,6 +34,7 @@ def test_file_is_told_before_use_and_deleted_at_once(panel: OwnPanel, tmp_path: 
     own = OwnCheckpoints()
     told, button, cleared, same = panel.recognise(visit_file(tmp_path), "", own)
     assert "ViT, 3 blocks of 128 channels" in told and "Maps: Pooling attention" in told and "projection head" in told
+    assert "No CLS attention: its backbone has no class token." in told and "No Contribution: it has no linear head" in told
     assert button["visible"] is True and cleared is None and same is own and own.encoders == {}
     assert list(tmp_path.iterdir()) == []
 

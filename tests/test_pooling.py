@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from simpool_viz.pooling import Pooling, Tokens, create_pooling, poolings, register_pooling
+from simpool_viz.pooling import Pooled, Pooling, Tokens, create_pooling, poolings, register_pooling
 from simpool_viz.pooling.means import PowerMean
 from tests.oracles import pooling as oracle
 
@@ -135,8 +137,9 @@ def test_simpool_has_the_tensors_of_published_files_and_no_more():
 def test_simpool_refuses_unknown_options():
     with pytest.raises(ValueError, match="'image' or 'channel'"):
         create_pooling("simpool", D, min="batch")
-    with pytest.raises(ValueError, match="positive"):
-        create_pooling("simpool", D, gamma=-1.0)
+    for gamma in (-1.0, 0.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="positive"):
+            create_pooling("simpool", D, gamma=gamma)
     with pytest.raises(ValueError, match="does not take these options"):
         create_pooling("simpool", D, heads=3)
 
@@ -200,7 +203,26 @@ def test_half_precision_stays_close(name: str):
     assert float((found.double() - expected).abs().max()) < 0.01 * scale
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "latent"])
+@pytest.mark.parametrize("name", NAMES)
+def test_torch_compile_follows_the_whole_of_it(name: str):
+    """In one graph, with its gradients; `aot_eager` runs the graph without generating code, which would take minutes."""
+    short = {"otk": {"sinkhorn": 2}, "kmeans": {"steps": 2}, "slot": {"steps": 1}, "cait": {"layers": 1}}
+    tokens, pooling = make_tokens(), make_pooling(name, **{**OPTIONS, **short}.get(name, {}))
+    wanted, wanted_gradient = vector_and_gradient(pooling, tokens)
+    torch.compiler.reset()
+    found, gradient = vector_and_gradient(torch.compile(pooling, backend="aot_eager", fullgraph=True), tokens)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(gradient, wanted_gradient)
+
+
+def vector_and_gradient(pooling: Callable[[Tokens], Pooled], tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
+    sequence = torch.cat([tokens.prefix, tokens.patches], dim=1).requires_grad_()
+    vector = pooling(Tokens.from_sequence(sequence, GRID, tokens.prefix.shape[1])).vector
+    (vector * torch.arange(vector.shape[1])).sum().backward()
+    return vector.detach(), sequence.grad
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_right(name: str):
     pooling = make_pooling(name, **OPTIONS.get(name, {}))
     base = make_tokens(batch=2)

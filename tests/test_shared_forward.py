@@ -44,6 +44,7 @@ def heads(kind: str) -> list[Encoder]:
         ]
         base, others, stranger = made[0], made[1:3], made[3]
     for head in others:
+        head.backbone.load_state_dict(base.backbone.state_dict())
         head.facts = dataclasses.replace(head.facts, base="base")
     return share_backbones([base, others[0], stranger, others[1]])
 
@@ -91,6 +92,16 @@ def test_batches_are_shared_too() -> None:
         recordings = record_shared(encoders, photos, 64)
     assert calls == [3] and [len(r) for r in recordings] == [3, 3, 3]
     assert torch.allclose(recordings[2][1].vector, record(encoders[2], photos[1], 64).vector, atol=1e-5)
+
+
+def test_another_backbone_of_the_same_name_is_not_put_in_the_place_of_a_heads_own() -> None:
+    one, other, same = (small_resnet("simpool", name, seed) for name, seed in (("a", 1), ("b", 2), ("c", 1)))
+    for head in (one, other, same):
+        head.facts = dataclasses.replace(head.facts, base="checkpoint.pth")
+    wanted = record(other, make_photo()).map("pooling").weights
+    share_backbones([one, other, same])
+    assert other.backbone is not one.backbone and same.backbone is one.backbone
+    assert np.array_equal(record(other, make_photo()).map("pooling").weights, wanted)
 
 
 def test_bundled_heads_share_the_backbone_of_their_base() -> None:

@@ -93,7 +93,7 @@ class OwnPanel:
                     Path(file).unlink()
         own.waiting = encoder
         first, *others = [_plain(line[0].upper() + line[1:] if i else line) for i, line in enumerate(report.lines())]
-        told = "\n".join([f"**{first}**", "", *(f"- {line}" for line in [*others, self._offers(encoder)])])
+        told = "\n".join([f"**{first}**", "", *(f"- {line}" for line in [*others, *map(_plain, self._offers(encoder))])])
         return told, gr.update(visible=True), None, own
 
     def _load(self, file: str | None, address: str) -> tuple[Encoder, Report]:
@@ -112,10 +112,11 @@ class OwnPanel:
         encoder.facts = dataclasses.replace(encoder.facts, name=f"own:{encoder.facts.name}", title=f"{encoder.facts.title} (yours)")
         return encoder, report
 
-    def _offers(self, encoder: Encoder) -> str:
-        reasons = maps_of(encoder)
-        had = [map_methods()[name].title for name, reason in reasons.items() if reason is None]
-        return f"Maps: {', '.join(had)}."
+    def _offers(self, encoder: Encoder) -> list[str]:
+        """The maps it has, and why it has not the others."""
+        reasons, titles = maps_of(encoder), {name: method.title for name, method in map_methods().items()}
+        had = [titles[name] for name, reason in reasons.items() if reason is None]
+        return [f"Maps: {', '.join(had)}.", *(f"No {titles[name]}: {reason}." for name, reason in reasons.items() if reason)]
 
     def use(self, own: OwnCheckpoints, chosen: list[str], maps: list[str]) -> tuple[Any, Any, Any, str, OwnCheckpoints]:
         """Put the recognised checkpoint among the choices, chosen, with the maps it brings."""

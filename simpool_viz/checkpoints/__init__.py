@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import torch
+from torch import Tensor, nn
+
 from simpool_viz.checkpoints import hub
 from simpool_viz.checkpoints.bundle import CONFIG, bundled_folder, load_bundle
 from simpool_viz.checkpoints.catalogue import catalogue
-from simpool_viz.checkpoints.files import convert, load_file, parse_options
+from simpool_viz.checkpoints.files import convert, load_file, parse_options, split_options
 from simpool_viz.checkpoints.formats import Report
 from simpool_viz.checkpoints.published import published
 from simpool_viz.device import choose_device
 from simpool_viz.encoder import Encoder, Facts
 
 __all__ = ["Report", "bundled_folder", "catalogue", "convert", "load_checkpoint", "load_checkpoints", "load_for_visitor"]
-__all__ += ["load_with_report", "published", "share_backbones"]
+__all__ += ["load_with_report", "published", "share_backbones", "split_options"]
+
+PUBLISHED_LIMIT = 2 * 2**30  # bytes: training checkpoints also hold a student, an optimizer and projection heads
 
 
 def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **options: Any) -> Encoder:
@@ -42,11 +47,8 @@ def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **opt
 def load_with_report(name: str | os.PathLike[str], *, device: str = "auto", **options: Any) -> tuple[Encoder, Report]:
     """The same, with what was recognised. Arguments and errors as in `load_checkpoint`."""
     where, dtype = choose_device(device)
-    text = os.fspath(name)
-    if not Path(text).exists():
-        text, _, query = text.partition("?")
-        options = parse_options(dict(parse_qsl(query))) | options
-    encoder, report = _load(text, options)
+    text, asked = split_options(os.fspath(name))
+    encoder, report = _load(text, asked | options)
     return encoder.to(where, dtype), report
 
 
@@ -55,7 +57,7 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
 
     Args:
         name: "hf:<user>/<repository>[/<file>]", "timm:<tag>" or one of `published()`; options may follow a "?".
-        limit: the most bytes that are fetched.
+        limit: the most bytes that are fetched; of those in `published()`, which are known, `PUBLISHED_LIMIT` if that is more.
 
     Raises:
         ValueError: another kind of name, or as in `load_checkpoint`.
@@ -66,10 +68,10 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
         raise ValueError("a probing head needs a backbone, which can be named in Python and on the command line only")
     where, dtype = choose_device(device)
     with tempfile.TemporaryDirectory(prefix="simpool_viz-hub-") as cache:
-        access = hub.Access(limit, Path(cache), token=False)
         if text in (known := published()):
             options = known[text].options | options
-            text = known[text].address
+            text, limit = known[text].address, max(limit, PUBLISHED_LIMIT)
+        access = hub.Access(limit, Path(cache), token=False)
         if text.startswith("hf:"):
             encoder, report = _load_from_hub(text.removeprefix("hf:"), options, access)
         elif text.startswith("timm:"):
@@ -96,12 +98,27 @@ def load_checkpoints(names: Sequence[str | os.PathLike[str]], *, device: str = "
 
 
 def share_backbones(encoders: Sequence[Encoder]) -> list[Encoder]:
-    """Let every head use the backbone of its base, or of the first other head on it, in place of its own equal copy."""
+    """Let every head use the backbone of its base, or of the first other head on it, in place of its own equal copy.
+
+    A base is known by its name, and two files may have one name: a backbone that is not equal to the last bit stays a head's own.
+    """
     bases: dict[str, Encoder] = {e.facts.name: e for e in encoders if not e.facts.base}
     for encoder in encoders:
         if encoder.facts.base:
-            encoder.backbone = bases.setdefault(encoder.facts.base, encoder).backbone
+            base = bases.setdefault(encoder.facts.base, encoder)
+            if base.backbone is not encoder.backbone and _equal(base.backbone, encoder.backbone):
+                encoder.backbone = base.backbone
     return list(encoders)
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two backbones are of one kind and hold the same numbers."""
+    own, theirs = one.state_dict(), other.state_dict()
+    return type(one) is type(other) and own.keys() == theirs.keys() and all(_same(own[k], theirs[k]) for k in own)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
 
 
 def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
@@ -140,7 +157,8 @@ def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | N
         options = options | {"arch": config["architecture"]}
     encoder, report = _load_file(hub.download(repository, file, access), options, f"hf:{address}")
     if config:
-        encoder.facts = _facts_of_timm(encoder.facts, config.get("pretrained_cfg") or {}, "size" in options)
+        described = config.get("pretrained_cfg")
+        encoder.facts = _facts_of_timm(encoder.facts, described if isinstance(described, dict) else {}, "size" in options)
     known = published().get(repository.partition("/")[2])
     if known is not None and known.address == f"hf:{repository}":
         encoder.facts = dataclasses.replace(encoder.facts, title=known.title, accuracy=known.accuracy, license=known.license)
@@ -148,13 +166,29 @@ def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | N
 
 
 def _facts_of_timm(facts: Facts, config: dict[str, Any], sized: bool) -> Facts:
-    """What a repository in timm's form says of preprocessing and licence."""
-    told: dict[str, Any] = {key: tuple(config[key]) for key in ("mean", "std") if key in config}
-    if "input_size" in config and not sized:
-        told["size"] = int(config["input_size"][-1])
+    """What a repository in timm's form says of preprocessing and licence.
+
+    Raises:
+        ValueError: it is not what timm writes.
+    """
+    try:
+        told: dict[str, Any] = {key: tuple(map(float, config[key])) for key in ("mean", "std") if key in config}
+        if "input_size" in config and not sized:
+            told["size"] = int(config["input_size"][-1])
+        wrong = "" if _possible(told) else str(told)
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        wrong = str(error)
+    if wrong:
+        raise ValueError(f"{facts.name}: its config.json does not tell how pictures are prepared ({wrong}); name its file instead")
     if config.get("license"):
         told["license"] = str(config["license"])
     return dataclasses.replace(facts, **told)
+
+
+def _possible(told: dict[str, Any]) -> bool:
+    """Whether pictures can be prepared so."""
+    three = all(len(told[key]) == 3 for key in ("mean", "std") if key in told)
+    return three and 0 not in told.get("std", ()) and 0 < told.get("size", 1) <= 2048
 
 
 def _reported(encoder: Encoder, container: str) -> tuple[Encoder, Report]:

@@ -10,7 +10,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
 from simpool_viz.checkpoints.containers import Weights
-from simpool_viz.checkpoints.parts import Parts, Settings, SimPoolTensors, find_simpool, gamma_of
+from simpool_viz.checkpoints.parts import Parts, Settings, SimPoolTensors, count_of, find_simpool, gamma_of
 from simpool_viz.checkpoints.vits import linear_head
 from simpool_viz.encoder import create_backbone
 from simpool_viz.layers.spe import insert_spe
@@ -26,17 +26,21 @@ def resnet(weights: Weights, settings: Settings) -> Parts:
         ValueError: SimPool in parts, or a stem or a stage of another kind.
     """
     state = dict(weights.state)
-    bottleneck = "layer1.0.conv3.weight" in state
-    stages = [1 + max(int(k.split(".")[1]) for k in state if k.startswith(f"layer{i}.")) for i in _stages(state)]
+    bottleneck = any(re.match(r"layer1\.0\.(conv|bn)3\.", key) for key in state)
+    stages = [count_of(state, f"layer{i}.") for i in _stages(state)]
     channels = tuple(state[f"layer{i}.0.conv1.weight"].shape[0] for i in _stages(state))
-    if len(stages) != 4 or state["conv1.weight"].shape[-1] != 7 or state["conv1.weight"].shape[0] != 64:
-        raise ValueError("this ResNet has another stem or number of stages than ImageNet's; name it as a model of timm with arch=")
+    if len(stages) != 4 or state["conv1.weight"].shape != (64, 3, 7, 7):
+        raise ValueError(
+            f"conv1.weight has shape {tuple(state['conv1.weight'].shape)} and there are {len(stages)} stages; recognised are ResNets like "
+            "ImageNet's, with (64, 3, 7, 7) and 4. Name it as a model of timm with arch="
+        )
     backbone = ResNet(Bottleneck if bottleneck else BasicBlock, stages, num_classes=0, channels=channels)  # type: ignore[arg-type]
     names = {key: f"backbone.{key}" for key in state}
     kind = "ResNet"
     if any(_SPE.match(key) for key in state):
         insert_spe(backbone)
-        names |= {key: "backbone." + _SPE.sub(r"\1.se.\2", key) for key in state if _SPE.match(key)}
+        spe = [key for key in backbone.state_dict() if ".se." in key]
+        names |= {key.replace(".se.", "."): f"backbone.{key}" for key in spe}
         kind = "ResNet with SPE"
     what = f"{kind} of {'-'.join(map(str, stages))} {'bottleneck' if bottleneck else 'basic'} blocks"
     return _finish(what, backbone, weights, settings, names, "fc", None)
@@ -54,16 +58,24 @@ def convnext(weights: Weights, settings: Settings) -> Parts:
     """
     own = {_convnext_name(key): key for key in weights.state}
     state = {name: weights.state[key] for name, key in own.items()}
-    stages = sorted({int(k.split(".")[1]) for k in state if re.match(r"stages\.\d+\.blocks\.", k)})
-    depths = [1 + max(int(k.split(".")[3]) for k in state if k.startswith(f"stages.{i}.blocks.")) for i in stages]
-    dims = [state[f"stages.{i}.blocks.0.conv_dw.weight"].shape[0] for i in stages]
+    original = any(key.startswith("downsample_layers.") for key in weights.state)
+    stages = range(count_of(state, "stages."))
+    depths = [count_of(state, f"stages.{i}.blocks.") for i in stages]
+    dims = []
+    for name in (f"stages.{i}.blocks.0.conv_dw.weight" for i in stages):
+        if name not in state:
+            raise ValueError(f"{_original_name(name) if original else name} is missing")
+        dims.append(state[name].shape[0])
     scaled = any(key.endswith(".gamma") for key in state)
     backbone: Any = ConvNeXt(depths=tuple(depths), dims=tuple(dims), num_classes=0, ls_init_value=1e-6 if scaled else None)
     backbone.head = nn.Identity()
-    names = {key: f"backbone.{name}" for name, key in own.items()}
-    norm = next((p for p in ("norm", "head.norm", "norm_output") if f"{p}.weight" in weights.state), None)
+    names = {_original_name(name) if original else name: f"backbone.{name}" for name in backbone.state_dict()}
+    names |= {key: f"backbone.{name}" for name, key in own.items()}
+    norms = ("norm", "head.norm", "norm_output")
+    norm = next((p for p in norms if {f"{p}.weight", f"{p}.bias"} & set(weights.state)), None)
     what = f"ConvNeXt of {'-'.join(map(str, depths))} blocks, {dims[0]} to {dims[-1]} channels"
-    return _finish(what, backbone, weights, settings, names, "head.fc" if "head.fc.weight" in weights.state else "head", norm)
+    head = "head.fc" if {"head.fc.weight", "head.fc.bias"} & set(weights.state) else "head"
+    return _finish(what, backbone, weights, settings, names, head, norm)
 
 
 def _convnext_name(key: str) -> str:
@@ -72,6 +84,12 @@ def _convnext_name(key: str) -> str:
     key = re.sub(r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample.", key)
     key = re.sub(r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2.", key)
     return re.sub(r"\.pwconv([12])\.", r".mlp.fc\1.", key.replace(".dwconv.", ".conv_dw."))
+
+
+def _original_name(name: str) -> str:
+    """The original's name of a tensor in timm's naming."""
+    name = re.sub(r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1.", re.sub(r"^stem\.", "downsample_layers.0.", name))
+    return re.sub(r"\.mlp\.fc([12])\.", r".pwconv\1.", name.replace(".blocks.", ".").replace(".conv_dw.", ".dwconv."))
 
 
 def _finish(
@@ -86,7 +104,7 @@ def _finish(
     if norm is not None:
         names |= {f"{norm}.{part}": f"norm.{part}" for part in ("weight", "bias")}
     classifier = linear_head(dict(weights.state), head, names)
-    return Parts(what, backbone, pooling, nn.LayerNorm(dim, eps=1e-6) if norm else None, classifier, names, {}, notes)
+    return Parts(weights.state, what, backbone, pooling, nn.LayerNorm(dim, eps=1e-6) if norm else None, classifier, names, notes)
 
 
 def _pooling(weights: Weights, settings: Settings, simpool: SimPoolTensors | None, dim: int) -> tuple[Pooling, list[str]]:
@@ -115,4 +133,4 @@ def named(tag: str, weights: Weights, settings: Settings) -> Parts:
         pooling, told = _pooling(weights, settings, simpool, encoder.dim)
         notes += told
         names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
-    return Parts(f"timm {tag}", model, pooling, norm, encoder.head, names, {}, notes)
+    return Parts(weights.state, f"timm {tag}", model, pooling, norm, encoder.head, names, notes)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from simpool_viz.checkpoints.parts import check_axes
 from simpool_viz.checkpoints.reading import check_tensor
 
 
@@ -36,7 +37,7 @@ def find_weights(content: Any, source: str, which: str = "") -> Weights:
         which: another entry than the usual one, such as "student".
 
     Raises:
-        ValueError: there are none, or the entry asked for is not there.
+        ValueError: there are none, the entry asked for is not there, or a tensor is not of its kind.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{source} holds a {type(content).__name__}, not a table of tensors; it is no checkpoint of a model")
@@ -56,7 +57,9 @@ def find_weights(content: Any, source: str, which: str = "") -> Weights:
     args = _settings(content.get("args")) if entry else {}
     if family in ("supervised", "deit") and any(re.fullmatch(r"0\..+", key) for key in state) and "2.weight" in state:
         family = "probe"
-    return Weights({k: v for k, v in state.items() if k not in dropped}, family, entry, args, dropped)
+    kept = {k: v for k, v in state.items() if k not in dropped}
+    check_axes(kept, source)
+    return Weights(kept, family, entry, args, dropped)
 
 
 def _container(content: Mapping[Any, Any], source: str) -> tuple[str, str]:

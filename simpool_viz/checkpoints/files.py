@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from simpool_viz.checkpoints.parts import UNSET, Settings
 from simpool_viz.checkpoints.reading import read_file
 from simpool_viz.encoder import Encoder, Facts
 from simpool_viz.pooling import Pooling, create_pooling
+from simpool_viz.pooling.probes import AIM
 
 MARK = "simpool_viz"  # the key of what `convert` keeps of the container in a file's metadata
 KEPT = ("mode", "gamma", "arch")  # settings of a training that say something of the model
@@ -35,8 +37,8 @@ def load_file(path: Path, *, name: str = "", base: Encoder | None = None, **opti
     Raises:
         ValueError: it cannot be read safely, is not recognised, or does not fit; an option that does not exist.
     """
-    settings = _settings(options)
-    weights, metadata = read_weights(path, str(options.get("weights", "")))
+    weights, metadata, kept = read_weights(path, str(options.get("weights", "")))
+    settings = _settings(kept | options)
     facts = _facts(path, name, settings, weights, metadata)
     if weights.family == "probe":
         return _probe(weights, base, facts, settings)
@@ -45,37 +47,48 @@ def load_file(path: Path, *, name: str = "", base: Encoder | None = None, **opti
     return build_encoder(weights, facts, settings)
 
 
-def read_weights(path: Path, which: str = "") -> tuple[Weights, dict[str, str]]:
-    """The weights of a file and its metadata; what a converted file keeps of its container counts as the container's."""
+def read_weights(path: Path, which: str = "") -> tuple[Weights, dict[str, str], dict[str, Any]]:
+    """The weights of a file, its metadata, and the options with which it was converted, if it was.
+
+    What a converted file keeps of its container counts as the container's.
+    """
     content, metadata = read_file(path)
     weights = find_weights(content, path.name, which)
-    if MARK in metadata:
+    if MARK not in metadata:
+        return weights, metadata, {}
+    try:
         kept = json.loads(metadata[MARK])
         weights = dataclasses.replace(weights, family=str(kept["family"]), where=str(kept["where"]), args=dict(kept["args"]))
-    return weights, metadata
+        return weights, metadata, dict(kept.get("options", {}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path.name} does not tell what it was converted from ({error}); convert it again") from error
 
 
-def convert(source: Path, target: Path, which: str = "") -> Report:
+def convert(source: Path, target: Path, which: str = "", **options: Any) -> Report:
     """Write the weights of `source` alone to `target`, a `.safetensors` file that loads the same.
 
     Args:
         which: another entry than the usual one, such as "student".
+        options: those with which `source` is to load, see `formats.OPTIONS`; the new file keeps them.
 
     Raises:
-        ValueError: `source` cannot be read or is not recognised; `target` is no `.safetensors` file.
+        ValueError: `source` cannot be read or is not recognised; `target` is no `.safetensors` file; an option that does not exist.
     """
     from safetensors.torch import save_file
 
     if target.suffix != ".safetensors":
         raise ValueError(f"the converted file ends in .safetensors, which {target.name} does not")
-    weights, metadata = read_weights(source, which)
+    weights, metadata, earlier = read_weights(source, which)
+    options = earlier | options
+    settings = _settings(options)
     if weights.family == "probe":
         report = Report(source.name, "probing head", "no backbone", "a probing head", _count(weights.state), len(weights.state))
     else:
-        facts = _facts(source, "", Settings(), weights, metadata)
-        _, report = build_encoder(dataclasses.replace(weights, state=dict(weights.state)), facts, Settings())
+        facts = _facts(source, "", settings, weights, metadata)
+        _, report = build_encoder(dataclasses.replace(weights, state=dict(weights.state)), facts, settings)
         metadata = {k: v for k, v in dataclasses.asdict(facts).items() if k in ("title", "source", "license", "accuracy")}
-    kept = {"family": weights.family, "where": weights.where, "args": {k: v for k, v in weights.args.items() if k in KEPT}}
+    args = {k: v for k, v in weights.args.items() if k in KEPT}
+    kept = {"family": weights.family, "where": weights.where, "args": args, "options": options}
     metadata |= {"format": "pt", MARK: json.dumps(kept, default=str)}
     state = {key: value.contiguous().clone() for key, value in weights.state.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +98,18 @@ def convert(source: Path, target: Path, which: str = "") -> Report:
         part.chmod(0o644)
         os.replace(part, target)
     return report
+
+
+def split_options(name: str) -> tuple[str, dict[str, Any]]:
+    """A name and the options that follow it after a "?", as in a web address; a file of that very name has none.
+
+    Raises:
+        ValueError: an option that is a number and is not given as one.
+    """
+    if Path(name).exists():
+        return name, {}
+    text, _, query = name.partition("?")
+    return text, parse_options(dict(parse_qsl(query)))
 
 
 def parse_options(texts: Mapping[str, str]) -> dict[str, Any]:
@@ -141,16 +166,19 @@ def _probe(weights: Weights, base: Encoder | None, facts: Facts, settings: Setti
     if base is None:
         raise ValueError(f"{facts.name} is a probing head without a backbone; name the checkpoint it was trained on with backbone=")
     state = weights.state
+    if "2.weight" not in state:
+        raise ValueError(f"{facts.name}: 2.weight, the classifier of a probing head, is missing")
     pooling = _probe_pooling(state, base.dim, settings, facts.name)
     norm = nn.BatchNorm1d(pooling.out_dim, affine=False, eps=1e-6) if "1.running_mean" in state else None
-    head = nn.Linear(pooling.out_dim, state["2.weight"].shape[0], bias="2.bias" in state)
+    head = nn.Linear(pooling.out_dim, state["2.weight"].shape[0])
     learned = nn.ModuleDict({"0": pooling, "1": norm or nn.Identity(), "2": head})
     assign(learned, state, {key: key for key in state}, facts.name)
     learned.eval().requires_grad_(False)
     facts = dataclasses.replace(base.facts, name=facts.name, title=facts.title, classes=facts.classes, source=facts.source, accuracy="")
     encoder = Encoder(base.backbone, pooling, norm=norm, head=head, facts=dataclasses.replace(facts, base=base.facts.name))
     what = f"a probing head on the backbone of {base.facts.name}"
-    return encoder.eval(), Report(facts.name, "probing head", what, pooling.title, _count(state), len(state))
+    notes = [f"{pooling.num_heads} heads are assumed, which no tensor tells; else say num_heads="] if isinstance(pooling, AIM) else []
+    return encoder.eval(), Report(facts.name, "probing head", what, pooling.title, _count(state), len(state), notes=tuple(notes))
 
 
 def _probe_pooling(state: Mapping[str, Tensor], dim: int, settings: parts.Settings, source: str) -> Pooling:

@@ -6,7 +6,7 @@ file is used or dropped for a reason that is told.
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,12 +59,12 @@ def build_encoder(weights: Weights, facts: Facts, settings: Settings) -> tuple[E
     Raises:
         ValueError: it is not recognised, or tensors are missing, left over or of another shape.
     """
-    parts = _recognise(weights, settings, facts.name)
-    for name in parts.ignored:
-        weights.dropped[name] = parts.ignored[name]
-    encoder = Encoder(parts.backbone, parts.pooling, norm=parts.norm, head=parts.head, facts=facts)
-    state = {k: v for k, v in weights.state.items() if k not in parts.ignored}
-    assign(encoder, state, parts.names, facts.name)
+    with torch.device("meta"):  # nothing takes memory before the file is known to fill it
+        trial = _parts(dataclasses.replace(weights, state=dict(weights.state)), settings, facts.name)
+        _refuse(faults_of(trial.encoder(facts), trial.state, trial.names), facts.name)
+    parts = _parts(weights, settings, facts.name)
+    encoder = parts.encoder(facts)
+    assign(encoder, parts.state, parts.names, facts.name)
     encoder.eval().requires_grad_(False)
     report = Report(
         source=facts.name,
@@ -72,22 +72,38 @@ def build_encoder(weights: Weights, facts: Facts, settings: Settings) -> tuple[E
         architecture=parts.architecture,
         pooling=encoder.pooling.title,
         parameters=sum(p.numel() for p in encoder.parameters()),
-        used=len(state),
+        used=len(parts.state),
         dropped=dict(Counter(weights.dropped.values())),
         notes=tuple(parts.notes),
     )
     return encoder, report
 
 
+def _parts(weights: Weights, settings: Settings, source: str) -> Parts:
+    """The parts of the model that these tensors are; any fault as a sentence that names the file."""
+    try:
+        return _recognise(weights, settings, source)
+    except KeyError as error:
+        raise ValueError(f"{source}: {error.args[0]} is missing") from None
+    except ValueError as error:
+        raise ValueError(str(error) if source in str(error) else f"{source}: {error}") from error
+    except (IndexError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
+        raise ValueError(f"{source}: its tensors contradict one another, so no model can be built for them ({error})") from error
+
+
 def _recognise(weights: Weights, settings: Settings, source: str) -> Parts:
     state = weights.state
     if settings.arch:
         return cnns.named(settings.arch, weights, settings)
-    if "patch_embed.proj.weight" in state and any(k.startswith("blocks.0.attn.qkv.") for k in state):
+
+    def has(*starts: str) -> bool:
+        return all(any(key.startswith(start) for key in state) for start in starts)
+
+    if has("patch_embed.proj.", "blocks.0.attn.qkv."):
         return vits.recognise(weights, settings, source)
-    if "conv1.weight" in state and "layer1.0.conv1.weight" in state:
+    if has("bn1.", "layer1.0."):
         return cnns.resnet(weights, settings)
-    if "downsample_layers.0.0.weight" in state or ("stem.0.weight" in state and "stages.0.blocks.0.conv_dw.weight" in state):
+    if has("downsample_layers.0.", "stages.0.") or has("stem.0.", "stages.0.blocks.0.conv_dw."):
         return cnns.convnext(weights, settings)
     some = ", ".join(list(state)[:5])
     raise ValueError(
@@ -96,7 +112,7 @@ def _recognise(weights: Weights, settings: Settings, source: str) -> Parts:
 
 
 def assign(encoder: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> None:
-    """Copy `state` into `encoder`, every tensor or none.
+    """Copy `state` into `encoder`, every tensor or none. Axes of length 1 may differ, as linear layers and 1 x 1 convolutions do.
 
     Args:
         names: key of the file -> key of the encoder.
@@ -104,17 +120,31 @@ def assign(encoder: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, 
     Raises:
         ValueError: names every tensor of the file that is missing, not known, or of another shape.
     """
+    _refuse(faults_of(encoder, state, names), source)
     own = encoder.state_dict()
+    with torch.no_grad():
+        given = {names[key]: value for key, value in state.items()}
+        encoder.load_state_dict(own | {k: v.reshape(own[k].shape).to(own[k].dtype) for k, v in given.items()})
+
+
+def faults_of(encoder: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
+    """What of `state` does not fit `encoder`, which may be on the meta device. Arguments as for `assign`."""
+    own = encoder.state_dict(keep_vars=True)
     given = {names[key]: key for key in state if key in names}
     back = {target: key for key, target in names.items()}
-    shared = {own[k].data_ptr() for k in given if k in own}  # a model of timm holds its head itself, and the encoder holds it too
-    missing = [k for k in own if k not in given and own[k].data_ptr() not in shared and not k.endswith("num_batches_tracked")]
+    shared = {id(own[k]) for k in given if k in own}  # a model of timm holds its head itself, and the encoder holds it too
+    missing = [k for k in own if k not in given and id(own[k]) not in shared and not k.endswith("num_batches_tracked")]
     faults = [f"{back.get(k, k.removeprefix('backbone.'))} is missing" for k in missing]
     faults += [f"{key} is not known" for key in state if names.get(key) not in own]
     shapes = ((key, tuple(state[key].shape), tuple(own[k].shape)) for k, key in given.items() if k in own)
-    faults += [f"{key} has shape {found}, not {wanted}" for key, found, wanted in shapes if math.prod(found) != math.prod(wanted)]
+    return faults + [f"{key} has shape {found}, not {wanted}" for key, found, wanted in shapes if _long_axes(found) != _long_axes(wanted)]
+
+
+def _refuse(faults: list[str], source: str) -> None:
     if faults:
         more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
         raise ValueError(f"{source} does not fit the model it was recognised as: {'; '.join(faults[:8])}{more}")
-    with torch.no_grad():
-        encoder.load_state_dict(own | {k: state[key].reshape(own[k].shape).to(own[k].dtype) for k, key in given.items()})
+
+
+def _long_axes(shape: tuple[int, ...]) -> list[int]:
+    return [length for length in shape if length != 1]

@@ -49,9 +49,11 @@ def find_file(repository: str, file: str = "", access: Access | None = None) -> 
     access = access or Access()
     try:
         siblings = HfApi(token=access.token).model_info(repository, files_metadata=True, timeout=20).siblings or []
+        sizes = {s.rfilename: s.size for s in siblings}
     except Exception as error:  # of the hub's client, which are of several libraries
-        raise ValueError(explain(error, repository)) from error
-    sizes = {s.rfilename: s.size for s in siblings}
+        sizes = _sizes_in_cache(repository, access)
+        if not sizes:
+            raise ValueError(explain(error, repository)) from error
     if file:
         if file not in sizes:
             raise ValueError(f"hf:{repository} has no file {file!r}; it has {', '.join(sorted(sizes)[:8]) or 'none'}")
@@ -112,6 +114,17 @@ def _cached(repository: str, file: str, access: Access) -> Path | None:
 
     path = try_to_load_from_cache(repository, file, cache_dir=access.cache) if file else None
     return Path(path) if isinstance(path, str) else None
+
+
+def _sizes_in_cache(repository: str, access: Access) -> dict[str, int | None]:
+    """Files of a repository that were fetched earlier, with their sizes; {} for none."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(repository, local_files_only=True, cache_dir=access.cache))
+    except Exception:  # nothing of it is there
+        return {}
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def explain(error: Exception, repository: str) -> str:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from simpool_viz.encoder import Encoder, Facts
 from simpool_viz.pooling import Pooling, create_pooling
 
 UNSET: Any = object()
+AXES = {  # of the tensors from whose shapes a model's sizes are read
+    r"(.*\.)?(conv\d|dwconv|conv_dw)\.weight|patch_embed\.proj\.weight": 4,
+    r"(0\.)?cls_token|reg_token|register_tokens|pos_embed": 3,
+    r"(.*\.)?(wq|wk|q|k)\.weight|blocks\.\d+\.mlp\.fc1\.weight": 2,
+    r"(head|fc|head\.fc|2|0\.v|0\.attention_pred\.0)\.weight": 2,
+    r"(head|fc|head\.fc)\.bias": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -28,17 +37,21 @@ class Settings:
 class Parts:
     """An encoder before its weights.
 
-    names: key of the file -> key of the encoder. ignored: keys of the file that are not used, with the reason.
+    state: the tensors of the file. names: key of the file -> key of the encoder.
     """
 
+    state: Mapping[str, Tensor]
     architecture: str
     backbone: nn.Module
     pooling: Pooling
     norm: nn.Module | None
     head: nn.Module | None
     names: dict[str, str]
-    ignored: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def encoder(self, facts: Facts) -> Encoder:
+        """Put together, as random as its parts are."""
+        return Encoder(self.backbone, self.pooling, norm=self.norm, head=self.head, facts=facts)
 
 
 @dataclass(frozen=True)
@@ -106,3 +119,28 @@ def gamma_of(weights: Any, settings: Settings, simpool: SimPoolTensors, is_vit: 
     return None, [
         "gamma is not told by the file and taken as none, which changes vectors but no map; say gamma= if it was trained with one"
     ]
+
+
+def check_axes(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors from which no size can be read.
+
+    Raises:
+        ValueError: one of them has another number of axes than its kind has, or holds nothing.
+    """
+    for key, value in state.items():
+        axes = next((axes for names, axes in AXES.items() if re.fullmatch(names, key)), value.ndim)
+        if value.ndim != axes or value.numel() == 0:
+            raise ValueError(f"{source}: {key} has shape {tuple(value.shape)}, where {axes} axes of at least 1 are expected")
+
+
+def count_of(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many parts are numbered after `prefix`, such as "blocks.".
+
+    Raises:
+        ValueError: there is a gap among the numbers.
+    """
+    numbers = {key.removeprefix(prefix).partition(".")[0] for key in state if key.startswith(prefix)}
+    gap = next((n for n in range(len(numbers)) if str(n) not in numbers), None)
+    if gap is not None:
+        raise ValueError(f"{prefix}{gap} is missing")
+    return len(numbers)

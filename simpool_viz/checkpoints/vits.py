@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simpool_viz.checkpoints.containers import Weights
-from simpool_viz.checkpoints.parts import Parts, Settings, find_simpool, gamma_of
+from simpool_viz.checkpoints.parts import Parts, Settings, count_of, find_simpool, gamma_of
 from simpool_viz.layers.life import insert_life
 from simpool_viz.layers.sar import remove_last_skip
 from simpool_viz.pooling import Pooling, create_pooling
@@ -51,14 +52,16 @@ def recognise(weights: Weights, settings: Settings, source: str) -> Parts:
         ValueError: its heads or its grid cannot be told from the tensors.
     """
     state = dict(weights.state)
-    names = {key: f"backbone.{key}" for key in state}
     notes: list[str] = []
-    ignored: dict[str, str] = {}
     if "register_tokens" in state:
-        _rename_registers(weights, state, names, notes)
+        _rename_registers(state)
+        notes.append("registers in DINOv2's own naming")
+    names = {key: f"backbone.{key}" for key in state}
     simpool = find_simpool(state, source)
-    dim, _, patch, _ = state["patch_embed.proj.weight"].shape
-    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    dim, colours, patch, side = state["patch_embed.proj.weight"].shape
+    if colours != 3 or patch != side:
+        raise ValueError(f"patch_embed.proj.weight has shape {dim, colours, patch, side}, not that of square patches of 3 colours")
+    depth = count_of(state, "blocks.")
     before_norm = simpool is not None and weights.family != "supervised" and not simpool.prefix.startswith("gp.")
     kwargs = _kwargs(state, dim, depth, source)
     kwargs["num_heads"] = _heads(weights, settings, dim, source)
@@ -78,7 +81,7 @@ def recognise(weights: Weights, settings: Settings, source: str) -> Parts:
         names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
     elif kwargs["global_pool"] == "map":
         pooling = create_pooling("latent", dim, module=backbone.attn_pool)
-        names |= {key: f"pooling.module.{key.removeprefix('attn_pool.')}" for key in state if key.startswith("attn_pool.")}
+        names |= {f"attn_pool.{key}": f"pooling.module.{key}" for key in pooling.module.state_dict()}  # type: ignore[union-attr, operator]
         backbone.attn_pool = None  # type: ignore[assignment]
     else:
         pooling = create_pooling("cls" if kwargs["global_pool"] == "token" else "gap", dim)
@@ -90,30 +93,24 @@ def recognise(weights: Weights, settings: Settings, source: str) -> Parts:
     if dino:
         notes.append("the position embedding is resized as in DINO's code")
     what = f"ViT, {depth} blocks of {dim} channels and {kwargs['num_heads']} heads, patches of {patch} px"
-    extras = [
-        n for n, there in (("LIFE", "blocks.0.attn.qkv.scale1.weight" in state), ("no skip in the last block", _no_skip(state))) if there
-    ]
-    return Parts(", ".join([what, *extras]), backbone, pooling, norm, head, names, ignored, notes)
+    extras = [n for n, there in (("LIFE", _has_life(state)), ("no skip in the last block", _no_skip(state))) if there]
+    return Parts(state, ", ".join([what, *extras]), backbone, pooling, norm, head, names, notes)
 
 
 def linear_head(state: dict[str, Tensor], prefix: str, names: dict[str, str]) -> nn.Linear | None:
     """A linear classifier for tensors called `prefix`.weight and .bias, entered into `names`; None where there are none."""
-    weight = state.get(f"{prefix}.weight")
-    if weight is None:
+    if not {f"{prefix}.weight", f"{prefix}.bias"} & set(state):
         return None
-    names |= {f"{prefix}.{part}": f"head.{part}" for part in ("weight", "bias") if f"{prefix}.{part}" in state}
-    return nn.Linear(weight.shape[1], weight.shape[0], bias=f"{prefix}.bias" in state)
+    names |= {f"{prefix}.{part}": f"head.{part}" for part in ("weight", "bias")}
+    rows, width = state[f"{prefix}.weight"].shape
+    return nn.Linear(width, rows)
 
 
-def _rename_registers(weights: Weights, state: dict[str, Tensor], names: dict[str, str], notes: list[str]) -> None:
+def _rename_registers(state: dict[str, Tensor]) -> None:
     """DINOv2's own files add the class token's place to it and none to the registers; timm holds the sum."""
     table = state["pos_embed"]
-    changed = {"cls_token": state["cls_token"] + table[:, :1], "pos_embed": table[:, 1:]}
-    weights.state.update(changed)
-    state.update(changed)
-    names["register_tokens"] = "backbone.reg_token"
-    state["reg_token"] = state["register_tokens"]
-    notes.append("registers in DINOv2's own naming")
+    state["cls_token"], state["pos_embed"] = state["cls_token"] + table[:, :1], table[:, 1:]
+    state["reg_token"] = state.pop("register_tokens")
 
 
 def _kwargs(state: dict[str, Tensor], dim: int, depth: int, source: str) -> dict[str, Any]:
@@ -122,20 +119,20 @@ def _kwargs(state: dict[str, Tensor], dim: int, depth: int, source: str) -> dict
     if "pos_embed" not in state:
         raise ValueError(f"{source} has no pos_embed, so its positions are of another kind; name it as a model of timm with arch=")
     cls, places = int("cls_token" in state), state["pos_embed"].shape[1]
-    embedded = [p for p in (cls + registers, 0) if math.isqrt(places - p) ** 2 == places - p]
+    embedded = [p for p in (cls + registers, 0) if math.isqrt(max(0, places - p)) ** 2 == places - p]
+    if not embedded and not cls and math.isqrt(places - 1) ** 2 == places - 1:
+        raise ValueError(f"{source}: a token before the patches, cls_token or reg_token, is missing; it has {places} position embeddings")
     if not embedded:
         raise ValueError(f"{source}: {places} position embeddings are no square grid; name it as a model of timm with arch=")
-    mlp: dict[str, Any] = {}
-    hidden = state.get("blocks.0.mlp.fc1.weight")
-    if hidden is None:
+    if not any(key.startswith("blocks.0.mlp.fc1.") for key in state):
         raise ValueError(f"{source} has an MLP of another kind than fc1, fc2; name it as a model of timm with arch=")
-    mlp["mlp_ratio"] = hidden.shape[0] / dim
-    pool = "map" if "attn_pool.latent" in state else "avg" if "fc_norm.weight" in state else "token" if cls else ""
-    return mlp | {
+    pool = "map" if any(key.startswith("attn_pool.") for key in state) else "avg" if "fc_norm.weight" in state else "token" if cls else ""
+    return {
+        "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         "class_token": bool(cls),
         "reg_tokens": registers,
         "no_embed_class": embedded[0] == 0 < cls + registers,
-        "qkv_bias": "blocks.0.attn.qkv.bias" in state or "blocks.0.attn.qkv.scale1.bias" in state,
+        "qkv_bias": any(re.fullmatch(r"blocks\.\d+\.attn\.qkv\.(scale1\.)?bias", key) for key in state),
         "qk_norm": "blocks.0.attn.q_norm.weight" in state,
         "init_values": 1.0 if "blocks.0.ls1.gamma" in state else None,
         "pre_norm": "norm_pre.weight" in state,
@@ -149,7 +146,7 @@ def _kwargs(state: dict[str, Tensor], dim: int, depth: int, source: str) -> dict
 def _heads(weights: Weights, settings: Settings, dim: int, source: str) -> int:
     """How many heads: as asked for, as the training's settings say, or of 64 channels each as in every published ViT."""
     heads = settings.num_heads or _ARCHS.get(str(weights.args.get("arch", "")), 0) or dim // 64
-    if not heads or dim % heads:
+    if heads < 1 or dim % heads:
         raise ValueError(f"{source}: {dim} channels do not tell how many heads there are; say num_heads=")
     return heads
 
@@ -163,14 +160,18 @@ def _is_dino(weights: Weights, settings: Settings, kwargs: dict[str, Any]) -> bo
     return wanted == "dino"
 
 
+def _has_life(state: dict[str, Tensor]) -> bool:
+    return any(key.startswith("blocks.0.attn.qkv.scale") for key in state)
+
+
 def _no_skip(state: dict[str, Tensor]) -> bool:
-    last = max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
-    return last > 0 and f"blocks.{last}.norm2.weight" not in state and "blocks.0.norm2.weight" in state
+    last = f"blocks.{count_of(state, 'blocks.') - 1}.norm2."
+    return last != "blocks.0.norm2." and not {f"{last}weight", f"{last}bias"} & set(state) and "blocks.0.norm2.weight" in state
 
 
 def _fit_blocks(backbone: Any, state: dict[str, Tensor]) -> None:
     """LIFE in place of the qkv projections, and SAR's last block, where the tensors say so."""
     if _no_skip(state):
         remove_last_skip(backbone)
-    if "blocks.0.attn.qkv.scale1.weight" in state:  # files follow the released code unless they say otherwise
+    if _has_life(state):  # files follow the released code unless they say otherwise
         insert_life(backbone, norm="blocks.0.attn.qkv.norm.weight" in state, prefix_keys="code")

@@ -71,7 +71,7 @@ class SimPool(Pooling):
         super().__init__(dim)
         if min not in ("image", "channel"):
             raise ValueError(f"SimPool: min is 'image' or 'channel', not {min!r}")
-        if gamma is not None and gamma <= 0:
+        if gamma is not None and not 0 < gamma < math.inf:
             raise ValueError(f"SimPool: gamma is a positive exponent or None, not {gamma}")
         self.gamma, self.min = gamma, min
         self.norm_patches = nn.LayerNorm(dim, eps=eps)

@@ -93,7 +93,7 @@ class AIM(Pooling):
         return self.cls_token.expand(len(tokens.patches), -1, -1)
 
     def normalise(self, x: Tensor) -> Tensor:
-        return self.bn(x.transpose(1, 2)).transpose(1, 2)
+        return self.bn(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # as vectors: torch.compile cannot follow it on a transposed view
 
     def key(self, x: Tensor) -> Tensor:
         return self.k(x)

@@ -25,13 +25,14 @@ def simpool_map(x: Tensor, state: State, prefix: str = "", eps: float = 1e-6) ->
 
 
 def place_embedding(table: Tensor, height: int, width: int, cls: bool, quirk: bool) -> Tensor:
-    """Position embedding (N, D) for a grid, as DINO's code resizes it or as it is stored."""
+    """Position embedding (N, D) for a grid, as DINO's code resizes it (`quirk`) or as timm does: to a size, antialiased."""
     own = table[0, 1:] if cls else table[0]
     side = math.isqrt(len(own))
     if (not quirk or cls) and height == width == side:
         return own
-    assert quirk, "the oracle knows DINO's way alone"
     square = own.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    if not quirk:
+        return F.interpolate(square, size=(height, width), mode="bicubic", antialias=True)[0].flatten(1).T
     scale = ((height + 0.1) / math.sqrt(len(own)), (width + 0.1) / math.sqrt(len(own)))
     return F.interpolate(square, scale_factor=scale, mode="bicubic")[0].flatten(1).T
 
