@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from simpool_viz.layers.life import insert_life, token_grid
 from simpool_viz.layers.sar import remove_last_skip
 from simpool_viz.layers.spe import insert_spe
+from simpool_viz.layers.stem import ResidualStem, hybrid_embed, stride_of
 from simpool_viz.pooling import Pooled, Pooling, Tokens, create_pooling
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -125,7 +126,7 @@ class Encoder(nn.Module):
     def stride(self) -> int:
         """Input pixels per token."""
         if self.depth:
-            return int(self.backbone.patch_embed.patch_size[0])  # type: ignore[union-attr, index]
+            return stride_of(self.backbone.patch_embed)
         return int(self.backbone.feature_info[-1]["reduction"])  # type: ignore[union-attr, index]
 
     @property
@@ -208,8 +209,8 @@ def check_backbone(backbone: nn.Module) -> None:
     if not is_transformer(backbone) and family not in ("ResNet", "ConvNeXt"):
         raise ValueError(f"{family} is not a supported backbone. Supported are ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet and ConvNeXt")
     embed = type(getattr(backbone, "patch_embed", None)).__name__
-    if is_transformer(backbone) and embed != "PatchEmbed":
-        raise ValueError(f"this {family} makes its tokens by {embed}, not by plain patches, so their places are unknown; choose another")
+    if is_transformer(backbone) and embed not in ("PatchEmbed", "HybridEmbed"):
+        raise ValueError(f"this {family} makes its tokens by {embed}, not by patches or a stem, so their places are unknown")
 
 
 def _resizes_by_state(backbone: nn.Module) -> bool:
@@ -249,6 +250,8 @@ class EncoderSpec:
 
     backbone: name of a timm model; kwargs go to `timm.create_model`.
     stem_pool: False removes a ResNet's max-pooling after the stem, which halves its stride.
+    stem: what makes a ViT's tokens in place of its patches: {"backbone", "backbone_kwargs", "stem_pool"} of a ResNet as above, and
+        "blocks", how many of its residual blocks.
     pooling, pooling_options: a name of the registry and its options.
     norm: between pooling and head: "none", "layer" or "batch" (without affine parameters, as probes have it).
     inside: what is built into the backbone: "" (nothing), "spe" (ResNet), "life" or "nosn" (ViT); inside_options go to it.
@@ -266,15 +269,12 @@ class EncoderSpec:
     inside: str = ""
     inside_options: dict[str, Any] = field(default_factory=dict)
     dense: bool = False
+    stem: dict[str, Any] = field(default_factory=dict)
 
     def build(self, facts: Facts) -> Encoder:
         """A new encoder with random weights."""
-        fetching = [key for key in self.backbone_kwargs if key.startswith("pretrained") or key in ("checkpoint_path", "cache_dir")]
-        if fetching:  # a description alone must not reach the network or other files
-            raise ValueError(f"backbone_kwargs may not hold {', '.join(fetching)}: weights come from the checkpoint itself")
-        backbone = create_backbone(self.backbone, num_classes=0, **self.backbone_kwargs)
-        if not self.stem_pool:
-            _remove_stem_pool(backbone)
+        extra = {"embed_layer": hybrid_embed(_stem(**self.stem)), "patch_size": 1} if self.stem else {}
+        backbone = _described(self.backbone, self.backbone_kwargs, self.stem_pool, **extra)
         self._insert(backbone)
         dim = int(backbone.num_features)  # type: ignore[arg-type]
         pooling = create_pooling(self.pooling, dim, **self.pooling_options)
@@ -297,6 +297,24 @@ class EncoderSpec:
             raise ValueError(f"inside a backbone goes one of {', '.join(inserts)}, not {self.inside!r}")
         if self.inside:
             inserts[self.inside](backbone, **self.inside_options)
+
+
+def _described(tag: str, kwargs: dict[str, Any], stem_pool: bool, **extra: Any) -> nn.Module:
+    """The backbone of a description, which must not reach the network or other files."""
+    fetching = [key for key in kwargs if key.startswith("pretrained") or key in ("checkpoint_path", "cache_dir")]
+    if fetching:
+        raise ValueError(f"backbone_kwargs may not hold {', '.join(fetching)}: weights come from the checkpoint itself")
+    backbone = create_backbone(tag, num_classes=0, **kwargs, **extra)
+    if not stem_pool:
+        _remove_stem_pool(backbone)
+    return backbone
+
+
+def _stem(backbone: str, blocks: int, backbone_kwargs: dict[str, Any] | None = None, stem_pool: bool = True) -> ResidualStem:
+    resnet = _described(backbone, backbone_kwargs or {}, stem_pool)
+    if type(resnet).__name__ != "ResNet":
+        raise ValueError(f"a stem is made of a ResNet's blocks, and {backbone} is none")
+    return ResidualStem(resnet, blocks)
 
 
 def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:

@@ -10,6 +10,8 @@ import torch
 from simpool_viz.checkpoints.bundle import base_folder, load_bundle
 from simpool_viz.encoder import Encoder
 
+STEM = "backbone.patch_embed.backbone."  # where timm's hybrid ViTs hold it
+
 
 @dataclass(frozen=True)
 class Start:
@@ -20,7 +22,9 @@ class Start:
 
 
 def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
-    """Copy into `encoder` every tensor that the checkpoint has under the same name in the same shape.
+    """Copy into `encoder` every tensor that the checkpoint has under the same name in the same shape; a ResNet's also into its stem.
+
+    A module is taken whole or not at all: no bias comes without its weight.
 
     Args:
         name: of a bundled checkpoint, or of one beside `folder`.
@@ -31,7 +35,9 @@ def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
     """
     other = load_bundle(base_folder(folder, name))
     own, given = encoder.state_dict(), other.state_dict()
-    taken = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
+    given |= {STEM + key.removeprefix("backbone."): value for key, value in given.items() if key.startswith("backbone.")}
+    misfits = {_module(key) for key, value in own.items() if key not in given or given[key].shape != value.shape}
+    taken = {key: given[key] for key in own if _module(key) not in misfits}
     if not any(key.startswith("backbone.") for key in taken):
         raise ValueError(f"init_from: nothing of the backbone of {name} has the names and shapes of this recipe's; choose another")
     with torch.no_grad():
@@ -40,3 +46,8 @@ def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
     parts = sorted({".".join(key.split(".")[: 2 if key.startswith("backbone.") else 1]) for key in new})
     told = f"started from `{name}`: {len(taken)} tensors taken" + (f"; new are {', '.join(parts)} ({len(new)})" if new else "")
     return Start(told, other.facts.stages or (f"those of {name}",))
+
+
+def _module(key: str) -> str:
+    """What a tensor goes with: its module's others, or itself alone where it is a token or a table of positions."""
+    return key if key.endswith(("_token", "pos_embed")) else key.rpartition(".")[0]
