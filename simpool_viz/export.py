@@ -180,7 +180,7 @@ def score_table(board: Board) -> list[dict[str, Any]]:
             "components": row.mask.components,
             "spatial_entropy": round(row.entropy, 4),
             "entropy_of": row.entropy_of,
-            "milliseconds": round(row.milliseconds, 1),
+            "milliseconds": round(sum(row.milliseconds), 1),
         }
         table.append(figures | {k: round(v, 4) for k, v in row.scores.items()})
     for index, reference in board.references.items():
