@@ -30,6 +30,7 @@ from simpool_viz.timing import Profile
 class Recording:
     """A picture as one checkpoint saw it; every map of it is computed from here.
 
+    image: (3, H, W), what the encoder was given.
     blocks: the attention of every block that was to be kept, from first to last; empty for a CNN.
     pool_attention: the captured attention of a pooling that runs the fused kernel itself (SigLIP's), else None.
     gates: the channel gates (SE, SPE, CBAM) of the backbone and of the pooling, in the order of the forward.
@@ -41,6 +42,7 @@ class Recording:
     encoder: Encoder
     picture: Picture
     geometry: Geometry
+    image: Tensor
     blocks: Blocks
     pool_attention: Attention | None
     gates: tuple[ChannelGate, ...]
@@ -203,7 +205,7 @@ def record_prepared(
         raise ValueError(
             f"{facts.name} gave a grid of {tokens.grid} where {batch[0][1].grid} was expected; its stride is not {encoder.stride}"
         )
-    return [_read(head, tokens, blocks, gates, shared, batch) for head in encoders]
+    return [_read(head, images, tokens, blocks, gates, shared, batch) for head in encoders]
 
 
 def _since(started: float, images: Tensor) -> float:
@@ -213,7 +215,13 @@ def _since(started: float, images: Tensor) -> float:
 
 
 def _read(
-    encoder: Encoder, tokens: Tokens, blocks: AttentionCapture, gates: GateCapture, shared: float, batch: Sequence[tuple[Picture, Geometry]]
+    encoder: Encoder,
+    images: Tensor,
+    tokens: Tokens,
+    blocks: AttentionCapture,
+    gates: GateCapture,
+    shared: float,
+    batch: Sequence[tuple[Picture, Geometry]],
 ) -> list[Recording]:
     """The recordings of one head from the tokens and the calls of the backbone's forward, which took `shared` seconds."""
     started = time.perf_counter()
@@ -222,12 +230,13 @@ def _read(
     seconds = (shared + _since(started, tokens.patches)) / len(batch)
     calls = [*blocks.calls, *own.calls]
     check_calls(encoder, len(calls))
-    make = partial(_single, encoder, calls, gates, output, seconds)
+    make = partial(_single, encoder, images, calls, gates, output, seconds)
     return [make(i, picture, geometry) for i, (picture, geometry) in enumerate(batch)]
 
 
 def _single(
     encoder: Encoder,
+    images: Tensor,
     captured: Sequence[Call | None],
     gates: GateCapture,
     output: Output,
@@ -246,6 +255,7 @@ def _single(
         encoder=encoder,
         picture=picture,
         geometry=geometry,
+        image=one_of(images, i),
         blocks=Blocks(calls[: encoder.depth], encoder.facts.name),
         pool_attention=calls[-1] if len(calls) > encoder.depth else None,
         gates=_gates_of(encoder, gates, tokens, i),

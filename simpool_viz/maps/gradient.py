@@ -20,7 +20,6 @@ from simpool_viz import rollout
 from simpool_viz.attention import Attention
 from simpool_viz.attention_map import AttentionMap, register_map
 from simpool_viz.capture import AttentionCapture, check_calls
-from simpool_viz.images import preprocess
 from simpool_viz.maps.common import make_rows, needs_blocks
 from simpool_viz.maps.rollout import readout_row
 from simpool_viz.pooling import Tokens
@@ -145,10 +144,8 @@ def relevance(recording: Recording, classes: Sequence[int | str] | int | str | N
 
 
 def _forward_with_graph(encoder: Encoder, recording: Recording) -> tuple[_OutputCapture, Tensor]:
-    facts, parameter = encoder.facts, next(encoder.parameters())
-    image = preprocess(recording.picture, recording.geometry, facts.mean, facts.std)[None].to(parameter.device, parameter.dtype)
     with _OutputCapture() as capture:
-        output = encoder(image.clone().requires_grad_())  # a graph, whether or not the parameters ask for one
+        output = encoder(recording.image[None].clone().requires_grad_())  # a graph, whether or not the parameters ask for one
     check_calls(encoder, len(capture.calls))
     assert output.logits is not None, "why_not asks for a head"
     return capture, output.logits[0]
