@@ -6,15 +6,19 @@ app, the command line, the API and the tables. A method that a checkpoint cannot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from simpool_viz.images import Geometry
 from simpool_viz.masks import ObjectMask, make_mask
 from simpool_viz.pooling import Pooling, poolings
+from simpool_viz.rollout import Walk, roll_out
 
 if TYPE_CHECKING:
     from simpool_viz.encoder import Encoder
@@ -92,8 +96,6 @@ class AttentionMap:
 
         0 is one connected blob; ln n is n equal ones. See `scores.spatial_entropy`.
         """
-        import torch
-
         from simpool_viz.scores.spatial_entropy import spatial_entropy
 
         scores = self.weights if self.logits is None else self.logits
@@ -101,10 +103,23 @@ class AttentionMap:
 
 
 @dataclass(frozen=True)
+class Rolled:
+    """A map that is read from W R and is not made yet, so that several share one walk through the blocks.
+
+    weights: W (C, N) over all tokens. finish: W R (C, N) -> the map.
+    """
+
+    weights: Tensor
+    walk: Walk
+    finish: Callable[[Tensor], AttentionMap]
+
+
+@dataclass(frozen=True)
 class MapMethod:
     """A registered way to make a map.
 
-    make: (recording, **options) -> AttentionMap.
+    make: (recording, **options) -> AttentionMap, or Rolled.
+    blocks: (depth, options) -> the numbers of the blocks whose attention it needs.
     why_not: encoder -> None where it applies, else the reason in a sentence without the full stop.
     """
 
@@ -112,20 +127,33 @@ class MapMethod:
     title: str
     summary: str
     paper: str
-    make: Callable[..., AttentionMap]
+    make: Callable[..., AttentionMap | Rolled]
     why_not: Callable[[Encoder], str | None]
+    blocks: Callable[[int, dict[str, Any]], Collection[int]]
+
+
+def no_blocks(depth: int, options: dict[str, Any]) -> Collection[int]:
+    """What a map needs that does not look into blocks."""
+    return ()
 
 
 _METHODS: dict[str, MapMethod] = {}
+Made = TypeVar("Made", AttentionMap, Rolled, "AttentionMap | Rolled")
 
 
 def register_map(
-    name: str, title: str, summary: str, *, paper: str = "", why_not: Callable[[Encoder], str | None]
-) -> Callable[[Callable[..., AttentionMap]], Callable[..., AttentionMap]]:
-    """Decorator: make a function `(recording, **options) -> AttentionMap` available under `name`."""
+    name: str,
+    title: str,
+    summary: str,
+    *,
+    paper: str = "",
+    why_not: Callable[[Encoder], str | None],
+    blocks: Callable[[int, dict[str, Any]], Collection[int]] = no_blocks,
+) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
+    """Decorator: make a function `(recording, **options) -> AttentionMap` (or `Rolled`) available under `name`."""
 
-    def register(function: Callable[..., AttentionMap]) -> Callable[..., AttentionMap]:
-        _METHODS[name] = MapMethod(name, title, summary, paper, function, why_not)
+    def register(function: Callable[..., Made]) -> Callable[..., Made]:
+        _METHODS[name] = MapMethod(name, title, summary, paper, function, why_not, blocks)
         return function
 
     return register
@@ -146,7 +174,7 @@ def _pooled_again(pooling: type[Pooling]) -> MapMethod:
         return replace(pooled_again(recording, pooling.name, options), method=pooling.name)
 
     title = f"{pooling.title} of the features"
-    return MapMethod(pooling.name, title, pooling.summary, pooling.paper, make, lambda encoder: None)
+    return MapMethod(pooling.name, title, pooling.summary, pooling.paper, make, lambda encoder: None, no_blocks)
 
 
 def maps_of(encoder: Encoder) -> dict[str, str | None]:
@@ -174,12 +202,52 @@ def resolve_map(encoder: Encoder, name: str) -> tuple[MapMethod, str | None]:
     return method, None if reason is None else f"{title} has no {method.title} map: {reason}"
 
 
+def blocks_needed(encoder: Encoder, requests: Sequence[tuple[str, dict[str, Any]]]) -> set[int]:
+    """The numbers of the blocks whose attention some maps, as (name, options), need of a checkpoint.
+
+    Raises:
+        ValueError: neither a map nor a pooling has one of the names.
+    """
+    methods = [(*resolve_map(encoder, name), options) for name, options in requests]
+    return {block for method, reason, options in methods if reason is None for block in method.blocks(encoder.depth, options)}
+
+
 def make_map(recording: Recording, name: str, **options: Any) -> AttentionMap:
     """Make a map by name, as `resolve_map` understands it.
 
     Raises:
         ValueError: no such method, one the checkpoint cannot have, or options it does not take.
     """
+    return make_maps(recording, [(name, options)])[0][0]
+
+
+def make_maps(recording: Recording, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[AttentionMap, float]]:
+    """Make several maps, as (name, options); those that walk alike through the blocks do it together.
+
+    Returns:
+        Each map with its seconds, those of a shared walk shared equally.
+
+    Raises:
+        ValueError: as in `make_map`.
+    """
+    made: list[AttentionMap | Rolled] = []
+    seconds = []
+    for name, options in requests:
+        started = time.perf_counter()
+        made.append(_start(recording, name, options))
+        seconds.append(time.perf_counter() - started)
+    for walk in {m.walk for m in made if isinstance(m, Rolled)}:
+        started = time.perf_counter()
+        alike = [(i, m) for i, m in enumerate(made) if isinstance(m, Rolled) and m.walk == walk]
+        rolled = _walk(recording, walk, [m.weights for _, m in alike])
+        for (i, m), rows in zip(alike, rolled, strict=True):
+            made[i] = m.finish(rows)
+        for i, _ in alike:
+            seconds[i] += (time.perf_counter() - started) / len(alike)
+    return [(m, s) for m, s in zip(made, seconds, strict=True) if isinstance(m, AttentionMap)]
+
+
+def _start(recording: Recording, name: str, options: dict[str, Any]) -> AttentionMap | Rolled:
     method, reason = resolve_map(recording.encoder, name)
     if reason:
         raise ValueError(reason)
@@ -189,3 +257,10 @@ def make_map(recording: Recording, name: str, **options: Any) -> AttentionMap:
         if "unexpected keyword argument" not in str(error) and "missing" not in str(error):
             raise
         raise ValueError(f"map {name!r}: {str(error).split('()')[-1].strip()}") from error
+
+
+def _walk(recording: Recording, walk: Walk, weights: list[Tensor]) -> list[Tensor]:
+    """W R for several W, in one walk."""
+    with torch.inference_mode():
+        rolled = roll_out(torch.cat(weights), recording.blocks, first=walk.first, residual=walk.residual, fusion=walk.fusion)
+    return list(rolled.split([len(w) for w in weights]))

@@ -2,80 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
-from simpool_viz.attention_map import AttentionMap, map_methods, maps_of, resolve_map
+from simpool_viz.attention_map import AttentionMap, blocks_needed, make_maps, map_methods, maps_of, resolve_map
 from simpool_viz.encoder import Encoder
 from simpool_viz.images import ImageSource, Picture, read_picture
+from simpool_viz.map_request import MapRequest, option_text, parse_map, parse_maps
 from simpool_viz.masks import ObjectMask, parse_rule
-from simpool_viz.pooling import poolings
 from simpool_viz.recording import Recording, record_shared, shares_forward
 from simpool_viz.scores.localization import Reference, score_map
+from simpool_viz.timing import Profile
 
-
-@dataclass(frozen=True)
-class MapRequest:
-    """A map by name with its options, such as ("cls", {"block": -2})."""
-
-    name: str
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """Its text form, as `parse_map` reads it."""
-        return self.name + (":" + ",".join(f"{k}={_text(v)}" for k, v in self.options.items()) if self.options else "")
-
-
-def parse_map(text: str) -> MapRequest:
-    """ "cls", "cls:block=-2", "token:at=120x80", "dense_rollout:classes=tench+church,soft=true".
-
-    Raises:
-        ValueError: an option that is not key=value.
-    """
-    name, _, options = text.partition(":")
-    pairs = [part.partition("=") for part in options.split(",") if part]
-    wrong = [key for key, equals, _ in pairs if not equals]
-    if wrong:
-        raise ValueError(f"map {text!r}: options are written key=value, separated by commas, as in cls:block=-2")
-    return MapRequest(name, {key: _value(key, value) for key, _, value in pairs})
-
-
-def parse_maps(texts: Sequence[str]) -> list[MapRequest]:
-    """Several maps, each checked to exist for some checkpoint. Errors as in `parse_map`, and ValueError for an unknown name."""
-    requests = [parse_map(text) for text in texts]
-    known = [*map_methods(), *poolings()]
-    for request in requests:
-        if request.name not in known:
-            raise ValueError(f"no map is called {request.name!r}; there are {', '.join(map_methods())}, or the name of a pooling")
-    return requests
-
-
-def _value(key: str, text: str) -> Any:
-    if key == "classes":
-        return text.split("+")
-    if key == "at":
-        x, _, y = text.partition("x")
-        try:
-            return float(x), float(y)
-        except ValueError:
-            raise ValueError(f"a point is written at=XxY in pixels of the picture, such as at=120x80, not at={text}") from None
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "x".join(f"{v:g}" for v in value)
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
+__all__ = ["Board", "MapRequest", "Row", "Settings", "default_map", "iterate_board", "make_board", "parse_map", "parse_maps"]
+__all__ += ["blocks_of", "record_each", "record_rows", "require_rows"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +41,8 @@ class Row:
     picture: index into the board's pictures.
     prediction: (class, probability), or None without a head.
     entropy: spatial entropy in nats; entropy_of: "logits" or "weights".
-    milliseconds: the forward and this map.
+    milliseconds: of the forward and of this map. What several rows share counts in each (the forward) or in equal parts (a walk of
+        several roll-outs through the blocks).
     scores: against the reference, {} without one.
     """
 
@@ -114,14 +56,14 @@ class Row:
     prediction: tuple[str, float] | None
     entropy: float
     entropy_of: str
-    milliseconds: float
+    milliseconds: tuple[float, float]
     input_size: tuple[int, int]
     scores: dict[str, float]
 
     @property
     def map_label(self) -> str:
         """The map's title with the options it was asked for with."""
-        options = ", ".join(f"{k} {_text(v)}" for k, v in self.request.options.items())
+        options = ", ".join(f"{k} {option_text(v)}" for k, v in self.request.options.items())
         return self.map_title + (f" ({options})" if options else "")
 
     @property
@@ -138,7 +80,8 @@ class Row:
         elif self.attention.signed or self.request.name == "dense_rollout":
             lines.append(f"for the class {self.attention.names[0]}")
         lines.append(f"spatial entropy {self.entropy:.2f} nats of {self.entropy_of}")
-        lines.append(f"grid {w} x {h}, {self.milliseconds:.0f} ms")
+        forward, own = self.milliseconds
+        lines.append(f"grid {w} x {h}, {forward + own:.0f} ms: forward {forward:.0f}, map {own:.1f}")
         return lines + ([self.attention.note] if self.attention.note else [])
 
     @property
@@ -184,34 +127,52 @@ def default_map(encoder: Encoder) -> MapRequest:
 
 
 def record_rows(
-    recording: Recording, requests: Sequence[MapRequest], settings: Settings, reference: Reference | None = None, picture: int = 0
+    recording: Recording,
+    requests: Sequence[MapRequest],
+    settings: Settings,
+    reference: Reference | None = None,
+    picture: int = 0,
+    profile: Profile | None = None,
 ) -> tuple[list[Row], list[str]]:
     """The rows of one recording, and a sentence for each map that the checkpoint cannot have.
 
     Args:
         requests: the maps to make; where empty, the checkpoint's own (`default_map`).
+        picture: the index of the recording's picture on the board.
+        profile: where the time is counted.
 
     Raises:
         ValueError: an unknown map or rule, or options that do not fit.
     """
-    rows: list[Row] = []
-    skipped: list[str] = []
+    profile, wanted, skipped = profile or Profile(), [], []
     for request in requests or [default_map(recording.encoder)]:
         _, reason = resolve_map(recording.encoder, request.name)
         if reason:
             skipped.append(f"{reason}.")
         else:
-            rows.append(_row(recording, request, settings, reference, picture))
-    return rows, skipped
+            wanted.append(request)
+    with profile.part("maps"):
+        made = make_maps(recording, [(r.name, r.options) for r in wanted])
+    make = partial(_row, recording, settings, reference, picture, profile)
+    return [make(request, *one) for request, one in zip(wanted, made, strict=True)], skipped
 
 
-def _row(recording: Recording, request: MapRequest, settings: Settings, reference: Reference | None, picture: int) -> Row:
-    started = time.perf_counter()
-    attention = recording.map(request.name, **request.options)
-    seconds = recording.seconds + time.perf_counter() - started
-    rule, amount = parse_rule(settings.mask)
-    mask = attention.mask(rule, amount, largest=settings.largest, fusion=settings.fusion)
-    entropy, entropy_of = attention.entropy()
+def _row(
+    recording: Recording,
+    settings: Settings,
+    reference: Reference | None,
+    picture: int,
+    profile: Profile,
+    request: MapRequest,
+    attention: AttentionMap,
+    seconds: float,
+) -> Row:
+    with profile.part("masks"):
+        rule, amount = parse_rule(settings.mask)
+        mask = attention.mask(rule, amount, largest=settings.largest, fusion=settings.fusion)
+    with profile.part("scores"):
+        entropy, entropy_of = attention.entropy()
+        scores = {} if reference is None else score_map(mask, reference)
     top = recording.top_classes(1)
     facts = recording.encoder.facts
     return Row(
@@ -225,9 +186,9 @@ def _row(recording: Recording, request: MapRequest, settings: Settings, referenc
         prediction=top[0][1:] if top else None,
         entropy=entropy,
         entropy_of=entropy_of,
-        milliseconds=1000 * seconds,
+        milliseconds=(1000 * recording.seconds, 1000 * seconds),
         input_size=recording.geometry.input_size,
-        scores={} if reference is None else score_map(mask, reference),
+        scores=scores,
     )
 
 
@@ -237,15 +198,33 @@ def require_rows(rows: Sequence[object], skipped: Sequence[str]) -> None:
         raise ValueError("none of these checkpoints has any of these maps. " + " ".join(skipped))
 
 
-def record_each(encoders: Sequence[Encoder], picture: Picture, size: int | None = None) -> Iterator[Recording]:
-    """A picture as each encoder saw it, in their order; heads on one backbone share its forward. Errors as in `record`."""
+def record_each(
+    encoders: Sequence[Encoder],
+    picture: Picture,
+    size: int | None = None,
+    requests: Sequence[MapRequest] | None = None,
+    profile: Profile | None = None,
+) -> Iterator[Recording]:
+    """A picture as each encoder saw it, in their order; heads on one backbone share its forward. Errors as in `record`.
+
+    Args:
+        requests: the maps that will be asked for, as in `record_rows`; the attention of blocks that none of them needs is not
+            kept. None keeps all.
+    """
     waiting: dict[int, Recording] = {}
     for i, encoder in enumerate(encoders):
         if i not in waiting:
             alike = [j for j in range(i, len(encoders)) if j == i or shares_forward(encoder, encoders[j], size)]
-            shared = record_shared([encoders[j] for j in alike], [picture], size)
+            keep = None if requests is None else blocks_of([encoders[j] for j in alike], requests)
+            shared = record_shared([encoders[j] for j in alike], [picture], size, keep, profile)
             waiting |= {j: recordings[0] for j, recordings in zip(alike, shared, strict=True)}
         yield waiting.pop(i)
+
+
+def blocks_of(encoders: Sequence[Encoder], requests: Sequence[MapRequest]) -> set[int]:
+    """The blocks whose attention some maps need of encoders that share a backbone. Errors as in `record_rows`."""
+    wanted = [(encoder, requests or [default_map(encoder)]) for encoder in encoders]
+    return {block for encoder, maps in wanted for block in blocks_needed(encoder, [(r.name, r.options) for r in maps])}
 
 
 def iterate_board(
@@ -254,14 +233,15 @@ def iterate_board(
     requests: Sequence[MapRequest],
     settings: Settings,
     references: dict[int, Reference] | None = None,
+    profile: Profile | None = None,
 ) -> Iterator[Board]:
     """The growing board, once after each checkpoint has looked at each picture. Errors as in `record_rows`."""
     references = references or {}
     rows: list[Row] = []
     skipped: list[str] = []
     for index, picture in enumerate(pictures):
-        for recording in record_each(encoders, picture, settings.size):
-            new, reasons = record_rows(recording, requests, settings, references.get(index), index)
+        for recording in record_each(encoders, picture, settings.size, requests, profile):
+            new, reasons = record_rows(recording, requests, settings, references.get(index), index, profile)
             rows += new
             skipped += [reason for reason in reasons if reason not in skipped]
             yield Board(list(pictures), list(rows), references, list(skipped), settings)

@@ -18,7 +18,7 @@ Show where checkpoints look on photos: overlays and object masks side by side, w
   simpool-viz compare a.jpg b.jpg -c resnet_simpool -m pooling -m contribution:classes=tench -o out
   simpool-viz compare cat.jpg -c resnet_simpool --mask otsu --reference cat_mask.png -o out
 
-The folder OUT gets board.png, a PNG of every overlay and mask, maps.npz with the raw maps,
+The folder OUT gets board.png, a picture of every overlay and mask, maps.npz with the raw maps,
 scores.csv and manifest.json. `simpool-viz list` names checkpoints, maps and mask rules.
 Options of a map follow its name: cls:block=-2  token:at=120x80  dense_rollout:classes=tench+church,soft=true
 """
@@ -86,11 +86,20 @@ def _parser() -> argparse.ArgumentParser:
         help="mask of the object, one per photo in order: 0 is background",
     )
     _add_what(compare)
-    compare.add_argument("--colours", default="inferno", help="inferno, magma, viridis, cividis or gray (default: inferno)")
-    compare.add_argument("--opacity", type=float, default=0.6, help="of the overlay, 0 to 1 (default: 0.6)")
-    compare.add_argument("--smooth", action="store_true", help="bilinear maps and masks instead of patches")
+    _add_look(compare)
     compare.add_argument("--shared-scale", action="store_true", help="one colour scale for the whole board")
+    compare.add_argument("--profile", action="store_true", help="tell where the time went")
     compare.set_defaults(run=_compare)
+
+    batch = commands.add_parser("batch", help="every picture of some folders, in batches; goes on where it was interrupted")
+    batch.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="pictures in any common format, subfolders too")
+    batch.add_argument("-o", "--out", required=True, type=Path, help="folder to make, or of a run to go on with")
+    batch.add_argument("--overwrite", action="store_true", help="begin an earlier run in OUT anew")
+    _add_what(batch)
+    _add_look(batch, "none")
+    batch.add_argument("--batch", type=int, default=16, metavar="N", help="pictures of a forward (default: 16)")
+    batch.add_argument("--workers", type=int, metavar="N", help="processes that read pictures (default: half the cores)")
+    batch.set_defaults(run=_batch)
 
     evaluate = commands.add_parser("evaluate", help="score maps on folders of photos with masks, and top-1; prints Markdown tables")
     evaluate.add_argument("data", nargs="+", type=Path, metavar="FOLDER", help="holds images/ and masks/ with files of the same names")
@@ -160,6 +169,15 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
 
 
+def _add_look(parser: argparse.ArgumentParser, *more: str) -> None:
+    """Options that `compare` and `batch` share: how it is drawn."""
+    parser.add_argument("--colours", default="inferno", help="inferno, magma, viridis, cividis or gray (default: inferno)")
+    parser.add_argument("--opacity", type=float, default=0.6, help="of the overlay, 0 to 1 (default: 0.6)")
+    parser.add_argument("--smooth", action="store_true", help="bilinear maps and masks instead of patches")
+    told = "format of overlays and masks; png loses nothing and takes ten times as long"
+    parser.add_argument("--pictures", choices=["jpeg", "png", *more], default="jpeg", help=told)
+
+
 def _encoders(arguments: argparse.Namespace) -> list[Any]:
     from tqdm import tqdm
 
@@ -188,23 +206,50 @@ def _compare(arguments: argparse.Namespace) -> None:
     from simpool_viz.export import check_target, export_board
     from simpool_viz.images import read_picture
     from simpool_viz.scores.localization import read_reference
+    from simpool_viz.timing import Profile
 
     requests = parse_maps(arguments.map)
     look = Look(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
     settings = _settings(arguments)
     check_target(arguments.out, arguments.overwrite)
-    pictures = [read_picture(image) for image in arguments.images]
+    profile = Profile()
+    with profile.part("read"):
+        pictures = [read_picture(image) for image in arguments.images]
     if arguments.reference and len(arguments.reference) != len(pictures):
         raise ValueError(f"{len(arguments.reference)} reference masks were given for {len(pictures)} photos; give one per photo, in order")
     references = {i: read_reference(path) for i, path in enumerate(arguments.reference)}
     encoders = _encoders(arguments)
-    steps = iterate_board(pictures, encoders, requests, settings, references)
+    steps = iterate_board(pictures, encoders, requests, settings, references, profile)
     *_, board = tqdm(steps, desc="looking", total=len(pictures) * len(encoders), unit="picture")
     require_rows(board.rows, board.skipped)
-    folder = export_board(board, arguments.out, look, overwrite=arguments.overwrite, device=str(next(encoders[0].parameters()).device))
+    device = str(next(encoders[0].parameters()).device)
+    how: dict[str, Any] = {"overwrite": arguments.overwrite, "pictures": arguments.pictures}
+    folder = export_board(board, arguments.out, look, device=device, profile=profile, **how)
     for sentence in board.skipped:
         print(f"note: {sentence}")
     print(f"{len(board.rows)} maps in {folder}; open {folder / 'board.png'}")
+    if arguments.profile:
+        print("\n".join(profile.lines()))
+
+
+def _batch(arguments: argparse.Namespace) -> None:
+    from simpool_viz.batch.local import run
+    from simpool_viz.batch.looking import Job
+    from simpool_viz.board import parse_maps
+    from simpool_viz.drawing import Look
+
+    requests, settings = parse_maps(arguments.map), _settings(arguments)
+    look = Look(arguments.colours, arguments.opacity, arguments.smooth)
+    job = Job(_encoders(arguments), requests, settings)
+    how: dict[str, Any] = {key: getattr(arguments, key) for key in ("pictures", "batch", "workers", "overwrite")}
+    report = run(job, arguments.folders, arguments.out, look, progress=True, **how)
+    for fault in report.faults:
+        print(f"left out: {fault.sentence}", file=sys.stderr)
+    made = report.done - report.earlier
+    before = f", {report.earlier} were done before" if report.earlier else ""
+    print(f"{made} pictures in {report.seconds:.1f} s, {len(report.faults)} left out{before}; {arguments.out} holds maps and pictures")
+    if not report.done:
+        raise ValueError("none of the pictures could be read")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -12,12 +12,13 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Union
+from typing import IO, TYPE_CHECKING, Union
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MIN_SIDE = 8  # pixels; less than that is a placeholder, not a picture
 MAX_TOKENS = 16_384  # 2,048 x 2,048 pixels with 16 px tokens; elongated pictures are scaled down to it
@@ -111,6 +112,12 @@ def cells_of_pixels(grid: tuple[int, int], size: tuple[int, int]) -> tuple[np.nd
     """
     (width, height), (h, w) = size, grid
     return (2 * np.arange(height) + 1) * h // (2 * height), (2 * np.arange(width) + 1) * w // (2 * width)
+
+
+def expand_cells(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A grid (h, w, ...) with each cell's value at all of its pixels: (H, W, ...) for size = (W, H)."""
+    rows, columns = cells_of_pixels((cells.shape[0], cells.shape[1]), size)
+    return cells.take(columns, axis=1).take(rows, axis=0)  # whole rows are copied at once
 
 
 def _first_pixel(index: int, pixels: int, tokens: int) -> int:
@@ -251,7 +258,19 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def preprocess(picture: Picture, geometry: Geometry, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """The model's input (3, H, W) float32: resized (bicubic, antialiased) to `geometry.input_size` and normalised."""
-    resized = Image.fromarray(picture.rgb).resize(geometry.input_size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    x = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255  # (H, W, 3) -> (3, H, W)
-    return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    """The model's input (3, H, W) float32: resized to `geometry.input_size` and normalised."""
+    return normalise(resize_to_input(picture, geometry)[None], mean, std)[0]
+
+
+def resize_to_input(picture: Picture, geometry: Geometry) -> np.ndarray:
+    """The picture at `geometry.input_size`, (H, W, 3) uint8: bicubic, antialiased."""
+    return np.array(Image.fromarray(picture.rgb).resize(geometry.input_size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+
+
+def normalise(pixels: np.ndarray | Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Pixels (B, H, W, 3) uint8 -> (B, 3, H, W) float32, on the device where they are."""
+    import torch
+
+    rgb = torch.as_tensor(pixels)
+    x = rgb.permute(0, 3, 1, 2).float() / 255  # (B, H, W, 3) -> (B, 3, H, W)
+    return (x - x.new_tensor(mean)[:, None, None]) / x.new_tensor(std)[:, None, None]

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import cv2
 import numpy as np
 
-from simpool_viz.images import Geometry
+from simpool_viz.images import Geometry, expand_cells
 
 Box = tuple[int, int, int, int]
 
@@ -150,24 +151,32 @@ def _round_up(level: float) -> float:
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """8-connected components of a mask (h, w): labels from 1 in raster order, and their number."""
-    from skimage.measure import label
+    labels, stats = _components(mask)
+    return labels, len(stats)
 
-    labels, count = label(mask, connectivity=2, return_num=True)
-    return labels, int(count)
+
+def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (h, w) from 1 in raster order of the components' first cells, and per component (x0, y0, width, height, cells)."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    stats = stats[1:]  # without the background
+    first = [(y, x + int(np.argmax(labels[y, x : x + w] == k))) for k, (x, y, w, _, _) in enumerate(stats.tolist(), 1)]
+    order = sorted(range(len(first)), key=first.__getitem__)  # OpenCV numbers by blocks of cells
+    if order != list(range(len(first))):
+        numbers = np.zeros(len(first) + 1, np.int32)
+        numbers[1 + np.array(order)] = np.arange(1, len(order) + 1)
+        labels, stats = numbers[labels], stats[order]
+    return labels, stats
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
     """Only the largest 8-connected component; of equals, the first in raster order."""
-    labels, count = label_components(mask)
-    return mask if count < 2 else labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    labels, stats = _components(mask)
+    return mask if len(stats) < 2 else labels == 1 + int(stats[:, 4].argmax())
 
 
 def component_boxes(mask: np.ndarray) -> list[Box]:
     """Half-open boxes (x0, y0, x1, y1) of the 8-connected components of a mask (h, w), in raster order."""
-    from skimage.measure import regionprops
-
-    boxes = (region.bbox for region in regionprops(label_components(mask)[0]))
-    return [(x0, y0, x1, y1) for y0, x0, y1, x1 in boxes]
+    return [(x, y, x + w, y + h) for x, y, w, h, _ in _components(mask)[1].tolist()]
 
 
 def upsample(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -180,8 +189,13 @@ def upsample(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     rows, y = _taps(weights.shape[0], height)
     columns, x = _taps(weights.shape[1], width)
     w = weights.astype(np.float64)
-    w = w[rows] * (1 - y)[:, None] + w[np.minimum(rows + 1, len(w) - 1)] * y[:, None]
-    return w[:, columns] * (1 - x) + w[:, np.minimum(columns + 1, weights.shape[1] - 1)] * x
+    w = w.take(rows, 0) * (1 - y)[:, None] + w.take(np.minimum(rows + 1, len(w) - 1), 0) * y[:, None]
+    after = w.take(np.minimum(columns + 1, weights.shape[1] - 1), 1)
+    w = w.take(columns, 1)
+    w *= 1 - x
+    after *= x
+    w += after
+    return w
 
 
 def _taps(cells: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -223,8 +237,7 @@ class ObjectMask:
         if smooth:
             mask = upsample(self.weights, size or self.geometry.original) >= self.level
             return largest_component(mask) if self.largest else mask
-        rows, columns = self.geometry.token_of_pixels(size)
-        return self.grid[rows[:, None], columns[None, :]]
+        return expand_cells(self.grid, size or self.geometry.original)
 
     @property
     def boxes(self) -> list[Box]:

@@ -1,37 +1,37 @@
 """One fused forward pass -> everything that every map needs.
 
-A `TorchFunctionMode` around an ordinary forward sees each call of `F.scaled_dot_product_attention` with its queries and
-keys as the kernel gets them: after their norms and rotary embeddings, with bias and scale. Keeping references to them
-costs nothing, and any row of any attention matrix follows from them exactly.
+A recording holds features, pooling weights, logits, and the queries and keys of the blocks that maps need (see capture.py). Pictures
+of one input size share a forward, and so do several heads on one backbone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
-from simpool_viz.attention import Attention
-from simpool_viz.attention_map import AttentionMap, make_map
+from simpool_viz.attention import Attention, Blocks
+from simpool_viz.attention_map import AttentionMap, make_map, make_maps
+from simpool_viz.capture import AttentionCapture, Call, check_calls, one_of
 from simpool_viz.encoder import Encoder, Output
 from simpool_viz.gates import ChannelGate, GateCapture
 from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, read_picture
 from simpool_viz.pooling import Pooled, Tokens
 from simpool_viz.precision import wide
+from simpool_viz.timing import Profile
 
 
 @dataclass(frozen=True)
 class Recording:
     """A picture as one checkpoint saw it; every map of it is computed from here.
 
-    blocks: the attention of every block, from first to last; empty for a CNN.
+    image: (3, H, W), what the encoder was given.
+    blocks: the attention of every block that was to be kept, from first to last; empty for a CNN.
     pool_attention: the captured attention of a pooling that runs the fused kernel itself (SigLIP's), else None.
     gates: the channel gates (SE, SPE, CBAM) of the backbone and of the pooling, in the order of the forward.
     tokens, pooled: features and pooling result of a batch of one.
@@ -42,7 +42,8 @@ class Recording:
     encoder: Encoder
     picture: Picture
     geometry: Geometry
-    blocks: tuple[Attention, ...]
+    image: Tensor
+    blocks: Blocks
     pool_attention: Attention | None
     gates: tuple[ChannelGate, ...]
     tokens: Tokens
@@ -68,11 +69,15 @@ class Recording:
         values, indices = wide(self.logits).softmax(0).topk(min(count, len(self.logits)))
         return [(int(i), class_name(self.encoder, int(i)), float(v)) for i, v in zip(indices, values, strict=True)]
 
+    def maps(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[AttentionMap]:
+        """Several maps, as (name, options); roll-outs among them share one walk through the blocks. Errors as in `map`."""
+        return [attention for attention, _ in make_maps(self, requests)]
+
     def block(self, index: int) -> tuple[int, Attention]:
         """(number, attention) of a block, negative indices counting from the last.
 
         Raises:
-            ValueError: no such block.
+            ValueError: no such block, or one that was not kept.
         """
         depth = len(self.blocks)
         if not isinstance(index, int) or not -depth <= index < depth:
@@ -111,87 +116,39 @@ def class_indices(encoder: Encoder, wanted: Sequence[int | str] | int | str, cou
     return [class_index(encoder, c, count) for c in several]
 
 
-# --- capture ----------------------------------------------------------------------------------------------------------
-
-
-class AttentionCapture(TorchFunctionMode):
-    """Keeps query, key, bias and scale of every fused attention call made inside its `with` block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Tensor, Tensor, Tensor | None, float]] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            self._keep(*args, **kwargs)
-        return func(*args, **kwargs)
-
-    def _keep(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> None:
-        if is_causal or enable_gqa or query.ndim != 4:
-            raise ValueError("this model's attention is causal, grouped or not over one sequence of tokens; its maps cannot be shown")
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            attn_mask = torch.zeros(attn_mask.shape, device=query.device).masked_fill(~attn_mask, float("-inf"))
-        self.calls.append((query, key, attn_mask, query.shape[-1] ** -0.5 if scale is None else scale))
-
-
-def attention_of(call: tuple[Tensor, Tensor, Tensor | None, float], index: int) -> Attention:
-    """The attention of one picture of a captured batch."""
-    query, key, bias, scale = call
-    if bias is not None:
-        shape = (query.shape[0], bias.shape[-3] if bias.ndim > 2 else 1, query.shape[2], key.shape[2])
-        bias = bias.expand(shape)[index]
-    return Attention(_one_of(query, index), _one_of(key, index), bias, scale)
-
-
-def _one_of(batch: Tensor, index: int) -> Tensor:
-    """One picture's part, which does not keep the rest of its batch in memory."""
-    return batch[index].clone() if len(batch) > 1 else batch[index]
-
-
-def check_calls(encoder: Encoder, seen: int) -> None:
-    """Raise a ValueError unless as many fused attention calls were seen as the encoder's depth says."""
-    expected = encoder.depth + encoder.pooling.fused_calls
-    if seen != expected:
-        raise ValueError(
-            f"{encoder.facts.name}: {seen} fused attention calls were seen where {expected} were expected, "
-            "so this model's attention cannot be shown exactly; choose another backbone"
-        )
-
-
 # --- recording --------------------------------------------------------------------------------------------------------
 
 
-def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = None) -> Recording:
+Keep = Collection[int] | None
+
+
+def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = None, keep: Keep = None) -> Recording:
     """Look at one picture once.
 
     Args:
         encoder: from `load_checkpoint`.
         image: path, PIL image, array, or a `Picture`.
         size: shorter side in pixels, rounded to whole tokens; the checkpoint's own (`encoder.facts.size`) by default.
+        keep: numbers of the blocks whose attention is kept (`blocks_needed` tells them for some maps); all by default.
 
     Raises:
         ValueError: an unreadable picture, an impossible size, or a model whose attention cannot be captured.
     """
-    return record_batch(encoder, [image], size)[0]
+    return record_batch(encoder, [image], size, keep)[0]
 
 
-def record_batch(encoder: Encoder, images: Sequence[ImageSource | Picture], size: int | None = None) -> list[Recording]:
+def record_batch(encoder: Encoder, images: Sequence[ImageSource | Picture], size: int | None = None, keep: Keep = None) -> list[Recording]:
     """Look at several pictures; those of one input size share a forward. Arguments and errors as in `record`."""
-    return record_shared([encoder], images, size)[0]
+    return record_shared([encoder], images, size, keep)[0]
 
 
-def record_shared(encoders: Sequence[Encoder], images: Sequence[ImageSource | Picture], size: int | None = None) -> list[list[Recording]]:
+def record_shared(
+    encoders: Sequence[Encoder],
+    images: Sequence[ImageSource | Picture],
+    size: int | None = None,
+    keep: Keep = None,
+    profile: Profile | None = None,
+) -> list[list[Recording]]:
     """Look at pictures with several heads on one backbone, which runs once for all of them (`shares_forward`).
 
     Returns:
@@ -200,7 +157,7 @@ def record_shared(encoders: Sequence[Encoder], images: Sequence[ImageSource | Pi
     Raises:
         ValueError: as in `record`, or encoders that cannot share a forward.
     """
-    encoder = encoders[0]
+    encoder, profile = encoders[0], profile or Profile()
     strangers = [e.facts.name for e in encoders if not shares_forward(encoder, e, size)]
     if strangers:
         raise ValueError(f"{', '.join(strangers)} and {encoder.facts.name} have not the same backbone and size, so no forward serves both")
@@ -210,7 +167,11 @@ def record_shared(encoders: Sequence[Encoder], images: Sequence[ImageSource | Pi
     for grid in dict.fromkeys(g.grid for g in geometries):
         members = [i for i, g in enumerate(geometries) if g.grid == grid]
         batch = [(pictures[i], geometries[i]) for i in members]
-        recordings.update(zip(members, zip(*_record_alike(encoders, batch), strict=True), strict=True))  # type: ignore[arg-type]
+        with profile.part("preprocess"):
+            inputs = torch.stack([preprocess(*one, encoder.facts.mean, encoder.facts.std) for one in batch])
+        with profile.part("forward"):
+            alike = record_prepared(encoders, batch, inputs, keep)
+        recordings.update(zip(members, zip(*alike, strict=True), strict=True))  # type: ignore[arg-type]
     return [[recordings[i][n] for i in range(len(pictures))] for n in range(len(encoders))]
 
 
@@ -220,22 +181,31 @@ def shares_forward(one: Encoder, other: Encoder, size: int | None = None) -> boo
     return one.backbone is other.backbone and (a.mean, a.std) == (b.mean, b.std) and (size is not None or a.size == b.size)
 
 
-def _record_alike(encoders: Sequence[Encoder], batch: list[tuple[Picture, Geometry]]) -> list[list[Recording]]:
-    """The recordings of each encoder; pictures of one input size."""
+def record_prepared(
+    encoders: Sequence[Encoder], batch: Sequence[tuple[Picture, Geometry]], images: Tensor, keep: Keep = None
+) -> list[list[Recording]]:
+    """The recordings of each of some encoders that share a forward.
+
+    Args:
+        batch: pictures of one input size.
+        images: what `preprocess` makes of them, (B, 3, H, W).
+        keep: as in `record`.
+
+    Raises:
+        ValueError: a backbone whose attention cannot be captured, or whose grid is not what its stride says.
+    """
     encoder = encoders[0]
-    parameter = next(encoder.parameters())
-    facts = encoder.facts
-    images = torch.stack([preprocess(picture, geometry, facts.mean, facts.std) for picture, geometry in batch])
-    images = images.to(parameter.device, parameter.dtype)
+    parameter, facts = next(encoder.parameters()), encoder.facts
+    images = images.to(parameter.device, parameter.dtype, non_blocking=True)
     started = time.perf_counter()
-    with torch.inference_mode(), GateCapture(encoder.backbone) as gates, AttentionCapture() as blocks:
+    with torch.inference_mode(), GateCapture(encoder.backbone) as gates, AttentionCapture(keep) as blocks:
         tokens = encoder.tokens(images)
     shared = _since(started, images)
     if tokens.grid != batch[0][1].grid:
         raise ValueError(
             f"{facts.name} gave a grid of {tokens.grid} where {batch[0][1].grid} was expected; its stride is not {encoder.stride}"
         )
-    return [_read(head, tokens, blocks, gates, shared, batch) for head in encoders]
+    return [_read(head, images, tokens, blocks, gates, shared, batch) for head in encoders]
 
 
 def _since(started: float, images: Tensor) -> float:
@@ -245,7 +215,13 @@ def _since(started: float, images: Tensor) -> float:
 
 
 def _read(
-    encoder: Encoder, tokens: Tokens, blocks: AttentionCapture, gates: GateCapture, shared: float, batch: list[tuple[Picture, Geometry]]
+    encoder: Encoder,
+    images: Tensor,
+    tokens: Tokens,
+    blocks: AttentionCapture,
+    gates: GateCapture,
+    shared: float,
+    batch: Sequence[tuple[Picture, Geometry]],
 ) -> list[Recording]:
     """The recordings of one head from the tokens and the calls of the backbone's forward, which took `shared` seconds."""
     started = time.perf_counter()
@@ -254,13 +230,14 @@ def _read(
     seconds = (shared + _since(started, tokens.patches)) / len(batch)
     calls = [*blocks.calls, *own.calls]
     check_calls(encoder, len(calls))
-    make = partial(_single, encoder, calls, gates, output, seconds)
+    make = partial(_single, encoder, images, calls, gates, output, seconds)
     return [make(i, picture, geometry) for i, (picture, geometry) in enumerate(batch)]
 
 
 def _single(
     encoder: Encoder,
-    captured: list[tuple[Tensor, Tensor, Tensor | None, float]],
+    images: Tensor,
+    captured: Sequence[Call | None],
     gates: GateCapture,
     output: Output,
     seconds: float,
@@ -268,17 +245,18 @@ def _single(
     picture: Picture,
     geometry: Geometry,
 ) -> Recording:
-    calls = [attention_of(call, i) for call in captured]
+    calls = [None if call is None else call.of(i) for call in captured]
     tokens, pooled = output.tokens, output.pooled
 
     def one(batch: Tensor) -> Tensor:
-        return _one_of(batch, i).unsqueeze(0)
+        return one_of(batch, i).unsqueeze(0)
 
     return Recording(
         encoder=encoder,
         picture=picture,
         geometry=geometry,
-        blocks=tuple(calls[: encoder.depth]),
+        image=one_of(images, i),
+        blocks=Blocks(calls[: encoder.depth], encoder.facts.name),
         pool_attention=calls[-1] if len(calls) > encoder.depth else None,
         gates=_gates_of(encoder, gates, tokens, i),
         tokens=Tokens(one(tokens.patches), tokens.grid, one(tokens.prefix)),
@@ -287,19 +265,19 @@ def _single(
             None if pooled.weights is None else one(pooled.weights),
             None if pooled.scores is None else one(pooled.scores),
         ),
-        vector=_one_of(output.vector, i),
-        logits=None if output.logits is None else _one_of(output.logits, i),
+        vector=one_of(output.vector, i),
+        logits=None if output.logits is None else one_of(output.logits, i),
         seconds=seconds,
     )
 
 
 def _gates_of(encoder: Encoder, capture: GateCapture, tokens: Tokens, i: int) -> tuple[ChannelGate, ...]:
     """The gates of one picture; a pooling's own gate is the last."""
-    gates = [ChannelGate(name, _one_of(values, i), None) for name, values in capture.calls]
+    gates = [ChannelGate(name, one_of(values, i), None) for name, values in capture.calls]
     with torch.inference_mode():
         last = encoder.pooling.channel_gate(Tokens(tokens.patches[i : i + 1], tokens.grid, tokens.prefix[i : i + 1]))
     if last is not None:
-        return (*gates, ChannelGate(encoder.pooling.name, last[0], _one_of(tokens.patches, i)))
+        return (*gates, ChannelGate(encoder.pooling.name, last[0], one_of(tokens.patches, i)))
     if gates and capture.features is not None and capture.features.shape[-2:] == tokens.grid:
-        gates[-1] = replace(gates[-1], features=_one_of(capture.features, i).flatten(1).T)  # (C, h, w) -> (N, C)
+        gates[-1] = replace(gates[-1], features=one_of(capture.features, i).flatten(1).T)  # (C, h, w) -> (N, C)
     return tuple(gates)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simpool_viz import make_board, record
-from simpool_viz.board import Board, MapRequest, Row, Settings, iterate_board, parse_map, record_rows
+from simpool_viz import attention_map, make_board, record
+from simpool_viz.board import Board, MapRequest, Row, Settings, blocks_of, iterate_board, parse_map, record_each, record_rows
 from simpool_viz.encoder import Encoder
 from simpool_viz.images import read_picture
 from simpool_viz.scores.localization import read_reference, score_map
+from simpool_viz.timing import Profile
 from tests.conftest import make_photo, small_resnet
 
 # --- maps as text ---------------------------------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ def test_every_figure_of_a_row_is_that_of_the_python_calls(
         assert np.array_equal(row.mask.grid, mask.grid) and row.mask.boxes == mask.boxes and row.mask.level == mask.level
         assert (row.entropy, row.entropy_of) == attention.entropy()
         assert row.prediction == recording.top_classes(1)[0][1:]
-        assert row.input_size == recording.geometry.input_size and row.milliseconds > 0
+        assert row.input_size == recording.geometry.input_size and min(row.milliseconds) > 0
         assert row.attention.geometry.grid in ((8, 12), (12, 8))
 
 
@@ -215,3 +216,60 @@ def test_unknown_map_option_rule_and_reference_are_refused_in_a_sentence(resnet:
 def test_board_without_any_row_says_why(resnet: Encoder, resnet_gap: Encoder) -> None:
     with pytest.raises(ValueError, match=r"none of these checkpoints has any of these maps\. .*its backbone is a CNN"):
         make_board([make_photo()], [resnet, resnet_gap], ["cls"])
+
+
+# --- one forward, one walk, only what is needed ------------------------------------------------------------------------------------
+
+
+def test_roll_outs_of_one_request_share_one_walk_and_change_nothing(vit: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = record(vit, make_photo(), size=128)
+    center = {"at": (40.0, 30.0), "rollout": True}
+    requests = [("rollout", {}), ("cls", {}), ("dense_rollout", {"soft": True}), ("token", center), ("rollout", {"first": 1})]
+    alone = [recording.map(name, **options) for name, options in requests]
+    walks = []
+    original = attention_map.roll_out
+    monkeypatch.setattr(attention_map, "roll_out", lambda w, *args, **kw: walks.append(len(w)) or original(w, *args, **kw))
+    together = recording.maps(requests)
+    assert sorted(walks) == [1, 3]
+    for one, other in zip(alone, together, strict=True):
+        assert one.names == other.names and one.note == other.note
+        np.testing.assert_allclose(one.weights, other.weights, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("maps", "kept"),
+    [
+        (["cls"], {1}),
+        (["cls:block=-2"], {0}),
+        (["contribution"], set()),
+        (["rollout:first=1", "cls"], {1}),
+        (["token"], {1}),
+        (["token:rollout=true"], {0, 1}),
+        (["dense_rollout:soft=true"], {0, 1}),
+        (["relevance"], set()),
+        ([], {1}),
+        (["cls:block=7"], set()),
+    ],
+)
+def test_blocks_that_no_requested_map_needs_are_not_kept(vit: Encoder, maps: list[str], kept: set[int]) -> None:
+    requests = [parse_map(text) for text in maps]
+    assert blocks_of([vit], requests) == kept
+    (recording,) = record_each([vit], read_picture(make_photo()), 64, requests)
+    assert set(recording.blocks.kept) == kept
+    if maps != ["cls:block=7"]:
+        rows, _ = record_rows(recording, requests, Settings())
+        whole, _ = record_rows(record(vit, make_photo(), size=64), requests, Settings())
+        assert [np.array_equal(a.attention.weights, b.attention.weights) for a, b in zip(rows, whole, strict=True)] == [True] * len(rows)
+    else:
+        with pytest.raises(ValueError, match="has blocks 0 to 1"):
+            record_rows(recording, requests, Settings())
+
+
+def test_profile_counts_every_part_of_a_board(vit: Encoder) -> None:
+    profile = Profile()
+    *_, board = iterate_board([read_picture(make_photo())], [vit], [parse_map("cls")], Settings(size=64), profile=profile)
+    assert {name for name, seconds in profile.seconds.items() if seconds > 0} == {"preprocess", "forward", "maps", "masks", "scores"}
+    forward, own = board.rows[0].milliseconds
+    assert 0 < forward <= 1000 * profile.seconds["forward"] and 0 < own <= 1000 * profile.seconds["maps"]
+    told = profile.lines()
+    assert told[0].startswith("read") and told[-1].startswith("together") and len(told) == 9

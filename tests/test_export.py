@@ -22,6 +22,7 @@ from simpool_viz.encoder import Encoder
 from simpool_viz.export import LONGEST, check_target, render_board, render_row, row_name, row_names, row_scales
 from simpool_viz.images import Picture
 from simpool_viz.scores.localization import read_reference, score_baselines
+from simpool_viz.timing import Profile
 from tests.conftest import make_photo, small_resnet
 
 
@@ -46,7 +47,7 @@ NAMES = [
 @pytest.fixture(scope="module")
 def folder(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "out"
-    assert export_board(board, out, Look("viridis", 0.5), device="cpu") == out
+    assert export_board(board, out, Look("viridis", 0.5), device="cpu", pictures="png") == out
     return out
 
 
@@ -172,7 +173,7 @@ def test_two_checkpoints_of_one_name_and_one_map_asked_twice_do_not_overwrite_ea
     runs = [small_resnet("simpool", "run", seed) for seed in (0, 1)]
     board = make_board([make_photo()], runs, ["pooling", "pooling"])
     export_board(board, tmp_path / "out")
-    assert len(list((tmp_path / "out").glob("*.overlay.png"))) == 4
+    assert len(list((tmp_path / "out").glob("*.overlay.jpg"))) == 4
     with np.load(tmp_path / "out" / "maps.npz") as maps:
         stored = [maps[name] for name in row_names(board)]
     assert all(np.array_equal(s, r.attention.weights) for s, r in zip(stored, board.rows, strict=True))
@@ -203,7 +204,7 @@ def test_opacity_zero_gives_back_the_photo_and_smooth_draws_other_masks(board: B
 def test_large_photos_are_reduced_in_the_export_and_boxes_go_with_them(tmp_path: Path, resnet: Encoder) -> None:
     board = make_board([make_photo(1500, 900)], [resnet], ["pooling"])
     export_board(board, tmp_path / "out")
-    (overlay,) = (tmp_path / "out").glob("*.overlay.png")
+    (overlay,) = (tmp_path / "out").glob("*.overlay.jpg")
     with Image.open(overlay) as image:
         assert image.size == (LONGEST, round(900 * LONGEST / 1500))
     assert read_manifest(tmp_path / "out")["pictures"][0]["width"] == 1500
@@ -213,7 +214,7 @@ def test_large_photos_are_reduced_in_the_export_and_boxes_go_with_them(tmp_path:
 @pytest.mark.parametrize("size", [(900, 40), (40, 900), (9, 8)])
 def test_elongated_and_tiny_photos_are_exported(tmp_path: Path, resnet: Encoder, size: tuple[int, int]) -> None:
     board = make_board([make_photo(*size), make_photo()], [resnet], ["pooling", "contribution"])
-    assert len(list(export_board(board, tmp_path / "out", Look(smooth=True)).glob("*.png"))) == 9
+    assert len(list(export_board(board, tmp_path / "out", Look(smooth=True)).glob("*.[jp]*g"))) == 9
 
 
 # --- whole or not at all ----------------------------------------------------------------------------------------------------------
@@ -286,3 +287,17 @@ def test_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, board: Board
     with pytest.raises(FileExistsError, match="already exists"):
         export_board(board, tmp_path / "out", overwrite=True)
     assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_pictures_are_jpeg_unless_asked_otherwise_and_close_to_what_is_drawn(board: Board, tmp_path: Path) -> None:
+    profile = Profile()
+    folder = export_board(board, tmp_path / "out", profile=profile)
+    scales = row_scales(board, Look())
+    drawn = dict(zip(("overlay", "mask"), render_row(board, board.rows[0], scales[0], Look()), strict=True))
+    for kind, wanted in drawn.items():
+        with Image.open(folder / f"{NAMES[0]}.{kind}.jpg") as image:
+            assert image.format == "JPEG" and np.abs(np.asarray(image).astype(int) - wanted).mean() < 12
+    assert {name for name, seconds in profile.seconds.items() if seconds} == {"drawing", "encoding"}
+    with pytest.raises(ValueError, match="pictures are written as jpeg or png, not 'webp'"):
+        export_board(board, tmp_path / "other", pictures="webp")
+    assert not (tmp_path / "other").exists()

@@ -8,9 +8,9 @@ import pytest
 import timm
 import torch
 
+from simpool_viz.capture import AttentionCapture
 from simpool_viz.encoder import EncoderSpec, Facts
 from simpool_viz.layers.sar import NoSkipBlock, remove_last_skip
-from simpool_viz.recording import AttentionCapture
 from simpool_viz.training.losses import class_token_scores, entropy_schedule, spatial_entropy_loss
 from tests.oracles.spatial_entropy import spatial_entropy
 
@@ -72,7 +72,8 @@ def test_scores_are_those_of_the_class_token_with_gradients() -> None:
     x = torch.randn(2, 3, 48, 64)
     with AttentionCapture() as capture:
         model.forward_features(x)
-    query, key, _, scale = capture.calls[-1]
+    call = capture.calls[-1]
+    query, key, scale = call.query, call.key, call.scale
     scores = class_token_scores(query, key, scale, 3, (3, 4))
     for head in range(3):
         wanted = query[1, head, 0] @ key[1, head, 3:].T * scale

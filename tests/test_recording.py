@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from simpool_viz import load_checkpoint, record, record_batch
+from simpool_viz.capture import AttentionCapture
 from simpool_viz.encoder import Encoder
 from simpool_viz.images import fit, preprocess, read_picture
-from simpool_viz.recording import AttentionCapture
 from tests.oracles.attention import eager_attention
 
 TAGS = [
@@ -106,7 +106,7 @@ def test_pictures_of_different_shapes_are_grouped_and_returned_in_order():
 
 def test_a_cnn_has_no_blocks_and_a_grid_of_its_stride():
     recording = record(load_checkpoint("timm:resnet18", device="cpu", pretrained=False), photos(1)[0], size=128)
-    assert recording.blocks == () and recording.geometry.grid == (4, 6) and recording.tokens.patches.shape == (1, 24, 512)
+    assert len(recording.blocks) == 0 and recording.geometry.grid == (4, 6) and recording.tokens.patches.shape == (1, 24, 512)
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,11 @@ def test_boolean_masks_and_default_scales_are_captured_as_they_act():
     mask[..., 0] = True
     with AttentionCapture() as capture:
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    query, key, bias, scale = capture.calls[0]
-    assert scale == 0.5
-    rebuilt = ((query @ key.transpose(-2, -1)) * scale + bias).softmax(-1) @ v
-    torch.testing.assert_close(rebuilt, out)
+    call = capture.calls[0]
+    assert call.scale == 0.5 and call.query is q and call.key is k
+    logits = (call.query @ call.key.transpose(-2, -1)) * call.scale + call.bias
+    torch.testing.assert_close(logits.softmax(-1) @ v, out)
+    torch.testing.assert_close(logits.logsumexp(-1), call.lse)
 
 
 def test_causal_attention_is_refused():
@@ -229,3 +230,40 @@ def test_pictures_of_a_batch_do_not_keep_each_other_alive():
     one = record_batch(load("vit_tiny_patch16_224"), photos(3), size=64)[1]
     for tensor in (one.tokens.patches, one.blocks[0].query, one.vector):
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def test_only_the_blocks_to_be_kept_are_and_all_calls_are_counted():
+    encoder, picture = load("vit_tiny_patch16_224"), photos(1)[0]
+    recording = record(encoder, picture, size=64, keep={1})
+    assert recording.blocks.kept == (1,) and len(recording.blocks) == 2
+    whole = record(encoder, picture, size=64)
+    assert whole.blocks.kept == (0, 1)
+    np.testing.assert_array_equal(recording.map("cls").weights, whole.map("cls").weights)
+    with pytest.raises(ValueError, match="the attention of block 0 was not kept"):
+        recording.map("rollout")
+    encoder.backbone.blocks[0].attn.fused_attn = False
+    with pytest.raises(ValueError, match="1 fused attention calls were seen where 2 were expected"):
+        record(encoder, picture, size=64, keep=())
+
+
+def test_what_is_kept_are_references_to_what_the_kernel_got():
+    seen = []
+    plain = load("vit_tiny_patch16_224")
+    plain.backbone.blocks[1].attn.qkv.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    block = record(plain, photos(1)[0], size=96).blocks[1]
+    storage = seen[-1].untyped_storage().data_ptr()
+    assert block.query.untyped_storage().data_ptr() == block.key.untyped_storage().data_ptr() == storage
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_the_log_sum_exp_is_that_of_the_logits(tag: str):
+    recording = record(load(tag), photos(1)[0], size=96)
+    for attention in recording.blocks:
+        torch.testing.assert_close(attention.lse, attention.logits(slice(None)).logsumexp(-1), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_flow_through_a_captured_forward():
+    q, k, v = (torch.randn(1, 2, 5, 4, requires_grad=True) for _ in range(3))
+    with AttentionCapture() as capture:
+        F.scaled_dot_product_attention(q, k, v).sum().backward()
+    assert v.grad is not None and capture.calls[0].lse is None

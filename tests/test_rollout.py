@@ -7,19 +7,25 @@ import pytest
 import torch
 
 from simpool_viz import rollout as module
-from simpool_viz.attention import Attention
-from simpool_viz.rollout import roll_out
+from simpool_viz.attention import Attention, Blocks
+from simpool_viz.fused import cpu_kernel, efficient_kernel
+from simpool_viz.rollout import Room, roll_out, through_block, through_kernel, through_tiles
 from tests.oracles import attention as oracle
 
+SCALE = 0.7
 
-def blocks_and_matrices(depth: int, heads: int, tokens: int, spread: float = 4.0) -> tuple[list[Attention], list[np.ndarray]]:
-    blocks = [Attention(q, k, bias, 1.0) for q, k, bias in oracle.random_blocks(depth, heads, tokens, spread)]
-    matrices = []
-    for block in blocks:
-        scores = block.query.double() @ block.key.double().transpose(1, 2)
-        if block.bias is not None:
-            scores = scores + block.bias.double()
+
+def blocks_and_matrices(
+    depth: int, heads: int, tokens: int, spread: float = 4.0, size: int = 8, kernel: bool = True
+) -> tuple[list[Attention], list[np.ndarray]]:
+    """Random blocks, every second with a bias, and their matrices in float64; with `kernel`, blocks carry what the kernel gives."""
+    blocks, matrices = [], []
+    for q, k, bias in oracle.random_blocks(depth, heads, tokens, spread, size=size):
+        q = q / SCALE
+        scores = q.double() @ k.double().transpose(1, 2) * SCALE + (0 if bias is None else bias.double())
         matrices.append(scores.softmax(-1).numpy())
+        lse = cpu_kernel(q[None], k[None], k[None], None if bias is None else bias[None], SCALE)[1][0] if kernel else None
+        blocks.append(Attention(q, k, bias, SCALE, lse))
     return blocks, matrices
 
 
@@ -29,23 +35,118 @@ def rows(count: int, tokens: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("fusion", ["mean", "max", "min"])
 @pytest.mark.parametrize("first, residual", [(0, 0.5), (2, 0.5), (0, 0.0), (1, 0.9), (0, 1.0)])
-@pytest.mark.parametrize("tokens", [1, 2, 37])
-def test_the_chain_equals_the_product_of_matrices(fusion: str, first: int, residual: float, tokens: int):
-    blocks, matrices = blocks_and_matrices(3, 2, tokens)
+@pytest.mark.parametrize("tokens, kernel", [(1, True), (2, True), (37, True), (37, False)])
+def test_the_chain_equals_the_product_of_matrices(fusion: str, first: int, residual: float, tokens: int, kernel: bool):
+    blocks, matrices = blocks_and_matrices(3, 2, tokens, kernel=kernel)
     w = rows(4, tokens)
     expected = w.double().numpy() @ oracle.rollout(matrices, first, residual, fusion)
     found = roll_out(w, blocks, first=first, residual=residual, fusion=fusion)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
-def test_the_chain_is_exact_at_logits_of_200():
-    blocks, matrices = blocks_and_matrices(4, 3, 29, spread=200.0)
-    w = rows(5, 29)
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("tokens", [1, 29, 150])
+def test_the_chain_is_exact_at_logits_of_200(tokens: int, kernel: bool):
+    blocks, matrices = blocks_and_matrices(4, 3, tokens, spread=200.0, kernel=kernel)
+    w = rows(5, tokens)
     np.testing.assert_allclose(roll_out(w, blocks).numpy(), w.double().numpy() @ oracle.rollout(matrices), atol=1e-5)
 
 
-def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_the_chain_is_exact_at_thousands_of_tokens():
+    blocks, matrices = blocks_and_matrices(2, 2, 2500)
+    w = torch.cat([rows(20, 2500), torch.eye(2500)[:1]])
+    np.testing.assert_allclose(roll_out(w, blocks).numpy(), w.double().numpy() @ oracle.rollout(matrices), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 65])
+@pytest.mark.parametrize("classes", [1, 4, 9, 40, 150])
+def test_any_head_size_and_any_number_of_classes(size: int, classes: int):
+    blocks, matrices = blocks_and_matrices(2, 2, 71, size=size)
+    w = rows(classes, 71)
+    np.testing.assert_allclose(roll_out(w, blocks).numpy(), w.double().numpy() @ oracle.rollout(matrices), atol=1e-6)
+
+
+def test_queries_and_keys_in_half_precision_lose_nothing_further():
+    blocks, _ = blocks_and_matrices(2, 2, 71)
+    halves = []
+    for b in blocks:
+        q, k = b.query.half(), b.key.half()
+        bias = None if b.bias is None else b.bias.half()
+        logits = q.float() @ k.float().transpose(1, 2) * SCALE + (0 if bias is None else bias.float())
+        halves.append(Attention(q, k, bias, SCALE, logits.logsumexp(-1)))
+    exact = [(h.logits(slice(None)).double().softmax(-1)).numpy() for h in halves]
+    found = roll_out(rows(3, 71), halves)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), rows(3, 71).double().numpy() @ oracle.rollout(exact), atol=1e-6)
+
+
+def test_float64_stays_float64():
+    blocks, matrices = blocks_and_matrices(2, 2, 71)
+    wide = [Attention(b.query.double(), b.key.double(), None if b.bias is None else b.bias.double(), SCALE, None) for b in blocks]
+    wide = [Attention(b.query, b.key, b.bias, SCALE, b.logits(slice(None)).logsumexp(-1)) for b in wide]
+    w = rows(3, 71).double()
+    found = roll_out(w, wide)
+    np.testing.assert_allclose(found.numpy(), w.numpy() @ oracle.rollout(matrices), atol=1e-12)
+
+
+def test_a_token_that_no_one_may_attend_to_gets_nothing():
+    blocks, _ = blocks_and_matrices(1, 2, 12)
+    bias = torch.zeros(1, 12, 12)
+    bias[..., 5] = float("-inf")
+    q, k = blocks[0].query, blocks[0].key
+    lse = cpu_kernel(q[None], k[None], k[None], bias[None], SCALE)[1][0]
+    block = Attention(q, k, bias, SCALE, lse)
+    found, twin = through_block(rows(3, 12), block), through_tiles(rows(3, 12), block)
+    assert (found[:, 5] == 0).all()
+    torch.testing.assert_close(found, twin)
+
+
+def test_the_kernel_runs_where_it_can_and_rows_are_read_where_few_have_weight(monkeypatch: pytest.MonkeyPatch):
+    called = []
+    original = through_kernel
+    monkeypatch.setattr(module, "through_kernel", lambda w, block, kernel, room: called.append(len(w)) or original(w, block, kernel, room))
+    blocks, matrices = blocks_and_matrices(3, 2, 90)
+    found = roll_out(torch.eye(90)[:2], blocks, residual=0.0)
+    assert called == [2, 2], "the last block's rows are read, the two before it are turned around"
+    np.testing.assert_allclose(found.numpy(), oracle.rollout(matrices, residual=0.0)[:2], atol=1e-6)
+
+
+def test_a_bias_is_turned_a_tile_at_a_time(monkeypatch: pytest.MonkeyPatch):
     blocks, _ = blocks_and_matrices(2, 2, 23)
+    whole = through_block(rows(3, 23), blocks[1])
+    monkeypatch.setattr(module, "TILE", 2 * 23 * 5)
+    shapes: list[torch.Size] = []
+
+    def spy(query, key, value, bias, scale):
+        shapes.append(bias.shape)
+        return cpu_kernel(query, key, value, bias, scale)
+
+    torch.testing.assert_close(through_kernel(rows(3, 23), blocks[1], spy, Room()), whole, rtol=0, atol=1e-6)
+    assert [s[2] for s in shapes] == [5, 5, 5, 5, 3]
+
+
+def test_cuda_kernels_get_what_they_ask_for(monkeypatch: pytest.MonkeyPatch):
+    from tests.test_fused import Operator, put_operator
+
+    blocks, matrices = blocks_and_matrices(2, 2, 71)
+    put_operator(monkeypatch, "_scaled_dot_product_efficient_attention", operator := Operator(True, 32))
+    monkeypatch.setattr(module, "find_kernel", lambda *_: efficient_kernel)
+    w = rows(13, 71)
+    np.testing.assert_allclose(roll_out(w, blocks).numpy(), w.double().numpy() @ oracle.rollout(matrices), atol=1e-6)
+    assert operator.calls == 4, "two groups of at most 9 columns in each of two blocks"
+
+
+def test_blocks_that_were_not_kept_say_so():
+    blocks, _ = blocks_and_matrices(3, 2, 12)
+    kept = Blocks([None, *blocks[1:]], "the ViT")
+    assert kept.kept == (1, 2) and kept[-1] is blocks[2] and kept[1:] == tuple(blocks[1:])
+    assert torch.equal(roll_out(rows(1, 12), kept, first=1), roll_out(rows(1, 12), blocks, first=1))
+    with pytest.raises(ValueError, match="the ViT: the attention of block 0 was not kept"):
+        roll_out(rows(1, 12), kept)
+
+
+def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    blocks, _ = blocks_and_matrices(2, 2, 23, kernel=False)
     whole = roll_out(rows(3, 23), blocks)
     monkeypatch.setattr(module, "TILE", 2 * 23 * 5)  # five rows at a time, the last tile of three
     torch.testing.assert_close(roll_out(rows(3, 23), blocks), whole, rtol=0, atol=1e-6)
@@ -66,7 +167,7 @@ def test_later_blocks_stand_on_the_left():
 
 
 def test_no_tile_is_larger_than_its_bound(monkeypatch: pytest.MonkeyPatch):
-    blocks, _ = blocks_and_matrices(1, 2, 50)
+    blocks, _ = blocks_and_matrices(1, 2, 50, kernel=False)
     monkeypatch.setattr(module, "TILE", 1000)
     sizes = []
     original = Attention.rows

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 
 from simpool_viz import load_checkpoint, record
 from simpool_viz.attention_map import maps_of
+from simpool_viz.capture import AttentionCapture
 from simpool_viz.checkpoints.bundle import load_bundle
 from simpool_viz.encoder import Encoder, EncoderSpec, Facts
-from simpool_viz.recording import AttentionCapture
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 from simpool_viz.training.data import load_photos
 from simpool_viz.training.heads import train_heads
@@ -187,8 +187,8 @@ def test_scores_that_read_the_tokens_are_the_map_before_its_softmax(pooling: str
     if pooling == "simpool":
         assert output.pooled.weights is not None and torch.allclose(softmax, output.pooled.weights, atol=1e-6)
     else:
-        query, key, _, scale = capture.calls[-1]
-        rows = (query[:, :, 0:1] @ key.transpose(2, 3) * scale).softmax(3)[:, :, 0, 1:]
+        call = capture.calls[-1]
+        rows = (call.query[:, :, 0:1] @ call.key.transpose(2, 3) * call.scale).softmax(3)[:, :, 0, 1:]
         assert torch.allclose(softmax, rows / rows.sum(2, keepdim=True), atol=1e-6)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simpool_viz.attention_map import AttentionMap, register_map
-from simpool_viz.maps.common import head_names, make_rows, needs_blocks
+from simpool_viz.maps.common import head_names, make_rows, needs_blocks, one_block
 from simpool_viz.recording import Recording
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def _why_not(encoder: Encoder) -> str | None:
     "What the class token attends to in one block, the last by default. One map per head, shown as their mean.",
     paper="Caron et al., ICCV 2021",
     why_not=_why_not,
+    blocks=one_block,
 )
 def cls_attention(recording: Recording, block: int = -1) -> AttentionMap:
     """The class token's attention to the patches in `block`: (H, h, w).
@@ -31,6 +32,5 @@ def cls_attention(recording: Recording, block: int = -1) -> AttentionMap:
     Prefix tokens take part in the softmax and are then dropped, so a map sums to 1 less what they hold.
     """
     _, attention = recording.block(block)
-    row = slice(0, 1)
-    names = head_names(attention.query.shape[0])
-    return make_rows(recording, "cls", attention.rows(row)[:, 0], names, logits=attention.logits(row)[:, 0])
+    logits = attention.logits(slice(0, 1))[:, 0]
+    return make_rows(recording, "cls", logits.softmax(-1), head_names(len(logits)), logits=logits)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from simpool_viz.attention_map import AttentionMap
+from simpool_viz.precision import wide
 from simpool_viz.recording import Recording
 
 if TYPE_CHECKING:
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def patch_maps(recording: Recording, rows: Tensor) -> np.ndarray:
-    """Rows over all tokens (M, P + N) or over the patches (M, N) -> grids (M, h, w) float32, prefixes dropped."""
+    """Rows over all tokens (..., P + N) or over the patches (..., N) -> grids (..., h, w) float32, prefixes dropped."""
     h, w = recording.geometry.grid
-    return rows[:, rows.shape[1] - h * w :].float().cpu().numpy().reshape(-1, h, w)
+    return rows[..., rows.shape[-1] - h * w :].float().cpu().numpy().reshape(*rows.shape[:-1], h, w)
 
 
 def make_rows(
@@ -32,9 +34,10 @@ def make_rows(
     note: str = "",
     fusion: str = "mean",
 ) -> AttentionMap:
-    """An AttentionMap from rows over tokens (M, P + N) or (M, N)."""
-    scores = None if logits is None else patch_maps(recording, logits)
-    return AttentionMap(patch_maps(recording, rows), tuple(names), recording.geometry, method, unit, scores, note, fusion)
+    """An AttentionMap from rows over tokens (M, P + N) or (M, N); rows and logits leave the device in one transfer."""
+    weights = patch_maps(recording, rows[None] if logits is None else torch.stack([wide(rows), wide(logits)]))
+    scores = None if logits is None else weights[1]
+    return AttentionMap(weights[0], tuple(names), recording.geometry, method, unit, scores, note, fusion)
 
 
 def needs_blocks(encoder: Encoder) -> str | None:
@@ -51,3 +54,15 @@ def needs_classifier(encoder: Encoder) -> str | None:
 
 def head_names(count: int) -> tuple[str, ...]:
     return tuple(f"head {i}" for i in range(count))
+
+
+def one_block(depth: int, options: dict[str, Any]) -> Sequence[int]:
+    """The block that the option `block` names, the last by default; none where it does not fit, which the map then says."""
+    block = options.get("block", -1)
+    return [block % depth] if isinstance(block, int) and -depth <= block < depth else []
+
+
+def blocks_from_first(depth: int, options: dict[str, Any]) -> Sequence[int]:
+    """The blocks that a roll-out walks through."""
+    first = options.get("first", 0)
+    return range(first, depth) if isinstance(first, int) and first >= 0 else []

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from simpool_viz import rollout
 from simpool_viz.attention import Attention
 from simpool_viz.attention_map import AttentionMap, register_map
-from simpool_viz.images import preprocess
+from simpool_viz.capture import AttentionCapture, check_calls
 from simpool_viz.maps.common import make_rows, needs_blocks, needs_classifier
 from simpool_viz.maps.rollout import readout_row
 from simpool_viz.pooling import Tokens
 from simpool_viz.precision import wide
-from simpool_viz.recording import AttentionCapture, Recording, attention_of, check_calls, class_indices, class_name
+from simpool_viz.recording import Recording, class_indices, class_name
 
 if TYPE_CHECKING:
     from simpool_viz.encoder import Encoder
@@ -83,7 +83,7 @@ class _Block:
     def relevance(self, rows: slice) -> Tensor:
         """mean_h(relu(dA * A)) of some query rows: (n, N)."""
         gradient = wide(self.gradient[:, rows]) @ wide(self.value).transpose(1, 2)
-        return (gradient * self.attention.rows(rows)).relu().mean(0)
+        return gradient.mul_(self.attention.rows(rows)).relu_().mean(0)
 
 
 class _OutputCapture(AttentionCapture):
@@ -136,17 +136,16 @@ def relevance(recording: Recording, classes: Sequence[int | str] | int | str | N
             gradients = torch.autograd.grad(logits[c], capture.outputs[:depth], retain_graph=True)
             row = start.clone()
             for call, value, gradient in reversed(list(zip(capture.calls, capture.values, gradients, strict=False))):
+                assert call is not None, "all calls are kept here"
                 with torch.no_grad():
-                    row = row + _through(row, _Block(attention_of(call, 0), value[0], gradient[0]))
+                    row = row + _through(row, _Block(call.of(0), value[0], gradient[0]))
             rows.append(row[0])
     return make_rows(recording, "relevance", torch.stack(rows), names, unit="mean", note=note)
 
 
 def _forward_with_graph(encoder: Encoder, recording: Recording) -> tuple[_OutputCapture, Tensor]:
-    facts, parameter = encoder.facts, next(encoder.parameters())
-    image = preprocess(recording.picture, recording.geometry, facts.mean, facts.std)[None].to(parameter.device, parameter.dtype)
     with _OutputCapture() as capture:
-        output = encoder(image.clone().requires_grad_())  # a graph, whether or not the parameters ask for one
+        output = encoder(recording.image[None].clone().requires_grad_())  # a graph, whether or not the parameters ask for one
     check_calls(encoder, len(capture.calls))
     assert output.logits is not None, "why_not asks for a head"
     return capture, output.logits[0]
@@ -155,7 +154,7 @@ def _forward_with_graph(encoder: Encoder, recording: Recording) -> tuple[_Output
 def _through(row: Tensor, block: _Block) -> Tensor:
     """row @ mean_h(relu(dA * A)), a tile of query rows at a time: (1, N) -> (1, N)."""
     heads, count, _ = block.attention.query.shape
-    step = max(1, rollout.TILE // (heads * count))
+    step = max(1, rollout.TILE // (4 * heads * count))  # attention, its gradient and their product stand side by side
     product = torch.zeros_like(row)
     for first in range(0, count, step):
         rows = slice(first, min(first + step, count))

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from simpool_viz.attention_map import AttentionMap, register_map
-from simpool_viz.maps.common import make_rows, needs_blocks
+from simpool_viz.attention_map import AttentionMap, Rolled, register_map
+from simpool_viz.maps.common import blocks_from_first, make_rows, needs_blocks
 from simpool_viz.precision import wide
 from simpool_viz.recording import Recording, class_indices, class_name
-from simpool_viz.rollout import roll_out
+from simpool_viz.rollout import Walk
 
 if TYPE_CHECKING:
     from simpool_viz.encoder import Encoder
@@ -30,8 +30,8 @@ def one_hot_rows(recording: Recording, indices: Sequence[int]) -> Tensor:
 
 
 def _no_rows(recording: Recording, count: int) -> Tensor:
-    key = recording.blocks[0].key
-    return torch.zeros(count, key.shape[1], device=key.device, dtype=wide(key[:0]).dtype)
+    patches, prefix = recording.tokens.patches[0], recording.tokens.prefix[0]
+    return torch.zeros(count, len(prefix) + len(patches), device=patches.device, dtype=wide(patches[:0]).dtype)
 
 
 def readout_row(recording: Recording) -> tuple[Tensor, str]:
@@ -57,8 +57,9 @@ def readout_row(recording: Recording) -> tuple[Tensor, str]:
     "Attention followed through all blocks and their skip connections, down to the patches. Starts where the checkpoint reads its tokens.",
     paper="Abnar & Zuidema, ACL 2020",
     why_not=needs_blocks,
+    blocks=blocks_from_first,
 )
-def attention_rollout(recording: Recording, first: int = 0, residual: float = 0.5, fusion: str = "mean") -> AttentionMap:
+def attention_rollout(recording: Recording, first: int = 0, residual: float = 0.5, fusion: str = "mean") -> Rolled:
     """The class token's row of the roll-out, or the pooling's own rows through it: (1, h, w).
 
     Args:
@@ -67,8 +68,8 @@ def attention_rollout(recording: Recording, first: int = 0, residual: float = 0.
         fusion: over heads: "mean", "max" or "min".
     """
     start, note = readout_row(recording)
-    rows = roll_out(start, recording.blocks, first=first, residual=residual, fusion=fusion)
-    return make_rows(recording, "rollout", rows, ("roll-out",), note=note)
+    walk = Walk(first, residual, fusion)
+    return Rolled(start, walk, lambda rows: make_rows(recording, "rollout", rows, ("roll-out",), note=note))
 
 
 def _why_no_dense(encoder: Encoder) -> str | None:
@@ -85,6 +86,7 @@ def _why_no_dense(encoder: Encoder) -> str | None:
     "For each class, the roll-out of all tokens that the head gives to it, averaged. On a classifier this is a heuristic.",
     paper="LIFE paper; definition of this project",
     why_not=_why_no_dense,
+    blocks=blocks_from_first,
 )
 def dense_rollout(
     recording: Recording,
@@ -93,7 +95,7 @@ def dense_rollout(
     first: int = 0,
     residual: float = 0.5,
     fusion: str = "mean",
-) -> AttentionMap:
+) -> Rolled:
     """One map per class, (C, h, w): the class's tokens' mean row of the roll-out.
 
     With S (N, K) the class scores of the patches, w_ic = 1[argmax_k S_i = c] (or softmax(S_i)_c) and
@@ -108,19 +110,22 @@ def dense_rollout(
         ValueError: an unknown class, or one that no token has (hard weights).
     """
     scores = token_scores(recording)
-    weights = class_weights(scores, soft)  # (K, N)
     wanted = _choose_classes(recording, scores, classes)
-    sums = weights[wanted].sum(1)
+    weights = class_weights(scores, wanted, soft)  # (C, N)
+    sums = weights.sum(1)
     absent = [class_name(recording.encoder, c) for c, total in zip(wanted, sums.tolist(), strict=True) if total == 0]
     if absent:
         found = ", ".join(class_name(recording.encoder, int(c)) for c in scores.argmax(1).bincount().argsort(descending=True)[:5])
         raise ValueError(f"absent from this picture: {', '.join(absent)}. No token has that class; tokens were given to {found}")
     rows = _no_rows(recording, len(wanted))
-    rows[:, recording.encoder.num_prefix_tokens :] = weights[wanted].to(rows.dtype)
-    rolled = roll_out(rows, recording.blocks, first=first, residual=residual, fusion=fusion) / sums[:, None]
+    rows[:, recording.encoder.num_prefix_tokens :] = weights.to(rows.dtype)
     names = [class_name(recording.encoder, c) for c in wanted]
     note = "" if recording.encoder.dense else "a heuristic here: the classifier's head is applied to every patch token"
-    return make_rows(recording, "dense_rollout", rolled, names, note=note)
+
+    def finish(rolled: Tensor) -> AttentionMap:
+        return make_rows(recording, "dense_rollout", rolled / sums[:, None], names, note=note)
+
+    return Rolled(rows, Walk(first, residual, fusion), finish)
 
 
 def token_scores(recording: Recording) -> Tensor:
@@ -129,11 +134,12 @@ def token_scores(recording: Recording) -> Tensor:
         return wide(recording.encoder.token_logits(recording.tokens)[0].flatten(1).T)
 
 
-def class_weights(scores: Tensor, soft: bool) -> Tensor:
-    """w (K, N) from scores (N, K): the softmax, or 1 for the best class of each token."""
+def class_weights(scores: Tensor, classes: Sequence[int], soft: bool) -> Tensor:
+    """w (C, N) of some classes from scores (N, K): the softmax, or 1 where a class is the token's best."""
+    wanted = torch.tensor(list(classes), device=scores.device)
     if soft:
-        return scores.softmax(1).T
-    return torch.zeros_like(scores).scatter_(1, scores.argmax(1, keepdim=True), 1.0).T
+        return scores.softmax(1)[:, wanted].T
+    return (scores.argmax(1) == wanted[:, None]).to(scores.dtype)
 
 
 def _choose_classes(recording: Recording, scores: Tensor, classes: Sequence[int | str] | int | str | None) -> list[int]:

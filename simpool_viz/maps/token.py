@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from simpool_viz.attention_map import AttentionMap, register_map
-from simpool_viz.maps.common import head_names, make_rows, needs_blocks
+from collections.abc import Sequence
+from typing import Any
+
+from simpool_viz.attention_map import AttentionMap, Rolled, register_map
+from simpool_viz.maps.common import blocks_from_first, head_names, make_rows, needs_blocks, one_block
 from simpool_viz.maps.rollout import one_hot_rows
 from simpool_viz.recording import Recording
-from simpool_viz.rollout import roll_out
+from simpool_viz.rollout import Walk
+
+
+def _blocks(depth: int, options: dict[str, Any]) -> Sequence[int]:
+    return (blocks_from_first if options.get("rollout") else one_block)(depth, options)
 
 
 @register_map(
@@ -14,6 +21,7 @@ from simpool_viz.rollout import roll_out
     "Token query",
     "What one patch of the photo attends to, the central one unless a point is given. One map per head.",
     why_not=needs_blocks,
+    blocks=_blocks,
 )
 def token_query(
     recording: Recording,
@@ -23,7 +31,7 @@ def token_query(
     first: int = 0,
     residual: float = 0.5,
     fusion: str = "mean",
-) -> AttentionMap:
+) -> AttentionMap | Rolled:
     """The row of one patch token: (H, h, w), or (1, h, w) through the roll-out of all blocks.
 
     Args:
@@ -42,10 +50,9 @@ def token_query(
     row, column = recording.geometry.token_at(x, y)
     index = recording.encoder.num_prefix_tokens + row * recording.geometry.grid[1] + column
     if rollout:
-        rows = roll_out(one_hot_rows(recording, [index]), recording.blocks, first=first, residual=residual, fusion=fusion)
-        return make_rows(recording, "token", rows, (f"token ({row}, {column}) roll-out",))
+        name = f"token ({row}, {column}) roll-out"
+        walk = Walk(first, residual, fusion)
+        return Rolled(one_hot_rows(recording, [index]), walk, lambda rows: make_rows(recording, "token", rows, (name,)))
     _, attention = recording.block(block)
-    one = slice(index, index + 1)
-    return make_rows(
-        recording, "token", attention.rows(one)[:, 0], head_names(attention.query.shape[0]), logits=attention.logits(one)[:, 0]
-    )
+    logits = attention.logits(slice(index, index + 1))[:, 0]
+    return make_rows(recording, "token", logits.softmax(-1), head_names(len(logits)), logits=logits)

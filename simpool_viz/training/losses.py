@@ -8,8 +8,8 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
+from simpool_viz.capture import AttentionCapture
 from simpool_viz.encoder import Encoder, Output
-from simpool_viz.recording import AttentionCapture
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 
 WARMUP = 10  # epochs of the rise of the spatial-entropy loss
@@ -57,8 +57,9 @@ def readout_scores(encoder: Encoder, output: Output, capture: AttentionCapture) 
         return output.pooled.scores.unflatten(2, output.tokens.grid)
     if not encoder.has_class_token or not capture.calls:
         raise ValueError(f"spatial entropy needs a class token or a pooling that attends, and {encoder.facts.name} has neither")
-    query, key, _, scale = capture.calls[encoder.depth - 1]
-    return class_token_scores(query, key, scale, encoder.num_prefix_tokens, output.tokens.grid)
+    call = capture.calls[encoder.depth - 1]
+    assert call is not None, "a capture of a training keeps every call"
+    return class_token_scores(call.query, call.key, call.scale, encoder.num_prefix_tokens, output.tokens.grid)
 
 
 def class_token_scores(query: Tensor, key: Tensor, scale: float, num_prefix_tokens: int, grid: tuple[int, int]) -> Tensor:

@@ -64,12 +64,14 @@ def dense_rollout(r: np.ndarray, scores: np.ndarray, prefix: int, soft: bool) ->
     return maps
 
 
-def random_blocks(depth: int, heads: int, tokens: int, spread: float, seed: int = 0) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+def random_blocks(
+    depth: int, heads: int, tokens: int, spread: float, seed: int = 0, size: int = 8
+) -> list[tuple[Tensor, Tensor, Tensor | None]]:
     """(query, key, bias) per block, whose logits (at scale 1) reach +- spread; every second block has a bias."""
     generator = torch.Generator().manual_seed(seed)
     blocks: list[tuple[Tensor, Tensor, Tensor | None]] = []
     for layer in range(depth):
-        q, k = (torch.randn(heads, tokens, 8, generator=generator) for _ in range(2))
+        q, k = (torch.randn(heads, tokens, size, generator=generator) for _ in range(2))
         scale = (spread / (q @ k.transpose(1, 2)).abs().max()).sqrt()
         bias = torch.randn(heads, tokens, tokens, generator=generator) if layer % 2 else None
         blocks.append((q * scale, k * scale, bias))

@@ -1,0 +1,114 @@
+"""From a board to files, and the journal that says which pictures are done.
+
+OUT/pictures/KEY.ROW.overlay.jpg and .mask.jpg   as in an export, in the subfolders in which the pictures lie
+OUT/maps/KEY.npz                                 the maps of a picture and the grids of their masks
+OUT/journal.jsonl                                a line per picture that is done, written when its files are whole
+OUT/scores.csv, OUT/manifest.json                from the journal, when all is done
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simpool_viz.batch.reading import Fault
+from simpool_viz.board import Board
+from simpool_viz.drawing import Look
+from simpool_viz.export import FORMAT, LONGEST, SUFFIXES, plain_name, render_row, row_facts, row_scales, save_picture, score_table, versions
+
+
+def write(board: Board, out: Path, look: Look, pictures: str) -> dict[str, Any]:
+    """Write the files of one picture; returns its line for the journal.
+
+    Args:
+        board: of one picture, which goes by its key.
+        pictures: format of overlays and masks, "jpeg" or "png", or "none" for maps alone.
+    """
+    key = board.pictures[0].name
+    place = Path(key)
+    maps: dict[str, np.ndarray] = {}
+    folder = out / "pictures" / place.parent
+    rows = []
+    for row, scale in zip(board.rows, row_scales(board, look), strict=True):
+        name = plain_name(f"{row.checkpoint}.{row.request.label}")
+        maps |= {name: row.attention.weights, f"{name}.mask": row.mask.grid}
+        rows.append(row_facts(name, row))
+        if pictures != "none":
+            folder.mkdir(parents=True, exist_ok=True)
+            for kind, drawn in zip(("overlay", "mask"), render_row(board, row, scale, look, LONGEST), strict=True):
+                save_picture(drawn, folder / f"{place.name}.{name}.{kind}.{SUFFIXES[pictures]}")
+    _save_maps(out / "maps" / f"{key}.npz", maps)
+    return {"key": key, "rows": rows, "scores": score_table(board), "skipped": board.skipped}
+
+
+def _save_maps(path: Path, maps: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = path.with_name(f".{path.name}.part")
+    with work.open("wb") as file:
+        np.savez(file, **maps)  # type: ignore[arg-type]  # not compressed: float32 weights hardly shrink, and it takes its time
+    work.replace(path)
+
+
+class Journal:
+    """Which pictures of a folder are done, and what was made of them.
+
+    Args:
+        out: the folder.
+        settings: of the run; a later run goes on only with the same.
+        overwrite: begin anew.
+
+    Raises:
+        FileExistsError: `out` holds something else, or a run with other settings.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any], overwrite: bool = False) -> None:
+        self.out, self.path = out, out / "journal.jsonl"
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))  # as they are read back
+        self.done: dict[str, dict[str, Any]] = {}
+        if out.exists() and not self.path.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise FileExistsError(f"{out} already exists and is no earlier run; choose another folder")
+        if self.path.exists() and not overwrite:
+            self._read()
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps({"settings": self.settings}, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _read(self) -> None:
+        whole, _, cut = self.path.read_bytes().rpartition(b"\n")
+        if cut:  # an interrupted run's last line
+            self.path.write_bytes(whole + b"\n" if whole else b"")
+        first, *lines = [json.loads(line) for line in whole.decode().splitlines()] or [{}]
+        if first.get("settings") != self.settings:
+            raise FileExistsError(f"{self.out} holds a run with other settings; add --overwrite to begin anew, or choose another folder")
+        self.done = {line["key"]: line for line in lines}
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Note a picture as done; its files are whole."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self.done[line["key"]] = line
+
+    def finish(self, keys: Sequence[str], faults: Sequence[Fault], device: str) -> None:
+        """Write scores.csv and manifest.json of the pictures that are done, in the order of `keys`."""
+        lines = [self.done[key] for key in keys if key in self.done]
+        table = [figures for line in lines for figures in line["scores"]]
+        columns = list(dict.fromkeys(column for figures in table for column in figures))
+        with (self.out / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(table)
+        manifest = {
+            "format": FORMAT,
+            "versions": versions(),
+            "device": device,
+            **self.settings,
+            "pictures": [{"key": line["key"], "rows": line["rows"]} for line in lines],
+            "skipped": list(dict.fromkeys(reason for line in lines for reason in line["skipped"])),
+            "faults": [{"key": fault.key, "sentence": fault.sentence} for fault in faults],
+        }
+        (self.out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

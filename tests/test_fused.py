@@ -1,0 +1,103 @@
+"""The fused kernels' outputs and log-sum-exps against float64, and what is asked of the CUDA ones, seen on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from simpool_viz import fused
+from simpool_viz.fused import cpu_kernel, efficient_kernel, find_kernel, flash_kernel
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+
+
+def operands(heads: int = 3, rows: int = 7, tokens: int = 11, size: int = 5, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(2, heads, n, size, generator=generator).to(dtype) for n in (rows, tokens, tokens))
+
+
+def expected(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    logits = query.double() @ key.double().transpose(2, 3) * scale + (0 if bias is None else bias.double())
+    return logits.softmax(-1) @ value.double(), logits.logsumexp(-1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("size", "tokens"), [(1, 1), (5, 11), (64, 300), (65, 33)])
+def test_cpu_kernel_gives_attention_and_its_log_sum_exp(size: int, tokens: int, biased: bool, dtype: torch.dtype) -> None:
+    query, key, value = operands(tokens=tokens, size=size, dtype=dtype)
+    bias = torch.randn(1, 3, 7, tokens, dtype=dtype) if biased else None
+    assert find_kernel(CPU, dtype, size, biased) is cpu_kernel
+    for found, wanted in zip(cpu_kernel(query, key, value, bias, 0.3), expected(query, key, value, bias, 0.3), strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_kernels_are_chosen_by_device_precision_and_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert find_kernel(CUDA, torch.float16, 64, False) is flash_kernel
+    assert find_kernel(CUDA, torch.bfloat16, 64, True) is efficient_kernel
+    assert find_kernel(CUDA, torch.float32, 65, False) is efficient_kernel
+    assert find_kernel(CUDA, torch.float16, 264, False) is efficient_kernel
+    assert find_kernel(torch.device("mps"), torch.float32, 64, False) is None
+    assert find_kernel(CUDA, torch.float64, 64, False) is None and find_kernel(CPU, torch.int8, 64, False) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert find_kernel(CUDA, torch.float16, 64, False) is efficient_kernel
+
+
+class Operator:
+    """Stands for a CUDA operator: checks what such an operator asks for, computes on the CPU, and pads what it gives as they do."""
+
+    def __init__(self, takes_bias: bool, padding: int) -> None:
+        self.takes_bias, self.padding, self.calls = takes_bias, padding, 0
+
+    def default(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, scale: float, **options: Any) -> tuple[Any, ...]:
+        self.calls += 1
+        for x in (query, key, value):
+            assert x.shape[-1] == query.shape[-1] and x.shape[-1] % 8 == 0 and x.stride(-1) == 1
+        bias = args[0] if args else None
+        if self.takes_bias:
+            assert options == {"compute_log_sumexp": True} and len(args) == 1
+        else:
+            assert not args and not options and query.dtype in (torch.float16, torch.bfloat16)
+        if bias is not None:
+            assert bias.dtype == query.dtype and bias.shape == (*query.shape[:3], key.shape[2])
+            assert all(s % 16 == 0 for s in bias.stride()[:3]) and bias.stride(3) == 1
+        out, lse = expected(query, key, value, bias, scale)
+        rest = lse.new_full((*lse.shape[:2], -lse.shape[2] % self.padding), float("inf"))
+        return out.to(query.dtype), torch.cat([lse, rest], 2).float(), None, None
+
+
+def put_operator(monkeypatch: pytest.MonkeyPatch, name: str, operator: Operator) -> None:
+    class Aten:
+        pass
+
+    setattr(Aten, name, operator)
+    monkeypatch.setattr(fused.torch.ops, "aten", Aten)
+
+
+@pytest.mark.parametrize("size", [5, 8, 65])
+@pytest.mark.parametrize("biased", [False, True])
+def test_efficient_kernel_keeps_the_operators_rules_and_cuts_its_padding(monkeypatch: pytest.MonkeyPatch, size: int, biased: bool) -> None:
+    query, key, value = operands(size=size)
+    bias = torch.randn(1, 1, 7, 11, dtype=torch.float64) if biased else None
+    put_operator(monkeypatch, "_scaled_dot_product_efficient_attention", operator := Operator(True, 32))
+    out, lse = efficient_kernel(query, key, value, bias, 0.3)
+    for found, wanted in zip((out, lse), expected(query, key, value, bias, 0.3), strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+    assert operator.calls == 1
+
+
+@pytest.mark.parametrize("size", [5, 8])
+def test_flash_kernel_pads_heads_and_refuses_a_bias(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    query, key, value = operands(size=size, dtype=torch.bfloat16)
+    put_operator(monkeypatch, "_scaled_dot_product_flash_attention", Operator(False, 1))
+    out, lse = flash_kernel(query, key, value, None, 0.3)
+    wanted = expected(query, key, value, None, 0.3)
+    torch.testing.assert_close(out.double(), wanted[0], rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(lse.double(), wanted[1], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="takes no bias"):
+        flash_kernel(query, key, value, torch.zeros(1, 1, 7, 11), 0.3)
