@@ -16,6 +16,7 @@ Show where checkpoints look on photos: overlays and object masks side by side, w
   simpool-viz compare cat.jpg -c resnet_gap -c resnet_simpool -o out
   simpool-viz compare a.jpg b.jpg -c resnet_simpool -m pooling -m contribution:classes=tench -o out
   simpool-viz compare cat.jpg -c resnet_simpool --mask otsu --reference cat_mask.png -o out
+  simpool-viz compare *.jpg --ready frozen_heads --matrix --agreement --sort entropy:lowest -o out
 
 The folder OUT gets board.png, a PNG of every overlay and mask, maps.npz with the raw maps,
 scores.csv and manifest.json. `simpool-viz list` names checkpoints, maps and mask rules.
@@ -25,6 +26,7 @@ Options of a map follow its name: cls:block=-2  token:at=120x80  dense_rollout:c
 
 NOTES = {
     "checkpoints": " (and timm:<tag>, hf:<user>/<repository>, or a file: ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet, ConvNeXt)",
+    "comparisons": " (ready-made: compare --ready NAME)",
     "published": " (on the Hugging Face hub; fetched when first used)",
 }
 
@@ -57,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from simpool_viz import __version__
+    from simpool_viz.cli_explore import add_comparing
 
     parser = argparse.ArgumentParser("simpool-viz", description="See where vision models look, and how that changes with their pooling.")
     parser.add_argument("--version", action="version", version=f"simpool-viz {__version__}")
@@ -85,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="mask of the object, one per photo in order: 0 is background",
     )
     _add_what(compare)
+    add_comparing(compare)
     compare.add_argument("--colours", default="inferno", help="inferno, magma, viridis, cividis or gray (default: inferno)")
     compare.add_argument("--opacity", type=float, default=0.6, help="of the overlay, 0 to 1 (default: 0.6)")
     compare.add_argument("--smooth", action="store_true", help="bilinear maps and masks instead of patches")
@@ -179,11 +183,13 @@ def _compare(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from simpool_viz.board import iterate_board, parse_maps, require_rows
+    from simpool_viz.cli_explore import apply_ready, arranged, comparing_files
     from simpool_viz.drawing import Look
     from simpool_viz.export import check_target, export_board
     from simpool_viz.images import read_picture
     from simpool_viz.scores.localization import read_reference
 
+    apply_ready(arguments)
     requests = parse_maps(arguments.map)
     look = Look(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
     settings = _settings(arguments)
@@ -196,7 +202,9 @@ def _compare(arguments: argparse.Namespace) -> None:
     steps = iterate_board(pictures, encoders, requests, settings, references)
     *_, board = tqdm(steps, desc="looking", total=len(pictures) * len(encoders), unit="picture")
     require_rows(board.rows, board.skipped)
-    folder = export_board(board, arguments.out, look, overwrite=arguments.overwrite, device=str(next(encoders[0].parameters()).device))
+    board = arranged(arguments, board)
+    extras, device = comparing_files(arguments, board, look), str(next(encoders[0].parameters()).device)
+    folder = export_board(board, arguments.out, look, overwrite=arguments.overwrite, device=device, extras=extras)
     for sentence in board.skipped:
         print(f"note: {sentence}")
     print(f"{len(board.rows)} maps in {folder}; open {folder / 'board.png'}")
@@ -268,6 +276,7 @@ def _list(arguments: argparse.Namespace) -> None:
     from simpool_viz.checkpoints import catalogue, published
     from simpool_viz.masks import mask_rules
     from simpool_viz.pooling import poolings
+    from simpool_viz.ready import available, comparisons
     from simpool_viz.training.recipe import list_recipes
 
     listing: dict[str, list[dict[str, Any]]] = {
@@ -292,6 +301,7 @@ def _list(arguments: argparse.Namespace) -> None:
             | dataclasses.asdict(p.row)
             for p in poolings().values()
         ],
+        "comparisons": [{"name": c.name, "title": c.title, "summary": c.question} for c in comparisons(available()).values()],
         "masks": [{"name": r.name, "title": r.title, "summary": r.summary, "default": r.default} for r in mask_rules().values()],
         "recipes": [{"name": name} for name in list_recipes()],
     }

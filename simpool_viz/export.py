@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -102,11 +103,20 @@ def render_board(board: Board, look: Look | None = None) -> Image.Image:
     return whole
 
 
-def export_board(board: Board, out: Path, look: Look | None = None, *, overwrite: bool = False, device: str = "cpu") -> Path:
+def export_board(
+    board: Board,
+    out: Path,
+    look: Look | None = None,
+    *,
+    overwrite: bool = False,
+    device: str = "cpu",
+    extras: Mapping[str, Image.Image | str] | None = None,
+) -> Path:
     """Write a board as a folder.
 
     Args:
         out: the folder to make. An existing one must be empty, or an earlier export and `overwrite` be set.
+        extras: further files by name, pictures or text, such as those of `figures`.
 
     Raises:
         FileExistsError: the folder holds something else; nothing is touched.
@@ -118,6 +128,11 @@ def export_board(board: Board, out: Path, look: Look | None = None, *, overwrite
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         _write(board, work, look or Look(), device)
+        for name, content in (extras or {}).items():
+            if isinstance(content, str):
+                (work / name).write_text(content, encoding="utf-8")
+            else:
+                content.save(work / name)
         if place.exists():
             shutil.rmtree(place)
         work.chmod(0o755)
