@@ -104,6 +104,7 @@ class AttentionMap:
 class MapMethod:
     """A registered way to make a map.
 
+    summary: two sentences. formula, paper: as a visitor reads them.
     make: (recording, **options) -> AttentionMap.
     why_not: encoder -> None where it applies, else the reason in a sentence without the full stop.
     """
@@ -111,6 +112,7 @@ class MapMethod:
     name: str
     title: str
     summary: str
+    formula: str
     paper: str
     make: Callable[..., AttentionMap]
     why_not: Callable[[Encoder], str | None]
@@ -120,12 +122,12 @@ _METHODS: dict[str, MapMethod] = {}
 
 
 def register_map(
-    name: str, title: str, summary: str, *, paper: str = "", why_not: Callable[[Encoder], str | None]
+    name: str, title: str, summary: str, *, formula: str = "", paper: str = "", why_not: Callable[[Encoder], str | None]
 ) -> Callable[[Callable[..., AttentionMap]], Callable[..., AttentionMap]]:
     """Decorator: make a function `(recording, **options) -> AttentionMap` available under `name`."""
 
     def register(function: Callable[..., AttentionMap]) -> Callable[..., AttentionMap]:
-        _METHODS[name] = MapMethod(name, title, summary, paper, function, why_not)
+        _METHODS[name] = MapMethod(name, title, summary, formula, paper, function, why_not)
         return function
 
     return register
@@ -146,7 +148,7 @@ def _pooled_again(pooling: type[Pooling]) -> MapMethod:
         return replace(pooled_again(recording, pooling.name, options), method=pooling.name)
 
     title = f"{pooling.title} of the features"
-    return MapMethod(pooling.name, title, pooling.summary, pooling.paper, make, lambda encoder: None)
+    return MapMethod(pooling.name, title, pooling.summary, pooling.formula, pooling.paper, make, lambda encoder: None)
 
 
 def maps_of(encoder: Encoder) -> dict[str, str | None]:

@@ -295,7 +295,9 @@ def _list(arguments: argparse.Namespace) -> None:
             {"name": p.name, "title": p.title, "accuracy": f"{p.accuracy}; downloads {p.size}", "address": p.address}
             for p in published().values()
         ],
-        "maps": [{"name": m.name, "title": m.title, "summary": m.summary, "paper": m.paper} for m in map_methods().values()],
+        "maps": [
+            {"name": m.name, "title": m.title, "summary": m.summary, "formula": m.formula, "paper": m.paper} for m in map_methods().values()
+        ],
         "poolings": [
             {"name": p.name, "title": p.title, "group": p.group, "summary": p.summary, "paper": p.paper, "formula": p.formula}
             | dataclasses.asdict(p.row)

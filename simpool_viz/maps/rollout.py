@@ -55,6 +55,7 @@ def readout_row(recording: Recording) -> tuple[Tensor, str]:
     "rollout",
     "Attention Roll-Out",
     "Attention followed through all blocks and their skip connections, down to the patches. Starts where the checkpoint reads its tokens.",
+    formula="R = Â_L ⋯ Â₁, Â = (1 − a) meanₕ Aₕ + a I",
     paper="Abnar & Zuidema, ACL 2020",
     why_not=needs_blocks,
 )
@@ -83,6 +84,7 @@ def _why_no_dense(encoder: Encoder) -> str | None:
     "dense_rollout",
     "Dense Attention Roll-Out",
     "For each class, the roll-out of all tokens that the head gives to it, averaged. On a classifier this is a heuristic.",
+    formula="m_c = Σᵢ w_ic Rᵢ / Σᵢ w_ic, w_ic = 1 where token i has class c",
     paper="LIFE paper; definition of this project",
     why_not=_why_no_dense,
 )
