@@ -118,6 +118,7 @@ class Rolled:
 class MapMethod:
     """A registered way to make a map.
 
+    summary: two sentences. formula, paper: as a visitor reads them.
     make: (recording, **options) -> AttentionMap, or Rolled.
     blocks: (depth, options) -> the numbers of the blocks whose attention it needs.
     why_not: encoder -> None where it applies, else the reason in a sentence without the full stop.
@@ -126,6 +127,7 @@ class MapMethod:
     name: str
     title: str
     summary: str
+    formula: str
     paper: str
     make: Callable[..., AttentionMap | Rolled]
     why_not: Callable[[Encoder], str | None]
@@ -146,6 +148,7 @@ def register_map(
     title: str,
     summary: str,
     *,
+    formula: str = "",
     paper: str = "",
     why_not: Callable[[Encoder], str | None],
     blocks: Callable[[int, dict[str, Any]], Collection[int]] = no_blocks,
@@ -153,7 +156,7 @@ def register_map(
     """Decorator: make a function `(recording, **options) -> AttentionMap` (or `Rolled`) available under `name`."""
 
     def register(function: Callable[..., Made]) -> Callable[..., Made]:
-        _METHODS[name] = MapMethod(name, title, summary, paper, function, why_not, blocks)
+        _METHODS[name] = MapMethod(name, title, summary, formula, paper, function, why_not, blocks)
         return function
 
     return register
@@ -174,7 +177,7 @@ def _pooled_again(pooling: type[Pooling]) -> MapMethod:
         return replace(pooled_again(recording, pooling.name, options), method=pooling.name)
 
     title = f"{pooling.title} of the features"
-    return MapMethod(pooling.name, title, pooling.summary, pooling.paper, make, lambda encoder: None, no_blocks)
+    return MapMethod(pooling.name, title, pooling.summary, pooling.formula, pooling.paper, make, lambda encoder: None, no_blocks)
 
 
 def maps_of(encoder: Encoder) -> dict[str, str | None]:

@@ -38,7 +38,7 @@ class Settings:
 class Row:
     """One map of one checkpoint on one picture.
 
-    picture: index into the board's pictures.
+    picture: index into the board's pictures. pooling: the name of the checkpoint's.
     prediction: (class, probability), or None without a head.
     entropy: spatial entropy in nats; entropy_of: "logits" or "weights".
     milliseconds: of the forward and of this map. What several rows share counts in each (the forward) or in equal parts (a walk of
@@ -49,6 +49,7 @@ class Row:
     picture: int
     checkpoint: str
     checkpoint_title: str
+    pooling: str
     request: MapRequest
     map_title: str
     attention: AttentionMap
@@ -93,13 +94,17 @@ class Row:
         return f"mask: {100 * self.mask.coverage:.0f} % of the picture, {self.mask.components} {parts}"
 
     @property
+    def score_lines(self) -> list[str]:
+        """The scores in a line, where there is a reference."""
+        if not self.scores:
+            return []
+        hit = "hit" if self.scores["pointing"] else "miss"
+        return [f"IoU {self.scores['iou']:.2f}, at true area {self.scores['iou_at_true_area']:.2f}, pointing {hit}"]
+
+    @property
     def lines(self) -> list[str]:
-        """The whole caption, line by line, with the scores where there is a reference."""
-        lines = [*self.fixed_lines, self.mask_line]
-        if self.scores:
-            hit = "hit" if self.scores["pointing"] else "miss"
-            lines.append(f"IoU {self.scores['iou']:.2f}, at true area {self.scores['iou_at_true_area']:.2f}, pointing {hit}")
-        return lines
+        """The whole caption, line by line."""
+        return [*self.fixed_lines, self.mask_line, *self.score_lines]
 
 
 @dataclass(frozen=True)
@@ -179,6 +184,7 @@ def _row(
         picture=picture,
         checkpoint=facts.name,
         checkpoint_title=facts.title or facts.name,
+        pooling=recording.encoder.pooling.name,
         request=request,
         map_title=map_methods()[attention.method].title,
         attention=attention,

@@ -17,6 +17,7 @@ Show where checkpoints look on photos: overlays and object masks side by side, w
   simpool-viz compare cat.jpg -c resnet_gap -c resnet_simpool -o out
   simpool-viz compare a.jpg b.jpg -c resnet_simpool -m pooling -m contribution:classes=tench -o out
   simpool-viz compare cat.jpg -c resnet_simpool --mask otsu --reference cat_mask.png -o out
+  simpool-viz compare *.jpg --ready frozen_heads --matrix --agreement --sort entropy:lowest -o out
 
 The folder OUT gets board.png, a picture of every overlay and mask, maps.npz with the raw maps,
 scores.csv and manifest.json. `simpool-viz list` names checkpoints, maps and mask rules.
@@ -26,6 +27,7 @@ Options of a map follow its name: cls:block=-2  token:at=120x80  dense_rollout:c
 
 NOTES = {
     "checkpoints": " (and timm:<tag>, hf:<user>/<repository>, or a file: ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet, ConvNeXt)",
+    "comparisons": " (ready-made: compare --ready NAME)",
     "published": " (on the Hugging Face hub; fetched when first used)",
 }
 
@@ -58,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from simpool_viz import __version__
+    from simpool_viz.cli_explore import add_comparing
 
     parser = argparse.ArgumentParser("simpool-viz", description="See where vision models look, and how that changes with their pooling.")
     parser.add_argument("--version", action="version", version=f"simpool-viz {__version__}")
@@ -86,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         help="mask of the object, one per photo in order: 0 is background",
     )
     _add_what(compare)
+    add_comparing(compare)
     _add_look(compare)
     compare.add_argument("--shared-scale", action="store_true", help="one colour scale for the whole board")
     compare.add_argument("--profile", action="store_true", help="tell where the time went")
@@ -202,12 +206,14 @@ def _compare(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from simpool_viz.board import iterate_board, parse_maps, require_rows
+    from simpool_viz.cli_explore import apply_ready, arranged, comparing_files
     from simpool_viz.drawing import Look
     from simpool_viz.export import check_target, export_board
     from simpool_viz.images import read_picture
     from simpool_viz.scores.localization import read_reference
     from simpool_viz.timing import Profile
 
+    apply_ready(arguments)
     requests = parse_maps(arguments.map)
     look = Look(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
     settings = _settings(arguments)
@@ -222,8 +228,9 @@ def _compare(arguments: argparse.Namespace) -> None:
     steps = iterate_board(pictures, encoders, requests, settings, references, profile)
     *_, board = tqdm(steps, desc="looking", total=len(pictures) * len(encoders), unit="picture")
     require_rows(board.rows, board.skipped)
-    device = str(next(encoders[0].parameters()).device)
-    how: dict[str, Any] = {"overwrite": arguments.overwrite, "pictures": arguments.pictures}
+    board = arranged(arguments, board)
+    extras, device = comparing_files(arguments, board, look), str(next(encoders[0].parameters()).device)
+    how: dict[str, Any] = {"overwrite": arguments.overwrite, "pictures": arguments.pictures, "extras": extras}
     folder = export_board(board, arguments.out, look, device=device, profile=profile, **how)
     for sentence in board.skipped:
         print(f"note: {sentence}")
@@ -343,6 +350,7 @@ def _list(arguments: argparse.Namespace) -> None:
     from simpool_viz.checkpoints import catalogue, published
     from simpool_viz.masks import mask_rules
     from simpool_viz.pooling import poolings
+    from simpool_viz.ready import available, comparisons
     from simpool_viz.training.recipe import list_recipes
 
     listing: dict[str, list[dict[str, Any]]] = {
@@ -361,12 +369,15 @@ def _list(arguments: argparse.Namespace) -> None:
             {"name": p.name, "title": p.title, "accuracy": f"{p.accuracy}; downloads {p.size}", "address": p.address}
             for p in published().values()
         ],
-        "maps": [{"name": m.name, "title": m.title, "summary": m.summary, "paper": m.paper} for m in map_methods().values()],
+        "maps": [
+            {"name": m.name, "title": m.title, "summary": m.summary, "formula": m.formula, "paper": m.paper} for m in map_methods().values()
+        ],
         "poolings": [
             {"name": p.name, "title": p.title, "group": p.group, "summary": p.summary, "paper": p.paper, "formula": p.formula}
             | dataclasses.asdict(p.row)
             for p in poolings().values()
         ],
+        "comparisons": [{"name": c.name, "title": c.title, "summary": c.question} for c in comparisons(available()).values()],
         "masks": [{"name": r.name, "title": r.title, "summary": r.summary, "default": r.default} for r in mask_rules().values()],
         "recipes": [{"name": name} for name in list_recipes()],
     }

@@ -155,9 +155,9 @@ def compose_board(photo: np.ndarray, title: str, strips: list[Strip]) -> Image.I
     column, row = max(width, 84) + gap, max([height, *(_caption_height(strip) for strip in strips)]) + gap
     board = Image.new("RGB", (gap + 3 * column + SIDE + gap, top + max(1, len(strips)) * row), PAPER)
     draw = ImageDraw.Draw(board)
-    draw.text((gap, 14), title, INK, _font(20))
+    draw.text((gap, 14), title, INK, font(20))
     for i, label in enumerate(("photo", "attention", "object mask")):
-        draw.text((gap + i * column, 42), label, FAINT, _font(13))
+        draw.text((gap + i * column, 42), label, FAINT, font(13))
     board.paste(Image.fromarray(photo), (gap, top))
     for n, strip in enumerate(strips):
         for i, picture in enumerate(strip.pictures, 1):
@@ -166,12 +166,12 @@ def compose_board(photo: np.ndarray, title: str, strips: list[Strip]) -> Image.I
     return board
 
 
-def _wrap(text: str, size: int) -> list[str]:
-    """The text in lines that fit beside the pictures."""
-    font, lines = _font(size), [""]
+def wrap(text: str, size: int, width: int = SIDE) -> list[str]:
+    """The text in lines of at most `width` pixels."""
+    letters, lines = font(size), [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".lstrip()
-        if lines[-1] and font.getlength(longer) > SIDE:
+        if lines[-1] and letters.getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
@@ -180,8 +180,8 @@ def _wrap(text: str, size: int) -> list[str]:
 
 def _caption_lines(strip: Strip) -> list[tuple[str, int, tuple[int, int, int], int]]:
     """(text, font size, colour, height in pixels) of each line."""
-    title = [(line, 16, INK, 23) for line in _wrap(strip.title, 16)]
-    return title + [(line, 13, FAINT, 19) for text in strip.lines for line in _wrap(text, 13)]
+    title = [(line, 16, INK, 23) for line in wrap(strip.title, 16)]
+    return title + [(line, 13, FAINT, 19) for text in strip.lines for line in wrap(text, 13)]
 
 
 def _caption_height(strip: Strip) -> int:
@@ -191,7 +191,7 @@ def _caption_height(strip: Strip) -> int:
 def _caption(board: Image.Image, strip: Strip, x: int, top: int, height: int) -> None:
     draw, y = ImageDraw.Draw(board), top
     for text, size, colour, line in _caption_lines(strip):
-        draw.text((x, y), text, colour, _font(size))
+        draw.text((x, y), text, colour, font(size))
         y += line
     width, y = SIDE - 20, top + height
     bar = colour_table(strip.colours)[np.linspace(0, 255, width).astype(int)][None].repeat(10, 0)
@@ -200,10 +200,10 @@ def _caption(board: Image.Image, strip: Strip, x: int, top: int, height: int) ->
         value = strip.scale.low + share * (strip.scale.high - strip.scale.low)
         text = f"{value:.3g}" + (f"  {strip.scale.label}" if share == 0 else "")
         anchor = {0.0: "la", 0.5: "ma", 1.0: "ra"}[share]
-        draw.text((x + share * width, y - 19), text, FAINT, _font(12), anchor=anchor)
+        draw.text((x + share * width, y - 19), text, FAINT, font(12), anchor=anchor)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """DejaVu Sans, which matplotlib ships, so that every machine draws the same letters."""
     import matplotlib
 

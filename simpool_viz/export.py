@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -123,6 +124,7 @@ def export_board(
     device: str = "cpu",
     pictures: str = "jpeg",
     profile: Profile | None = None,
+    extras: Mapping[str, Image.Image | str] | None = None,
 ) -> Path:
     """Write a board as a folder.
 
@@ -130,6 +132,7 @@ def export_board(
         out: the folder to make. An existing one must be empty, or an earlier export and `overwrite` be set.
         pictures: format of overlays and masks, "jpeg" or "png".
         profile: where the time of drawing and encoding is counted.
+        extras: further files by name, pictures or text, such as those of `figures`.
 
     Raises:
         FileExistsError: the folder holds something else; nothing is touched.
@@ -144,6 +147,11 @@ def export_board(
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         _write(board, work, look or Look(), device, SUFFIXES[pictures], profile or Profile())
+        for name, content in (extras or {}).items():
+            if isinstance(content, str):
+                (work / name).write_text(content, encoding="utf-8")
+            else:
+                content.save(work / name)
         if place.exists():
             shutil.rmtree(place)
         work.chmod(0o755)

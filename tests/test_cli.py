@@ -68,7 +68,7 @@ def test_list_names_everything_that_is_registered(capsys: pytest.CaptureFixture[
 def test_list_as_json_is_json_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "list", "--json")
     listing = json.loads(out)
-    assert status == 0 and list(listing) == ["checkpoints", "published", "maps", "poolings", "masks", "recipes"]
+    assert status == 0 and list(listing) == ["checkpoints", "published", "maps", "poolings", "comparisons", "masks", "recipes"]
     assert {m["name"]: m["default"] for m in listing["masks"]} == {n: r.default for n, r in mask_rules().items()}
     assert [m["name"] for m in listing["maps"]] == list(map_methods()) and all(m["summary"] for m in listing["maps"])
     assert [p["name"] for p in listing["poolings"]] == list(poolings())

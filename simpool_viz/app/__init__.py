@@ -36,6 +36,7 @@ def build(device: str = "auto") -> Any:
     with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         page.build()
+        blocks.load(None, None, page.panels, js=_close_where_narrow(len(page.panels)), queue=False, api_visibility="private")
         with gr.Accordion("How to read the board", open=False):
             gr.Markdown(GUIDE)
         gr.Markdown(
@@ -43,6 +44,11 @@ def build(device: str = "auto") -> Any:
             elem_classes="simpool-intro",
         )
     return blocks
+
+
+def _close_where_narrow(panels: int) -> str:
+    """JavaScript that closes the panels of settings on a phone, so that the board is near the top."""
+    return f"() => Array.from({{ length: {panels} }}, () => ({{ __type__: 'update', open: innerWidth > 700 }}))"
 
 
 def _use_private_folder() -> None:

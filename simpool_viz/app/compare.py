@@ -1,29 +1,31 @@
-"""The Compare page: one photo, several checkpoints, several maps."""
+"""The Compare page: photos, several checkpoints, several maps."""
 
 from __future__ import annotations
 
-import json
+import filecmp
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio import processing_utils
 
-from simpool_viz.app.component import LOOK, BoardState, BoardView, Photo
+from simpool_viz.app.component import BoardState, BoardView, Photo, Sent
+from simpool_viz.app.look import dispatch, look_controls
 from simpool_viz.app.own import OwnCheckpoints, OwnPanel
 from simpool_viz.attention_map import map_methods, maps_of
 from simpool_viz.board import Board, MapRequest, Settings, iterate_board
 from simpool_viz.checkpoints import bundled_folder, catalogue, load_checkpoint, share_backbones
 from simpool_viz.device import choose_device
-from simpool_viz.drawing import SEQUENTIAL
 from simpool_viz.encoder import Encoder
 from simpool_viz.images import read_picture
-from simpool_viz.masks import mask_rules
+from simpool_viz.ready import comparisons
+from simpool_viz.scores.localization import Reference, read_reference
 
-SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896)]
+SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
+MOST_PHOTOS = 12  # of one run
 FIRST_PHOTO = "chelsea.jpg"
 
 
@@ -59,6 +61,14 @@ def example_photos() -> list[Path]:
     return sorted(p for p in bundled_folder("assets").glob("*.jpg"))
 
 
+def reference_of(photo: str) -> Reference | None:
+    """The reference mask of an example photo, told by its bytes, since a visitor's file may have any name."""
+    example = bundled_folder("assets") / Path(photo).name
+    mask = example.parent / "masks" / f"{example.stem}.png"
+    same = example.is_file() and mask.is_file() and filecmp.cmp(photo, example, shallow=False)
+    return read_reference(mask) if same else None
+
+
 class ComparePage:
     """Builds the page's controls inside a `gr.Blocks` and answers its events."""
 
@@ -69,6 +79,7 @@ class ComparePage:
         self.first_checkpoints = [e.name for e in entries if not e.is_head]
         self.heads = {e.name: e.facts.title for e in entries if e.is_head}
         self.maps = self._offered_maps()
+        self.panels: list[gr.Accordion] = []  # what a narrow screen shows closed, filled by `build`
 
     def _offered_maps(self) -> dict[str, str]:
         """The maps that at least one checkpoint has."""
@@ -85,12 +96,14 @@ class ComparePage:
         size: int,
         more: list[str] | None = None,
         own: OwnCheckpoints | None = None,
+        photos: list[str] | None = None,
     ) -> Iterator[BoardState]:
-        """Show where the checkpoints look on the photo, one state of the board after each checkpoint.
+        """Show where the checkpoints look on the photos, one state of the board after each checkpoint.
 
         Args:
             more: further checkpoints: heads on frozen backbones, or the visitor's own by name.
             own: the visitor's own checkpoints.
+            photos: further photos.
         """
         checkpoints = [*checkpoints, *(more or [])]
         for value, name in (
@@ -101,23 +114,38 @@ class ComparePage:
             if not value:
                 raise gr.Error(f"{name}.", print_exception=False)
         try:
-            yield from self._states(str(photo), checkpoints, maps, Settings(size=size or None), own)
+            yield from self._states([str(photo), *(photos or [])], checkpoints, maps, Settings(size=size or None), own)
         except (ValueError, OSError) as error:
             raise gr.Error(_sentence(error), print_exception=False) from error
 
     def _states(
-        self, photo: str, checkpoints: list[str], maps: list[str], settings: Settings, own: OwnCheckpoints | None = None
+        self, photos: Sequence[str], checkpoints: list[str], maps: list[str], settings: Settings, own: OwnCheckpoints | None = None
     ) -> Iterator[BoardState]:
-        picture = read_picture(photo)
-        yield BoardState(Board([picture], [], {}, [], settings), self._waiting(checkpoints, 0))
+        if len(photos) > MOST_PHOTOS:
+            raise ValueError(f"{len(photos)} photos were given; at most {MOST_PHOTOS} are compared here at once")
+        pictures, sent = [read_picture(photo) for photo in photos], Sent()
+        references = {i: reference for i, photo in enumerate(photos) if (reference := reference_of(photo))}
+        yield BoardState(Board(pictures, [], {}, [], settings), self._waiting(checkpoints, 0, len(pictures)), sent)
         theirs = own.encoders if own else {}
         encoders = [theirs[name] if name in theirs else self.store.get(name) for name in checkpoints]
-        for done, board in enumerate(iterate_board([picture], encoders, [MapRequest(m) for m in maps], settings), 1):
-            yield BoardState(board, self._waiting(checkpoints, done))
+        for done, board in enumerate(iterate_board(pictures, encoders, [MapRequest(m) for m in maps], settings, references), 1):
+            yield BoardState(board, self._waiting(checkpoints, done, len(pictures)), sent)
 
-    def _waiting(self, checkpoints: list[str], done: int) -> str:
-        left = [self.checkpoints.get(name, name) for name in checkpoints[done:]]
-        return f"Looking with {left[0]} ..." if left else ""
+    def _waiting(self, checkpoints: list[str], done: int, photos: int) -> str:
+        """What comes next after `done` steps, "" where nothing does."""
+        photo, next_one = divmod(done, len(checkpoints))
+        which = f", photo {photo + 1} of {photos}" if photos > 1 else ""
+        name = checkpoints[next_one]
+        return f"Looking with {self.checkpoints.get(name, name)}{which} ..." if photo < photos else ""
+
+    def choose_ready(self, name: str | None) -> tuple[Any, Any, Any, str]:
+        """The checkpoints and maps of a ready-made comparison, and the question it answers."""
+        chosen = comparisons(self.checkpoints).get(name or "")
+        if chosen is None:
+            return gr.skip(), gr.skip(), gr.skip(), ""
+        checkpoints = [c for c in chosen.checkpoints if c in self.first_checkpoints]
+        more = [c for c in chosen.checkpoints if c in self.heads]
+        return checkpoints, more, [m for m in chosen.maps if m in self.maps], chosen.question
 
     async def fetch(self, address: str) -> str:
         """Download a picture through Gradio's guarded client, which refuses private addresses."""
@@ -137,7 +165,7 @@ class ComparePage:
         if FIRST_PHOTO not in photos or not self.checkpoints:
             return None
         for _ in range(2):  # the first forward of a process is slow, and its milliseconds would stand on the page for good
-            *_, last = self._states(str(photos[FIRST_PHOTO]), self.first_checkpoints, self._first_maps(), Settings())
+            *_, last = self._states([str(photos[FIRST_PHOTO])], self.first_checkpoints, self._first_maps(), Settings())
         return last
 
     def _first_maps(self) -> list[str]:
@@ -147,112 +175,95 @@ class ComparePage:
 
     def build(self) -> None:
         """Create the components and connect their events."""
-        photos = {p.name: p for p in example_photos()}
         with gr.Row():
-            with gr.Column(scale=1, min_width=300):
-                photo = Photo(
-                    value=str(photos[FIRST_PHOTO]) if FIRST_PHOTO in photos else None,
-                    type="filepath",
-                    sources=["upload", "webcam", "clipboard"],
-                    label="Photo",
-                    height=260,
-                    elem_id="photo",
-                )
-                examples = gr.Gallery(
-                    value=[str(p) for p in photos.values()],
-                    label="Example photos",
-                    show_label=False,
-                    columns=4,
-                    height=130,
-                    buttons=[],
-                    allow_preview=False,
-                    interactive=False,
-                    object_fit="cover",
-                    elem_id="examples",
-                )
-                with gr.Accordion("Photo by address", open=False):
-                    address = gr.Textbox(label="Address of a picture", placeholder="https://", max_lines=1)
-                    fetch = gr.Button("Fetch")
-                checkpoints = gr.CheckboxGroup(
-                    [(self.checkpoints[name], name) for name in self.first_checkpoints],
-                    value=self.first_checkpoints,
-                    label="Checkpoints",
-                    elem_id="checkpoints",
-                )
-                more = gr.Dropdown(
-                    [(title, name) for name, title in self.heads.items()],
-                    value=[],
-                    multiselect=True,
-                    label="More: poolings on a frozen backbone, and your own",
-                    elem_id="more",
-                )
-                maps = gr.CheckboxGroup(
-                    [(title, name) for name, title in self.maps.items()], value=self._first_maps(), label="Maps", elem_id="maps"
-                )
-                size = gr.Dropdown(
-                    SIZES,
-                    value=0,
-                    label="Size",
-                    info="The photo's shorter side as the model sees it. Maps are best at each checkpoint's own.",
-                )
-                with gr.Row():
-                    run = gr.Button("Run", variant="primary", elem_id="run")
-                    cancel = gr.Button("Cancel", elem_id="cancel")
-                own = OwnPanel(self.store.device, self.heads, self.maps).build(more, maps)
+            with gr.Column(scale=1, min_width=300), gr.Accordion("Photos, checkpoints, maps", elem_id="settings") as settings:
+                inputs, runs = self._inputs()
             with gr.Column(scale=3):
-                self._look_controls()
+                self.panels = [settings, look_controls("board")]
                 view = BoardView(value=self.first_board(), elem_id="board")
-        inputs = [photo, checkpoints, maps, size, more, own]
+        self._connect(inputs, runs, view)
+
+    def _inputs(self) -> tuple[list[Any], dict[str, Any]]:
+        """The controls: inputs of `look` in its order, and what starts or stops it by name."""
+        examples = example_photos()
+        first = next((str(p) for p in examples if p.name == FIRST_PHOTO), None)
+        sources: Any = ["upload", "webcam", "clipboard"]
+        photo = Photo(value=first, type="filepath", sources=sources, label="Photo", height=260, elem_id="photo")
+        gallery = gr.Gallery(
+            value=[str(p) for p in examples],
+            label="Example photos",
+            show_label=False,
+            columns=4,
+            height=130,
+            buttons=[],
+            allow_preview=False,
+            interactive=False,
+            object_fit="cover",
+            elem_id="examples",
+        )
+        with gr.Accordion("More photos, for the matrix", open=False, elem_id="more-photos"):
+            photos = gr.File(label=f"Further photos, up to {MOST_PHOTOS - 1}", file_count="multiple", file_types=["image"], height=150)
+            four = gr.Button("All example photos", elem_id="all-examples")
+        with gr.Accordion("Photo by address", open=False):
+            address = gr.Textbox(label="Address of a picture", placeholder="https://", max_lines=1)
+            fetch = gr.Button("Fetch")
+        ready = gr.Dropdown(
+            [("my own choice", ""), *((c.title, c.name) for c in comparisons(self.checkpoints).values())],
+            value="",
+            label="Ready-made comparison",
+            elem_id="ready",
+        )
+        question = gr.Markdown(elem_classes="simpool-question")
+        checkpoints = gr.CheckboxGroup(
+            [(self.checkpoints[name], name) for name in self.first_checkpoints],
+            value=self.first_checkpoints,
+            label="Checkpoints",
+            elem_id="checkpoints",
+        )
+        more = gr.Dropdown(
+            [(title, name) for name, title in self.heads.items()],
+            value=[],
+            multiselect=True,
+            label="More: poolings on a frozen backbone, and your own",
+            elem_id="more",
+        )
+        choices = [(title, name) for name, title in self.maps.items()]
+        maps = gr.CheckboxGroup(choices, value=self._first_maps(), label="Maps", elem_id="maps")
+        size = gr.Dropdown(
+            SIZES,
+            value=0,
+            label="Size",
+            info="The photo's shorter side as the model sees it. Maps are best at each checkpoint's own.",
+        )
+        with gr.Row():
+            run = gr.Button("Run", variant="primary", elem_id="run")
+            cancel = gr.Button("Cancel", elem_id="cancel")
+        own = OwnPanel(self.store.device, self.heads, self.maps).build(more, maps)
+        ready.input(self.choose_ready, ready, [checkpoints, more, maps, question], api_visibility="private")
+        four.click(self._other_examples, photo, photos, api_visibility="private")
+        controls = {"run": run, "cancel": cancel, "gallery": gallery, "fetch": fetch, "address": address}
+        return [photo, checkpoints, maps, size, more, own, photos], controls
+
+    def _connect(self, inputs: list[Any], controls: dict[str, Any], view: BoardView) -> None:
+        photo = inputs[0]
         shared: dict[str, Any] = {"fn": self.look, "inputs": inputs, "outputs": view, "show_progress": "hidden", "concurrency_id": "look"}
+        chosen = controls["gallery"].select(self._choose_example, None, photo, api_visibility="private")
+        fetched = controls["fetch"].click(self.fetch, controls["address"], photo, api_visibility="private")
         runs = [
-            run.click(**shared, api_name="compare"),
+            controls["run"].click(**shared, api_name="compare"),
             photo.upload(**shared, api_visibility="private"),
-            examples.select(self._choose_example, None, photo, api_visibility="private").then(**shared, api_visibility="private"),
-            fetch.click(self.fetch, address, photo, api_visibility="private").success(**shared, api_visibility="private"),
+            chosen.then(**shared, api_visibility="private"),
+            fetched.success(**shared, api_visibility="private"),
         ]
-        cancel.click(None, None, None, cancels=runs, api_visibility="private")
-        cancel.click(None, None, None, js=_dispatch("simpool-stopped"), queue=False, api_visibility="private")
+        controls["cancel"].click(None, None, None, cancels=runs, api_visibility="private")
+        controls["cancel"].click(None, None, None, js=dispatch("board", "simpool-stopped"), queue=False, api_visibility="private")
+
+    def _other_examples(self, photo: str | None) -> list[str]:
+        """The example photos that are not chosen already."""
+        return [str(p) for p in example_photos() if not photo or p.name != Path(photo).name]
 
     def _choose_example(self, event: gr.SelectData) -> str:
         return str(example_photos()[event.index])
-
-    def _look_controls(self) -> None:
-        """Controls that act in the browser alone: each tells the board what changed, without a request."""
-        rules = [(r.title, r.name) for r in mask_rules().values()]
-        with gr.Accordion("Drawing: changes at once, nothing is computed again", open=True):
-            with gr.Row():
-                rule = gr.Dropdown(rules, value=LOOK["rule"], label="Mask rule", min_width=150)
-                amount = gr.Slider(0.01, 1, LOOK["amount"], step=0.01, label="Amount", min_width=170, elem_id="amount")
-                opacity = gr.Slider(0, 1, LOOK["opacity"], step=0.01, label="Opacity", min_width=150, elem_id="opacity")
-                colours = gr.Dropdown(list(SEQUENTIAL), value=LOOK["colours"], label="Colours", min_width=120)
-            with gr.Row(elem_id="switches"):
-                smooth = gr.Checkbox(LOOK["smooth"], label="Smooth", min_width=140, elem_id="smooth")
-                shared = gr.Checkbox(LOOK["shared"], label="One scale for all rows", min_width=200)
-                boxes = gr.Checkbox(LOOK["boxes"], label="Boxes", min_width=140)
-                largest = gr.Checkbox(LOOK["largest"], label="Largest component only", min_width=200, elem_id="largest")
-        controls: dict[str, Any] = {"amount": amount, "opacity": opacity, "colours": colours}
-        controls |= {"smooth": smooth, "shared": shared, "boxes": boxes, "largest": largest}
-        for key, control in controls.items():
-            control.input(None, [control], None, js=_tell(key), queue=False, api_visibility="private")
-        rule.input(None, [rule, amount], [amount], js=_tell_rule(), queue=False, api_visibility="private")
-
-
-def _dispatch(event: str, detail: str = "{}", before: str = "", after: str = "", takes: str = "") -> str:
-    """JavaScript that sends the board an event."""
-    target = "document.querySelector('#board .simpool-board')"
-    return f"({takes}) => {{ {before} {target}.dispatchEvent(new CustomEvent('{event}', {{ bubbles: true, detail: {detail} }})); {after} }}"
-
-
-def _tell(key: str) -> str:
-    """JavaScript that tells the board of a changed control."""
-    return _dispatch("simpool-look", f"{{ {key}: value }}", takes="value")
-
-
-def _tell_rule() -> str:
-    """The same for the mask rule, which brings its own default amount; rules without an amount leave the slider as it is."""
-    defaults = json.dumps({rule.name: rule.default for rule in mask_rules().values()})
-    chosen = f"const amount = {defaults}[rule] ?? old;"
-    return _dispatch("simpool-look", "{ rule, amount }", before=chosen, after="return amount;", takes="rule, old")
 
 
 def _sentence(error: Exception) -> str:

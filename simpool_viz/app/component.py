@@ -1,13 +1,13 @@
-"""The board component: a Board in Python, canvases in the browser (board.js).
+"""The board component: a Board in Python, canvases in the browser (the .js files beside this one).
 
-Python sends the display picture once, as a cached file, and per row the raw grid with the levels of every mask rule at
+Python sends each display picture once, as a cached file, and per row the raw grid with the levels of every mask rule at
 every amount. Nothing of it enters a template: gr.HTML compiles templates as JavaScript.
 """
 
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,17 @@ from gradio import processing_utils
 from PIL import Image
 
 from simpool_viz.board import Board, Row
+from simpool_viz.comparison import FIGURES
 from simpool_viz.drawing import DIVERGING, SEQUENTIAL, colour_table, display_picture, scale_of
+from simpool_viz.explain import explain_row
 from simpool_viz.export import row_name
+from simpool_viz.images import Picture
 from simpool_viz.masks import find_levels, mask_rules
 
 LONGEST = 1280  # pixels of the display picture
 AMOUNTS = [percent / 100 for percent in range(1, 101)]
 HERE = Path(__file__).parent
+SCRIPTS = ("base", "masks", "paint", "cursor", "rows", "views", "board")  # one scope, in this order
 LOOK: dict[str, Any] = {
     "rule": "mass",
     "amount": 0.6,
@@ -36,12 +40,21 @@ LOOK: dict[str, Any] = {
 }
 
 
+@dataclass
+class Sent:
+    """What the states of one run share, so that a growing board is not encoded anew: files of photos, payloads of rows."""
+
+    photos: dict[int, str] = field(default_factory=dict)
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class BoardState:
     """A board as shown while it grows; `waiting` says what is still being computed, "" when done."""
 
     board: Board
     waiting: str = ""
+    sent: Sent = field(default_factory=Sent)
 
 
 def _encode(values: Any) -> str:
@@ -56,37 +69,51 @@ def level_tables(weights: np.ndarray) -> dict[str, str]:
     return tables
 
 
-def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
-    """What the browser needs of a row."""
-    weights, scale = row.mask.weights, scale_of(row.mask.weights, row.attention.unit)
+def grid_payload(weights: np.ndarray, unit: str) -> dict[str, Any]:
+    """A map (h, w) with the scale that it is drawn in."""
+    scale = scale_of(weights, unit)
     return {
-        "id": f"board-row-{index}",
-        "file": row_name(board, row),
-        "title": row.title,
-        "map": row.map_title,
-        "lines": row.fixed_lines,  # the line about the mask changes with the look, so the browser writes it
         "grid": list(weights.shape),
         "weights": _encode(weights),
-        "signed": row.attention.signed,
+        "signed": unit == "logit",
         "scale": [scale.low, scale.high],
         "factor": scale.factor,
         "unit": scale.label,
+    }
+
+
+def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
+    """What the browser needs of a row."""
+    values = {figure.name: figure.value(row) for figure in FIGURES.values()}
+    return {
+        "id": f"board-row-{index}",
+        "file": row_name(board, row),
+        "picture": row.picture,
+        "checkpoint": row.checkpoint,
+        "name": row.request.label,
+        "title": row.title,
+        "map": row.map_title,
+        "lines": row.fixed_lines + row.score_lines,  # the line about the mask changes with the look, so the browser writes it
         "constant": row.mask.constant,
-        "levels": level_tables(weights),
+        "figures": {name: value for name, value in values.items() if value is not None},
+        "about": [asdict(explanation) for explanation in explain_row(row)],
+        "levels": level_tables(row.mask.weights),
+        **grid_payload(row.mask.weights, row.attention.unit),
     }
 
 
 class BoardView(gr.HTML):
     """Shows a `BoardState`; takes nothing back."""
 
-    def __init__(self, value: BoardState | None = None, **kwargs: Any) -> None:
+    def __init__(self, value: Any = None, **kwargs: Any) -> None:
         super().__init__(
             value=value,
             html_template='<div class="simpool-board"></div>',
             css_template="",
-            js_on_load="\n".join((HERE / name).read_text(encoding="utf-8") for name in ("board.js", "masks.js")),
+            js_on_load="\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
             apply_default_css=False,
             look=LOOK,
+            figures={figure.name: figure.title for figure in FIGURES.values()},
             diverging=DIVERGING,
             tables={name: base64.b64encode(colour_table(name).tobytes()).decode() for name in (*SEQUENTIAL, DIVERGING)},
             **kwargs,
@@ -101,19 +128,27 @@ class BoardView(gr.HTML):
     def postprocess(self, value: BoardState | None) -> dict[str, Any] | None:  # type: ignore[override]
         if value is None or not value.board.pictures:
             return None
-        picture = value.board.pictures[0]
-        shown = Image.fromarray(display_picture(picture.rgb, LONGEST))
-        path = processing_utils.save_pil_to_cache(shown, self.GRADIO_CACHE, name="photo", format="jpeg")
+        board, sent = value.board, value.sent
+        for index, row in enumerate(board.rows):
+            if index not in sent.rows:
+                sent.rows[index] = row_payload(board, row, index)
         return {
-            "title": picture.name,
-            "photo": {"path": path, "meta": {"_type": "gradio.FileData"}},
-            "rows": [row_payload(value.board, row, i) for i, row in enumerate(value.board.rows)],
-            "skipped": value.board.skipped,
+            "photos": [self.photo_payload(picture, index, sent) for index, picture in enumerate(board.pictures)],
+            "rows": [sent.rows[index] for index in range(len(board.rows))],
+            "skipped": board.skipped,
             "waiting": value.waiting,
         }
 
+    def photo_payload(self, picture: Picture, index: int, sent: Sent) -> dict[str, Any]:
+        """A photo as a cached file with its original size in pixels."""
+        if index not in sent.photos:
+            shown = Image.fromarray(display_picture(picture.rgb, LONGEST))
+            sent.photos[index] = processing_utils.save_pil_to_cache(shown, self.GRADIO_CACHE, name="photo", format="jpeg")
+        photo = {"path": sent.photos[index], "meta": {"_type": "gradio.FileData"}}
+        return {"title": picture.name, "size": list(picture.size), "photo": photo}
+
     def api_info(self) -> dict[str, Any]:
-        return {"type": "object", "description": "photo, rows with base64 float32 grids and mask levels, captions"}
+        return {"type": "object", "description": "photos, rows with base64 float32 grids and mask levels, captions"}
 
 
 class Photo(gr.Image):

@@ -22,6 +22,7 @@ def _why_not(encoder: Encoder) -> str | None:
     "cls",
     "CLS attention",
     "What the class token attends to in one block, the last by default. One map per head, shown as their mean.",
+    formula="aʰ = softmax(q_cls Kᵀ / √d) of head h, at the patches",
     paper="Caron et al., ICCV 2021",
     why_not=_why_not,
     blocks=one_block,

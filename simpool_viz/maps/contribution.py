@@ -42,6 +42,7 @@ def _why_not(encoder: Encoder) -> str | None:
     "contribution",
     "Contribution",
     "What each position adds to the logit of a class, the predicted one by default: positive for, negative against. With GAP this is CAM.",
+    formula="mᵢ = Σ_c W′_kc g_ic, with Σᵢ g_ic = f_c",
     paper="Zhou et al., CVPR 2016, for GAP",
     why_not=_why_not,
 )

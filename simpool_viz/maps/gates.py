@@ -29,6 +29,7 @@ def _why_not(encoder: Encoder) -> str | None:
     "gates",
     "Channel gates",
     "Where the channels lie that the last channel gate lets through. Beside it the same features without the gate.",
+    formula="mᵢ = Σ_c v_c relu(x_ic), v the gate",
     paper="Hu et al., CVPR 2018; definition of this project",
     why_not=_why_not,
 )

@@ -47,6 +47,7 @@ def _why_no_gradcam(encoder: Encoder) -> str | None:
     "gradcam",
     "Grad-CAM",
     "The last features, weighted by the gradient of a class's logit and cut at 0. The usual baseline for CNNs.",
+    formula="mᵢ = relu(Σ_d α_d x_id), α_d = (1/N) Σᵢ ∂y/∂x_id",
     paper="Selvaraju et al., ICCV 2017",
     why_not=_why_no_gradcam,
 )
@@ -112,6 +113,7 @@ def _why_no_relevance(encoder: Encoder) -> str | None:
     "relevance",
     "Gradient relevance",
     "Attention weighted by the gradient of a class's logit and followed through all blocks. It runs the model once more, backwards too.",
+    formula="R ← R + meanₕ(relu(∇A ∘ A)) R",
     paper="Chefer et al., Generic attention-model explainability, ICCV 2021",
     why_not=_why_no_relevance,
 )

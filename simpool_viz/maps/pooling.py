@@ -32,6 +32,7 @@ def _why_not(encoder: Encoder) -> str | None:
     "pooling",
     "Pooling attention",
     "The weights with which the pooling gathers the tokens into one vector. One map per query or head.",
+    formula="A = h(s(φ_K(X), φ_Q(U)))",
     paper="Psomas et al., ICCV 2023, section 3",
     why_not=_why_not,
 )

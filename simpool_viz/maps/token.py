@@ -20,6 +20,8 @@ def _blocks(depth: int, options: dict[str, Any]) -> Sequence[int]:
     "token",
     "Token query",
     "What one patch of the photo attends to, the central one unless a point is given. One map per head.",
+    formula="aʰ = softmax(qᵢ Kᵀ / √d) of head h, at the patches",
+    paper="Vaswani et al., NeurIPS 2017, for the attention",
     why_not=needs_blocks,
     blocks=_blocks,
 )

@@ -73,7 +73,7 @@ class GGeM(Pooling):
 
     name, title = "ggem", "GGeM"
     paper = "Ko et al., Group Generalized Mean Pooling for Vision Transformer, 2022"
-    summary = "GeM with an exponent of its own for each group of channels, usually one per head, so that groups can average or pick peaks."
+    summary = "GeM with an exponent of its own for each group of channels, usually one per head. One group can average, another pick peaks."
     formula = "f_c = ((1/N) Σᵢ max(x_ic, ε)^p_g)^(1/p_g), c in group g"
     row = TableRow(mean="one learnable p per group")
 
@@ -90,7 +90,7 @@ class LSE(Pooling):
 
     name, title = "lse", "LSE"
     paper = "Pinheiro & Collobert, From image-level to pixel-level labeling with CNNs, CVPR 2015"
-    summary = "A smooth maximum with a learned sharpness r: the mean as r goes to 0, the maximum as r grows."
+    summary = "A smooth maximum with a learned sharpness r. It is the mean as r goes to 0, and the maximum as r grows."
     formula = "f_c = (1/r) ln((1/N) Σᵢ exp(r x_ic))"
     row = TableRow(mean="exp(r x), r learnable")
 

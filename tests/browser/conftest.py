@@ -6,11 +6,19 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from simpool_viz import catalogue, load_checkpoint, make_board
+from simpool_viz.board import Board
+from simpool_viz.checkpoints import bundled_folder
+
+EXAMPLE = bundled_folder("assets") / "chelsea.jpg"
 
 FLAGS = [
     "--no-sandbox",
@@ -61,12 +69,41 @@ class Log:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
 
-@pytest.fixture
-def opened(browser: Browser, app_url: str) -> Iterator[tuple[Page, Log]]:
-    """A page on which the example board is drawn."""
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
+Opened = tuple[Page, Log]
+
+
+def open_page(browser: Browser, address: str, width: int = 1400, height: int = 900) -> Opened:
+    """A page on which the example board is drawn, and its log."""
+    page = browser.new_page(viewport={"width": width, "height": height})
     log = Log(page)
-    page.goto(app_url)
+    page.goto(address)
     page.wait_for_selector(".simpool-board .row canvas", timeout=60_000)
+    return page, log
+
+
+@pytest.fixture
+def opened(browser: Browser, app_url: str) -> Iterator[Opened]:
+    page, log = open_page(browser, app_url)
     yield page, log
     page.close()
+
+
+@pytest.fixture(scope="session")
+def python_board() -> Board:
+    """The example board, made by the Python call."""
+    encoders = [load_checkpoint(name, device="cpu") for name, entry in catalogue().items() if entry.available and not entry.is_head]
+    return make_board([EXAMPLE], encoders, ["pooling", "contribution"])
+
+
+def masks(page: Page, in_pixels: bool = False) -> list[dict[str, Any]]:
+    """The masks as the browser draws them; `pixels` (H, W) bool where asked for."""
+    drawn = page.evaluate("(p) => document.querySelector('.simpool-board').parentElement.readMasks(p)", in_pixels)
+    for row in drawn if in_pixels else []:
+        row["pixels"] = (np.frombuffer(row["pixels"].encode(), np.uint8) == ord("1")).reshape(row["height"], row["width"])
+    return drawn
+
+
+def tell(page: Page, **look: Any) -> None:
+    """Change the look as the controls beside the board do."""
+    script = "(d) => document.querySelector('.simpool-board').dispatchEvent(new CustomEvent('simpool-look', {bubbles: true, detail: d}))"
+    page.evaluate(script, look)

@@ -13,35 +13,13 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from simpool_viz import catalogue, load_checkpoint, make_board, mask_rules
+from simpool_viz import mask_rules
 from simpool_viz.board import Board
 from simpool_viz.checkpoints import bundled_folder
 from simpool_viz.masks import largest_component
-from tests.browser.conftest import Log
+from tests.browser.conftest import EXAMPLE, Opened, masks, tell
 
 pytestmark = pytest.mark.browser
-EXAMPLE = bundled_folder("assets") / "chelsea.jpg"
-Opened = tuple[Page, Log]
-
-
-@pytest.fixture(scope="module")
-def python_board() -> Board:
-    """The example board, made by the Python call."""
-    encoders = [load_checkpoint(name, device="cpu") for name, entry in catalogue().items() if entry.available and not entry.is_head]
-    return make_board([EXAMPLE], encoders, ["pooling", "contribution"])
-
-
-def masks(page: Page, in_pixels: bool = False) -> list[dict[str, Any]]:
-    """The masks as the browser draws them; `pixels` (H, W) bool where asked for."""
-    drawn = page.evaluate("(p) => document.querySelector('.simpool-board').parentElement.readMasks(p)", in_pixels)
-    for row in drawn if in_pixels else []:
-        row["pixels"] = (np.frombuffer(row["pixels"].encode(), np.uint8) == ord("1")).reshape(row["height"], row["width"])
-    return drawn
-
-
-def tell(page: Page, **look: Any) -> None:
-    script = "(d) => document.querySelector('.simpool-board').dispatchEvent(new CustomEvent('simpool-look', {bubbles: true, detail: d}))"
-    page.evaluate(script, look)
 
 
 def slide(page: Page, name: str, value: float) -> None:

@@ -1,0 +1,45 @@
+// The board in the browser. Python sends each photo once and per row the raw grid of weights with its levels; everything that
+// a visitor changes about the look is computed here, without a request. The files of this folder stand behind one another in
+// one scope (component.py puts them together): base, masks, paint, cursor, rows, views, board.
+//
+// Gradio runs them once per board, with `element`, `props` and `watch`. Nothing of the data enters a template.
+
+const look = { ...props.look };
+const ui = { view: "rows", group: "none", sort: "", lowest: false, cells: "overlay", first: -1, second: -1 };
+const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]) => [name, bytes(text)]));
+const WIDEST = 640; // pixels of a drawn cell's longer side,
+const SMALL = 320; // of one in a matrix,
+const LARGE = 1280; // and of an enlarged one
+let board = null; // { photos, rows, value }, decoded
+
+function bytes(text) {
+  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+}
+const floats = (text) => new Float32Array(bytes(text).buffer);
+
+function make(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+const number = (value, digits = 3) => String(Number(value.toPrecision(digits)));
+const photoOf = (row) => board.photos[row.picture];
+
+// A labelled <select>; choices are [value, text].
+function choice(label, choices, value, changed) {
+  const box = make("label", "choice", label), select = make("select");
+  select.append(...choices.map(([key, text]) => { const option = make("option", "", text); option.value = key; return option; }));
+  select.value = value;
+  select.addEventListener("change", () => changed(select.value));
+  box.append(select);
+  return box;
+}
+
+// A row as Python sends it, decoded. `spots` are the canvases it is drawn on at the moment.
+function readRow(data) {
+  const [h, w] = data.grid;
+  const levels = Object.fromEntries(Object.entries(data.levels).map(([rule, text]) => [rule, floats(text)]));
+  return { ...data, h, w, weights: floats(data.weights), levels, spots: [], readings: [] };
+}

@@ -1,0 +1,59 @@
+// One cursor for all cells of a photo: the pointer, or the arrow keys on a cell, mark the same point everywhere, and every
+// row tells its token there and the token's weight.
+
+let cursor = null; // { picture, x, y }: shares of the width and the height
+
+const tokenAt = (row, x, y) => [Math.min(row.h - 1, Math.floor(y * row.h)), Math.min(row.w - 1, Math.floor(x * row.w))];
+
+function readingOf(row) {
+  const [r, c] = tokenAt(row, cursor.x, cursor.y);
+  return `token (${r}, ${c}): ${number(row.weights[r * row.w + c] * row.factor)} ${row.unit}`;
+}
+
+function moveCursor(picture, x, y) {
+  cursor = { picture, x: Math.min(1, Math.max(0, x)), y: Math.min(1, Math.max(0, y)) };
+  for (const row of board.rows) if (row.picture === picture) markToken(row);
+}
+
+function markToken(row) {
+  const [r, c] = tokenAt(row, cursor.x, cursor.y), text = readingOf(row);
+  for (const { mark } of row.spots) {
+    Object.assign(mark.style, { left: `${(100 * c) / row.w}%`, top: `${(100 * r) / row.h}%`, width: `${100 / row.w}%`, height: `${100 / row.h}%` });
+    mark.hidden = false;
+  }
+  for (const node of row.readings) node.textContent = text;
+}
+
+function hideCursor() {
+  cursor = null;
+  for (const row of board.rows) {
+    for (const { mark } of row.spots) mark.hidden = true;
+    for (const node of row.readings) node.textContent = "";
+  }
+}
+
+function followPointer(node, picture) {
+  const move = (event) => {
+    const box = node.getBoundingClientRect();
+    moveCursor(picture, (event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+  };
+  node.addEventListener("pointermove", move);
+  node.addEventListener("pointerdown", move);
+  node.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hideCursor(); });
+}
+
+// Arrow keys move by one token of the row; what is read there is also said.
+function followKeys(node, row) {
+  node.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const from = cursor?.picture === row.picture ? cursor : { x: 0.5, y: 0.5 }, [r, c] = tokenAt(row, from.x, from.y);
+    moveCursor(row.picture, (c + step[0] + 0.5) / row.w, (r + step[1] + 0.5) / row.h);
+    say(`${row.title}, ${readingOf(row)}`);
+  });
+}
+
+function say(text) {
+  element.querySelector(".said").textContent = text;
+}

@@ -1,0 +1,111 @@
+// Rows: overlay, mask and caption beside the photo; cells, which also stand in the matrix and in galleries; enlarging.
+
+function buildCell(row, kind, label, longest = WIDEST) {
+  const figure = make("figure", "cell"), button = make("button", "enlarge"), canvas = make("canvas"), mark = make("span", "mark");
+  button.type = "button";
+  button.title = "Enlarge";
+  canvas.setAttribute("role", "img");
+  mark.hidden = true;
+  button.append(canvas, mark);
+  button.addEventListener("click", () => enlarge(row, kind));
+  followPointer(canvas, row.picture);
+  followKeys(button, row);
+  row.spots.push({ canvas, kind, longest, mark });
+  figure.append(button);
+  if (label) figure.append(make("figcaption", "", label));
+  return figure;
+}
+
+function buildReading(row) {
+  const node = make("p", "reading");
+  row.readings.push(node);
+  return node;
+}
+
+function buildRow(row) {
+  const section = make("section", "row"), caption = make("div", "caption"), title = make("h2", "", row.title);
+  title.id = row.id;
+  section.setAttribute("aria-labelledby", row.id);
+  row.coverage = make("p", "live");
+  row.bar = buildBar(row.unit);
+  caption.append(title, ...row.lines.map((line) => make("p", "", line)), row.coverage, row.bar.node, buildReading(row));
+  caption.append(buildAbout(row));
+  section.append(buildCell(row, "overlay", row.map), buildCell(row, "mask", "Object mask"), caption);
+  row.section = section;
+  return section;
+}
+
+// What the map and the pooling are: two sentences, the formula and the paper of each.
+function buildAbout(row) {
+  const details = make("details", "about");
+  details.append(make("summary", "", "What this shows"));
+  for (const { title, summary, formula, paper } of row.about) {
+    const text = make("p", "");
+    text.append(make("strong", "", `${title}. `), summary);
+    details.append(text);
+    if (formula) details.append(make("p", "formula", formula));
+    if (paper) details.append(make("p", "paper", paper));
+  }
+  return details;
+}
+
+function buildPhoto(photo, index) {
+  const aside = make("figure", "photo"), picture = photo.image;
+  picture.alt = `The photo ${photo.title}`;
+  followPointer(picture, index);
+  aside.append(picture, make("figcaption", "", photo.title));
+  return aside;
+}
+
+// One block per photo: the photo, and its rows in the order asked for.
+function buildRows() {
+  return board.photos.map((photo, index) => {
+    const block = make("div", "block"), list = make("div", "rows");
+    list.append(...board.rows.filter((row) => row.picture === index).map(buildRow));
+    block.append(buildPhoto(photo, index), list);
+    return block;
+  });
+}
+
+// Rows in the order of comparison.py's `arrange`; those without the figure come last.
+function orderedRows(picture) {
+  const rows = board.rows.filter((row) => row.picture === picture);
+  const key = { none: () => "", checkpoint: (row) => row.checkpoint, map: (row) => row.name }[ui.group];
+  const place = new Map([...new Set(rows.map(key))].map((name, i) => [name, i]));
+  const rank = (row) => { const value = row.figures[ui.sort] ?? null; return value === null ? Infinity : ui.lowest ? value : -value; };
+  const by = (a, b) => place.get(key(a)) - place.get(key(b)) || (ui.sort && rank(a) !== rank(b) ? rank(a) - rank(b) : 0);
+  return rows.sort(by); // stable, so that equals keep the order of the board
+}
+
+function placeRows() {
+  if (ui.view !== "rows") return;
+  for (const index of board.photos.keys())
+    orderedRows(index).forEach((row, i, rows) => {
+      const before = i ? rows[i - 1].section : null, list = row.section.parentElement;
+      if (row.section.previousElementSibling !== before) before ? before.after(row.section) : list.prepend(row.section);
+    });
+}
+
+function enlarge(row, kind) {
+  const dialog = make("dialog", "large"), bar = make("div", "bar"), canvas = make("canvas");
+  const close = make("button", "", "Close"), save = make("button", "", "Save PNG");
+  dialog.setAttribute("aria-label", `${row.title}, ${kind === "mask" ? "object mask" : "overlay"}`);
+  [canvas.width, canvas.height] = cellSize(photoOf(row), LARGE);
+  const source = photoPixels(photoOf(row), canvas.width, canvas.height), pixels = pixelsOf(row, canvas.width, canvas.height);
+  (kind === "mask" ? drawMask : drawOverlay)(canvas, row, pixels, source);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", row.spots.find((spot) => spot.kind === kind).canvas.getAttribute("aria-label"));
+  close.addEventListener("click", () => dialog.close());
+  save.addEventListener("click", () => {
+    const link = make("a");
+    link.href = canvas.toDataURL("image/png");
+    link.download = `${row.file}.${kind}.png`;
+    link.click();
+  });
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("close", () => dialog.remove());
+  bar.append(make("strong", "", row.title), save, close);
+  dialog.append(bar, canvas);
+  element.append(dialog);
+  dialog.showModal();
+}

@@ -1,0 +1,77 @@
+"""The command line beyond one board: ready-made comparisons, order, matrix, agreement, difference."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.test_cli import run
+
+
+def both(checkpoints: dict[str, Path], out: Path) -> list[object]:
+    return ["-c", checkpoints["simpool"], "-c", checkpoints["gap"], "--device", "cpu", "-o", out]
+
+
+def test_rows_come_in_the_order_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
+) -> None:
+    maps = ["-m", "pooling", "-m", "contribution", "-m", "kmeans"]
+    status, _, err = run(
+        capsys, "compare", photos["wide"], *maps, *both(checkpoints, tmp_path / "out"), "--group", "map", "--sort", "coverage:lowest"
+    )
+    assert status == 0, err
+    rows = json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"]
+    assert [r["map"] for r in rows] == ["pooling", "contribution", "contribution", "kmeans", "kmeans"]
+    with (tmp_path / "out" / "scores.csv").open() as file:
+        shares = [float(line["coverage"]) for line in csv.DictReader(file)]
+    assert shares[1] <= shares[2] and shares[3] <= shares[4]
+
+
+def test_matrix_agreement_and_differences_are_written_beside_the_board(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--matrix", "--agreement", "--difference", 2, 3, "--difference", 5, 6, "-m", "pooling", "-m", "contribution"]
+    status, _, err = run(capsys, "compare", photos["wide"], photos["tall"], *both(checkpoints, out), *arguments)
+    assert status == 0, err
+    for name in ("matrix.png", "agreement.png", "difference_2_3.png", "difference_5_6.png"):
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 60
+    assert len((out / "agreement.csv").read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--difference", "1", "9"], "the board has rows 1 to 2, not 9"),
+        (["--difference", "1", "2"], "so they have no difference"),
+        (["--sort", "beauty"], "rows are sorted by"),
+        (["--ready", "nothing"], "no ready-made comparison is called 'nothing'"),
+        (["--ready", "frozen_means"], "leave out -c and -m"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence_and_nothing_is_written(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    photos: dict[str, Path],
+    checkpoints: dict[str, Path],
+    arguments: list[str],
+    says: str,
+) -> None:
+    status, _, err = run(capsys, "compare", photos["wide"], *both(checkpoints, tmp_path / "out"), *arguments)
+    assert status == 2 and says in err and not (tmp_path / "out").exists()
+
+
+def test_ready_made_comparison_brings_its_checkpoints_and_maps(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path]
+) -> None:
+    arguments = ["--ready", "trained_or_probed", "--size", 64, "--device", "cpu", "-o", tmp_path / "out"]
+    status, out, err = run(capsys, "compare", photos["wide"], *arguments)
+    assert status == 0, err
+    rows = json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"]
+    assert {r["checkpoint"] for r in rows} == {"resnet_simpool", "resnet_gap+simpool", "resnet_gap"}
+    assert "ResNet, GAP has no Pooling attention map" in out
