@@ -45,7 +45,7 @@ FIGURES: dict[str, Figure] = {
         Figure("peak", "strongest weight", _peak),
         Figure("coverage", "share of the picture in the mask", lambda row: row.mask.coverage),
         Figure("components", "components of the mask", lambda row: row.mask.components),
-        Figure("milliseconds", "milliseconds", lambda row: row.milliseconds),
+        Figure("milliseconds", "milliseconds", lambda row: sum(row.milliseconds)),
         Figure("iou", "IoU with the reference", _score("iou")),
         Figure("iou_at_true_area", "IoU at true area", _score("iou_at_true_area")),
         Figure("energy", "share of the mass on the object", _score("energy")),
