@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from simpool_viz.batch.looking import Job, look
 from simpool_viz.batch.reading import Fault, Frame, Prepared, find_pictures, prepare
 from simpool_viz.batch.writing import Journal, write
 from simpool_viz.board import Settings, make_board, parse_map
+from simpool_viz.checkpoints import share_backbones
 from simpool_viz.cli import main
 from simpool_viz.drawing import Look
 from simpool_viz.encoder import Encoder
@@ -203,12 +206,8 @@ def test_batches_are_of_one_shape_and_no_picture_waits_for_ever() -> None:
 
 
 def test_heads_on_one_backbone_share_the_forward_of_a_batch(resnet: Encoder) -> None:
-    import dataclasses
-
-    from simpool_viz.checkpoints import share_backbones
-
     base, head = small_resnet("gap", "base"), small_resnet("simpool", "base+a", seed=1)
-    head.facts = dataclasses.replace(head.facts, base="base")
+    head.backbone, head.facts = copy.deepcopy(base.backbone), dataclasses.replace(head.facts, base="base")
     encoders = share_backbones([base, resnet, head])
     job = Job(encoders, [parse_map("contribution")], Settings(size=64))
     assert job.groups == [[0, 2], [1]]
