@@ -9,8 +9,9 @@ from torch import nn
 
 from simpool_viz import load_checkpoint, map_methods, record
 from simpool_viz.attention_map import AttentionMap, maps_of
+from simpool_viz.building import EncoderSpec
 from simpool_viz.checkpoints.timm_models import encoder_from_timm
-from simpool_viz.encoder import Encoder, EncoderSpec, Facts
+from simpool_viz.encoder import Encoder, Facts
 from simpool_viz.images import fit, preprocess
 from simpool_viz.pooling import create_pooling
 from simpool_viz.recording import Recording

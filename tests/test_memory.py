@@ -30,7 +30,8 @@ import json, sys
 import numpy as np, torch
 from simpool_viz import rollout
 from simpool_viz.board import Settings, make_board
-from simpool_viz.encoder import EncoderSpec, Facts
+from simpool_viz.building import EncoderSpec
+from simpool_viz.encoder import Facts
 
 def status(key):
     with open("/proc/self/status") as lines:

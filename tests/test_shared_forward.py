@@ -12,8 +12,9 @@ import torch
 
 from simpool_viz import record
 from simpool_viz.board import MapRequest, Settings, iterate_board, make_board, record_each
+from simpool_viz.building import EncoderSpec
 from simpool_viz.checkpoints import load_checkpoints, share_backbones
-from simpool_viz.encoder import Encoder, EncoderSpec, Facts
+from simpool_viz.encoder import Encoder, Facts
 from simpool_viz.images import read_picture
 from simpool_viz.recording import record_shared, shares_forward
 from tests.conftest import make_photo, small_resnet

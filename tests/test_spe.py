@@ -7,7 +7,8 @@ import timm
 import torch
 
 from simpool_viz import record
-from simpool_viz.encoder import EncoderSpec, Facts
+from simpool_viz.building import EncoderSpec
+from simpool_viz.encoder import Facts
 from simpool_viz.layers.spe import SPE, insert_spe, spe_penalty
 from simpool_viz.maps.gates import gates_by_depth
 from tests.conftest import make_photo

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from simpool_viz.building import EncoderSpec
 from simpool_viz.cli import main
-from simpool_viz.encoder import EncoderSpec, Facts
+from simpool_viz.encoder import Facts
 from simpool_viz.pooling import Pooling, register_pooling, registry
 from simpool_viz.recording import record
 

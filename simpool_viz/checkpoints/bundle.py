@@ -17,7 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from simpool_viz.encoder import Encoder, EncoderSpec, Facts
+from simpool_viz.building import EncoderSpec
+from simpool_viz.encoder import Encoder, Facts
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"

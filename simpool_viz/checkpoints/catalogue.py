@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from simpool_viz.building import EncoderSpec
 from simpool_viz.checkpoints.bundle import CONFIG, WEIGHTS, bundled_folder, read_config
-from simpool_viz.encoder import EncoderSpec, Facts
+from simpool_viz.encoder import Facts
 
 
 @dataclass(frozen=True)

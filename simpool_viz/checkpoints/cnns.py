@@ -9,10 +9,10 @@ from timm.models.convnext import ConvNeXt
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
+from simpool_viz.building import create_backbone
 from simpool_viz.checkpoints.containers import Weights
 from simpool_viz.checkpoints.parts import Parts, Settings, SimPoolTensors, count_of, find_simpool, gamma_of
 from simpool_viz.checkpoints.vits import linear_head
-from simpool_viz.encoder import create_backbone
 from simpool_viz.layers.spe import insert_spe
 from simpool_viz.pooling import Pooling, create_pooling
 

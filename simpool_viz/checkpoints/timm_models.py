@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from simpool_viz.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Facts, check_backbone, create_backbone, is_transformer
+from simpool_viz.building import create_backbone
+from simpool_viz.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Facts, check_backbone, is_transformer
 from simpool_viz.pooling import Pooling, create_pooling
 
 

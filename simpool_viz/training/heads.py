@@ -22,8 +22,9 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from simpool_viz.building import EncoderSpec
 from simpool_viz.checkpoints.bundle import base_folder, digest_of, load_bundle, read_config, save_bundle
-from simpool_viz.encoder import Encoder, EncoderSpec
+from simpool_viz.encoder import Encoder
 from simpool_viz.pooling import Tokens
 from simpool_viz.training.card import Result, head_title, write_head_card
 from simpool_viz.training.data import Crops, Photos, centre_crops, load_photos, random_crops
