@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from simpool_viz import __version__
-    from simpool_viz.cli_explore import add_comparing
+    from simpool_viz.cli_explore import add_comparing, add_inspect
 
     parser = argparse.ArgumentParser("simpool-viz", description="See where vision models look, and how that changes with their pooling.")
     parser.add_argument("--version", action="version", version=f"simpool-viz {__version__}")
@@ -94,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--smooth", action="store_true", help="bilinear maps and masks instead of patches")
     compare.add_argument("--shared-scale", action="store_true", help="one colour scale for the whole board")
     compare.set_defaults(run=_compare)
+
+    add_inspect(commands)
 
     evaluate = commands.add_parser("evaluate", help="score maps on folders of photos with masks; prints a Markdown table")
     evaluate.add_argument("data", nargs="+", type=Path, metavar="FOLDER", help="holds images/ and masks/ with files of the same names")

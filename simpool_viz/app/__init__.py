@@ -31,12 +31,13 @@ def build(device: str = "auto") -> Any:
     import gradio as gr
 
     from simpool_viz.app.compare import ComparePage, EncoderStore
+    from simpool_viz.app.pages import build_pages
 
     page = ComparePage(EncoderStore(device))
     with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
         gr.Markdown(INTRO, elem_classes="simpool-intro")
-        page.build()
-        blocks.load(None, None, page.panels, js=_close_where_narrow(len(page.panels)), queue=False, api_visibility="private")
+        panels = build_pages(page)
+        blocks.load(None, None, panels, js=_close_where_narrow(len(panels)), queue=False, api_visibility="private")
         with gr.Accordion("How to read the board", open=False):
             gr.Markdown(GUIDE)
         gr.Markdown(
