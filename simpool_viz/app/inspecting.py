@@ -164,6 +164,8 @@ class InspectPage:
             "inputs": [self.photo, self.checkpoint, self.size, self.question, own, self.visit],
             "outputs": [self.view, self.visit, *lens],
             "concurrency_id": "look",
+            "show_progress": "minimal",
+            "show_progress_on": self.checkpoint,  # the board stays readable until the new one is there
             "api_visibility": "private",
         }
         look.click(**self.looking)
