@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from simpool_viz.attention_map import AttentionMap, blocks_needed, make_maps, map_methods, maps_of, resolve_map
+from simpool_viz.attention_map import FUSIONS, AttentionMap, blocks_needed, make_maps, map_methods, maps_of, resolve_map
 from simpool_viz.encoder import Encoder
 from simpool_viz.images import ImageSource, Picture, read_picture
 from simpool_viz.map_request import MapRequest, option_text, parse_map, parse_maps
@@ -39,6 +39,7 @@ class Row:
     """One map of one checkpoint on one picture.
 
     picture: index into the board's pictures. pooling: the name of the checkpoint's.
+    fusion: how several maps were made one, as asked for; None: the map's own way.
     prediction: (class, probability), or None without a head.
     entropy: spatial entropy in nats; entropy_of: "logits" or "weights".
     milliseconds: of the forward and of this map. What several rows share counts in each (the forward) or in equal parts (a walk of
@@ -53,6 +54,7 @@ class Row:
     request: MapRequest
     map_title: str
     attention: AttentionMap
+    fusion: str | int | None
     mask: ObjectMask
     prediction: tuple[str, float] | None
     entropy: float
@@ -63,9 +65,23 @@ class Row:
 
     @property
     def map_label(self) -> str:
-        """The map's title with the options it was asked for with."""
-        options = ", ".join(f"{k} {option_text(v)}" for k, v in self.request.options.items())
-        return self.map_title + (f" ({options})" if options else "")
+        """The map's title with the options it was asked for with, and the one of several maps that is shown."""
+        options = [f"{k} {option_text(v)}" for k, v in self.request.options.items()]
+        if self.fusion is not None and self._one_map:
+            options.append(self._one_map)
+        return self.map_title + (f" ({', '.join(options)})" if options else "")
+
+    @property
+    def _fused_by(self) -> str | int:
+        return self.attention.fusion if self.fusion is None else self.fusion
+
+    @property
+    def _one_map(self) -> str:
+        """The name of the single map that is shown where there are several, "" where they are fused."""
+        names, how = self.attention.names, self._fused_by
+        if len(names) == 1 or how in FUSIONS:
+            return ""
+        return names[how] if isinstance(how, int) else how
 
     @property
     def title(self) -> str:
@@ -77,7 +93,9 @@ class Row:
         h, w = self.attention.geometry.grid
         lines = [f"predicts {self.prediction[0]}, {100 * self.prediction[1]:.0f} %" if self.prediction else "no classifier head"]
         if len(self.attention.names) > 1:
-            lines.append(f"{len(self.attention.names)} maps ({self.attention.names[0]}, ...) fused")
+            count, by = len(self.attention.names), "" if self._fused_by == "mean" else f" by {self._fused_by}"
+            one = self._one_map
+            lines.append(f"{one}, one of {count} maps" if one else f"{count} maps ({self.attention.names[0]}, ...) fused{by}")
         elif self.attention.signed or self.request.name == "dense_rollout":
             lines.append(f"for the class {self.attention.names[0]}")
         lines.append(f"spatial entropy {self.entropy:.2f} nats of {self.entropy_of}")
@@ -188,6 +206,7 @@ def _row(
         request=request,
         map_title=map_methods()[attention.method].title,
         attention=attention,
+        fusion=settings.fusion,
         mask=mask,
         prediction=top[0][1:] if top else None,
         entropy=entropy,

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from simpool_viz import __version__
-    from simpool_viz.cli_explore import add_comparing
+    from simpool_viz.cli_explore import add_comparing, add_inspect
 
     parser = argparse.ArgumentParser("simpool-viz", description="See where vision models look, and how that changes with their pooling.")
     parser.add_argument("--version", action="version", version=f"simpool-viz {__version__}")
@@ -94,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--shared-scale", action="store_true", help="one colour scale for the whole board")
     compare.add_argument("--profile", action="store_true", help="tell where the time went")
     compare.set_defaults(run=_compare)
+
+    add_inspect(commands)
 
     batch = commands.add_parser("batch", help="every picture of some folders, in batches; goes on where it was interrupted")
     batch.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="pictures in any common format, subfolders too")

@@ -1,8 +1,11 @@
-"""Options of the command line for looking further than one board: ready-made comparisons, order, matrix, agreement, difference."""
+"""The command line beyond one board: ready-made comparisons, order, matrix, agreement, difference; and looking into one checkpoint."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -82,3 +85,80 @@ def _row(board: Board, number: int) -> Row:
     if not 1 <= number <= len(board.rows):
         raise ValueError(f"the board has rows 1 to {len(board.rows)}, not {number}")
     return board.rows[number - 1]
+
+
+# --- inspect --------------------------------------------------------------------------------------------------------------
+
+INSPECT_HELP = """\
+Look into one checkpoint on one photo: what it finds, its exponents and gates, and what can be asked of it.
+
+  simpool-viz inspect cat.jpg -c resnet_simpool
+  simpool-viz inspect cat.jpg -c deit.pth --ask token --at 120x80 --block 5 --fusion max -o out
+  simpool-viz inspect cat.jpg -c resnet_gap+ggem --ask class --class tench -o out
+
+With --ask, OUT gets what `compare` writes for the answer's maps, and heads.png, a gallery of the heads or queries behind the first.
+"""
+
+
+def add_inspect(commands: Any) -> None:
+    """The command `inspect`."""
+    parser = commands.add_parser(
+        "inspect",
+        help="one photo, one checkpoint: tokens, blocks, heads, classes, gates",
+        description=INSPECT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("image", metavar="IMAGE", help="a photo in any common format")
+    parser.add_argument("-c", "--checkpoint", required=True, metavar="NAME", help="as for compare")
+    parser.add_argument("--size", type=int, help="shorter side in pixels (default: the checkpoint's own)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument("--ask", default="", metavar="QUESTION", help="token, cls, pooling, class or gates")
+    parser.add_argument("--at", metavar="XxY", help="the token's place in pixels of the photo, such as 120x80 (default: the centre)")
+    parser.add_argument("--block", type=int, default=-1, help="block of the attention, negative from the last (default: -1)")
+    parser.add_argument("--fusion", default="mean", help="of the heads: mean, max, min, or the number of one (default: mean)")
+    parser.add_argument("--first", type=int, default=0, help="first block of roll-outs (default: 0)")
+    parser.add_argument("--residual", type=float, default=0.5, help="weight of the skip connection in roll-outs (default: 0.5)")
+    parser.add_argument("--class", dest="target", metavar="CLASS", help="a class by name or number (default: the predicted one)")
+    parser.add_argument("-o", "--out", type=Path, help="folder to make for the answer")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier result in OUT")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_inspect)
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from simpool_viz.checkpoints import load_checkpoint
+    from simpool_viz.export import check_target
+    from simpool_viz.inspection import facts_of
+    from simpool_viz.recording import record
+
+    if bool(arguments.ask) != bool(arguments.out):
+        raise ValueError("--ask needs a folder for its answer (-o OUT), and -o a question (--ask token)")
+    if arguments.out:
+        check_target(arguments.out, arguments.overwrite)
+    recording = record(load_checkpoint(arguments.checkpoint, device=arguments.device), arguments.image, arguments.size)
+    facts = facts_of(recording)
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(facts), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(facts.lines))
+    if arguments.ask:
+        _write_answer(arguments, recording)
+
+
+def _write_answer(arguments: argparse.Namespace, recording: Any) -> None:
+    from simpool_viz.board import Board, Settings, parse_map
+    from simpool_viz.export import export_board
+    from simpool_viz.figures import draw_parts
+    from simpool_viz.inspection import Lens, inspect
+
+    at = parse_map(f"token:at={arguments.at}").options["at"] if arguments.at else None
+    fusion = int(arguments.fusion) if arguments.fusion.lstrip("-").isdigit() else arguments.fusion
+    lens = Lens(at, arguments.block, fusion, arguments.first, arguments.residual, arguments.target)
+    answer = inspect(recording, arguments.ask, lens)
+    board = Board([recording.picture], answer.rows, {}, answer.notes, Settings())
+    extras = {"heads.png": draw_parts(recording.picture, answer.parts, answer.groups)} if answer.parts else {}
+    device = str(next(recording.encoder.parameters()).device)
+    folder = export_board(board, arguments.out, overwrite=arguments.overwrite, device=device, extras=extras)
+    for sentence in answer.notes:
+        print(f"note: {sentence}")
+    print(f"{len(answer.rows)} maps in {folder}; open {folder / 'board.png'}")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from simpool_viz.attention_map import AttentionMap
 from simpool_viz.board import Board, Row
 from simpool_viz.comparison import agreement, difference
 from simpool_viz.drawing import (
@@ -18,6 +19,7 @@ from simpool_viz.drawing import (
     PAPER,
     Look,
     Scale,
+    colour_map,
     colour_table,
     display_picture,
     font,
@@ -26,6 +28,7 @@ from simpool_viz.drawing import (
     wrap,
 )
 from simpool_viz.export import render_row, row_scales
+from simpool_viz.images import Picture
 
 CELL, GAP, LABEL = 220, 10, 150  # pixels of a cell's longer side, between cells, and of a label's width
 
@@ -57,6 +60,29 @@ def draw_matrix(board: Board, look: Look | None = None) -> Image.Image:
             if cell is not None:
                 figure.paste(Image.fromarray(cell), (GAP + n * (CELL + GAP) + (CELL - cell.shape[1]) // 2, y))
         y += photo.shape[0] + GAP
+    return figure
+
+
+def draw_parts(picture: Picture, attention: AttentionMap, groups: Sequence[tuple[str, list[int]]], look: Look | None = None) -> Image.Image:
+    """A gallery of the single maps of an AttentionMap, a line for each group: heads by scale, queries, slots."""
+    look, photo, tops = look or Look(), display_picture(picture.rgb, CELL), []
+    size, line = (photo.shape[1], photo.shape[0]), photo.shape[0] + 24 + GAP
+    per_line = min(6, max(len(indices) for _, indices in groups))
+    height = GAP
+    for title, indices in groups:
+        tops.append(height + (26 if title else 0))
+        height = tops[-1] + -(-len(indices) // per_line) * line
+    figure = Image.new("RGB", (GAP + per_line * (size[0] + GAP), height), PAPER)
+    draw = ImageDraw.Draw(figure)
+    for (title, indices), top in zip(groups, tops, strict=True):
+        if title:
+            draw.text((GAP, top - 22), title, INK, font(15))
+        for n, i in enumerate(indices):
+            scale = scale_of(attention.weights[i], attention.unit)
+            x, y = GAP + n % per_line * (size[0] + GAP), top + n // per_line * line
+            colours = colour_map(attention.weights[i], scale, attention.signed, look, size)
+            figure.paste(Image.fromarray(overlay(photo, colours, look.opacity)), (x, y))
+            draw.text((x, y + size[1] + 4), f"{attention.names[i]}: 0 to {scale.high:.2g} {scale.label}", FAINT, font(12))
     return figure
 
 

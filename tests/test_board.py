@@ -111,7 +111,9 @@ def test_settings_reach_every_row(photos: dict[str, Path], vit: Encoder) -> None
     assert row.input_size == (144, 96) and row.attention.weights.shape == (3, 6, 9)
     wanted = attention.mask("area", 0.2, largest=True, fusion="max")
     assert np.array_equal(row.mask.weights, attention.weights.max(axis=0)) and np.array_equal(row.mask.grid, wanted.grid)
-    assert row.mask.components == 1
+    assert row.mask.components == 1 and "3 maps (head 0, ...) fused by max" in row.lines and row.title.endswith(": CLS attention")
+    (one,) = make_board([photos["wide"]], [vit], ["cls"], Settings(size=96, fusion=-1)).rows
+    assert "head 2, one of 3 maps" in one.lines and one.title.endswith(": CLS attention (head 2)")
     (mean,) = make_board([photos["wide"]], [vit], ["cls"], Settings(size=96)).rows
     assert not np.array_equal(mean.mask.weights, row.mask.weights)
 

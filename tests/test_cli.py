@@ -18,7 +18,7 @@ from simpool_viz.checkpoints import catalogue
 from simpool_viz.cli import main
 from tests.conftest import disc, make_photo
 
-COMMANDS = ["list", "compare", "batch", "evaluate", "train", "serve"]
+COMMANDS = ["list", "compare", "inspect", "batch", "evaluate", "train", "serve"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from pathlib import Path
 
@@ -12,10 +13,20 @@ import pytest
 from simpool_viz import make_board
 from simpool_viz.board import Board
 from simpool_viz.comparison import agreement, difference
-from simpool_viz.drawing import DIVERGING, Look, colour_table, display_picture
+from simpool_viz.drawing import DIVERGING, Look, colour_map, colour_table, display_picture, scale_of
 from simpool_viz.encoder import Encoder
 from simpool_viz.export import render_row, row_scales
-from simpool_viz.figures import CELL, GAP, agreement_figure, agreement_table, draw_agreement, draw_difference, draw_matrix, matrix_columns
+from simpool_viz.figures import (
+    CELL,
+    GAP,
+    agreement_figure,
+    agreement_table,
+    draw_agreement,
+    draw_difference,
+    draw_matrix,
+    draw_parts,
+    matrix_columns,
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +72,20 @@ def test_agreement_table_has_every_pair_of_a_photo_once(board: Board) -> None:
     values = agreement([row.mask for row in board.rows[3:]])
     assert [float(line["iou"]) for line in table[3:]] == pytest.approx([values[0, 1], values[0, 2], values[1, 2]], abs=1e-4)
     assert (table[1]["checkpoint"], table[1]["map"], table[1]["other_checkpoint"]) == ("small_simpool", "pooling", "small_gap")
+
+
+def test_parts_stand_in_lines_of_their_groups_each_on_its_own_scale(board: Board) -> None:
+    rng, row = np.random.default_rng(0), board.rows[0]
+    weights = rng.random((3, 8, 12)).astype(np.float32)
+    attention = dataclasses.replace(row.attention, weights=weights, names=("a", "b", "c"), logits=None)
+    look = Look(opacity=1.0)
+    pixels = np.asarray(draw_parts(board.pictures[0], attention, [("first", [0, 2]), ("second", [1])], look))
+    photo = display_picture(board.pictures[0].rgb, CELL)
+    size, line = (photo.shape[1], photo.shape[0]), photo.shape[0] + 24 + GAP
+    for part, column, top in ((0, 0, GAP + 26), (2, 1, GAP + 26), (1, 0, GAP + 26 + line + 26)):
+        x = GAP + column * (size[0] + GAP)
+        expected = colour_map(weights[part], scale_of(weights[part], "uniform"), False, look, size)
+        assert np.array_equal(pixels[top : top + size[1], x : x + size[0]], expected), part
 
 
 def test_difference_is_red_where_the_first_is_stronger(board: Board) -> None:

@@ -21,6 +21,13 @@ tokens that hold 60 % of the attention.
 
 **Spatial entropy.** 0 when the map is one blob, ln n when it is n equal ones; of the logits before the softmax where there are any.
 
+**Views.** *Rows* can be grouped, and sorted by any figure. *Matrix* has photos down and checkpoints across, as papers print it.
+*Agreement* is the IoU of all pairs of masks. *Two maps* lays one over the other under a slider, and takes their difference. The
+pointer, or the arrow keys on a picture, read the same point in every cell.
+
+**Inspect.** One checkpoint on one photo: with a ViT, click a token and see what it attends to, in any block, per head, and through
+the roll-out. Classes, channel gates and exponents stand beside it, and what cannot be asked of a checkpoint says why.
+
 **Predictions.** The bundled models know 114 kinds of object and are small. Look at where they look rather than at what they say."""
 
 
@@ -31,12 +38,13 @@ def build(device: str = "auto") -> Any:
     import gradio as gr
 
     from simpool_viz.app.compare import ComparePage, EncoderStore
+    from simpool_viz.app.pages import build_pages
 
     page = ComparePage(EncoderStore(device))
     with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
         gr.Markdown(INTRO, elem_classes="simpool-intro")
-        page.build()
-        blocks.load(None, None, page.panels, js=_close_where_narrow(len(page.panels)), queue=False, api_visibility="private")
+        panels = build_pages(page)
+        blocks.load(None, None, panels, js=_close_where_narrow(len(panels)), queue=False, api_visibility="private")
         with gr.Accordion("How to read the board", open=False):
             gr.Markdown(GUIDE)
         gr.Markdown(

@@ -1,16 +1,16 @@
 // The board in the browser. Python sends each photo once and per row the raw grid of weights with its levels; everything that
 // a visitor changes about the look is computed here, without a request. The files of this folder stand behind one another in
-// one scope (component.py puts them together): base, masks, paint, cursor, rows, views, board.
+// one scope (component.py puts them together): base, masks, paint, cursor, rows, views, inspect, board.
 //
-// Gradio runs them once per board, with `element`, `props` and `watch`. Nothing of the data enters a template.
+// Gradio runs them once per board, with `element`, `props`, `trigger` and `watch`. Nothing of the data enters a template.
 
 const look = { ...props.look };
 const ui = { view: "rows", group: "none", sort: "", lowest: false, cells: "overlay", first: -1, second: -1 };
 const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]) => [name, bytes(text)]));
 const WIDEST = 640; // pixels of a drawn cell's longer side,
-const SMALL = 320; // of one in a matrix,
+const SMALL = 320; // of one in a matrix or a gallery,
 const LARGE = 1280; // and of an enlarged one
-let board = null; // { photos, rows, value }, decoded
+let board = null; // { photos, rows, gallery, value }, decoded
 
 function bytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -25,6 +25,7 @@ function make(tag, className, text) {
 }
 
 const number = (value, digits = 3) => String(Number(value.toPrecision(digits)));
+const shownRows = () => [...board.rows, ...board.gallery];
 const photoOf = (row) => board.photos[row.picture];
 
 // A labelled <select>; choices are [value, text].

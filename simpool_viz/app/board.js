@@ -6,7 +6,7 @@ const empty = (text) => root().replaceChildren(make("p", "empty", text));
 
 function draw() {
   if (!board) return;
-  for (const row of board.rows) drawRow(row);
+  for (const row of shownRows()) drawRow(row);
   if (ui.view === "agreement") drawAgreement();
   if (ui.view === "pair") drawDifference();
   if (["coverage", "components"].includes(ui.sort)) placeRows();
@@ -14,14 +14,15 @@ function draw() {
 
 // The DOM of the chosen view, anew.
 function rebuild() {
-  for (const row of board.rows) Object.assign(row, { spots: [], readings: [], bar: null, coverage: null });
+  for (const row of shownRows()) Object.assign(row, { spots: [], readings: [], bar: null, coverage: null });
+  for (const photo of board.photos) photo.marks = [];
   board.difference = null;
   cursor = null;
-  const controls = () => [...root().querySelectorAll("input, select")], held = controls().indexOf(document.activeElement);
+  const controls = () => [...root().querySelectorAll("input, select, .ask")], held = controls().indexOf(document.activeElement);
   const said = make("p", "said");
   said.setAttribute("aria-live", "polite");
   const views = { rows: buildRows, matrix: buildMatrix, agreement: buildAgreement, pair: buildPair };
-  const body = board.rows.length ? [buildToolbar(), ...views[ui.view]()] : buildRows();
+  const body = props.kind === "inspect" ? buildInspection() : board.rows.length ? [buildToolbar(), ...views[ui.view]()] : buildRows();
   root().replaceChildren(...body, ...buildNotes(), said);
   draw();
   placeRows();
@@ -54,7 +55,7 @@ async function load() {
   const value = props.value, mine = ++drawn;
   if (!value || !value.photos) {
     board = null;
-    return empty("Drop a photo, choose checkpoints and maps, and press Run.");
+    return empty(props.kind === "inspect" ? "Choose a photo and a checkpoint, and press Look." : "Drop a photo, choose checkpoints and maps, and press Run.");
   }
   let photos;
   try {
@@ -64,7 +65,7 @@ async function load() {
     return;
   }
   if (mine !== drawn) return; // a newer board has arrived meanwhile
-  board = { value, photos, rows: value.rows.map(readRow) };
+  board = { value, photos, rows: value.rows.map(readRow), gallery: (value.gallery ?? []).map(readRow) };
   if (ui.sort && !board.rows.some((row) => ui.sort in row.figures)) ui.sort = "";
   rebuild();
 }
@@ -87,6 +88,7 @@ element.readMasks = (inPixels) =>
     const grid = Array.from(levelSet(row.weights, levelOf(row), row.h, row.w));
     return { title: row.title, grid, width, height, pixels: inPixels ? Array.from(pixelsOf(row, width, height).mask).join("") : null };
   });
+element.readWeights = () => shownRows().map((row) => ({ title: row.title, weights: Array.from(row.weights) }));
 element.readDifference = () => {
   const { one, other, canvas } = board.difference;
   return { width: canvas.width, height: canvas.height, values: Array.from(differenceOf(one, other, canvas.width, canvas.height)) };

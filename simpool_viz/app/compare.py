@@ -14,7 +14,7 @@ from gradio import processing_utils
 
 from simpool_viz.app.component import BoardState, BoardView, Photo, Sent
 from simpool_viz.app.look import dispatch, look_controls
-from simpool_viz.app.own import OwnCheckpoints, OwnPanel
+from simpool_viz.app.own import OwnCheckpoints, OwnPanel, in_a_sentence
 from simpool_viz.attention_map import map_methods, maps_of
 from simpool_viz.board import Board, MapRequest, Settings, iterate_board
 from simpool_viz.checkpoints import bundled_folder, catalogue, load_checkpoint, share_backbones
@@ -59,6 +59,11 @@ class EncoderStore:
 def example_photos() -> list[Path]:
     """The photos that travel with the package."""
     return sorted(p for p in bundled_folder("assets").glob("*.jpg"))
+
+
+def first_example() -> str | None:
+    """The photo that a visit begins with."""
+    return next((str(p) for p in example_photos() if p.name == FIRST_PHOTO), None)
 
 
 def reference_of(photo: str) -> Reference | None:
@@ -116,7 +121,7 @@ class ComparePage:
         try:
             yield from self._states([str(photo), *(photos or [])], checkpoints, maps, Settings(size=size or None), own)
         except (ValueError, OSError) as error:
-            raise gr.Error(_sentence(error), print_exception=False) from error
+            raise gr.Error(in_a_sentence(error), print_exception=False) from error
 
     def _states(
         self, photos: Sequence[str], checkpoints: list[str], maps: list[str], settings: Settings, own: OwnCheckpoints | None = None
@@ -126,8 +131,7 @@ class ComparePage:
         pictures, sent = [read_picture(photo) for photo in photos], Sent()
         references = {i: reference for i, photo in enumerate(photos) if (reference := reference_of(photo))}
         yield BoardState(Board(pictures, [], {}, [], settings), self._waiting(checkpoints, 0, len(pictures)), sent)
-        theirs = own.encoders if own else {}
-        encoders = [theirs[name] if name in theirs else self.store.get(name) for name in checkpoints]
+        encoders = [self.find(name, own) for name in checkpoints]
         for done, board in enumerate(iterate_board(pictures, encoders, [MapRequest(m) for m in maps], settings, references), 1):
             yield BoardState(board, self._waiting(checkpoints, done, len(pictures)), sent)
 
@@ -137,6 +141,10 @@ class ComparePage:
         which = f", photo {photo + 1} of {photos}" if photos > 1 else ""
         name = checkpoints[next_one]
         return f"Looking with {self.checkpoints.get(name, name)}{which} ..." if photo < photos else ""
+
+    def find(self, name: str, own: OwnCheckpoints | None = None) -> Encoder:
+        """A checkpoint by name, the visitor's own or a bundled one. Errors as in `EncoderStore.get`."""
+        return own.encoders[name] if own and name in own.encoders else self.store.get(name)
 
     def choose_ready(self, name: str | None) -> tuple[Any, Any, Any, str]:
         """The checkpoints and maps of a ready-made comparison, and the question it answers."""
@@ -181,12 +189,13 @@ class ComparePage:
             with gr.Column(scale=3):
                 self.panels = [settings, look_controls("board")]
                 view = BoardView(value=self.first_board(), elem_id="board")
+        self.view, self.inputs = view, inputs
         self._connect(inputs, runs, view)
 
     def _inputs(self) -> tuple[list[Any], dict[str, Any]]:
         """The controls: inputs of `look` in its order, and what starts or stops it by name."""
         examples = example_photos()
-        first = next((str(p) for p in examples if p.name == FIRST_PHOTO), None)
+        first = first_example()
         sources: Any = ["upload", "webcam", "clipboard"]
         photo = Photo(value=first, type="filepath", sources=sources, label="Photo", height=260, elem_id="photo")
         gallery = gr.Gallery(
@@ -264,8 +273,3 @@ class ComparePage:
 
     def _choose_example(self, event: gr.SelectData) -> str:
         return str(example_photos()[event.index])
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error)  # not capitalised: it may begin with the name of the visitor's file
-    return text if text.endswith((".", "!", "?")) else f"{text}."

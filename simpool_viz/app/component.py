@@ -27,7 +27,7 @@ from simpool_viz.masks import find_levels, mask_rules
 LONGEST = 1280  # pixels of the display picture
 AMOUNTS = [percent / 100 for percent in range(1, 101)]
 HERE = Path(__file__).parent
-SCRIPTS = ("base", "masks", "paint", "cursor", "rows", "views", "board")  # one scope, in this order
+SCRIPTS = ("base", "masks", "paint", "cursor", "rows", "views", "inspect", "board")  # one scope, in this order
 LOOK: dict[str, Any] = {
     "rule": "mass",
     "amount": 0.6,
@@ -103,15 +103,16 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
 
 
 class BoardView(gr.HTML):
-    """Shows a `BoardState`; takes nothing back."""
+    """Shows a `BoardState`; tells of a row to look into by the event `inspect`: its picture, checkpoint and map."""
 
-    def __init__(self, value: Any = None, **kwargs: Any) -> None:
+    def __init__(self, value: Any = None, kind: str = "compare", **kwargs: Any) -> None:
         super().__init__(
             value=value,
             html_template='<div class="simpool-board"></div>',
             css_template="",
             js_on_load="\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
             apply_default_css=False,
+            kind=kind,
             look=LOOK,
             figures={figure.name: figure.title for figure in FIGURES.values()},
             diverging=DIVERGING,
@@ -141,7 +142,7 @@ class BoardView(gr.HTML):
 
     def photo_payload(self, picture: Picture, index: int, sent: Sent) -> dict[str, Any]:
         """A photo as a cached file with its original size in pixels."""
-        if index not in sent.photos:
+        if not Path(sent.photos.get(index, "")).is_file():  # new, or cleaned up since
             shown = Image.fromarray(display_picture(picture.rgb, LONGEST))
             sent.photos[index] = processing_utils.save_pil_to_cache(shown, self.GRADIO_CACHE, name="photo", format="jpeg")
         photo = {"path": sent.photos[index], "meta": {"_type": "gradio.FileData"}}

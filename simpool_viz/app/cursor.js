@@ -12,21 +12,28 @@ function readingOf(row) {
 
 function moveCursor(picture, x, y) {
   cursor = { picture, x: Math.min(1, Math.max(0, x)), y: Math.min(1, Math.max(0, y)) };
-  for (const row of board.rows) if (row.picture === picture) markToken(row);
+  const rows = shownRows().filter((row) => row.picture === picture);
+  rows.forEach(markToken);
+  for (const mark of board.photos[picture].marks) if (rows.length) place(mark, rows[0]);
 }
 
 function markToken(row) {
-  const [r, c] = tokenAt(row, cursor.x, cursor.y), text = readingOf(row);
-  for (const { mark } of row.spots) {
-    Object.assign(mark.style, { left: `${(100 * c) / row.w}%`, top: `${(100 * r) / row.h}%`, width: `${100 / row.w}%`, height: `${100 / row.h}%` });
-    mark.hidden = false;
-  }
+  const text = readingOf(row);
+  for (const { mark } of row.spots) place(mark, row);
   for (const node of row.readings) node.textContent = text;
+}
+
+// A frame around the row's token at the cursor.
+function place(mark, row) {
+  const [r, c] = tokenAt(row, cursor.x, cursor.y);
+  Object.assign(mark.style, { left: `${(100 * c) / row.w}%`, top: `${(100 * r) / row.h}%`, width: `${100 / row.w}%`, height: `${100 / row.h}%` });
+  mark.hidden = false;
 }
 
 function hideCursor() {
   cursor = null;
-  for (const row of board.rows) {
+  for (const photo of board.photos) for (const mark of photo.marks) mark.hidden = true;
+  for (const row of shownRows()) {
     for (const { mark } of row.spots) mark.hidden = true;
     for (const node of row.readings) node.textContent = "";
   }

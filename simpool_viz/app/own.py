@@ -149,6 +149,11 @@ def _within(seconds: float, work: Callable[[], Any]) -> Any:
 def _told(error: Exception) -> str:
     if isinstance(error, TookTooLong):
         return f"Reading it took longer than {SECONDS} s; convert it with `simpool-viz convert` and bring the small file."
+    return in_a_sentence(error)
+
+
+def in_a_sentence(error: Exception) -> str:
+    """What an error says, with its full stop; not capitalised, since it may begin with the name of a visitor's file."""
     text = str(error)
     return text if text.endswith((".", "!", "?")) else f"{text}."
 

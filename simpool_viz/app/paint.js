@@ -2,7 +2,7 @@
 
 function scaleOf(row) {
   if (!look.shared) return row.scale;
-  const alike = board.rows.filter((r) => r.unit === row.unit);
+  const alike = shownRows().filter((r) => r.unit === row.unit);
   return [Math.min(...alike.map((r) => r.scale[0])), Math.max(...alike.map((r) => r.scale[1]))];
 }
 

@@ -30,6 +30,7 @@ function buildRow(row) {
   row.bar = buildBar(row.unit);
   caption.append(title, ...row.lines.map((line) => make("p", "", line)), row.coverage, row.bar.node, buildReading(row));
   caption.append(buildAbout(row));
+  if (props.kind === "compare") caption.append(buildInspectButton(row));
   section.append(buildCell(row, "overlay", row.map), buildCell(row, "mask", "Object mask"), caption);
   row.section = section;
   return section;
@@ -49,12 +50,24 @@ function buildAbout(row) {
   return details;
 }
 
-function buildPhoto(photo, index) {
-  const aside = make("figure", "photo"), picture = photo.image;
+function buildPhoto(photo, index, frame = make("div")) {
+  const aside = make("figure", "photo"), picture = photo.image, mark = make("span", "mark");
   picture.alt = `The photo ${photo.title}`;
-  followPointer(picture, index);
-  aside.append(picture, make("figcaption", "", photo.title));
+  mark.hidden = true;
+  photo.marks.push(mark);
+  frame.classList.add("frame");
+  frame.append(picture, mark);
+  followPointer(frame, index);
+  aside.append(frame, make("figcaption", "", photo.title));
   return aside;
+}
+
+function buildInspectButton(row) {
+  const button = make("button", "look-into", "Inspect");
+  button.type = "button";
+  button.setAttribute("aria-label", `Inspect ${row.title}`);
+  button.addEventListener("click", () => trigger("inspect", { picture: row.picture, checkpoint: row.checkpoint, map: row.name }));
+  return button;
 }
 
 // One block per photo: the photo, and its rows in the order asked for.

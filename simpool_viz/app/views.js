@@ -107,13 +107,19 @@ function drawAgreement() {
     const rows = board.rows.filter((row) => row.picture === index), values = agreementOf(rows);
     rows.forEach((row, i) => rows.forEach((other, j) => {
       const button = element.querySelector(`[data-pair="${board.rows.indexOf(row)} ${board.rows.indexOf(other)}"]`), v = values[i][j];
-      const c = 3 * Math.round(255 * v);
+      const c = 3 * Math.round(255 * v), ground = tables.viridis.slice(c, c + 3);
       button.textContent = v.toFixed(2);
       button.setAttribute("aria-label", `${row.title} and ${other.title}: IoU ${v.toFixed(2)}`);
-      button.style.background = `rgb(${tables.viridis.slice(c, c + 3).join(", ")})`;
-      button.style.color = v > 0.5 ? "#000" : "#fff";
+      button.style.background = `rgb(${ground.join(", ")})`;
+      button.style.color = luminance(ground) > 0.179 ? "#000" : "#fff"; // where black and white stand out alike
     }));
   }
+}
+
+// Relative luminance as WCAG defines it, of (r, g, b) in [0, 255].
+function luminance(rgb) {
+  const [r, g, b] = Array.from(rgb, (v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
 
 // --- two maps: one slider over both, and their difference --------------------------------------------------------------------

@@ -81,6 +81,15 @@ def open_page(browser: Browser, address: str, width: int = 1400, height: int = 9
     return page, log
 
 
+def settle(page: Page, log: Log) -> int:
+    """Wait until the page has asked the network for nothing for a second; returns the number of requests so far."""
+    seen = -1
+    while seen != len(log.requests):
+        seen = len(log.requests)
+        page.wait_for_timeout(1000)
+    return seen
+
+
 @pytest.fixture
 def opened(browser: Browser, app_url: str) -> Iterator[Opened]:
     page, log = open_page(browser, app_url)

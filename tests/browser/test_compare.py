@@ -17,7 +17,7 @@ from simpool_viz import mask_rules
 from simpool_viz.board import Board
 from simpool_viz.checkpoints import bundled_folder
 from simpool_viz.masks import largest_component
-from tests.browser.conftest import EXAMPLE, Opened, masks, tell
+from tests.browser.conftest import EXAMPLE, Opened, masks, settle, tell
 
 pytestmark = pytest.mark.browser
 
@@ -73,8 +73,7 @@ def test_smooth_masks_equal_pythons_pixel_for_pixel(opened: Opened, python_board
 
 def test_the_look_controls_change_the_board_and_send_no_request(opened: Opened):
     page, log = opened
-    page.wait_for_timeout(1000)
-    before, asked = masks(page), len(log.requests)
+    before, asked = masks(page), settle(page, log)
     assert asked > 5, "the log sees requests"
     pixels = page.evaluate("document.querySelector('.simpool-board canvas').toDataURL()")
     slide(page, "amount", 0.3)

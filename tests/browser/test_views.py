@@ -10,7 +10,7 @@ from simpool_viz.board import Board
 from simpool_viz.comparison import agreement, arrange, difference
 from simpool_viz.drawing import scale_of
 from simpool_viz.explain import explain_row
-from tests.browser.conftest import Opened, masks, open_page, tell
+from tests.browser.conftest import Opened, masks, open_page, settle, tell
 
 pytestmark = pytest.mark.browser
 
@@ -50,8 +50,7 @@ def told(text: str) -> tuple[str, float]:
 
 def test_rows_are_grouped_and_sorted_as_in_python_without_a_request(opened: Opened, python_board: Board):
     page, log = opened
-    page.wait_for_timeout(1000)
-    asked = len(log.requests)
+    asked = settle(page, log)
     for group in ("none", "checkpoint", "map"):
         choose(page, "Group", group)
         for figure in ("", "entropy", "peak", "probability", "coverage", "components"):
@@ -81,7 +80,7 @@ def test_one_cursor_reads_the_same_point_in_every_cell(opened: Opened, python_bo
         assert [place for place, _ in readings] == [place for place, _ in expected]
         assert [value for _, value in readings] == pytest.approx([value for _, value in expected], rel=0.01)
     marks = page.locator(".simpool-board .mark:visible")
-    expect(marks).to_have_count(2 * len(python_board.rows))
+    expect(marks).to_have_count(1 + 2 * len(python_board.rows))  # the photo, and an overlay and a mask of each row
     page.mouse.move(5, 5)
     expect(marks).to_have_count(0)
 

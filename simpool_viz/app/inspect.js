@@ -1,0 +1,87 @@
+// The Inspect page: a photo to point into, the answer's rows, the heads behind the first of them, gates and exponents.
+
+function buildInspection() {
+  const block = make("div", "block inspection"), side = make("div", "side"), list = make("div", "rows"), { value } = board;
+  side.append(value.point ? buildAsking() : buildPhoto(board.photos[0], 0), ...value.facts.map(buildFact));
+  list.append(...board.rows.map(buildRow), ...buildGallery());
+  if (value.gates.length) list.append(buildGates(value.gates));
+  if (value.exponents.length) list.append(buildExponents(value.exponents));
+  block.append(side, list);
+  return [block];
+}
+
+function buildFact({ title, lines }) {
+  const box = make("section", "fact");
+  box.append(make("h2", "", title), ...lines.map((line) => make("p", "", line)));
+  return box;
+}
+
+// --- asking a token -----------------------------------------------------------------------------------------------------------
+
+function buildAsking() {
+  const photo = board.photos[0], { row, column, grid } = board.value.point, [h, w] = grid;
+  const button = make("button", "ask"), figure = buildPhoto(photo, 0, button), chosen = make("span", "chosen");
+  button.type = "button";
+  button.setAttribute("aria-label", `The photo ${photo.title}. Arrow keys move a point, Enter asks what the token there attends to.`);
+  Object.assign(chosen.style, { left: `${(100 * column) / w}%`, top: `${(100 * row) / h}%`, width: `${100 / w}%`, height: `${100 / h}%` });
+  button.append(chosen);
+  followKeys(button, { ...board.rows[0], picture: 0, title: "photo" });
+  button.addEventListener("click", (event) => {
+    const box = button.getBoundingClientRect(), byKey = event.detail === 0;
+    const at = byKey ? cursor ?? { x: (column + 0.5) / w, y: (row + 0.5) / h } : { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
+    const inside = (share, size) => Math.floor(Math.min(1, Math.max(0, share)) * size * 10) / 10;
+    trigger("point", { x: inside(at.x, photo.size[0]), y: inside(at.y, photo.size[1]) });
+  });
+  figure.append(make("figcaption", "", "Click, and see what that token attends to. The frame is the token asked last."));
+  return figure;
+}
+
+// --- the maps behind the first row --------------------------------------------------------------------------------------------
+
+function buildGallery() {
+  const groups = [...new Set(board.gallery.map((part) => part.group))], box = make("div", groups.length > 1 ? "galleries" : "");
+  box.append(...groups.map((group) => {
+    const section = make("section", "gallery"), cells = make("div", "cells"), parts = board.gallery.filter((part) => part.group === group);
+    section.append(make("h2", "", `${parts.length} ${parts.length === 1 ? "map" : "maps"}${group ? `, ${group}` : " of the first row"}`), cells);
+    for (const part of parts) {
+      const cell = buildCell(part, "overlay", `${part.title}, up to ${number(Math.max(...part.weights) * part.factor, 2)} ${part.unit}`, SMALL);
+      cell.append(buildReading(part));
+      cells.append(cell);
+    }
+    return section;
+  }));
+  return groups.length ? [box] : [];
+}
+
+// --- gates by depth, exponents by group -----------------------------------------------------------------------------------------
+
+function buildGates(gates) {
+  const top = Math.max(1e-9, ...gates.map((gate) => gate.quantiles[4]));
+  const section = make("section", "chart");
+  section.append(make("h2", "", "Channel gates by depth"), make("p", "note", `What each gate multiplies its channels by, from 0 to ${number(top, 2)}: the line spans all channels, the bar the middle half, the tick is the median.`));
+  for (const { name, channels, quantiles } of gates) {
+    const line = make("div", "line"), track = make("div", "track"), at = (v) => `${(100 * v) / top}%`;
+    const span = (className, from, to) => { const part = make("span", className); Object.assign(part.style, { left: at(from), width: at(to - from) }); return part; };
+    track.append(span("range", quantiles[0], quantiles[4]), span("half", quantiles[1], quantiles[3]), span("tick", quantiles[2], quantiles[2]));
+    track.setAttribute("role", "img");
+    track.setAttribute("aria-label", `${name}: from ${number(quantiles[0], 2)} to ${number(quantiles[4], 2)}, median ${number(quantiles[2], 2)}.`);
+    line.append(make("span", "name", name), track, make("span", "value", `${number(quantiles[2], 2)} of ${channels}`));
+    section.append(line);
+  }
+  return section;
+}
+
+function buildExponents(exponents) {
+  const section = make("section", "chart"), top = Math.max(...exponents);
+  section.append(make("h2", "", exponents.length > 1 ? "Exponent p of each group of channels" : "Exponent p"), make("p", "note", "1 averages; the larger p is, the nearer the mean comes to the maximum."));
+  exponents.forEach((p, i) => {
+    const line = make("div", "line"), track = make("div", "track"), bar = make("span", "half");
+    Object.assign(bar.style, { left: 0, width: `${(100 * p) / top}%` });
+    track.append(bar);
+    track.setAttribute("role", "img");
+    track.setAttribute("aria-label", `Group ${i}: p ${number(p)}.`);
+    line.append(make("span", "name", exponents.length > 1 ? `group ${i}` : "all channels"), track, make("span", "value", number(p)));
+    section.append(line);
+  });
+  return section;
+}

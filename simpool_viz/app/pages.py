@@ -1,0 +1,52 @@
+"""The pages as tabs, and the way from a row of Compare into Inspect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from simpool_viz.app.compare import SIZES, ComparePage, first_example
+from simpool_viz.app.inspecting import InspectPage
+from simpool_viz.app.own import OwnCheckpoints
+from simpool_viz.board import parse_map
+from simpool_viz.inspection import QUESTIONS
+
+Choices = list[tuple[str, str]]
+
+
+def build_pages(compare: ComparePage) -> list[gr.Accordion]:
+    """Create both pages; returns the panels of settings, which a narrow screen shows closed."""
+    choices = [(title, name) for name, title in compare.checkpoints.items()]
+    inspecting = InspectPage(choices, compare.find, SIZES, first_example())
+    with gr.Tabs() as tabs:
+        with gr.Tab("Compare", id="compare"):
+            compare.build()
+        photo, _, _, size, _, own, photos = compare.inputs
+        with gr.Tab("Inspect", id="inspect") as tab:
+            inspecting.build(own)
+    into = [tabs, inspecting.photo, inspecting.checkpoint, inspecting.size, inspecting.question]
+    opened = compare.view.inspect(_opener(choices), [photo, photos, size, own], into, api_visibility="private")
+    opened.success(**inspecting.looking)
+    tab.select(lambda own: gr.update(choices=_with_own(choices, own)), own, inspecting.checkpoint, api_visibility="private")
+    return [*compare.panels, *inspecting.panels]
+
+
+def _with_own(choices: Choices, own: OwnCheckpoints) -> Choices:
+    return [*choices, *((encoder.facts.title, name) for name, encoder in own.encoders.items())]
+
+
+def _opener(choices: Choices) -> Callable[..., list[Any]]:
+    """The event that opens a row: it brings the row's photo, checkpoint and size, and the question that its map answers."""
+
+    def open_row(event: gr.EventData, photo: str | None, photos: list[str] | None, size: int, own: OwnCheckpoints) -> list[Any]:
+        here = [photo, *(photos or [])]
+        if not isinstance(event.picture, int) or not 0 <= event.picture < len(here) or here[event.picture] is None:
+            raise gr.Error("The photo of this row is no longer chosen; choose it again and press Run.", print_exception=False)
+        name = parse_map(str(event.map)).name
+        question = next((q.name for q in QUESTIONS.values() if name in q.maps), "pooling")
+        checkpoint = gr.update(choices=_with_own(choices, own), value=str(event.checkpoint))
+        return [gr.Tabs(selected="inspect"), here[event.picture], checkpoint, size, question]
+
+    return open_row
