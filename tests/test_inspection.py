@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from simpool_viz import record
-from simpool_viz.encoder import Encoder, EncoderSpec, Facts
+from simpool_viz.building import EncoderSpec
+from simpool_viz.encoder import Encoder, Facts
 from simpool_viz.inspection import (
     QUESTIONS,
     Lens,
