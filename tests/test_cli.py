@@ -89,7 +89,7 @@ def test_compare_writes_a_folder_with_the_maps_of_the_python_call_and_the_scores
     assert status == 0
     assert f"6 maps in {tmp_path / 'out'}; open {tmp_path / 'out' / 'board.png'}" in out
     assert "note: small gap has no Pooling attention map: " in out
-    assert len(list((tmp_path / "out").glob("*.png"))) == 13
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 12
     weights = record(load_checkpoint(checkpoints["simpool"], device="cpu"), photos["tall"]).map("simpool").weights
     with np.load(tmp_path / "out" / "maps.npz") as maps:
         assert np.array_equal(maps["tall.small_simpool.pooling"], weights)
