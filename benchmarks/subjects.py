@@ -48,8 +48,7 @@ def make_setup(tokens: int, device: str, batch: int) -> Setup:
     patch, side = SIZES[tokens]
     torch.manual_seed(0)
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    name = "vit_small_patch14_dinov2" if patch == 14 else f"vit_small_patch{patch}_224"
-    model = timm.create_model(name, num_classes=1000, img_size=side, **({"init_values": None} if patch == 14 else {})).eval()
+    model = timm.create_model("vit_small_patch16_224", patch_size=patch, img_size=side, num_classes=1000).eval()
     encoder = Encoder(model, create_pooling("simpool", 384), head=model.head, facts=Facts("vit_small", size=side)).eval()
     images = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1)).to(device, dtype)
     grid = (side // patch, side // patch)
