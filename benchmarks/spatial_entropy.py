@@ -1,4 +1,4 @@
-"""How much faster the batched spatial-entropy loss is than a loop over maps: `python benchmarks/spatial_entropy.py`.
+"""How much faster the batched spatial-entropy loss is than a loop over maps: `python benchmarks/run.py --parts entropy`.
 
 Both give the loss and its gradient for (64, 6) maps of 14 x 14. The loop does per map what the batched one does for all: the same
 arithmetic in PyTorch, the same labelling by OpenCV. Prints the ratio of the medians, measured in turns in one run.
@@ -6,9 +6,7 @@ arithmetic in PyTorch, the same labelling by OpenCV. Prints the ratio of the med
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -40,18 +38,13 @@ def seconds(loss: Callable[[Tensor], Tensor], scores: Tensor) -> float:
     return time.perf_counter() - started
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+def report(rounds: int) -> list[str]:
+    """The ratio of the medians, measured in turns, and how far the losses are apart."""
     scores = torch.randn(64, 6, 14, 14, generator=torch.Generator().manual_seed(0))
     difference = abs(float(looped(scores) - spatial_entropy_loss(scores)))
     slow, fast = zip(*((seconds(looped, scores), seconds(spatial_entropy_loss, scores)) for _ in range(rounds)), strict=True)
     ratio = statistics.median(slow) / statistics.median(fast)
-    print(f"loop {1000 * statistics.median(slow):.1f} ms, batched {1000 * statistics.median(fast):.2f} ms: {ratio:.0f} times as fast")
-    print(f"losses differ by {difference:.1e}; {torch.get_num_threads()} threads, PyTorch {torch.__version__}, {rounds} rounds")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return [
+        f"Spatial entropy of (64, 6) maps with its gradient: a loop over maps {1000 * statistics.median(slow):.1f} ms, "
+        f"batched {1000 * statistics.median(fast):.2f} ms, {ratio:.0f} times as fast; the losses differ by {difference:.1e}."
+    ]

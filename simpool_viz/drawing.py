@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from simpool_viz.images import expand_cells
-from simpool_viz.masks import Box, upsample
+from simpool_viz.masks import Box
 
 SEQUENTIAL = ("inferno", "magma", "viridis", "cividis", "gray")
 DIVERGING = "RdBu_r"
@@ -87,9 +87,9 @@ def colour_map(weights: np.ndarray, scale: Scale, signed: bool, look: Look, size
     """A map (h, w) as colours (H, W, 3) uint8, in patches or smooth, for size = (W, H)."""
     factor = scale.factor if scale.factor is not None else 1.0 if signed else weights.size
     values = weights * np.float32(factor)
-    if look.smooth:
-        values = upsample(values, size)
-    shares = (values.astype(np.float64, copy=False) - scale.low) * (255 / (scale.high - scale.low))
+    shares = (values.astype(np.float64) - scale.low) * (255 / (scale.high - scale.low))
+    if look.smooth:  # bilinear with half-pixel centres, as `upsample`, which masks need to the last bit and colours do not
+        shares = cv2.resize(shares.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     np.rint(shares.clip(0, 255, out=shares), out=shares)
     table = colour_table(DIVERGING if signed else look.colours)
     if look.smooth:

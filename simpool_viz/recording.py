@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -198,7 +199,8 @@ def record_prepared(
     parameter, facts = next(encoder.parameters()), encoder.facts
     images = images.to(parameter.device, parameter.dtype, non_blocking=True)
     started = time.perf_counter()
-    with torch.inference_mode(), GateCapture(encoder.backbone) as gates, AttentionCapture(keep) as blocks:
+    blocks = AttentionCapture(keep)
+    with torch.inference_mode(), GateCapture(encoder.backbone) as gates, blocks if encoder.depth else nullcontext():
         tokens = encoder.tokens(images)
     shared = _since(started, images)
     if tokens.grid != batch[0][1].grid:

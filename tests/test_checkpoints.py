@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from simpool_viz import catalogue, load_checkpoint, record
+from simpool_viz.attention_map import maps_of
 from simpool_viz.building import EncoderSpec
 from simpool_viz.checkpoints import bundle
 from simpool_viz.checkpoints.bundle import load_bundle, read_config, save_bundle
@@ -240,3 +241,11 @@ def test_a_description_cannot_reach_for_other_weights(option: str) -> None:
     spec = EncoderSpec("resnet18", "gap", 3, {option: "anything"})
     with pytest.raises(ValueError, match=f"may not hold {option}"):
         spec.build(Facts("x"))
+
+
+def test_an_outline_has_the_maps_of_the_checkpoint_without_its_weights() -> None:
+    entries = catalogue()
+    for name in ("resnet_simpool", "resnet_gap+slot", "resnet_gap+cbam"):
+        outline = entries[name].outline()
+        assert all(p.is_meta for p in outline.parameters())
+        assert maps_of(outline) == maps_of(load_checkpoint(name, device="cpu"))

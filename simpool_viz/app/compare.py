@@ -88,7 +88,7 @@ class ComparePage:
 
     def _offered_maps(self) -> dict[str, str]:
         """The maps that at least one checkpoint has."""
-        had = [maps_of(self.store.get(name)) for name in self.checkpoints]
+        had = [maps_of(entry.outline()) for entry in catalogue().values() if entry.available]  # no weights are read for that
         return {name: method.title for name, method in map_methods().items() if any(why[name] is None for why in had)}
 
     # --- events ---------------------------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from simpool_viz.building import EncoderSpec
 from simpool_viz.checkpoints.bundle import CONFIG, WEIGHTS, bundled_folder, read_config
-from simpool_viz.encoder import Facts
+from simpool_viz.encoder import Encoder, Facts
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Entry:
     @property
     def available(self) -> bool:
         return all((folder / WEIGHTS).is_file() for folder in (self.folder, self.folder.parent / (self.facts.base or self.folder.name)))
+
+    def outline(self) -> Encoder:
+        """The encoder without its weights (on PyTorch's "meta" device): enough to ask which maps it has, and made in no time."""
+        with torch.device("meta"):
+            return self.spec.build(self.facts).eval().requires_grad_(False)
 
 
 def catalogue() -> dict[str, Entry]:

@@ -1,0 +1,93 @@
+"""What comes after the forward: exported pictures, scores of a moved threshold, the whole board."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from simpool_viz.board import Board, Settings, make_board
+from simpool_viz.checkpoints import bundled_folder, catalogue, load_checkpoints
+from simpool_viz.drawing import Look
+from simpool_viz.export import render_row, row_scales, save_picture
+from simpool_viz.images import Picture, read_picture
+from simpool_viz.scores.localization import read_reference, score_map
+
+REPEATS = 20
+
+
+def _median(work: Callable[[], Any], repeats: int = REPEATS) -> float:
+    """Median milliseconds, after one round that warms up."""
+    work()
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        taken.append(1000 * (time.perf_counter() - started))
+    return statistics.median(taken)
+
+
+def _names() -> list[str]:
+    """Three bundled checkpoints; heads on a backbone only where there are not three others."""
+    entries = [e for e in catalogue().values() if e.available]
+    return [e.name for e in sorted(entries, key=lambda e: e.is_head)][:3]
+
+
+def _board(width: int) -> Board:
+    photo = read_picture(bundled_folder("assets") / "chelsea.jpg")
+    size = (width, round(width * photo.size[1] / photo.size[0]))
+    picture = Picture(np.asarray(Image.fromarray(photo.rgb).resize(size)), "chelsea.jpg")
+    return make_board([picture], load_checkpoints(_names()[:2]), ["pooling", "contribution"], Settings())
+
+
+def drawing(rounds: int) -> list[str]:
+    """Overlay and mask of one map at 1,024 px as files, on one core."""
+    board, threads = _board(1024), cv2.getNumThreads()
+    row, lines = board.rows[0], []
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        for look in (Look(), Look(smooth=True)):
+            (scale, *_) = row_scales(board, look)
+            for suffix in ("jpg", "png"):
+
+                def work(look: Look = look, scale: Any = scale, suffix: str = suffix) -> None:
+                    for i, picture in enumerate(render_row(board, row, scale, look)):
+                        save_picture(picture, Path(folder) / f"{i}.{suffix}")
+
+                kind = "smooth" if look.smooth else "patches"
+                lines.append(f"- overlay and mask at 1,024 px, {kind}, {suffix}: {_median(work):.1f} ms a map on one core")
+    cv2.setNumThreads(threads)
+    return ["\n".join(lines)]
+
+
+def board(rounds: int) -> list[str]:
+    """The whole board of three checkpoints, and what the server does when a threshold is let go."""
+    from simpool_viz.app.component import row_payload
+
+    encoders = load_checkpoints(_names())
+    photo = read_picture(bundled_folder("assets") / "chelsea.jpg")
+    maps = ["pooling", "contribution"]
+
+    def whole() -> list[Any]:
+        made = make_board([photo], encoders, maps, Settings())
+        return [row_payload(made, row, i) for i, row in enumerate(made.rows)]
+
+    made = make_board([photo], encoders, maps, Settings())
+    reference = read_reference(bundled_folder("assets") / "masks" / "chelsea.png")
+
+    def released() -> list[Any]:
+        return [score_map(row.attention.mask("mass", 0.55), reference) for row in made.rows]
+
+    width, height = photo.size
+    return [
+        f"- {', '.join(_names())} on one photo of {width} x {height}, {len(made.rows)} rows, with the page's payload: "
+        f"{_median(whole) / 1000:.2f} s (median of {REPEATS})\n"
+        f"- masks and scores of these {len(made.rows)} rows against a reference after a threshold was moved: {_median(released):.0f} ms"
+    ]

@@ -1,0 +1,90 @@
+"""Seconds and bytes: medians of rounds taken in turns in one process, and peak memory in a process of its own per subject."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def seconds(work: Callable[[], Any], device: str = "cpu") -> float:
+    """How long the work takes: by the clock on a CPU, by CUDA events on a GPU."""
+    if not device.startswith("cuda"):
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    work()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
+def in_turns(
+    works: dict[str, Callable[[], Any]], rounds: int, device: str = "cpu", slow: frozenset[str] = frozenset()
+) -> dict[str, list[float]]:
+    """Seconds of each work per round; all take their turn in each, so that what disturbs the machine disturbs all alike.
+
+    Args:
+        slow: works that take a turn in every third round only, and none to warm up.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(-1, rounds):  # the first round warms up
+        for name, work in works.items():
+            if name in slow and number % 3:
+                continue
+            took = seconds(work, device)
+            gc.collect()
+            if number >= 0:
+                taken[name].append(took)
+    return taken
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """(median, first quartile, third quartile)."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return middle, low, high
+
+
+def peak_of(work: Callable[[], Any], device: str = "cpu") -> int:
+    """Bytes by which memory grows at most while the work runs; on a CPU, Linux counts them."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def in_child(*arguments: object) -> str:
+    """What `run.py` prints in a process of its own; "" where it fails, as when memory does not suffice."""
+    command = [sys.executable, str(Path(__file__).with_name("run.py")), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Markdown."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])

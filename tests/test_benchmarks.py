@@ -1,0 +1,66 @@
+"""The benchmark's own parts: every subject does its work on a small ViT, equals are compared, and tables and medians are right."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import measure, subjects
+from simpool_viz.encoder import Encoder, Facts
+from simpool_viz.images import Geometry
+from simpool_viz.pooling import create_pooling
+
+
+@pytest.fixture(scope="module")
+def setup() -> subjects.Setup:
+    """A ViT-S for 32 x 32 pixels, two pictures."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_small_patch16_224", img_size=32, patch_size=8, num_classes=1000).eval()
+    encoder = Encoder(model, create_pooling("simpool", 384), head=model.head, facts=Facts("small", size=32)).eval()
+    return subjects.Setup(model, encoder, torch.randn(2, 3, 32, 32), Geometry((32, 32), (4, 4), 8))
+
+
+@pytest.mark.parametrize("name", subjects.SUBJECTS)
+def test_every_subject_does_its_work_and_leaves_the_model_as_it_was(setup: subjects.Setup, name: str) -> None:
+    try:
+        result = subjects.SUBJECTS[name](setup)()
+    except ImportError as error:
+        pytest.skip(f"{error.name} is not installed")
+    assert result is not None
+    assert all(block.attn.fused_attn for block in setup.model.blocks)
+    assert not any(m._forward_hooks for m in setup.model.modules())
+
+
+def test_equals_are_compared(setup: subjects.Setup) -> None:
+    assert subjects.check_same(setup) < 1e-4
+
+
+def test_the_model_of_legrad_is_the_same_model(setup: subjects.Setup) -> None:
+    twin = subjects._as_torchvision(setup)
+    with torch.inference_mode():
+        np.testing.assert_allclose(twin(setup.images).numpy(), setup.model(setup.images).numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_medians_turns_and_tables() -> None:
+    assert measure.quartiles([3.0, 1.0, 2.0]) == (2.0, 1.5, 2.5) and measure.quartiles([4.0]) == (4.0, 4.0, 4.0)
+    calls: list[str] = []
+    works = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    taken = measure.in_turns(works, 4, slow=frozenset("b"))
+    assert calls == ["a", "a", "b", "a", "a", "a", "b"] and [len(t) for t in taken.values()] == [4, 2]
+    assert measure.table(["x", "y"], [["1", "2"]]) == "| x | y |\n| --- | --- |\n| 1 | 2 |"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak where Linux tells it")
+def test_a_peak_is_what_stood_in_memory_at_once() -> None:
+    code = "import numpy as np; from benchmarks.measure import peak_of; print(peak_of(lambda: [np.ones(10**7), np.ones(10**7)]))"
+    root = Path(__file__).parent.parent
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=root)
+    assert 155_000_000 < int(result.stdout) < 190_000_000, result.stderr
