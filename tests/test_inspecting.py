@@ -98,7 +98,7 @@ def test_recordings_are_kept_bounded_and_made_once(page: InspectPage, photos: di
     look(page, visit, photos["tall"], "vit")
     assert [(key[0], key[1]) for key in visit.seen] == [(str(photos["tall"]), "small_cls")]
     visit.clear()
-    with pytest.raises(gr.Error, match="press Look again"):
+    with pytest.raises(gr.Error, match="Press Look first"):
         page.ask("cls", 0, "mean", 0, 0, 0.5, None, visit)
 
 

@@ -130,7 +130,7 @@ class InspectPage:
     def _answer(self, visit: Visit, question: str) -> InspectState:
         seen = visit.now
         if seen is None:
-            raise gr.Error("This visit's recordings are gone; press Look again.", print_exception=False)
+            raise gr.Error("Press Look first; what was looked at is kept for an hour.", print_exception=False)
         settings = Settings()
         try:
             answer = inspect(seen.recording, question, visit.lens, settings) if question else None
