@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,14 +20,6 @@ The folder OUT gets board.png, a picture of every overlay and mask, maps.npz wit
 scores.csv and manifest.json. `simpool-viz list` names checkpoints, maps and mask rules.
 Options of a map follow its name: cls:block=-2  token:at=120x80  dense_rollout:classes=tench+church,soft=true
 """
-
-
-NOTES = {
-    "checkpoints": " (and timm:<tag>, hf:<user>/<repository>, or a file: ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet, ConvNeXt)",
-    "comparisons": " (ready-made: compare --ready NAME)",
-    "published": " (on the Hugging Face hub; fetched when first used)",
-}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, or 2 after an error told in one sentence on standard error."""
@@ -61,16 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from simpool_viz import __version__
     from simpool_viz.cli_explore import add_comparing, add_inspect
+    from simpool_viz.cli_list import add_list
+    from simpool_viz.cli_train import add_training
 
     parser = argparse.ArgumentParser("simpool-viz", description="See where vision models look, and how that changes with their pooling.")
     parser.add_argument("--version", action="version", version=f"simpool-viz {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    listing = commands.add_parser("list", help="what there is: checkpoints, maps, poolings, mask rules, recipes")
-    listing.add_argument("--json", action="store_true", help="as JSON")
-    listing.add_argument("--poolings", action="store_true", help="the table of poolings: what each puts into the slots of the framework")
-    listing.set_defaults(run=_list)
-
+    add_list(commands)
     compare = commands.add_parser(
         "compare",
         help="photos x checkpoints x maps -> a folder of pictures and figures",
@@ -115,32 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_what(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
-    train = commands.add_parser("train", help="train a checkpoint from a recipe")
-    train.add_argument("recipe", help="a bundled recipe (see `simpool-viz list`) or a YAML file")
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting, such as seed=1 or encoder.pooling_options.gamma=1.25",
-    )
-    train.add_argument("-o", "--out", type=Path, default=Path("runs"), help="the checkpoint folder is made in it (default: runs)")
-    train.add_argument("--threads", type=int, help="CPU threads, of each process (default: all cores)")
-    train.add_argument("--device", default="auto", choices=("auto", "cpu"), help="auto takes what accelerate finds (default)")
-    train.add_argument("--restart", action="store_true", help="begin anew where an interrupted run would go on")
-    train.set_defaults(run=_train)
-
-    convert = commands.add_parser("convert", help="a training checkpoint -> a small .safetensors file that loads and maps the same")
-    convert.add_argument("source", metavar="SRC", help="a checkpoint file of any kind that loads, with its options: a.pth?num_heads=6")
-    convert.add_argument("target", type=Path, metavar="DST", help="the .safetensors file to write")
-    convert.add_argument("--weights", default="", help="another entry of SRC than the usual one, such as student")
-    convert.add_argument("--overwrite", action="store_true", help="replace DST where it exists")
-    convert.set_defaults(run=_convert)
-
-    publish = commands.add_parser("publish", help="upload this app with its bundled models as a Hugging Face Space")
-    publish.add_argument("space", metavar="USER/SPACE", help="the Space to make or to update")
-    publish.add_argument("--private", action="store_true", help="make it visible to you alone")
-    publish.set_defaults(run=_publish)
+    add_training(commands)
 
     serve = commands.add_parser("serve", help="start the app in the browser")
     serve.add_argument("--host", help="address to listen on (default: GRADIO_SERVER_NAME, which Spaces set, or 127.0.0.1)")
@@ -296,46 +258,6 @@ def _classify(arguments: argparse.Namespace, encoders: list[Any]) -> str:
     return classification_table(rows, f"{arguments.photos.resolve().name}, held out")
 
 
-def _train(arguments: argparse.Namespace) -> None:
-    import torch
-
-    from simpool_viz.training.heads import train_heads
-    from simpool_viz.training.loop import train
-    from simpool_viz.training.recipe import HeadsRecipe, load_recipe
-
-    if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise ValueError(f"--threads takes a positive number, not {arguments.threads}")
-        torch.set_num_threads(arguments.threads)
-    recipe = load_recipe(arguments.recipe, arguments.set)
-    cache = arguments.out / "cache"
-    folders = (
-        train_heads(recipe, arguments.out, cache, device=arguments.device)
-        if isinstance(recipe, HeadsRecipe)
-        else [train(recipe, arguments.out, cache, restart=arguments.restart, device=arguments.device)]
-    )
-    for folder in folders if os.environ.get("RANK", "0") == "0" else ():  # of several processes the first one tells
-        print(f"{folder} holds the checkpoint; use it with: simpool-viz compare PHOTO -c {folder} -o OUT")
-
-
-def _convert(arguments: argparse.Namespace) -> None:
-    from simpool_viz.checkpoints import convert, split_options
-
-    if arguments.target.exists() and not arguments.overwrite:
-        raise ValueError(f"{arguments.target} exists; add --overwrite to replace it")
-    source, options = split_options(arguments.source)
-    which = arguments.weights or str(options.pop("weights", ""))
-    report = convert(Path(source), arguments.target, which, **options)
-    before, after = (Path(path).stat().st_size / 2**20 for path in (source, arguments.target))
-    print("\n".join([*report.lines(), f"{arguments.target}: {after:.1f} MB instead of {before:.1f} MB"]))
-
-
-def _publish(arguments: argparse.Namespace) -> None:
-    from simpool_viz.publish import publish
-
-    print(f"the Space is at {publish(arguments.space, private=arguments.private)}")
-
-
 def _serve(arguments: argparse.Namespace) -> None:
     import signal
 
@@ -345,71 +267,3 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an orderly end, so that visitors' photos are deleted
     launch(host=arguments.host, port=arguments.port, device=arguments.device)
-
-
-def _list(arguments: argparse.Namespace) -> None:
-    from simpool_viz.attention_map import map_methods
-    from simpool_viz.checkpoints import catalogue, published
-    from simpool_viz.masks import mask_rules
-    from simpool_viz.pooling import poolings
-    from simpool_viz.ready import available, comparisons
-    from simpool_viz.training.recipe import list_recipes
-
-    listing: dict[str, list[dict[str, Any]]] = {
-        "checkpoints": [
-            {
-                "name": e.name,
-                "title": e.facts.title,
-                "pooling": e.spec.pooling,
-                "size": e.facts.size,
-                "accuracy": e.facts.accuracy,
-                "available": e.available,
-            }
-            for e in catalogue().values()
-        ],
-        "published": [
-            {"name": p.name, "title": p.title, "accuracy": f"{p.accuracy}; downloads {p.size}", "address": p.address}
-            for p in published().values()
-        ],
-        "maps": [
-            {"name": m.name, "title": m.title, "summary": m.summary, "formula": m.formula, "paper": m.paper} for m in map_methods().values()
-        ],
-        "poolings": [
-            {"name": p.name, "title": p.title, "group": p.group, "summary": p.summary, "paper": p.paper, "formula": p.formula}
-            | dataclasses.asdict(p.row)
-            for p in poolings().values()
-        ],
-        "comparisons": [{"name": c.name, "title": c.title, "summary": c.question} for c in comparisons(available()).values()],
-        "masks": [{"name": r.name, "title": r.title, "summary": r.summary, "default": r.default} for r in mask_rules().values()],
-        "recipes": [{"name": name} for name in list_recipes()],
-    }
-    if arguments.poolings:
-        _print_poolings(listing["poolings"], arguments.json)
-        return
-    if arguments.json:
-        print(json.dumps(listing, indent=1, ensure_ascii=False))
-        return
-    for kind, entries in listing.items():
-        print(kind.upper() + NOTES.get(kind, ""))
-        for entry in entries:
-            told = entry.get("summary") or "; ".join(str(entry[k]) for k in ("title", "accuracy") if entry.get(k))
-            print(f"  {entry['name']:<15} {told}".rstrip())
-        print()
-
-
-def _print_poolings(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """The framework's table, a line per pooling, grouped as in the paper."""
-    from simpool_viz.pooling import GROUPS
-
-    if as_json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
-        return
-    heads = {"name": "name", "k": "k", "u0": "U0", "query": "phi_Q", "key": "phi_K", "similarity": "s", "attention": "h", "value": "phi_V"}
-    heads |= {"mean": "f", "update": "phi_X, phi_U"}
-    widths = {column: max(len(title), *(len(row[column]) for row in rows)) for column, title in heads.items()}
-    print("  ".join(title.ljust(widths[column]) for column, title in heads.items()).rstrip())
-    for number, group in GROUPS.items():
-        print(f"{number} {group}")
-        for row in rows:
-            if row["group"] == number:
-                print("  ".join(row[column].ljust(widths[column]) for column in heads).rstrip())
