@@ -27,6 +27,7 @@ from simpool_viz.scores.localization import Reference, read_reference
 SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
 MOST_PHOTOS = 12  # of one run
 FIRST_PHOTO = "chelsea.jpg"
+FIRST_CHECKPOINTS = ("resnet_gap", "resnet_simpool")  # of the board that the page opens with; more rows would hide the point
 
 
 class EncoderStore:
@@ -81,7 +82,8 @@ class ComparePage:
         self.store = store
         entries = [e for e in catalogue().values() if e.available]
         self.checkpoints = {e.name: e.facts.title or e.name for e in entries}
-        self.first_checkpoints = [e.name for e in entries if not e.is_head]
+        self.whole = [e.name for e in entries if not e.is_head]
+        self.first_checkpoints = [name for name in self.whole if name in FIRST_CHECKPOINTS] or self.whole[:2]
         self.heads = {e.name: e.facts.title for e in entries if e.is_head}
         self.maps = self._offered_maps()
         self.panels: list[gr.Accordion] = []  # what a narrow screen shows closed, filled by `build`
@@ -151,7 +153,7 @@ class ComparePage:
         chosen = comparisons(self.checkpoints).get(name or "")
         if chosen is None:
             return gr.skip(), gr.skip(), gr.skip(), ""
-        checkpoints = [c for c in chosen.checkpoints if c in self.first_checkpoints]
+        checkpoints = [c for c in chosen.checkpoints if c in self.whole]
         more = [c for c in chosen.checkpoints if c in self.heads]
         return checkpoints, more, [m for m in chosen.maps if m in self.maps], chosen.question
 
@@ -224,7 +226,7 @@ class ComparePage:
         )
         question = gr.Markdown(elem_classes="simpool-question")
         checkpoints = gr.CheckboxGroup(
-            [(self.checkpoints[name], name) for name in self.first_checkpoints],
+            [(self.checkpoints[name], name) for name in self.whole],
             value=self.first_checkpoints,
             label="Checkpoints",
             elem_id="checkpoints",

@@ -14,7 +14,8 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from simpool_viz import catalogue, load_checkpoint, make_board
+from simpool_viz import load_checkpoint, make_board
+from simpool_viz.app.compare import FIRST_CHECKPOINTS
 from simpool_viz.board import Board
 from simpool_viz.checkpoints import bundled_folder
 
@@ -100,7 +101,7 @@ def opened(browser: Browser, app_url: str) -> Iterator[Opened]:
 @pytest.fixture(scope="session")
 def python_board() -> Board:
     """The example board, made by the Python call."""
-    encoders = [load_checkpoint(name, device="cpu") for name, entry in catalogue().items() if entry.available and not entry.is_head]
+    encoders = [load_checkpoint(name, device="cpu") for name in FIRST_CHECKPOINTS]
     return make_board([EXAMPLE], encoders, ["pooling", "contribution"])
 
 
