@@ -46,6 +46,8 @@ class EncoderSpec:
 
     def build(self, facts: Facts) -> Encoder:
         """A new encoder with random weights."""
+        if self.stem and "patch_size" in self.backbone_kwargs:
+            raise ValueError("a ViT on a stem takes no patch_size, since the stem's own stride makes the tokens; leave it out")
         extra = {"embed_layer": hybrid_embed(_stem(**self.stem)), "patch_size": 1} if self.stem else {}
         backbone = _described(self.backbone, self.backbone_kwargs, self.stem_pool, **extra)
         self._insert(backbone)

@@ -67,8 +67,10 @@ def test_start_from_a_resnet_fills_the_stem(tmp_path: Path) -> None:
     assert f"{len(own)} tensors taken; new are " in start.told and "backbone.blocks" in start.told
 
 
-def test_stem_that_is_no_resnet_is_refused() -> None:
+def test_stem_that_is_no_resnet_or_has_patches_of_its_own_is_refused() -> None:
     with pytest.raises(ValueError, match="a stem is made of a ResNet's blocks, and convnext_atto is none"):
         hybrid(stem={"backbone": "convnext_atto", "blocks": 2}).build(Facts("x"))
     with pytest.raises(ValueError, match="may not hold pretrained"):
         hybrid(stem=STEM | {"backbone_kwargs": {"pretrained": True}}).build(Facts("x"))
+    with pytest.raises(ValueError, match="a ViT on a stem takes no patch_size"):
+        hybrid(backbone_kwargs=VIT | {"patch_size": 8}).build(Facts("x"))

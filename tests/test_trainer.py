@@ -28,12 +28,14 @@ from simpool_viz.training.heads import train_heads
 from simpool_viz.training.loop import train
 from simpool_viz.training.losses import pixel_loss, readout_scores
 from simpool_viz.training.measure import confusion, count_pixels, mean_iou
-from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage, load_recipe
+from simpool_viz.training.recipe import FOLDER, HeadsRecipe, Recipe, Stage, load_recipe
 from simpool_viz.training.sources import open_source, read_classes
+from simpool_viz.training.start import STEM as START_STEM
 from simpool_viz.training.start import start_from
 from simpool_viz.training.step import make_accelerator, rows_of
 from tests.conftest import CLASSES, make_photo, small_spec
 from tests.photos import COLOURS, shape_photo
+from tests.test_stem import hybrid
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
@@ -135,6 +137,34 @@ def test_start_that_does_not_fit_is_refused(tmp_path: Path, shapes: Path) -> Non
         start_from(small_spec().build(Facts("x")), "first", tmp_path / "mine")
     with pytest.raises(ValueError, match="'absent'"):
         start_from(small_spec().build(Facts("x")), "absent", tmp_path / "mine")
+
+
+def test_frozen_stem_keeps_its_start_to_the_bit_while_the_rest_learns(tmp_path: Path, shapes: Path) -> None:
+    first = train(recipe_for(shapes, small_spec("gap"), name="first"), tmp_path, tmp_path / "cache")
+    recipe = recipe_for(shapes, hybrid(), init_from="first", freeze="stem", ema=0.9)
+    folder = train(recipe, tmp_path, tmp_path / "cache")
+    before, after = stored(first), stored(folder)
+    stem = {key.removeprefix(START_STEM): value for key, value in after.items() if key.startswith(START_STEM)}
+    assert "bn1.running_mean" in stem and all(torch.equal(value, before[f"backbone.{key}"]) for key, value in stem.items())
+    untrained = train(dataclasses.replace(recipe, name="untrained", stages=(Stage(32, 32, 0.0),)), tmp_path, tmp_path / "cache")
+    assert not torch.equal(after["backbone.blocks.0.attn.qkv.weight"], stored(untrained)["backbone.blocks.0.attn.qkv.weight"])
+    card = (folder / "README.md").read_text()
+    assert "the first 5 blocks of a resnet18" in card and "; the stem stays as it is |" in card
+
+
+def test_frozen_backbone_leaves_pooling_and_head_to_learn(tmp_path: Path, shapes: Path) -> None:
+    first = train(recipe_for(shapes, small_spec("simpool"), name="first"), tmp_path, tmp_path / "cache")
+    folder = train(recipe_for(shapes, small_spec("simpool"), init_from="first", freeze="backbone"), tmp_path, tmp_path / "cache")
+    before, after = stored(first), stored(folder)
+    changed = {key.split(".")[0] for key in after if not torch.equal(after[key], before[key])}
+    assert changed == {"pooling", "head"}
+
+
+@pytest.mark.parametrize(("freeze", "told"), [("head", "freeze is stem or backbone"), ("stem", "there is no stem to freeze")])
+def test_freezing_what_is_not_there_is_refused(tmp_path: Path, freeze: str, told: str) -> None:
+    (tmp_path / "mine.yaml").write_text(f"base: {FOLDER / '_resnet'}\nname: mine\ntitle: Mine\nencoder: {{pooling: gap}}\nfreeze: {freeze}\n")
+    with pytest.raises(ValueError, match=told):
+        load_recipe(str(tmp_path / "mine.yaml"))
 
 
 # --- the average of weights, mixup ----------------------------------------------------------------------------------------

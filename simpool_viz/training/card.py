@@ -52,7 +52,7 @@ def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str
 |---|---|
 | data | {photos:,} photos: {recipe.sources} |
 | recipe | `{_command(recipe)}` |
-| start | {start or f"random weights, seed {recipe.seed}"} |
+| start | {start or f"random weights, seed {recipe.seed}"}{f"; the {recipe.freeze} stays as it is" if recipe.freeze else ""} |
 | optimiser | {_optimiser(recipe)} |
 | loss | {_loss(recipe)} |
 | training time | {result.time} |
@@ -118,5 +118,8 @@ def _pooling(spec: EncoderSpec) -> str:
 
 
 def _kwargs(recipe: Recipe) -> str:
-    settings = ", ".join(f"{k} = {v}" for k, v in recipe.encoder.backbone_kwargs.items())
-    return settings + ("" if recipe.encoder.stem_pool else ", no max-pooling after the stem")
+    spec = recipe.encoder
+    told = [f"{k} = {v}" for k, v in spec.backbone_kwargs.items()]
+    if spec.stem:
+        told.append(f"its tokens made by the first {spec.stem['blocks']} blocks of a {spec.stem['backbone']}")
+    return ", ".join(told if spec.stem_pool else [*told, "no max-pooling after the stem"])

@@ -25,7 +25,7 @@ from simpool_viz.training.measure import measure
 from simpool_viz.training.recipe import Recipe, Stage
 from simpool_viz.training.sources import read_classes
 from simpool_viz.training.start import start_from
-from simpool_viz.training.step import Step, make_accelerator, make_average, make_optimizer, rows_of
+from simpool_viz.training.step import Step, make_accelerator, make_average, make_optimizer, rows_of, set_learning
 
 SAVE_EVERY = 200  # steps
 LOG_EVERY = 50
@@ -91,7 +91,8 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
 def run_stage(run: Run, stage: Stage, photos: Photos, number: int, accelerator: Accelerator) -> None:
     """One complete schedule over `stage.photos` photos, logged every 50 steps, or the rest of it."""
     recipe, encoder = run.recipe, run.encoder
-    encoder.train().requires_grad_(True).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_learning(encoder, recipe.freeze)
+    encoder.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
     optimizer, scheduler = make_optimizer(encoder, recipe, stage)

@@ -43,6 +43,7 @@ class Recipe:
     data: a folder that `sources.open_source` knows. classes: names of the classes, where the folder does not tell them.
     map_size: shorter side in pixels at which the maps are best, for those who use the checkpoint.
     init_from: the checkpoint whose weights are the start, bundled or beside this training's.
+    freeze: "stem" or "backbone" for what keeps its weights as they are, batch statistics included; "" where all is trained.
     optimizer: timm's name of it. precision: "bf16", "fp16" or "no". ema: decay of the average of weights that is kept; 0 for none.
     mixup, cutmix: timm's alphas; 0 for none.
     spe_penalty: weight in the loss of SPE's p0^2 + p1^2, where the backbone has SPE.
@@ -57,6 +58,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     map_size: int
     init_from: str = ""
+    freeze: str = ""
     batch_size: int = 128
     optimizer: str = "adamw"
     precision: str = "bf16"
@@ -155,6 +157,10 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
         raise ValueError(f"{source} trains nothing: it needs at least one stage, and in each at least one batch of photos")
     if recipe.precision not in ("bf16", "fp16", "no"):
         raise ValueError(f"{source}: precision is bf16, fp16 or no, not {recipe.precision!r}")
+    if recipe.freeze not in ("", "stem", "backbone"):
+        raise ValueError(f"{source}: freeze is stem or backbone, or left out, not {recipe.freeze!r}")
+    if recipe.freeze == "stem" and not recipe.encoder.stem:
+        raise ValueError(f"{source}: there is no stem to freeze; describe one as encoder.stem, or leave freeze out")
     if (recipe.mixup or recipe.cutmix) and (recipe.encoder.dense or recipe.batch_size % 2):
         raise ValueError(f"{source}: mixup and cutmix mix pairs of photos with one class each; they need an even batch and no dense head")
 

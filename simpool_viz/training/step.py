@@ -48,6 +48,14 @@ def rows_of(batch_size: int, accelerator: Accelerator) -> slice:
     return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
 
+def set_learning(encoder: Encoder, freeze: str = "") -> None:
+    """Make an encoder ready to learn, but for its "stem" or "backbone", which stays as it is, batch statistics included."""
+    encoder.train().requires_grad_(True)
+    if freeze:
+        still: Any = encoder.backbone if freeze == "backbone" else encoder.backbone.patch_embed.backbone  # type: ignore[union-attr]
+        still.eval().requires_grad_(False)
+
+
 def make_optimizer(module: nn.Module, recipe: Recipe | HeadsRecipe, stage: Stage | HeadsRecipe) -> tuple[torch.optim.Optimizer, Any]:
     """timm's optimiser, without weight decay on biases, norms and exponents, and its cosine schedule, which counts photos."""
     from timm.optim import create_optimizer_v2
