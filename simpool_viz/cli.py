@@ -21,6 +21,7 @@ scores.csv and manifest.json. `simpool-viz list` names checkpoints, maps and mas
 Options of a map follow its name: cls:block=-2  token:at=120x80  dense_rollout:classes=tench+church,soft=true
 """
 
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, or 2 after an error told in one sentence on standard error."""
     parser = _parser()

@@ -315,9 +315,7 @@ def test_required_browser_fails_before_the_tests(run: ModuleType, machine: Path)
     assert programs.commands == []
 
 
-def test_playwright_that_does_not_start_is_told_and_mended_by_root(
-    run: ModuleType, machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_playwright_that_does_not_start_is_told_and_mended_by_root(run: ModuleType, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHROMIUM", sys.executable)
     with pytest.raises(SystemExit, match=r"PYTHON -m playwright --version fails: .* libatomic1"):
         run.run_tests(Path("PYTHON"), True, [], Programs("playwright"))

@@ -162,7 +162,9 @@ def test_frozen_backbone_leaves_pooling_and_head_to_learn(tmp_path: Path, shapes
 
 @pytest.mark.parametrize(("freeze", "told"), [("head", "freeze is stem or backbone"), ("stem", "there is no stem to freeze")])
 def test_freezing_what_is_not_there_is_refused(tmp_path: Path, freeze: str, told: str) -> None:
-    (tmp_path / "mine.yaml").write_text(f"base: {FOLDER / '_resnet'}\nname: mine\ntitle: Mine\nencoder: {{pooling: gap}}\nfreeze: {freeze}\n")
+    (tmp_path / "mine.yaml").write_text(
+        f"base: {FOLDER / '_resnet'}\nname: mine\ntitle: Mine\nencoder: {{pooling: gap}}\nfreeze: {freeze}\n"
+    )
     with pytest.raises(ValueError, match=told):
         load_recipe(str(tmp_path / "mine.yaml"))
 

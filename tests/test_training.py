@@ -303,19 +303,21 @@ def test_missing_photos_and_classes_are_told(tmp_path: Path) -> None:
         read_classes(tmp_path)
 
 
-def numbered(count: int) -> Photos:
-    images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
-    return Photos(images, np.arange(count, dtype=np.float32), np.arange(count))
+def test_batches_show_every_photo_once_before_any_again() -> None:
+    def batches(count: int, batch_size: int, total: int) -> list[list[int]]:
+        return [index.tolist() for index in Batches(count, batch_size, total, torch.Generator().manual_seed(0))]
+
+    seen = batches(10, 4, 43)
+    assert [len(index) for index in seen] == [4] * 10 and len({tuple(index) for index in seen}) > 5
+    assert np.bincount(np.concatenate(seen)).tolist() == [4] * 10
+    assert len(batches(3, 8, 8)[0]) == 8, "also when there are fewer photos than a batch takes"
 
 
-def test_batches_show_every_photo_once_before_any_again_and_keep_rows_together() -> None:
-    seen = []
-    for images, aspect, labels in Batches(numbered(10), 4, 43, torch.Generator().manual_seed(0)):
-        assert len(labels) == 4 and labels.tolist() == aspect.tolist() == images[:, 0, 0, 0].tolist()
-        seen += labels.tolist()
-    assert len(seen) == 40 and all(seen.count(i) == 4 for i in range(10))
-    assert len({tuple(labels.tolist()) for _, _, labels in Batches(numbered(10), 4, 43, torch.Generator().manual_seed(0))}) > 5
-    assert len(next(iter(Batches(numbered(3), 8, 8, torch.Generator())))[2]) == 8, "also when there are fewer photos than a batch takes"
+def test_batch_of_photos_keeps_rows_together() -> None:
+    images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    photos = Photos(images, np.arange(10, dtype=np.float32), np.arange(10))
+    index = np.array([1, 4, 9])
+    assert [part.flatten(1)[:, 0].tolist() if part.ndim > 1 else part.tolist() for part in photos.batch(index)] == [index.tolist()] * 3
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------------------
@@ -428,8 +430,8 @@ def test_gradient_of_a_step_is_that_of_its_own_batch(shapes: Path, tmp_path: Pat
     photos, gradients = load_photos(shapes, "train", tmp_path), []
     for steps in (2, 1):
         encoder = small_resnet().train().requires_grad_(True)
-        step, stream = step_for(short(shapes), encoder), Batches(photos, 32, 96, torch.Generator().manual_seed(0))
-        batches = list(stream)
+        step, stream = step_for(short(shapes), encoder), Batches(len(photos), 32, 96, torch.Generator().manual_seed(0))
+        batches = [photos.batch(index) for index in stream]
         stream.step = 1
         for batch in batches[-steps:]:
             stream.generator.manual_seed(7)

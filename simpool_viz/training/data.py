@@ -43,6 +43,11 @@ class Photos:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def batch(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, proportions and labels of some photos, as they are stored."""
+        images, aspect, labels = (torch.from_numpy(part[index]) for part in (self.images, self.aspect, self.labels))
+        return images, aspect, labels
+
 
 def load_photos(folder: Path, split: str, cache: Path, stored: int = STORED) -> Photos:
     """Photos of a split from any source that `open_source` knows.
@@ -92,27 +97,26 @@ def _write_arrays(source: Source, target: Path, stored: int) -> None:
 
 
 class Batches:
-    """Shuffled batches (images uint8 (B, S, S, 3), aspect (B,), labels (B,)) until `total` photos have been seen.
+    """Shuffled batches of photos, as index arrays (B,), until `total` photos have been seen.
 
-    Every photo comes once before any comes again. The place in the stream can be kept and taken up again.
+    Every one of the `count` photos comes once before any comes again. The place in the stream can be kept and taken up again.
     """
 
-    def __init__(self, photos: Photos, batch_size: int, total: int, generator: torch.Generator) -> None:
-        self.photos, self.batch_size, self.generator = photos, batch_size, generator
+    def __init__(self, count: int, batch_size: int, total: int, generator: torch.Generator) -> None:
+        self.count, self.batch_size, self.generator = count, batch_size, generator
         self.steps, self.step = total // batch_size, 0
         self.order = torch.empty(0, dtype=torch.long)
 
     def __len__(self) -> int:
         return self.steps - self.step
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         while self.step < self.steps:
             while len(self.order) < self.batch_size:
-                self.order = torch.cat([self.order, torch.randperm(len(self.photos), generator=self.generator)])
+                self.order = torch.cat([self.order, torch.randperm(self.count, generator=self.generator)])
             index, self.order = self.order[: self.batch_size].sort().values.numpy(), self.order[self.batch_size :]
             self.step += 1
-            photos = self.photos
-            yield torch.from_numpy(photos.images[index]), torch.from_numpy(photos.aspect[index]), torch.from_numpy(photos.labels[index])
+            yield index
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step, "order": self.order, "generator": self.generator.get_state()}

@@ -27,7 +27,7 @@ from simpool_viz.checkpoints.bundle import base_folder, digest_of, load_bundle, 
 from simpool_viz.encoder import Encoder
 from simpool_viz.pooling import Tokens
 from simpool_viz.training.card import Result, head_title, write_head_card
-from simpool_viz.training.data import Crops, Photos, centre_crops, load_photos, random_crops
+from simpool_viz.training.data import Batches, Crops, Photos, centre_crops, load_photos, random_crops
 from simpool_viz.training.losses import picture_loss, pixel_loss
 from simpool_viz.training.measure import count_pixels, tell_accuracy, tell_iou
 from simpool_viz.training.recipe import HeadsRecipe
@@ -174,23 +174,16 @@ def _train_head(
     return folder
 
 
-def _run(
-    recipe: HeadsRecipe, encoder: Encoder, learned: torch.nn.Module, features: Features, log: Path, accelerator: Accelerator
-) -> None:
+def _run(recipe: HeadsRecipe, encoder: Encoder, learned: torch.nn.Module, features: Features, log: Path, accelerator: Accelerator) -> None:
     """One complete schedule over `recipe.photos` photos, logged every 50 steps."""
-    generator = torch.Generator().manual_seed(recipe.seed)
+    stream = Batches(len(features.labels), recipe.batch_size, recipe.photos, torch.Generator().manual_seed(recipe.seed))
     optimizer, scheduler = make_optimizer(learned, recipe, recipe)
     optimizer = accelerator.prepare(optimizer)
-    steps = recipe.photos // recipe.batch_size
-    order = torch.empty(0, dtype=torch.long)
     with log.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", "loss", "lr"])
         running = 0.0
-        for step in tqdm(range(1, steps + 1), desc=encoder.facts.name, unit="batch", mininterval=5):
-            while len(order) < recipe.batch_size:
-                order = torch.cat([order, torch.randperm(len(features.labels), generator=generator)])
-            index, order = order[: recipe.batch_size].sort().values.numpy(), order[recipe.batch_size :]
+        for step, index in enumerate(tqdm(stream, desc=encoder.facts.name, unit="batch", mininterval=5), 1):
             scheduler.step_update(step * recipe.batch_size)
             running += float(descend(accelerator, optimizer, _loss(recipe, encoder, features, index, accelerator), step))
             if step % 50 == 0:

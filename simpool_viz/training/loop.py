@@ -98,7 +98,7 @@ def run_stage(run: Run, stage: Stage, photos: Photos, number: int, accelerator: 
     optimizer, scheduler = make_optimizer(encoder, recipe, stage)
     average = make_average(encoder, recipe)
     model, optimizer = accelerator.prepare(Forward(encoder), optimizer)
-    stream = Batches(photos, recipe.batch_size, stage.photos, torch.Generator().manual_seed(recipe.seed * 1000 + number))
+    stream = Batches(len(photos), recipe.batch_size, stage.photos, torch.Generator().manual_seed(recipe.seed * 1000 + number))
     running = torch.zeros((), device=accelerator.device)
     if run.within:
         optimizer.load_state_dict(run.within["optimizer"])
@@ -112,9 +112,9 @@ def run_stage(run: Run, stage: Stage, photos: Photos, number: int, accelerator: 
         label = f"{recipe.name} stage {number}/{len(recipe.stages)}"
         quiet = not accelerator.is_main_process
         shown = tqdm(stream, desc=label, initial=stream.step, total=stream.steps, unit="batch", mininterval=5, disable=quiet)
-        for batch in shown:
+        for index in shown:
             scheduler.step_update(stream.step * recipe.batch_size)
-            running += step_of(batch, stream)
+            running += step_of(photos.batch(index), stream)
             if average is not None:
                 average.update(encoder, step=stream.step)
             if stream.step % LOG_EVERY == 0:

@@ -60,9 +60,7 @@ def find_correct(encoder: Encoder, photos: Photos, size: int, *, part: tuple[int
 
 
 @torch.inference_mode()
-def confusion(
-    encoder: Encoder, photos: Photos, size: int, void: int, *, part: tuple[int, int] = (0, 1), batch_size: int = 32
-) -> Tensor:
+def confusion(encoder: Encoder, photos: Photos, size: int, void: int, *, part: tuple[int, int] = (0, 1), batch_size: int = 32) -> Tensor:
     """Pixels of the central squares by true class (rows) and predicted class (columns), (K, K) int64, void left out."""
     encoder.eval()
     device, count = next(encoder.parameters()).device, len(encoder.facts.classes)
