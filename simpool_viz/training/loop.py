@@ -25,7 +25,7 @@ from simpool_viz.training.measure import measure
 from simpool_viz.training.recipe import Recipe, Stage
 from simpool_viz.training.sources import read_classes
 from simpool_viz.training.start import start_from
-from simpool_viz.training.step import Step, make_accelerator, make_average, make_optimizer, rows_of, set_learning
+from simpool_viz.training.step import Step, attention_to_learn, make_accelerator, make_average, make_optimizer, rows_of, set_learning
 
 SAVE_EVERY = 200  # steps
 LOG_EVERY = 50
@@ -72,7 +72,8 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
             continue
         before = run.minutes
         run_stage(run, stage, photos, number, accelerator)
-        told = measure(encoder, held_out, recipe, accelerator)
+        with accelerator.autocast():
+            told = measure(encoder, held_out, recipe, accelerator)
         run.done.append(stage_line(recipe.name, stage, run.minutes - before))
         history = (*(start.stages if start else ()), *run.done)
         encoder.facts = dataclasses.replace(facts, accuracy=told, stages=history, minutes=round(run.minutes, 1))
@@ -108,7 +109,7 @@ def run_stage(run: Run, stage: Stage, photos: Photos, number: int, accelerator: 
             average.module.load_state_dict(run.within["average"])
         run.within = {}
     step_of = Step(recipe, stage, model, encoder, optimizer, accelerator, number)
-    with _log(run, number, stream, accelerator) as log:
+    with attention_to_learn(accelerator.device), _log(run, number, stream, accelerator) as log:
         label = f"{recipe.name} stage {number}/{len(recipe.stages)}"
         quiet = not accelerator.is_main_process
         shown = tqdm(stream, desc=label, initial=stream.step, total=stream.steps, unit="batch", mininterval=5, disable=quiet)

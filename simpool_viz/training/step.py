@@ -6,7 +6,7 @@ Every process draws the crops of the whole batch and works on its own rows, so t
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -54,6 +54,13 @@ def set_learning(encoder: Encoder, freeze: str = "") -> None:
     if freeze:
         still: Any = encoder.backbone if freeze == "backbone" else encoder.backbone.patch_embed.backbone  # type: ignore[union-attr]
         still.eval().requires_grad_(False)
+
+
+def attention_to_learn(device: torch.device) -> AbstractContextManager[Any]:
+    """The attention kernel to train with: on CPUs the backward pass of the fused one takes longer than plain matrix products do."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def make_optimizer(module: nn.Module, recipe: Recipe | HeadsRecipe, stage: Stage | HeadsRecipe) -> tuple[torch.optim.Optimizer, Any]:
