@@ -13,6 +13,7 @@ from simpool_viz.map_request import MapRequest, option_text, parse_map, parse_ma
 from simpool_viz.masks import ObjectMask, parse_rule
 from simpool_viz.recording import Recording, record_shared, shares_forward
 from simpool_viz.scores.localization import Reference, score_map
+from simpool_viz.segmentation import segment
 from simpool_viz.timing import Profile
 
 __all__ = ["Board", "MapRequest", "Row", "Settings", "default_map", "iterate_board", "make_board", "parse_map", "parse_maps"]
@@ -40,7 +41,7 @@ class Row:
 
     picture: index into the board's pictures. pooling: the name of the checkpoint's.
     fusion: how several maps were made one, as asked for; None: the map's own way.
-    prediction: (class, probability), or None without a head.
+    prediction: (class, probability), or None without a classifier. found: what a dense head finds, in a line, else "".
     entropy: spatial entropy in nats; entropy_of: "logits" or "weights".
     milliseconds: of the forward and of this map. What several rows share counts in each (the forward) or in equal parts (a walk of
         several roll-outs through the blocks).
@@ -57,6 +58,7 @@ class Row:
     fusion: str | int | None
     mask: ObjectMask
     prediction: tuple[str, float] | None
+    found: str
     entropy: float
     entropy_of: str
     milliseconds: tuple[float, float]
@@ -91,7 +93,9 @@ class Row:
     def fixed_lines(self) -> list[str]:
         """The lines of the caption that do not depend on the mask."""
         h, w = self.attention.geometry.grid
-        lines = [f"predicts {self.prediction[0]}, {100 * self.prediction[1]:.0f} %" if self.prediction else "no classifier head"]
+        lines = [
+            f"predicts {self.prediction[0]}, {100 * self.prediction[1]:.0f} %" if self.prediction else self.found or "no classifier head"
+        ]
         if len(self.attention.names) > 1:
             count, by = len(self.attention.names), "" if self._fused_by == "mean" else f" by {self._fused_by}"
             one = self._one_map
@@ -139,11 +143,13 @@ class Board:
 def default_map(encoder: Encoder) -> MapRequest:
     """The map that shows how a checkpoint pools: its pooling attention, else CLS attention, else the contribution.
 
+    A dense head pools nothing: for its class, the Dense Attention Roll-Out, else the logits of the tokens.
+
     Raises:
         ValueError: it has none of these.
     """
     why_not = maps_of(encoder)
-    for name in ("pooling", "cls", "contribution"):
+    for name in ("dense_rollout", "class_logits") if encoder.dense else ("pooling", "cls", "contribution"):
         if why_not[name] is None:
             return MapRequest(name)
     raise ValueError(f"{encoder.facts.name} has neither pooling attention, CLS attention nor contribution; name a map")
@@ -209,6 +215,7 @@ def _row(
         fusion=settings.fusion,
         mask=mask,
         prediction=top[0][1:] if top else None,
+        found=segment(recording).told if recording.encoder.dense else "",
         entropy=entropy,
         entropy_of=entropy_of,
         milliseconds=(1000 * recording.seconds, 1000 * seconds),

@@ -96,9 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     batch.set_defaults(run=_batch)
 
     evaluate = commands.add_parser("evaluate", help="score maps on folders of photos with masks, and top-1; prints Markdown tables")
-    evaluate.add_argument("data", nargs="+", type=Path, metavar="FOLDER", help="holds images/ and masks/ with files of the same names")
+    evaluate.add_argument("data", nargs="*", type=Path, metavar="FOLDER", help="holds images/ and masks/ with files of the same names")
     evaluate.add_argument(
         "--photos", type=Path, metavar="FOLDER", help="also classify its held-out photos: val-*.parquet or val/CLASS/* (see `train`)"
+    )
+    evaluate.add_argument(
+        "--scenes",
+        type=Path,
+        metavar="FOLDER",
+        help="also segment, with dense checkpoints: holds images/ and labels/, grey maps of classes",
     )
     _add_what(evaluate)
     evaluate.set_defaults(run=_evaluate)
@@ -230,12 +236,27 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from simpool_viz.evaluation.table import evaluate, to_markdown
 
     requests = parse_maps(arguments.map)
+    if not (arguments.data or arguments.photos or arguments.scenes):
+        raise ValueError("name a folder of photos with masks, or --photos, or --scenes")
     settings, sets = _settings(arguments), [open_mask_set(folder) for folder in arguments.data]
     encoders = _encoders(arguments)
     if arguments.photos:
         print(_classify(arguments, encoders) + "\n")
+    if arguments.scenes:
+        print(_segment(arguments, encoders) + "\n")
     for data in sets:
         print(to_markdown(data, evaluate(data, encoders, requests, settings, progress=True), settings) + "\n")
+
+
+def _segment(arguments: argparse.Namespace, encoders: list[Any]) -> str:
+    from simpool_viz.evaluation.scenes import iou_table, look_at_scenes, mass_table, open_scenes
+
+    scenes = open_scenes(arguments.scenes)
+    others = [e.facts.name for e in encoders if not e.dense or e.facts.classes != encoders[0].facts.classes]
+    if others:
+        raise ValueError(f"{', '.join(others)} has no dense head, or one of other classes; leave it out with -c, or leave out --scenes")
+    rows = [look_at_scenes(e, scenes, arguments.size, progress=True) for e in encoders]
+    return "\n\n".join([iou_table(rows, arguments.scenes.resolve().name), *map(mass_table, rows)])
 
 
 def _classify(arguments: argparse.Namespace, encoders: list[Any]) -> str:

@@ -96,7 +96,8 @@ Look into one checkpoint on one photo: what it finds, its exponents and gates, a
   simpool-viz inspect cat.jpg -c deit.pth --ask token --at 120x80 --block 5 --fusion max -o out
   simpool-viz inspect cat.jpg -c resnet_gap+ggem --ask class --class tench -o out
 
-With --ask, OUT gets what `compare` writes for the answer's maps, and heads.png, a gallery of the heads or queries behind the first.
+With --ask, OUT gets what `compare` writes for the answer's maps, and heads.png, a gallery of the heads or queries behind the first;
+with a dense checkpoint also segmentation.png.
 """
 
 
@@ -119,6 +120,7 @@ def add_inspect(commands: Any) -> None:
     parser.add_argument("--first", type=int, default=0, help="first block of roll-outs (default: 0)")
     parser.add_argument("--residual", type=float, default=0.5, help="weight of the skip connection in roll-outs (default: 0.5)")
     parser.add_argument("--class", dest="target", metavar="CLASS", help="a class by name or number (default: the predicted one)")
+    parser.add_argument("--with", dest="also", metavar="CLASS", help="with --ask class: Dense Attention Roll-Out of both classes together")
     parser.add_argument("-o", "--out", type=Path, help="folder to make for the answer")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result in OUT")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -148,15 +150,17 @@ def _inspect(arguments: argparse.Namespace) -> None:
 def _write_answer(arguments: argparse.Namespace, recording: Any) -> None:
     from simpool_viz.board import Board, Settings, parse_map
     from simpool_viz.export import export_board
-    from simpool_viz.figures import draw_parts
+    from simpool_viz.figures import draw_parts, draw_segmentation
     from simpool_viz.inspection import Lens, inspect
 
     at = parse_map(f"token:at={arguments.at}").options["at"] if arguments.at else None
     fusion = int(arguments.fusion) if arguments.fusion.lstrip("-").isdigit() else arguments.fusion
-    lens = Lens(at, arguments.block, fusion, arguments.first, arguments.residual, arguments.target)
+    lens = Lens(at, arguments.block, fusion, arguments.first, arguments.residual, arguments.target, arguments.also)
     answer = inspect(recording, arguments.ask, lens)
     board = Board([recording.picture], answer.rows, {}, answer.notes, Settings())
     extras = {"heads.png": draw_parts(recording.picture, answer.parts, answer.groups)} if answer.parts else {}
+    if recording.encoder.dense:
+        extras["segmentation.png"] = draw_segmentation(recording)
     device = str(next(recording.encoder.parameters()).device)
     folder = export_board(board, arguments.out, overwrite=arguments.overwrite, device=device, extras=extras)
     for sentence in answer.notes:

@@ -7,6 +7,7 @@ the whole board. Signed maps use a diverging table around 0.
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass, replace
 
 import cv2
@@ -60,6 +61,13 @@ def colour_table(name: str) -> np.ndarray:
     import matplotlib
 
     return (matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+
+
+def palette(count: int) -> np.ndarray:
+    """(K, 3) uint8: a colour for each class, neighbours in the list far apart in hue."""
+    golden = 0.618034
+    colours = [colorsys.hsv_to_rgb((0.6 + golden * i) % 1, (0.75, 0.5)[i % 2], (0.95, 0.8, 0.65)[i % 3]) for i in range(count)]
+    return (np.array(colours) * 255).round().astype(np.uint8).reshape(count, 3)
 
 
 def scale_of(weights: np.ndarray, unit: str) -> Scale:

@@ -24,13 +24,16 @@ from simpool_viz.drawing import (
     display_picture,
     font,
     overlay,
+    palette,
     scale_of,
     wrap,
 )
 from simpool_viz.export import render_row, row_scales
 from simpool_viz.images import Picture
+from simpool_viz.recording import Recording
+from simpool_viz.segmentation import segment
 
-CELL, GAP, LABEL = 220, 10, 150  # pixels of a cell's longer side, between cells, and of a label's width
+CELL, GAP, LABEL, LEGEND = 220, 10, 150, 22  # pixels of a cell's longer side, between cells, of a label's width, of a legend's line
 
 
 def matrix_columns(board: Board) -> list[tuple[str, str]]:
@@ -159,4 +162,22 @@ def draw_difference(board: Board, first: Row, second: Row, look: Look | None = N
     figure.paste(Image.fromarray(bar), (GAP, top + height + 8))
     for x, value, anchor in ((GAP, scale.low, "la"), (GAP + width // 2, 0.0, "ma"), (GAP + width, scale.high, "ra")):
         draw.text((x, top + height + 22), f"{value:.3g}" + (f" {scale.label}" if value == 0 else ""), FAINT, font(12), anchor=anchor)
+    return figure
+
+
+def draw_segmentation(recording: Recording, longest: int = 640, opacity: float = 0.6) -> Image.Image:
+    """The segmentation over the photo, and a legend of the classes found with their shares. Errors as in `segment`."""
+    found, photo = segment(recording), display_picture(recording.picture.rgb, longest)
+    height, width = photo.shape[:2]
+    colours, shares = palette(len(found.names)), found.shares()
+    painted = overlay(photo, colours[found.pixels((width, height))], opacity)
+    side = 200
+    figure = Image.new("RGB", (width + side + 3 * GAP, max(height, LEGEND * len(found.found())) + 2 * GAP), PAPER)
+    figure.paste(Image.fromarray(painted), (GAP, GAP))
+    draw, x = ImageDraw.Draw(figure), width + 2 * GAP
+    for n, index in enumerate(found.found()):
+        y = GAP + n * LEGEND
+        draw.rectangle((x, y + 2, x + 14, y + 16), tuple(int(v) for v in colours[index]))
+        draw.text((x + 22, y), found.names[index], INK, font(14))
+        draw.text((x + side - GAP, y), f"{100 * shares[index]:.0f} %", FAINT, font(14), anchor="ra")
     return figure

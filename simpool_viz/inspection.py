@@ -21,6 +21,7 @@ from simpool_viz.maps.gates import gates_by_depth
 from simpool_viz.maps.rollout import token_scores
 from simpool_viz.pooling.means import PowerMean
 from simpool_viz.recording import Recording, class_name
+from simpool_viz.segmentation import segment
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Lens:
 
     at: (x, y) in pixels of the picture; its centre where None. block: negative from the last.
     fusion: of heads: "mean", "max", "min", or the index of one. first, residual: of roll-outs, as in `rollout.roll_out`.
-    target: a class by name or index; the predicted one where None.
+    target: a class by name or index; the predicted one where None. also: a second class, taken together with it in Dense
+        Attention Roll-Out.
     """
 
     at: tuple[float, float] | None = None
@@ -38,6 +40,7 @@ class Lens:
     first: int = 0
     residual: float = 0.5
     target: str | int | None = None
+    also: str | int | None = None
 
     @property
     def rollout(self) -> dict[str, Any]:
@@ -50,6 +53,11 @@ class Lens:
     def classes(self) -> dict[str, Any]:
         return {} if self.target is None else {"classes": [self.target]}
 
+    @property
+    def together(self) -> dict[str, Any]:
+        """Options of a Dense Attention Roll-Out of both classes."""
+        return self.classes if self.also is None or self.target is None else {"classes": [self.target, self.also], "union": True}
+
 
 Asked = list[tuple[MapRequest, "str | int | None"]]
 
@@ -61,29 +69,33 @@ class Question:
     name: str
     title: str
     maps: tuple[str, ...]
-    asks: Callable[[Lens], Asked]
+    asks: Callable[[Lens, bool], Asked]
 
 
-def _of_token(lens: Lens) -> Asked:
+def _of_token(lens: Lens, dense: bool) -> Asked:
     place = {} if lens.at is None else {"at": lens.at}
     through = {**place, "rollout": True, **lens.rollout}
     return [(MapRequest("token", {**place, "block": lens.block}), lens.fusion), (MapRequest("token", through), None)]
 
 
-def _of_class_token(lens: Lens) -> Asked:
+def _of_class_token(lens: Lens, dense: bool) -> Asked:
     return [(MapRequest("cls", {"block": lens.block}), lens.fusion), (MapRequest("rollout", lens.rollout), None)]
 
 
-def _of_pooling(lens: Lens) -> Asked:
+def _of_pooling(lens: Lens, dense: bool) -> Asked:
     return [(MapRequest("pooling"), lens.fusion), (MapRequest("rollout", lens.rollout), None)]
 
 
-def _of_class(lens: Lens) -> Asked:
-    dense = MapRequest("dense_rollout", {**lens.classes, **lens.rollout})
-    return [(MapRequest("contribution", lens.classes), None), (dense, None), (MapRequest("gradcam", lens.classes), None)]
+def _of_class(lens: Lens, dense: bool) -> Asked:
+    rolled = {**lens.together, **lens.rollout}
+    through = (MapRequest("dense_rollout", rolled), None)
+    if dense:
+        soft = (MapRequest("dense_rollout", {**rolled, "soft": True}), None)
+        return [through, soft, (MapRequest("class_logits", lens.classes), None), (MapRequest("rollout", lens.rollout), None)]
+    return [(MapRequest("contribution", lens.classes), None), through, (MapRequest("gradcam", lens.classes), None)]
 
 
-def _of_gates(lens: Lens) -> Asked:
+def _of_gates(lens: Lens, dense: bool) -> Asked:
     return [(MapRequest("gates"), "gated"), (MapRequest("gates"), "ungated")]
 
 
@@ -93,7 +105,7 @@ QUESTIONS: dict[str, Question] = {
         Question("token", "What does a token attend to?", ("token",), _of_token),
         Question("cls", "What does the class token attend to?", ("cls",), _of_class_token),
         Question("pooling", "Where does the pooling look?", ("pooling",), _of_pooling),
-        Question("class", "What speaks for a class?", ("contribution", "dense_rollout", "gradcam"), _of_class),
+        Question("class", "What speaks for a class?", ("contribution", "dense_rollout", "class_logits", "gradcam"), _of_class),
         Question("gates", "What do the channel gates let through?", ("gates",), _of_gates),
     )
 }
@@ -134,7 +146,7 @@ def inspect(recording: Recording, question: str, lens: Lens | None = None, setti
         raise ValueError(f"{recording.encoder.facts.name} cannot answer {question!r}: {reason}")
     rows: list[Row] = []
     notes: list[str] = []
-    for request, fusion in QUESTIONS[question].asks(lens):
+    for request, fusion in QUESTIONS[question].asks(lens, recording.encoder.dense):
         try:
             made, skipped = record_rows(recording, [request], replace(settings, fusion=fusion))
         except ValueError as error:
@@ -142,7 +154,7 @@ def inspect(recording: Recording, question: str, lens: Lens | None = None, setti
                 raise
             made, skipped = [], [f"Dense Attention Roll-Out: {error}."]  # no token has the class, which is worth knowing
         rows += made
-        notes += skipped
+        notes += [sentence for sentence in skipped if sentence not in notes]
     first = rows[0].attention if rows else None
     parts = first if first is not None and len(first.names) > 1 and question != "gates" else None
     return Inspection(rows, parts, group_parts(recording, parts) if parts else [], notes)
@@ -176,28 +188,38 @@ def recording_bytes(recording: Recording) -> int:
 
 @dataclass(frozen=True)
 class ClassFound:
-    """A class of the head: its probability, and the share of tokens that the head gives to it, None where tokens have no scores."""
+    """A class of the head: its probability, None for a dense head, and the share of tokens that the head gives to it, None where
+    tokens have no scores."""
 
     index: int
     name: str
-    probability: float
+    probability: float | None
     share: float | None
+
+    @property
+    def told(self) -> str:
+        """Such as "road: 31 % of tokens" or "tench: 80 %, 12 % of tokens"."""
+        figures = [] if self.probability is None else [f"{100 * self.probability:.0f} %"]
+        return f"{self.name}: " + ", ".join(figures + ([] if self.share is None else [f"{100 * self.share:.0f} % of tokens"]))
 
 
 def classes_found(recording: Recording, count: int = 5) -> list[ClassFound]:
-    """The most probable classes, then those that most tokens have; [] without a head."""
+    """The most probable classes, then those that most tokens have; all that a dense head finds; [] without a head."""
+    encoder = recording.encoder
+    if encoder.dense:
+        seen = segment(recording)
+        return [ClassFound(i, seen.names[i], None, float(seen.shares()[i])) for i in seen.found()]
     top = recording.top_classes(count)
     if not top or recording.logits is None:
         return []
     shares: np.ndarray | None = None
-    if maps_of(recording.encoder)["dense_rollout"] is None:
+    if maps_of(encoder)["class_logits"] is None:
         best = token_scores(recording).argmax(1).cpu().numpy()
         shares = np.bincount(best, minlength=len(recording.logits)) / len(best)
     probability = {index: value for index, _, value in recording.top_classes(len(recording.logits))}
     wanted = [index for index, *_ in top]
     if shares is not None:
         wanted += [int(i) for i in np.argsort(-shares, kind="stable")[:count] if shares[i] > 0 and int(i) not in wanted]
-    encoder = recording.encoder
     return [ClassFound(i, class_name(encoder, i), probability[i], None if shares is None else float(shares[i])) for i in wanted]
 
 
@@ -249,8 +271,7 @@ class Facts:
             f"{self.checkpoint} on {self.picture}: grid {self.grid[1]} x {self.grid[0]}, {self.blocks} attention blocks, {self.pooling}"
         ]
         for found in self.classes:
-            share = "" if found.share is None else f", {100 * found.share:.0f} % of tokens"
-            lines.append(f"  class {found.name}: {100 * found.probability:.1f} %{share}")
+            lines.append(f"  class {found.told}")
         if self.exponents:
             lines.append(f"  exponents p: {', '.join(f'{p:.3g}' for p in self.exponents)}")
         for gate in self.gates:

@@ -199,7 +199,7 @@ def test_unknown_map_option_rule_and_reference_are_refused_in_a_sentence(resnet:
     def board(maps: str = "pooling", references: Any = None, **settings: Any) -> None:
         make_board([make_photo()], [resnet], [maps], Settings(**settings), references)
 
-    with pytest.raises(ValueError, match=r"small_simpool has no map 'saliency'; its maps are pooling, contribution"):
+    with pytest.raises(ValueError, match=r"small_simpool has no map 'saliency'; its maps are pooling, class_logits, contribution"):
         board("saliency")
     with pytest.raises(ValueError, match=r"map 'pooling': .*'block'"):
         board("pooling:block=1")

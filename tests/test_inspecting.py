@@ -13,7 +13,7 @@ import pytest
 
 from simpool_viz import record
 from simpool_viz.app import inspecting as module
-from simpool_viz.app.inspecting import InspectPage, Visit
+from simpool_viz.app.inspecting import ALONE, InspectPage, Visit
 from simpool_viz.app.own import OwnCheckpoints
 from simpool_viz.encoder import Encoder
 from tests.conftest import small_resnet
@@ -59,16 +59,18 @@ def test_point_gives_the_maps_of_the_python_call(page: InspectPage, encoders: di
 
 def test_controls_follow_the_checkpoint_and_change_the_answer(page: InspectPage, photos: dict[str, Path]) -> None:
     visit = Visit()
-    _, _, question, block, fusion, head, first, residual, target = look(page, visit, photos["wide"], "vit")
+    _, _, question, block, fusion, head, first, residual, target, _ = look(page, visit, photos["wide"], "vit")
     assert [name for _, name in question["choices"]] == ["token", "cls", "class"] and question["value"] == "token"
     assert block["maximum"] == block["value"] == 2 and head["maximum"] == 5 and not head["visible"]
     assert fusion["visible"] and first["visible"] and residual["visible"] and len(target["choices"]) == 5
     assert visit.now is not None
-    shown, slider = page.ask("cls", 0, "one head", 3, 1, 0.2, None, visit)
+    shown, slider = page.ask("cls", 0, "one head", 3, 1, 0.2, None, ALONE[1], visit)
     assert slider["visible"] and np.array_equal(shown.board.rows[0].mask.weights, visit.now.recording.map("cls", block=0).weights[3])
     assert shown.board.rows[1].request.options == {"first": 1, "residual": 0.2}
-    *_, question, block, _, _, _, residual, _ = look(page, visit, photos["wide"], "ggem")
-    assert [name for _, name in question["choices"]] == ["class"] and not block["visible"] and not residual["visible"]
+    *_, question, block, _, _, _, residual, _, also = look(page, visit, photos["wide"], "ggem")
+    assert (
+        [name for _, name in question["choices"]] == ["class"] and not block["visible"] and not residual["visible"] and not also["visible"]
+    )
 
 
 def test_facts_tell_exponents_classes_and_what_cannot_be_asked(page: InspectPage, photos: dict[str, Path]) -> None:
@@ -99,7 +101,7 @@ def test_recordings_are_kept_bounded_and_made_once(page: InspectPage, photos: di
     assert [(key[0], key[1]) for key in visit.seen] == [(str(photos["tall"]), "small_cls")]
     visit.clear()
     with pytest.raises(gr.Error, match="Press Look first"):
-        page.ask("cls", 0, "mean", 0, 0, 0.5, None, visit)
+        page.ask("cls", 0, "mean", 0, 0, 0.5, None, ALONE[1], visit)
 
 
 def test_visits_are_apart(page: InspectPage, photos: dict[str, Path]) -> None:

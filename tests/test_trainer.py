@@ -22,12 +22,13 @@ from simpool_viz.building import EncoderSpec
 from simpool_viz.capture import AttentionCapture
 from simpool_viz.checkpoints.bundle import load_bundle
 from simpool_viz.encoder import Encoder, Facts
+from simpool_viz.scores.segmentation import mean_ious
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 from simpool_viz.training.data import load_photos
 from simpool_viz.training.heads import train_heads
 from simpool_viz.training.loop import train
 from simpool_viz.training.losses import pixel_loss, readout_scores
-from simpool_viz.training.measure import confusion, count_pixels, mean_iou
+from simpool_viz.training.measure import confusion, count_pixels
 from simpool_viz.training.recipe import FOLDER, HeadsRecipe, Recipe, Stage, load_recipe
 from simpool_viz.training.sources import open_source, read_classes
 from simpool_viz.training.start import STEM as START_STEM
@@ -262,7 +263,9 @@ def test_dense_head_learns_to_segment_and_its_maps_say_so(tmp_path: Path, scenes
     assert told > 40 and "of the central squares of 12 held-out photos" in encoder.facts.accuracy
     assert f"| mean IoU | {told:.1f} %" in (folder / "README.md").read_text()
     photos = load_photos(scenes, "val", tmp_path / "cache", 64)
-    assert 100 * mean_iou(confusion(encoder, photos, 48, 9)) == pytest.approx(told, abs=2), "up to the weights' half precision"
+    assert 100 * float(mean_ious(confusion(encoder, photos, 48, 9).numpy())) == pytest.approx(told, abs=2), (
+        "up to the weights' half precision"
+    )
     recording = record(encoder, scenes / "val" / "images" / "0.png", 64)
     assert recording.logits is None and recording.top_classes() == []
     attention = recording.map("dense_rollout")
@@ -283,8 +286,9 @@ def test_pixels_of_void_count_nowhere_and_an_unknown_class_is_told() -> None:
         pixel_loss(logits, labels, 255, 0.0)
 
 
-def test_mean_iou_is_that_of_scikit_learn() -> None:
-    from sklearn.metrics import confusion_matrix, jaccard_score
+def test_mean_iou_is_that_of_torchmetrics_and_scikit_learn() -> None:
+    from sklearn.metrics import confusion_matrix
+    from torchmetrics.classification import MulticlassJaccardIndex
 
     rng = torch.Generator().manual_seed(2)
     logits, labels = torch.randn(3, 4, 8, 8, generator=rng), torch.randint(4, (3, 8, 8), generator=rng)
@@ -293,7 +297,8 @@ def test_mean_iou_is_that_of_scikit_learn() -> None:
     counted = labels != 9
     truth, found = labels[counted].numpy(), logits.argmax(1)[counted].numpy()
     assert np.array_equal(table.numpy(), confusion_matrix(truth, found))
-    assert mean_iou(table) == pytest.approx(jaccard_score(truth, found, average="macro"))
+    theirs = MulticlassJaccardIndex(4, ignore_index=9)(logits.argmax(1), labels)
+    assert float(mean_ious(table.numpy())) == pytest.approx(float(theirs))
 
 
 def test_dense_head_on_a_frozen_backbone(tmp_path: Path, scenes: Path, shapes: Path) -> None:

@@ -7,6 +7,7 @@ const empty = (text) => root().replaceChildren(make("p", "empty", text));
 function draw() {
   if (!board) return;
   for (const row of shownRows()) drawRow(row);
+  if (board.segmentation) drawSegmentation();
   if (ui.view === "agreement") drawAgreement();
   if (ui.view === "pair") drawDifference();
   if (["coverage", "components"].includes(ui.sort)) placeRows();
@@ -16,7 +17,7 @@ function draw() {
 function rebuild() {
   for (const row of shownRows()) Object.assign(row, { spots: [], readings: [], bar: null, coverage: null });
   for (const photo of board.photos) photo.marks = [];
-  board.difference = null;
+  board.difference = board.segmentation = null;
   cursor = null;
   const controls = () => [...root().querySelectorAll("input, select, .ask")], held = controls().indexOf(document.activeElement);
   const said = make("p", "said");

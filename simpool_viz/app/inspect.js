@@ -2,7 +2,7 @@
 
 function buildInspection() {
   const block = make("div", "block inspection"), side = make("div", "side"), list = make("div", "rows"), { value } = board;
-  side.append(value.point ? buildAsking() : buildPhoto(board.photos[0], 0), ...value.facts.map(buildFact));
+  side.append(value.point ? buildAsking() : buildPhoto(board.photos[0], 0), ...(value.segmentation ? [buildSegmentation(value.segmentation)] : []), ...value.facts.map(buildFact));
   list.append(...board.rows.map(buildRow), ...buildGallery());
   if (value.gates.length) list.append(buildGates(value.gates));
   if (value.exponents.length) list.append(buildExponents(value.exponents));
@@ -34,6 +34,46 @@ function buildAsking() {
   });
   figure.append(make("figcaption", "", "Click, and see what that token attends to. The frame is the token asked last."));
   return figure;
+}
+
+// --- the classes that a dense head finds ----------------------------------------------------------------------------------------
+
+// A picture of classes to click, and a button for each class, which the keyboard reaches.
+function buildSegmentation({ size: [width, height], labels, classes, chosen }) {
+  const figure = make("figure", "segmentation"), canvas = make("canvas"), legend = make("div", "legend");
+  const of = new Uint16Array(bytes(labels).buffer), colours = new Map(classes.map((one) => [one.index, one.colour]));
+  const choose = (index) => trigger("choose", { index });
+  Object.assign(canvas, { width, height });
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `The segmentation: ${classes.map((one) => `${one.name} ${Math.round(100 * one.share)} %`).join(", ")}.`);
+  canvas.addEventListener("click", (event) => {
+    const box = canvas.getBoundingClientRect(), place = (share, count) => Math.min(count - 1, Math.max(0, Math.floor(share * count)));
+    const x = place((event.clientX - box.left) / box.width, width), y = place((event.clientY - box.top) / box.height, height);
+    choose(of[y * width + x]);
+  });
+  for (const { index, name, colour, share } of classes) {
+    const button = make("button", "", `${name} ${Math.round(100 * share)} %`), swatch = make("span", "swatch");
+    button.type = "button";
+    button.setAttribute("aria-pressed", String(index === chosen));
+    swatch.style.background = `rgb(${colour.join(", ")})`;
+    button.prepend(swatch);
+    button.addEventListener("click", () => choose(index));
+    legend.append(button);
+  }
+  board.segmentation = { canvas, of, colours };
+  figure.append(canvas, make("figcaption", "", "What the head finds. Click a class, and see its maps."), legend);
+  return figure;
+}
+
+function drawSegmentation() {
+  const { canvas, of, colours } = board.segmentation, context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height);
+  const source = photoPixels(board.photos[0], canvas.width, canvas.height), a = look.opacity;
+  of.forEach((index, i) => {
+    const colour = colours.get(index) ?? [128, 128, 128]; // of pixels between tokens, which no token has
+    for (let k = 0; k < 3; k++) image.data[4 * i + k] = a * colour[k] + (1 - a) * source[4 * i + k];
+    image.data[4 * i + 3] = 255;
+  });
+  context.putImageData(image, 0, 0);
 }
 
 // --- the maps behind the first row --------------------------------------------------------------------------------------------

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from simpool_viz.app.component import BoardState, BoardView, Sent, grid_payload
 from simpool_viz.board import Board
+from simpool_viz.drawing import palette
 from simpool_viz.explain import explain_pooling
 from simpool_viz.inspection import QUESTIONS, Facts, Inspection, Lens
 from simpool_viz.recording import Recording
+from simpool_viz.segmentation import segment
+
+SEGMENTED = 480  # pixels of the segmentation's longer side
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class InspectState:
 
 
 class InspectView(BoardView):
-    """Shows an `InspectState`; tells of points in its photo by the event `point`, (x, y) in pixels."""
+    """Shows an `InspectState`; tells of points in its photo by the event `point`, (x, y) in pixels, and of classes clicked in its
+    segmentation by the event `choose`, their index."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(kind="inspect", **kwargs)
@@ -38,6 +44,7 @@ class InspectView(BoardView):
         payload |= {
             "point": point_payload(value.recording, value.lens),
             "gallery": gallery_payload(value.answer) if value.answer else [],
+            "segmentation": segmentation_payload(value.recording, value.lens) if value.recording.encoder.dense else None,
             "facts": fact_sections(value.facts, value.recording),
             "gates": [asdict(profile) for profile in value.facts.gates],
             "exponents": list(value.facts.exponents),
@@ -52,6 +59,17 @@ def point_payload(recording: Recording, lens: Lens) -> dict[str, Any] | None:
     width, height = recording.geometry.original
     row, column = recording.geometry.token_at(*(lens.at or (width / 2, height / 2)))
     return {"row": row, "column": column, "grid": list(recording.geometry.grid)}
+
+
+def segmentation_payload(recording: Recording, lens: Lens) -> dict[str, Any]:
+    """The class of every pixel of a small picture, and the classes found with their colours; the chosen one by its index."""
+    found, (width, height) = segment(recording), recording.picture.size
+    factor = SEGMENTED / max(width, height)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    shares, colours = found.shares(), palette(len(found.names))
+    classes = [{"index": i, "name": found.names[i], "colour": colours[i].tolist(), "share": float(shares[i])} for i in found.found()]
+    labels = base64.b64encode(found.pixels(size).astype("<u2").tobytes()).decode()
+    return {"size": list(size), "labels": labels, "classes": classes, "chosen": lens.target if isinstance(lens.target, int) else None}
 
 
 def gallery_payload(answer: Inspection) -> list[dict[str, Any]]:
@@ -79,9 +97,7 @@ def fact_sections(facts: Facts, recording: Recording) -> list[dict[str, Any]]:
     """Titles and lines: the classes found, the pooling, and what cannot be asked and why."""
     sections = []
     if facts.classes:
-        shares = ["" if c.share is None else f", {100 * c.share:.0f} % of tokens" for c in facts.classes]
-        lines = [f"{c.name}: {100 * c.probability:.0f} %{share}" for c, share in zip(facts.classes, shares, strict=True)]
-        sections.append({"title": "Classes found", "lines": lines})
+        sections.append({"title": "Classes found", "lines": [c.told for c in facts.classes]})
     pooling = explain_pooling(recording.encoder.pooling.name)
     sections.append({"title": pooling.title, "lines": [pooling.summary, pooling.formula, pooling.paper]})
     absent = [f"{QUESTIONS[name].title} No: {why}." for name, why in facts.absent.items()]

@@ -22,6 +22,7 @@ from simpool_viz.recording import Recording, record
 KEPT = 3  # recordings of one visit,
 BYTES = 256 * 2**20  # and what they may hold together; the newest stays in any case
 ONE_HEAD = "one head"
+ALONE = ("no other class", -1)
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,11 @@ class InspectPage:
         return [self._answer(visit, question), visit, *self._follow(seen, question)]
 
     def _follow(self, seen: Seen, question: str) -> list[Any]:
-        """Updates of the controls: question, block, fusion, head, first, residual, target."""
+        """Updates of the controls: question, block, fusion, head, first, residual, target, also."""
         recording, found = seen.recording, seen.facts.classes
         depth, attentive = len(recording.blocks), recording.pooled.weights is not None
         heads = max(recording.blocks[0].query.shape[0] if depth else 1, recording.pooled.weights.shape[1] if attentive else 1)  # type: ignore[union-attr]
-        classes = [(f"{c.name}: {100 * c.probability:.0f} %" + _share(c.share), c.index) for c in found]
+        classes = [(c.told, c.index) for c in found]
         return [
             gr.update(choices=[(QUESTIONS[name].title, name) for name in seen.facts.answers], value=question),
             gr.update(maximum=max(depth - 1, 1), value=max(depth - 1, 0), visible=depth > 1),
@@ -112,20 +113,28 @@ class InspectPage:
             gr.update(maximum=max(depth - 1, 1), value=0, visible=depth > 1),
             gr.update(value=0.5, visible=depth > 0),
             gr.update(choices=classes, value=found[0].index if found else None, visible=bool(found)),
+            gr.update(choices=[ALONE, *classes], value=ALONE[1], visible=bool(found) and "class" in seen.facts.answers and depth > 0),
         ]
 
     def ask(
-        self, question: str, block: int, fusion: str, head: int, first: int, residual: float, target: int | None, visit: Visit
+        self, question: str, block: int, fusion: str, head: int, first: int, residual: float, target: int | None, also: int, visit: Visit
     ) -> tuple[Any, Any]:
         """The answer through the controls, and the slider of heads where one is shown alone."""
         how: str | int = int(head) if fusion == ONE_HEAD else fusion
-        visit.lens = replace(visit.lens, block=int(block), fusion=how, first=int(first), residual=float(residual), target=target)
+        other = None if also in (ALONE[1], target) else also
+        lens = replace(visit.lens, block=int(block), fusion=how, target=target, also=other)
+        visit.lens = replace(lens, first=int(first), residual=float(residual))
         return self._answer(visit, question), gr.update(visible=fusion == ONE_HEAD)
 
     def point(self, event: gr.EventData, visit: Visit) -> tuple[Any, Any]:
         """What the token at (x, y), in pixels of the photo, attends to."""
         visit.lens = replace(visit.lens, at=(float(event.x), float(event.y)))
         return self._answer(visit, "token"), gr.update(value="token")
+
+    def choose_class(self, event: gr.EventData, visit: Visit) -> tuple[Any, Any, Any, Any]:
+        """The maps of a class that was clicked in the segmentation."""
+        visit.lens = replace(visit.lens, target=int(event.index), also=None)
+        return self._answer(visit, "class"), gr.update(value="class"), gr.update(value=int(event.index)), gr.update(value=ALONE[1])
 
     def _answer(self, visit: Visit, question: str) -> InspectState:
         seen = visit.now
@@ -182,7 +191,8 @@ class InspectPage:
             first = gr.Slider(0, 11, 0, step=1, label="Roll-out: first block", visible=False, elem_id="first")
             residual = gr.Slider(0, 1, 0.5, step=0.05, label="Roll-out: weight of the skip connection", visible=False, elem_id="residual")
             target = gr.Dropdown([], label="Class", visible=False, elem_id="target")
-        return [question, block, fusion, head, first, residual, target]
+            also = gr.Dropdown([], label="Roll-out of the class together with", visible=False, elem_id="also")
+        return [question, block, fusion, head, first, residual, target, also]
 
     def _connect(self, lens: list[Any]) -> None:
         shared: dict[str, Any] = {"queue": True, "show_progress": "hidden", "concurrency_id": "ask", "concurrency_limit": 2}
@@ -191,7 +201,4 @@ class InspectPage:
         for control in lens:
             control.input(self.ask, [*lens, self.visit], [self.view, head], **shared)
         self.view.point(self.point, [self.visit], [self.view, self.question], **shared)
-
-
-def _share(share: float | None) -> str:
-    return "" if share is None else f", {100 * share:.0f} % of tokens"
+        self.view.choose(self.choose_class, [self.visit], [self.view, self.question, *lens[-2:]], **shared)

@@ -74,18 +74,22 @@ def attention_rollout(recording: Recording, first: int = 0, residual: float = 0.
 
 
 def _why_no_dense(encoder: Encoder) -> str | None:
-    if not encoder.depth:
-        return needs_blocks(encoder)
+    return _why_no_scores(encoder) if encoder.depth else needs_blocks(encoder)
+
+
+def _why_no_scores(encoder: Encoder) -> str | None:
     if encoder.head is None:
         return "it has no head that gives class scores to tokens"
-    return "its head reads what its attention pooling makes, not tokens" if encoder.pooling.fused_calls else None
+    if encoder.pooling.fused_calls or encoder.pooling.out_dim != encoder.dim:
+        return "its head reads what its pooling makes, not tokens"
+    return None
 
 
 @register_map(
     "dense_rollout",
     "Dense Attention Roll-Out",
     "For each class, the roll-out of all tokens that the head gives to it, averaged. On a classifier this is a heuristic.",
-    formula="m_c = Σᵢ w_ic Rᵢ / Σᵢ w_ic, w_ic = 1 where token i has class c",
+    formula="m_c = Σᵢ w_ic Rᵢ / Σᵢ w_ic, w_ic = 1 where token i has class c (hard), softmax(Sᵢ)_c (soft)",
     paper="LIFE paper; definition of this project",
     why_not=_why_no_dense,
     blocks=blocks_from_first,
@@ -94,6 +98,7 @@ def dense_rollout(
     recording: Recording,
     classes: Sequence[int | str] | int | str | None = None,
     soft: bool = False,
+    union: bool = False,
     first: int = 0,
     residual: float = 0.5,
     fusion: str = "mean",
@@ -106,14 +111,18 @@ def dense_rollout(
     Args:
         classes: names or indices; by default the predicted class where any token has it, else the most frequent one of the tokens.
         soft: weigh tokens by the softmax instead of the argmax.
+        union: one map of the classes together, (1, h, w): that of the tokens which have any of them.
         first, residual, fusion: as for the roll-out.
 
     Raises:
         ValueError: an unknown class, or one that no token has (hard weights).
     """
     scores = token_scores(recording)
-    wanted = _choose_classes(recording, scores, classes)
+    wanted = list(dict.fromkeys(_choose_classes(recording, scores, classes)))
     weights = class_weights(scores, wanted, soft)  # (C, N)
+    names = [class_name(recording.encoder, c) for c in wanted]
+    if union and weights.sum() > 0:
+        weights, wanted, names = weights.sum(0, keepdim=True), wanted[:1], [" + ".join(names)]
     sums = weights.sum(1)
     absent = [class_name(recording.encoder, c) for c, total in zip(wanted, sums.tolist(), strict=True) if total == 0]
     if absent:
@@ -121,13 +130,39 @@ def dense_rollout(
         raise ValueError(f"absent from this picture: {', '.join(absent)}. No token has that class; tokens were given to {found}")
     rows = _no_rows(recording, len(wanted))
     rows[:, recording.encoder.num_prefix_tokens :] = weights.to(rows.dtype)
-    names = [class_name(recording.encoder, c) for c in wanted]
-    note = "" if recording.encoder.dense else "a heuristic here: the classifier's head is applied to every patch token"
+    note = _note(recording.encoder)
 
     def finish(rolled: Tensor) -> AttentionMap:
         return make_rows(recording, "dense_rollout", rolled / sums[:, None], names, note=note)
 
     return Rolled(rows, Walk(first, residual, fusion), finish)
+
+
+def _note(encoder: Encoder) -> str:
+    return "" if encoder.dense else "a heuristic here: the classifier's head is applied to every patch token"
+
+
+@register_map(
+    "class_logits",
+    "Class logits",
+    "What the head scores each token for a class, before the softmax and without attention. On a classifier this is a heuristic.",
+    formula="S_ic = w_c · xᵢ + b_c",
+    paper="Long et al., CVPR 2015, for dense heads",
+    why_not=_why_no_scores,
+)
+def class_logits(recording: Recording, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
+    """One signed map per class, (C, h, w): the class's logit of every patch token, S of `dense_rollout`.
+
+    Args:
+        classes: names or indices; by default as for `dense_rollout`.
+
+    Raises:
+        ValueError: an unknown class.
+    """
+    scores = token_scores(recording)
+    wanted = _choose_classes(recording, scores, classes)
+    names = [class_name(recording.encoder, c) for c in wanted]
+    return make_rows(recording, "class_logits", scores[:, wanted].T, names, unit="logit", note=_note(recording.encoder))
 
 
 def token_scores(recording: Recording) -> Tensor:

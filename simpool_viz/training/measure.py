@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from simpool_viz.encoder import Encoder
+from simpool_viz.scores.segmentation import mean_ious
 from simpool_viz.training.data import Photos, centre_crops
 from simpool_viz.training.recipe import Recipe
 
@@ -37,7 +38,7 @@ def tell_accuracy(correct: int, count: int) -> str:
 
 def tell_iou(table: Tensor, count: int) -> str:
     """The mean IoU of a confusion table of `count` photos."""
-    return f"mean IoU {100 * mean_iou(table):.1f} % of the central squares of {count} held-out photos"
+    return f"mean IoU {100 * float(mean_ious(table.cpu().numpy())):.1f} % of the central squares of {count} held-out photos"
 
 
 @torch.inference_mode()
@@ -80,10 +81,3 @@ def count_pixels(logits: Tensor, labels: Tensor, void: int) -> Tensor:
     truth, count = labels.cpu(), logits.shape[1]
     counted = truth != void
     return (truth[counted] * count + found[counted]).bincount(minlength=count * count).view(count, count)
-
-
-def mean_iou(table: Tensor) -> float:
-    """Mean intersection over union, in [0, 1], of the classes that are there or predicted, from a confusion table (K, K)."""
-    hit = table.diagonal()
-    union = table.sum(0) + table.sum(1) - hit
-    return float((hit[union > 0] / union[union > 0]).mean())

@@ -1,0 +1,162 @@
+"""Dense checkpoints on scenes with label maps: mean IoU, and how much of each class's map lies on the class.
+
+Labels that are no class of the head are void and count nowhere. Intervals are 95 % percentile bootstraps over scenes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from simpool_viz.encoder import Encoder
+from simpool_viz.evaluation.datasets import pair_files
+from simpool_viz.evaluation.table import DRAWS, interval
+from simpool_viz.masks import upsample
+from simpool_viz.recording import Recording, record
+from simpool_viz.scores.segmentation import class_ious, mean_ious
+from simpool_viz.segmentation import segment
+
+MAPS: dict[str, dict[str, object]] = {"dense_rollout": {}, "dense_rollout, soft": {"soft": True}, "rollout": {}}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a dense checkpoint does on n scenes with K classes.
+
+    pixels: (n, K, K) int64, of each scene by true class (rows) and found class (columns).
+    area: (n, K), the share of the scene that each class has in truth.
+    mass: by map, (n, K), the share of the map's mass that lies on the class's true pixels; NaN where the class is not both there and
+        found.
+    """
+
+    encoder: Encoder
+    pixels: np.ndarray
+    area: np.ndarray
+    mass: dict[str, np.ndarray]
+
+
+def open_scenes(folder: Path) -> list[tuple[Path, Path]]:
+    """(photo, label map) of a folder with images/ and labels/, paired by the stems of their names.
+
+    Raises:
+        ValueError: a folder is missing, or a photo has no labels.
+    """
+    images, labels = folder / "images", folder / "labels"
+    if not images.is_dir() or not labels.is_dir():
+        raise ValueError(f"{folder} must hold the folders images/ and labels/, with files of the same names")
+    return pair_files(images, labels)
+
+
+def look_at_scenes(encoder: Encoder, scenes: Sequence[tuple[Path, Path]], size: int | None = None, progress: bool = False) -> Seen:
+    """Segment scenes and measure the maps of the classes found.
+
+    Args:
+        size: shorter side in pixels; the checkpoint's own by default.
+
+    Raises:
+        ValueError: a checkpoint without a dense head, or a photo or label map that cannot be read.
+    """
+    from tqdm import tqdm
+
+    pixels, area = [], []
+    mass: dict[str, list[np.ndarray]] = {name: [] for name in MAPS}
+    for image, path in tqdm(scenes, desc=encoder.facts.name, unit="scene", disable=not progress):
+        recording = record(encoder, image, size)
+        labels = _read_labels(path, recording)
+        found = segment(recording)
+        count = len(found.names)
+        counted = labels < count
+        pairs = labels[counted] * count + found.pixels()[counted]
+        pixels.append(np.bincount(pairs, minlength=count * count).reshape(count, count))
+        area.append(np.bincount(labels[counted], minlength=count) / max(1, counted.sum()))
+        shares = _mass_on_classes(recording, [c for c in found.found() if area[-1][c] > 0], labels, count)
+        for name, values in shares.items():
+            mass[name].append(values)
+    return Seen(encoder, np.stack(pixels), np.stack(area), {name: np.stack(values) for name, values in mass.items()})
+
+
+def _read_labels(path: Path, recording: Recording) -> np.ndarray:
+    with Image.open(path) as picture:
+        labels = np.asarray(picture).astype(np.int64)
+    width, height = recording.picture.size
+    if labels.shape != (height, width):
+        raise ValueError(f"{path} is a label map of {labels.shape[::-1]} pixels, and its photo has {(width, height)}")
+    return labels
+
+
+def _mass_on_classes(recording: Recording, classes: list[int], labels: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """By map of `MAPS`, (K,) shares of its mass on each class's pixels; NaN for classes not asked for."""
+    shares = {name: np.full(count, np.nan) for name in MAPS}
+    if not classes:
+        return shares
+    asked: list[tuple[str, dict[str, object]]] = []
+    for name, options in MAPS.items():
+        method = name.split(",")[0]
+        asked.append((method, {**options, "classes": classes} if method == "dense_rollout" else dict(options)))
+    for name, attention in zip(MAPS, recording.maps(asked), strict=True):
+        for i, index in enumerate(classes):
+            weights = upsample(attention.weights[i % len(attention.weights)], recording.picture.size)
+            shares[name][index] = weights[labels == index].sum() / weights[labels < count].sum()
+    return shares
+
+
+# --- tables -------------------------------------------------------------------------------------------------------------
+
+
+def iou_table(rows: Sequence[Seen], scenes: str) -> str:
+    """Markdown: the mean IoU of each checkpoint and its difference to the first one, and the IoU of each class.
+
+    Args:
+        scenes: what was segmented, for the heading.
+    """
+    first = rows[0]
+    names = first.encoder.facts.classes
+    head = ["checkpoint", "parameters", "training", "mean IoU (%)", f"against {first.encoder.facts.name} (points)", *names]
+    lines = [f"**{scenes}**, {len(first.pixels):,} scenes", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    draws = {id(row): _drawn_ious(row.pixels) for row in rows}
+    for row in rows:
+        facts, parameters = row.encoder.facts, sum(p.numel() for p in row.encoder.parameters())
+        own, drawn = mean_ious(row.pixels.sum(0)), draws[id(row)]
+        cells = [facts.name, f"{parameters / 1e6:.2f} M", f"{facts.minutes:.0f} min" if facts.minutes else "", _percent(own, drawn)]
+        against = "" if row is first else _percent(own - mean_ious(first.pixels.sum(0)), drawn - draws[id(first)], "+")
+        each = [f"{100 * value:.0f}" for value in class_ious(row.pixels.sum(0))]
+        lines.append("| " + " | ".join([*cells, against, *each]) + " |")
+    return "\n".join(lines)
+
+
+def mass_table(row: Seen) -> str:
+    """Markdown: for each class the share of each map's mass on the class's true pixels, beside its share of area and plain roll-out."""
+    head = ["class", "scenes", "share of area", "roll-out", "dense roll-out, hard", "dense roll-out, soft", "hard minus roll-out"]
+    lines = [f"**{row.encoder.facts.name}**: mass of the map on the class's true pixels (%), where the class is there and found", ""]
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    hard, soft, plain = row.mass["dense_rollout"], row.mass["dense_rollout, soft"], row.mass["rollout"]
+    for index, name in enumerate(row.encoder.facts.classes):
+        seen = ~np.isnan(hard[:, index])
+        if not seen.any():
+            lines.append(f"| {name} | 0 |" + " |" * (len(head) - 2))
+            continue
+        columns = [table[seen, index] for table in (row.area, plain, hard, soft)]
+        cells = [name, str(int(seen.sum())), *(_interval(c) for c in columns), _interval(columns[2] - columns[1], "+")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _drawn_ious(pixels: np.ndarray) -> np.ndarray:
+    """The mean IoU of `DRAWS` bootstrap samples of the scenes, the same samples for every checkpoint."""
+    n, k, _ = pixels.shape
+    times = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS)
+    return mean_ious((times @ pixels.reshape(n, -1)).reshape(DRAWS, k, k))
+
+
+def _percent(value: np.ndarray, drawn: np.ndarray, sign: str = "") -> str:
+    low, high = np.percentile(100 * drawn, [2.5, 97.5])
+    return f"{100 * value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def _interval(values: np.ndarray, sign: str = "") -> str:
+    mean, low, high = (100 * value for value in interval(values))
+    return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
