@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from simpool_viz.layers.life import token_grid
-from simpool_viz.layers.stem import stride_of
+from simpool_viz.layers.stem import ResidualStem, stride_of
 from simpool_viz.pooling import Pooled, Pooling, Tokens
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,7 +28,8 @@ class Facts:
 
     size: the shorter side in pixels at which its maps are best; what `record` uses when no size is asked for.
     classes: the names of the head's outputs, or () where unknown.
-    base: the checkpoint whose frozen backbone this one shares, or "" where it has its own.
+    base: the checkpoint whose frozen backbone this one shares, or "" where it has its own. stem: likewise, the one whose first
+        blocks are its frozen stem.
     stages: the stages of its training here, a line each, those of the checkpoint it started from included.
     minutes: its training here took.
     """
@@ -43,6 +44,7 @@ class Facts:
     license: str = ""
     accuracy: str = ""
     base: str = ""
+    stem: str = ""
     stages: tuple[str, ...] = ()
     minutes: float = 0.0
 
@@ -117,6 +119,11 @@ class Encoder(nn.Module):
     @property
     def has_class_token(self) -> bool:
         return self.depth > 0 and getattr(self.backbone, "cls_token", None) is not None
+
+    @property
+    def has_stem(self) -> bool:
+        """Whether a ResNet's blocks make a ViT's tokens."""
+        return isinstance(getattr(getattr(self.backbone, "patch_embed", None), "backbone", None), ResidualStem)
 
     @property
     def stride(self) -> int:

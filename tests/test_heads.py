@@ -131,7 +131,7 @@ def test_head_refuses_another_backbone_and_an_absent_one(tmp_path: Path, runs: P
     with pytest.raises(ValueError, match=r"head on the backbone of 'base', which is not in .*; put that checkpoint folder there"):
         load_checkpoint(tmp_path / "base+look")
     save_small(tmp_path / "base", "gap", "base", seed=1)
-    with pytest.raises(ValueError, match=r"not the one that the head 'base\+look' was trained on; train the head again"):
+    with pytest.raises(ValueError, match=r"is not the one that 'base\+look' was trained on; train it again"):
         load_checkpoint(tmp_path / "base+look")
     shutil.rmtree(tmp_path / "base")
     shutil.copytree(runs / "base", tmp_path / "base")

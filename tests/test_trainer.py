@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from simpool_viz import load_checkpoint, record
 from simpool_viz.attention_map import maps_of
@@ -31,7 +32,6 @@ from simpool_viz.training.losses import pixel_loss, readout_scores
 from simpool_viz.training.measure import confusion, count_pixels
 from simpool_viz.training.recipe import FOLDER, HeadsRecipe, Recipe, Stage, load_recipe
 from simpool_viz.training.sources import open_source, read_classes
-from simpool_viz.training.start import STEM as START_STEM
 from simpool_viz.training.start import start_from
 from simpool_viz.training.step import make_accelerator, rows_of
 from tests.conftest import CLASSES, make_photo, small_spec
@@ -145,12 +145,27 @@ def test_frozen_stem_keeps_its_start_to_the_bit_while_the_rest_learns(tmp_path: 
     recipe = recipe_for(shapes, hybrid(), init_from="first", freeze="stem", ema=0.9)
     folder = train(recipe, tmp_path, tmp_path / "cache")
     before, after = stored(first), stored(folder)
-    stem = {key.removeprefix(START_STEM): value for key, value in after.items() if key.startswith(START_STEM)}
-    assert "bn1.running_mean" in stem and all(torch.equal(value, before[f"backbone.{key}"]) for key, value in stem.items())
+    encoder = load_checkpoint(folder, device="cpu")
+    stem = encoder.backbone.patch_embed.backbone.state_dict()
+    assert "bn1.running_mean" in stem and all(
+        torch.equal(value.to(before[f"backbone.{key}"].dtype), before[f"backbone.{key}"]) for key, value in stem.items()
+    )
+    assert encoder.facts.stem == "first" and not any("patch_embed.backbone" in key for key in after), "it is not saved a second time"
     untrained = train(dataclasses.replace(recipe, name="untrained", stages=(Stage(32, 32, 0.0),)), tmp_path, tmp_path / "cache")
     assert not torch.equal(after["backbone.blocks.0.attn.qkv.weight"], stored(untrained)["backbone.blocks.0.attn.qkv.weight"])
     card = (folder / "README.md").read_text()
     assert "the first 5 blocks of a resnet18" in card and "; the stem stays as it is |" in card
+    later = train(recipe_for(shapes, hybrid("simpool"), name="later", init_from="mine", freeze="stem"), tmp_path, tmp_path / "cache")
+    assert load_checkpoint(later, device="cpu").facts.stem == "first", "the stem is lent by who had it first"
+    loose = train(recipe_for(shapes, hybrid(), name="loose", init_from="first"), tmp_path, tmp_path / "cache")
+    assert load_checkpoint(loose, device="cpu").facts.stem == "" and any("patch_embed.backbone" in key for key in stored(loose))
+    before["backbone.conv1.0.weight"][0] += 1
+    save_file(before, first / "model.safetensors")
+    with pytest.raises(ValueError, match=r"the first blocks in .* are not those that 'mine' was trained on"):
+        load_checkpoint(folder, device="cpu")
+    shutil.rmtree(first)
+    with pytest.raises(ValueError, match="stands on the stem of 'first', which is not in"):
+        load_checkpoint(folder, device="cpu")
 
 
 def test_frozen_backbone_leaves_pooling_and_head_to_learn(tmp_path: Path, shapes: Path) -> None:

@@ -1,8 +1,9 @@
 """Checkpoint folders: `model.safetensors`, `config.json` and a card, the form in which this project ships its models.
 
 `config.json` describes the encoder (`EncoderSpec`) and its facts, so that a folder loads without code of its own. Where a
-head was trained on the frozen backbone of another checkpoint, its folder holds the head alone: the backbone is read from
-that checkpoint, which lies beside it or is bundled, and a digest makes sure that it is the same one to the last bit.
+head was trained on the frozen backbone of another checkpoint, or a ViT on a frozen stem of another's first blocks, its folder
+holds the rest alone: that part is read from the other checkpoint, which lies beside it or is bundled, and a digest makes sure
+that it is the same one to the last bit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 
 from simpool_viz.building import EncoderSpec
 from simpool_viz.encoder import Encoder, Facts
+from simpool_viz.layers.stem import STEM
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -40,7 +42,7 @@ def bundled_folder(kind: str) -> Path:
 
 
 def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) -> None:
-    """Write a checkpoint folder, floating-point weights in half precision; without the backbone where `encoder.facts.base` names another's.
+    """Write a checkpoint folder, floating-point weights in half precision, without the part that its facts say another one holds.
 
     Raises:
         ValueError: a weight is not finite in half precision, as after a training that diverged.
@@ -50,9 +52,9 @@ def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) ->
     if faults:
         raise ValueError(f"{encoder.facts.name} is not saved: not finite in half precision are {', '.join(faults[:8])}")
     metadata = {"format": "pt"}
-    if encoder.facts.base:
-        metadata["backbone"] = digest_of(_backbone(state))
-        state = {k: v for k, v in state.items() if not k.startswith(BACKBONE)}
+    if lent := _lent(encoder.facts):
+        metadata[lent.part] = digest_of({lent.theirs(k): v for k, v in state.items() if k.startswith(lent.prefix)})
+        state = {k: v for k, v in state.items() if not k.startswith(lent.prefix)}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / WEIGHTS, metadata=metadata)
     (folder / WEIGHTS).chmod(0o644)  # it is written readable by its owner alone
@@ -91,12 +93,12 @@ def load_bundle(folder: Path) -> Encoder:
     """
     spec, facts = read_config(folder)
     state, metadata = _read_weights(folder)
-    if facts.base:
-        state |= _backbone_of(base_folder(folder, facts.base), metadata.get("backbone", ""), facts)
     try:
         encoder = spec.build(facts)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{folder / CONFIG} does not describe an encoder that can be built: {error}") from error
+    if lent := _lent(facts):
+        state |= _borrow(lent, base_folder(folder, lent.lender, lent.part), metadata.get(lent.part, ""), facts, encoder)
     fill(encoder, state, str(folder / WEIGHTS))
     return encoder.eval().requires_grad_(False)
 
@@ -112,8 +114,8 @@ def _read_weights(folder: Path) -> tuple[State, dict[str, str]]:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
-def base_folder(folder: Path, base: str) -> Path:
-    """The checkpoint folder called `base`, beside `folder` or bundled.
+def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
+    """The checkpoint folder called `base`, beside `folder` or bundled; `part` is what is wanted of it.
 
     Raises:
         ValueError: it is in neither place.
@@ -121,22 +123,39 @@ def base_folder(folder: Path, base: str) -> Path:
     for place in (folder.parent, bundled_folder("models")):
         if (place / base / CONFIG).is_file():
             return place / base
-    raise ValueError(f"{folder} is a head on the backbone of {base!r}, which is not in {folder.parent}; put that checkpoint folder there")
+    what = "is a head on the backbone of" if part == "backbone" else "stands on the stem of"
+    raise ValueError(f"{folder} {what} {base!r}, which is not in {folder.parent}; put that checkpoint folder there")
 
 
-def _backbone(state: State) -> State:
-    return {k: v for k, v in state.items() if k.startswith(BACKBONE)}
+@dataclasses.dataclass(frozen=True)
+class _Lent:
+    """A part of a checkpoint that another one, the lender, holds: "backbone" or "stem", and the prefix of its tensors here."""
+
+    lender: str
+    part: str
+    prefix: str
+
+    def theirs(self, key: str) -> str:
+        """What the lender calls a tensor of the part."""
+        return BACKBONE + key.removeprefix(self.prefix)
 
 
-def _backbone_of(folder: Path, digest: str, facts: Facts) -> State:
-    """The backbone's tensors of a checkpoint folder, if they are those that the head was trained on."""
-    state = _backbone(_read_weights(folder)[0])
-    if digest_of(state) != digest:
+def _lent(facts: Facts) -> _Lent | None:
+    if facts.base:
+        return _Lent(facts.base, "backbone", BACKBONE)
+    return _Lent(facts.stem, "stem", STEM) if facts.stem else None
+
+
+def _borrow(lent: _Lent, folder: Path, digest: str, facts: Facts, encoder: Encoder) -> State:
+    """The part's tensors out of the lender's folder, if they are those with which the checkpoint was trained."""
+    given, wanted = _read_weights(folder)[0], [key for key in encoder.state_dict() if key.startswith(lent.prefix)]
+    part = {key: given[lent.theirs(key)] for key in wanted if lent.theirs(key) in given}
+    if digest_of({lent.theirs(key): value for key, value in part.items()}) != digest:
+        what = "backbone in {} is not the one" if lent.part == "backbone" else "first blocks in {} are not those"
         raise ValueError(
-            f"the backbone in {folder} is not the one that the head {facts.name!r} was trained on; "
-            f"train the head again, or put the earlier {facts.base!r} beside it"
+            f"the {what.format(folder)} that {facts.name!r} was trained on; train it again, or put the earlier {lent.lender!r} beside it"
         )
-    return state
+    return part
 
 
 def digest_of(state: State) -> str:

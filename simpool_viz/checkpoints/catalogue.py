@@ -14,7 +14,8 @@ from simpool_viz.encoder import Encoder, Facts
 
 @dataclass(frozen=True)
 class Entry:
-    """A bundled checkpoint: its folder, description and facts; `available` is whether its weights are here, its base's too."""
+    """A bundled checkpoint: its folder, description and facts; `available` is whether its weights are here, and those of the one
+    that holds its backbone or stem."""
 
     folder: Path
     spec: EncoderSpec
@@ -31,7 +32,8 @@ class Entry:
 
     @property
     def available(self) -> bool:
-        return all((folder / WEIGHTS).is_file() for folder in (self.folder, self.folder.parent / (self.facts.base or self.folder.name)))
+        lender = self.facts.base or self.facts.stem or self.folder.name
+        return all((folder / WEIGHTS).is_file() for folder in (self.folder, self.folder.parent / lender))
 
     def outline(self) -> Encoder:
         """The encoder without its weights (on PyTorch's "meta" device): enough to ask which maps it has, and made in no time."""

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+STEM = "backbone.patch_embed.backbone."  # where an encoder's state has it: timm's hybrid ViTs hold it there
+
 
 class ResidualStem(nn.Module):
     """The first blocks of a timm ResNet, under the ResNet's own names, so that its weights fit.

@@ -63,6 +63,8 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     torch.manual_seed(recipe.seed)
     encoder = recipe.encoder.build(facts)
     start = start_from(encoder, recipe.init_from, folder) if recipe.init_from else None
+    if start and recipe.freeze:
+        facts = dataclasses.replace(facts, stem=start.stem)  # which need not be saved again
     run = Run(folder, recipe, encoder, {} if restart else read_interrupted(folder, recipe))
     if run.within or run.stage > 1:
         accelerator.print(f"{recipe.name}: going on with stage {run.stage}, step {run.within.get('stream', {}).get('step', 0)}")

@@ -9,16 +9,19 @@ import torch
 
 from simpool_viz.checkpoints.bundle import base_folder, load_bundle
 from simpool_viz.encoder import Encoder
-
-STEM = "backbone.patch_embed.backbone."  # where timm's hybrid ViTs hold it
+from simpool_viz.layers.stem import STEM
 
 
 @dataclass(frozen=True)
 class Start:
-    """told: what was taken and what begins anew, in a sentence. stages: of the checkpoint's own training."""
+    """told: what was taken and what begins anew, in a sentence. stages: of the checkpoint's own training.
+
+    stem: the checkpoint whose first blocks are the stem now, "" where there is none or it was not taken whole.
+    """
 
     told: str
     stages: tuple[str, ...]
+    stem: str
 
 
 def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
@@ -45,7 +48,9 @@ def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
     new = [key for key in own if key not in taken]
     parts = sorted({".".join(key.split(".")[: 2 if key.startswith("backbone.") else 1]) for key in new})
     told = f"started from `{name}`: {len(taken)} tensors taken" + (f"; new are {', '.join(parts)} ({len(new)})" if new else "")
-    return Start(told, other.facts.stages or (f"those of {name}",))
+    whole = encoder.has_stem and all(key in taken for key in own if key.startswith(STEM))
+    lender = other.facts.stem if other.has_stem else other.facts.base or name
+    return Start(told, other.facts.stages or (f"those of {name}",), lender if whole else "")
 
 
 def _module(key: str) -> str:
