@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from torch import Tensor
+
 from simpool_viz.attention_map import FUSIONS, AttentionMap, blocks_needed, make_maps, map_methods, maps_of, resolve_map
 from simpool_viz.encoder import Encoder
 from simpool_viz.images import ImageSource, Picture, read_picture
+from simpool_viz.layers.stem import stems_once
 from simpool_viz.map_request import MapRequest, option_text, parse_map, parse_maps
 from simpool_viz.masks import ObjectMask, parse_rule
 from simpool_viz.recording import Recording, record_shared, shares_forward
@@ -44,7 +47,7 @@ class Row:
     prediction: (class, probability), or None without a classifier. found: what a dense head finds, in a line, else "".
     entropy: spatial entropy in nats; entropy_of: "logits" or "weights".
     milliseconds: of the forward and of this map. What several rows share counts in each (the forward) or in equal parts (a walk of
-        several roll-outs through the blocks).
+        several roll-outs through the blocks); a stem that several checkpoints share counts in the first.
     scores: against the reference, {} without one.
     """
 
@@ -237,18 +240,22 @@ def record_each(
     requests: Sequence[MapRequest] | None = None,
     profile: Profile | None = None,
 ) -> Iterator[Recording]:
-    """A picture as each encoder saw it, in their order; heads on one backbone share its forward. Errors as in `record`.
+    """A picture as each encoder saw it, in their order; heads on one backbone share its forward, and models on one stem that stem's.
+
+    Errors as in `record`.
 
     Args:
         requests: the maps that will be asked for, as in `record_rows`; the attention of blocks that none of them needs is not
             kept. None keeps all.
     """
     waiting: dict[int, Recording] = {}
+    stems: dict[int, tuple[Tensor, Tensor]] = {}
     for i, encoder in enumerate(encoders):
         if i not in waiting:
             alike = [j for j in range(i, len(encoders)) if j == i or shares_forward(encoder, encoders[j], size)]
             keep = None if requests is None else blocks_of([encoders[j] for j in alike], requests)
-            shared = record_shared([encoders[j] for j in alike], [picture], size, keep, profile)
+            with stems_once(stems):
+                shared = record_shared([encoders[j] for j in alike], [picture], size, keep, profile)
             waiting |= {j: recordings[0] for j, recordings in zip(alike, shared, strict=True)}
         yield waiting.pop(i)
 

@@ -18,6 +18,7 @@ from simpool_viz.encoder import Encoder, Facts
 from simpool_viz.images import read_picture
 from simpool_viz.recording import record_shared, shares_forward
 from tests.conftest import make_photo, small_resnet
+from tests.test_stem import hybrid
 
 
 @contextmanager
@@ -111,3 +112,38 @@ def test_bundled_heads_share_the_backbone_of_their_base() -> None:
     assert first.backbone is second.backbone is base.backbone
     lonely, other = load_checkpoints(names[:2], device="cpu")
     assert lonely.backbone is other.backbone is not base.backbone
+
+
+# --- a stem of several models --------------------------------------------------------------------------------------------
+
+
+def hybrids(*names: str) -> list[Encoder]:
+    """ViTs on one stem, each with its own copy of it as loading makes them."""
+    torch.manual_seed(0)
+    made = [hybrid().build(Facts(name, size=64, stem="base")).eval().requires_grad_(False) for name in names]
+    for encoder in made[1:]:
+        encoder.backbone.patch_embed.backbone.load_state_dict(made[0].backbone.patch_embed.backbone.state_dict())
+    return made
+
+
+def test_one_stem_runs_once_for_all_models_on_it_and_each_recording_is_as_alone() -> None:
+    alone, picture = hybrids("a", "b", "c"), read_picture(make_photo())
+    expected = [record(encoder, picture).vector for encoder in alone]
+    encoders, runs = share_backbones(alone), []
+    stem = encoders[0].backbone.patch_embed.backbone
+    assert all(encoder.backbone.patch_embed.backbone is stem for encoder in encoders)
+    stem.conv1.register_forward_hook(lambda *_: runs.append(1))
+    together = list(record_each(encoders, picture))
+    assert len(runs) == 1 and all(torch.equal(r.vector, e) for r, e in zip(together, expected, strict=True))
+    list(record_each(encoders, read_picture(make_photo(seed=1))))
+    assert len(runs) == 2, "another picture is looked at anew"
+    record(encoders[1], picture)
+    record(encoders[2], picture)
+    assert len(runs) == 4, "nothing is kept beyond the board"
+
+
+def test_stem_that_is_not_the_same_stays_a_models_own() -> None:
+    one, other = hybrids("a", "b")
+    other.backbone.patch_embed.backbone.bn1.running_mean += 1e-3
+    share_backbones([one, other])
+    assert one.backbone.patch_embed.backbone is not other.backbone.patch_embed.backbone

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from simpool_viz.checkpoints import hub
 from simpool_viz.checkpoints.bundle import CONFIG, bundled_folder, load_bundle
@@ -21,6 +20,7 @@ from simpool_viz.checkpoints.formats import Report
 from simpool_viz.checkpoints.published import published
 from simpool_viz.device import choose_device
 from simpool_viz.encoder import Encoder, Facts
+from simpool_viz.precision import identical
 
 __all__ = ["Report", "bundled_folder", "catalogue", "convert", "load_checkpoint", "load_checkpoints", "load_for_visitor"]
 __all__ += ["load_with_report", "published", "share_backbones", "split_options"]
@@ -98,10 +98,16 @@ def load_checkpoints(names: Sequence[str | os.PathLike[str]], *, device: str = "
 
 
 def share_backbones(encoders: Sequence[Encoder]) -> list[Encoder]:
-    """Let every head use the backbone of its base, or of the first other head on it, in place of its own equal copy.
+    """Let every head use the backbone of its base, or of the first other head on it, in place of its own equal copy; likewise stems.
 
     A base is known by its name, and two files may have one name: a backbone that is not equal to the last bit stays a head's own.
     """
+    stems: dict[str, Encoder] = {}
+    for encoder in encoders:
+        if encoder.facts.stem and encoder.has_stem:
+            own, first = encoder.backbone.patch_embed, stems.setdefault(encoder.facts.stem, encoder).backbone.patch_embed
+            if _equal(own.backbone, first.backbone):  # type: ignore[union-attr, arg-type]
+                own.backbone = first.backbone  # type: ignore[union-attr]
     bases: dict[str, Encoder] = {e.facts.name: e for e in encoders if not e.facts.base}
     for encoder in encoders:
         if encoder.facts.base:
@@ -114,11 +120,7 @@ def share_backbones(encoders: Sequence[Encoder]) -> list[Encoder]:
 def _equal(one: nn.Module, other: nn.Module) -> bool:
     """Whether two backbones are of one kind and hold the same numbers."""
     own, theirs = one.state_dict(), other.state_dict()
-    return type(one) is type(other) and own.keys() == theirs.keys() and all(_same(own[k], theirs[k]) for k in own)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
+    return type(one) is type(other) and own.keys() == theirs.keys() and all(identical(own[k], theirs[k]) for k in own)
 
 
 def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
