@@ -41,7 +41,7 @@ This page is written by `python docs/make_poolings.py`. `simpool-viz list --pool
 
 def map_of(pooling: type[Pooling]) -> tuple[str, str] | None:
     """(checkpoint, map) with which the pooling can be shown, or None."""
-    having = {name: e for name, e in catalogue().items() if e.available and e.spec.pooling == pooling.name}
+    having = {name: e for name, e in catalogue().items() if e.available and e.spec.pooling == pooling.name and not e.spec.dense}
     for name in sorted(having, key=lambda name: FEATURES not in (name, having[name].facts.base)):
         return name, "pooling" if pooling.attentive else "cls" if pooling.name == "cls" else "contribution"
     if pooling.attentive and not pooling.learned:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from simpool_viz import __version__
-    from simpool_viz.cli_explore import add_comparing, add_inspect
+    from simpool_viz.cli_explore import add_comparing, add_inspect, add_tour
     from simpool_viz.cli_list import add_list
     from simpool_viz.cli_train import add_training
 
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(run=_compare)
 
     add_inspect(commands)
+    add_tour(commands)
 
     batch = commands.add_parser("batch", help="every picture of some folders, in batches; goes on where it was interrupted")
     batch.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="pictures in any common format, subfolders too")
@@ -127,7 +128,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="bundled name, timm:<tag> or checkpoint folder; repeat for more (default: all bundled)",
+        help="bundled name, timm:<tag> or checkpoint folder; repeat for more (default: all bundled classifiers; dense ones with --scenes)",
     )
     parser.add_argument("-m", "--map", action="append", default=[], metavar="MAP", help="repeat for more (default: each checkpoint's own)")
     parser.add_argument("--size", type=int, help="shorter side in pixels (default: each checkpoint's own)")
@@ -158,7 +159,9 @@ def _encoders(arguments: argparse.Namespace) -> list[Any]:
 
     from simpool_viz.checkpoints import catalogue, load_checkpoint, share_backbones
 
-    names = arguments.checkpoint or [name for name, entry in catalogue().items() if entry.available and not entry.is_head]
+    dense = bool(getattr(arguments, "scenes", None))
+    having = {name: entry for name, entry in catalogue().items() if entry.available and not entry.is_head}
+    names = arguments.checkpoint or [name for name, entry in having.items() if entry.spec.dense == dense]
     if not names:
         raise ValueError("no checkpoint is bundled with this installation; name one with -c, such as -c timm:<tag>")
     bar = tqdm(names, desc="loading checkpoints", disable=len(names) < 3 or None, leave=False)

@@ -166,3 +166,37 @@ def _write_answer(arguments: argparse.Namespace, recording: Any) -> None:
     for sentence in answer.notes:
         print(f"note: {sentence}")
     print(f"{len(answer.rows)} maps in {folder}; open {folder / 'board.png'}")
+
+
+# --- tour -----------------------------------------------------------------------------------------------------------------
+
+
+def add_tour(commands: Any) -> None:
+    """The command `tour`."""
+    parser = commands.add_parser("tour", help="the guided tour: what each method does differently on one photo, and where it does not")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to make: README.md, and a folder for each stop")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.set_defaults(run=_tour)
+
+
+def _tour(arguments: argparse.Namespace) -> None:
+    from simpool_viz.checkpoints import load_checkpoint
+    from simpool_viz.export import export_board
+    from simpool_viz.ready import available
+    from simpool_viz.tour import stop_board, stops
+
+    here = stops(available())
+    if not here:
+        raise ValueError("the tour needs the bundled ViT checkpoints, which this installation does not have")
+    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
+        raise ValueError(f"{arguments.out} is there already and not an empty folder; choose another with -o")
+    loaded: dict[str, Any] = {}
+    pages = ["# Guided tour"]
+    for number, stop in enumerate(here, 1):
+        loaded |= {name: load_checkpoint(name, device=arguments.device) for name in stop.checkpoints if name not in loaded}
+        encoders = [loaded[name] for name in stop.checkpoints]
+        folder = arguments.out / f"{number}_{stop.name}"
+        export_board(stop_board(stop, encoders), folder, device=str(next(encoders[0].parameters()).device))
+        pages.append(f"{stop.markdown}\n\n![{stop.title}]({folder.name}/board.png)")
+    (arguments.out / "README.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
+    print(f"{len(here)} stops in {arguments.out}; open {arguments.out / 'README.md'}")

@@ -40,6 +40,13 @@ COMPARISONS = (
         ("cls", "rollout"),
     ),
     Comparison(
+        "street_scenes",
+        "Dense models on street scenes, with and without LIFE",
+        "Where do the tokens of a class take their information from? Drop a street scene: these two know road, car, building and the like.",
+        ("camvid_vit", "camvid_vit_life"),
+        ("dense_rollout", "class_logits", "rollout"),
+    ),
+    Comparison(
         "resnet_poolings",
         "ResNet: GAP, GeM, SPE, SimPool",
         "What do a pooling and a channel gate change in the same ResNet?",

@@ -60,6 +60,36 @@ def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
         assert recipe["encoder.inside"] == ("spe" if "spe" in name else "")
 
 
+VITS = {
+    "vit_gap": {"encoder.pooling"},
+    "vit_ggem": {"encoder.pooling"},
+    "vit_simpool": {"encoder.pooling", "encoder.pooling_options.gamma"},
+    "vit_cls_sar": {"spatial_entropy"},
+    "vit_life_cls": {"encoder.inside"},
+}
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_vits_differ_from_the_one_with_class_token_only_in_what_they_compare(name: str) -> None:
+    cls, other = (flat(dataclasses.asdict(load_recipe(n))) for n in ("vit_cls", name))
+    told = {"name", "title", "source"} | ({"encoder.backbone_kwargs.class_token"} if "cls" not in name else set())
+    assert {key for key in cls | other if cls.get(key) != other.get(key)} == VITS[name] | told
+
+
+def test_vits_and_dense_models_with_life_differ_from_their_siblings_in_life_alone() -> None:
+    for one, other in (("vit_simpool", "vit_life_simpool"), ("camvid_vit", "camvid_vit_life")):
+        own, theirs = (flat(dataclasses.asdict(load_recipe(n))) for n in (one, other))
+        start = {"init_from"} if "camvid" in one else set()
+        assert {key for key in own | theirs if own.get(key) != theirs.get(key)} == {"name", "title", "source", "encoder.inside"} | start
+
+
+def test_recipes_of_vits_are_of_three_to_five_million_parameters_on_one_frozen_stem() -> None:
+    for name in (*VITS, "vit_cls", "vit_life_simpool"):
+        recipe = load_recipe(name)
+        encoder = recipe.encoder.build(Facts(name))
+        assert 3e6 < sum(p.numel() for p in encoder.parameters()) < 5e6 and encoder.has_stem and recipe.freeze == "stem"
+
+
 def write_recipe(folder: Path, name: str = "mine", **changes: Any) -> Path:
     settings: dict[str, Any] = {
         "name": name,

@@ -10,14 +10,16 @@ import gradio as gr
 from simpool_viz.app.compare import SIZES, ComparePage, first_example
 from simpool_viz.app.inspecting import InspectPage
 from simpool_viz.app.own import OwnCheckpoints
+from simpool_viz.app.touring import TourPage
 from simpool_viz.board import parse_map
 from simpool_viz.inspection import QUESTIONS
+from simpool_viz.tour import stops
 
 Choices = list[tuple[str, str]]
 
 
 def build_pages(compare: ComparePage) -> list[gr.Accordion]:
-    """Create both pages; returns the panels of settings, which a narrow screen shows closed."""
+    """Create the pages; returns the panels of settings, which a narrow screen shows closed."""
     choices = [(title, name) for name, title in compare.checkpoints.items()]
     inspecting = InspectPage(choices, compare.find, SIZES, first_example())
     with gr.Tabs() as tabs:
@@ -26,11 +28,25 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
         photo, _, _, size, _, own, photos = compare.inputs
         with gr.Tab("Inspect", id="inspect") as tab:
             inspecting.build(own)
+        panels = [*compare.panels, *inspecting.panels, *_build_tour(compare, tabs)]
     into = [tabs, inspecting.photo, inspecting.checkpoint, inspecting.size, inspecting.question]
     opened = compare.view.inspect(_opener(choices), [photo, photos, size, own], into, api_visibility="private")
     opened.success(**inspecting.looking)
     tab.select(lambda own: gr.update(choices=_with_own(choices, own)), own, inspecting.checkpoint, api_visibility="private")
-    return [*compare.panels, *inspecting.panels]
+    return panels
+
+
+def _build_tour(compare: ComparePage, tabs: gr.Tabs) -> list[gr.Accordion]:
+    """The tab of the guided tour, where the checkpoints of a stop are here; returns its panels."""
+    here = stops(compare.checkpoints)
+    if not here:
+        return []
+    touring = TourPage(here, compare.find)
+    with gr.Tab("Tour", id="tour") as tab:
+        touring.build()
+    _, checkpoints, maps, _, more, *_ = compare.inputs
+    touring.connect(tab, tabs, [checkpoints, maps, more])
+    return touring.panels
 
 
 def _with_own(choices: Choices, own: OwnCheckpoints) -> Choices:

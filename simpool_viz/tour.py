@@ -1,0 +1,114 @@
+"""The guided tour: what each method does differently on one photo, with the bundled models, and where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from simpool_viz.board import Board, Settings, make_board
+from simpool_viz.checkpoints import bundled_folder, load_checkpoint, share_backbones
+from simpool_viz.encoder import Encoder
+
+PHOTO = "chelsea.jpg"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A stop of the tour: `text` says what the method does, `look` what to look for, `honest` what does not show.
+
+    checkpoints, maps: laid side by side; maps as `board.parse_map` reads them.
+    """
+
+    name: str
+    title: str
+    text: str
+    look: str
+    honest: str
+    checkpoints: tuple[str, ...]
+    maps: tuple[str, ...]
+    photo: str = PHOTO
+
+    @property
+    def markdown(self) -> str:
+        """The stop as a visitor reads it."""
+        return f"### {self.title}\n\n{self.text}\n\n**Look for.** {self.look}\n\n**Honestly.** {self.honest}"
+
+
+STOPS: tuple[Stop, ...] = (
+    Stop(
+        "cls",
+        "A class token reads the picture",
+        "A ViT's class token gathers what it needs through attention, in every block and head anew, and the classifier reads that token "
+        "alone. Its attention in the last block is the usual answer to where a ViT looks.",
+        "The heads look at different things, and their mean is patchy: much of it lies off the animal.",
+        "",
+        ("vit_cls",),
+        ("cls", "rollout"),
+    ),
+    Stop(
+        "simpool",
+        "SimPool reads it by one attention",
+        "SimPool takes the class token away. One query, the mean of the tokens, attends to them once at the end, without heads or skips, "
+        "and the weighted mean of the tokens is the picture's vector.",
+        "One connected region on the animal, where the class token's attention is scattered.",
+        "",
+        ("vit_cls", "vit_simpool"),
+        ("cls", "pooling"),
+    ),
+    Stop(
+        "ggem",
+        "GGeM averages with an exponent",
+        "GGeM has no attention. In each group of channels the tokens' values are raised to a learned power p and averaged, and the root "
+        "is taken: p = 1 is the plain mean of GAP, a large p comes near the maximum. The map is what each token adds to the logit.",
+        "The exponents of the groups, under Inspect; and how the contribution gathers on fewer tokens than GAP's.",
+        "",
+        ("vit_gap", "vit_ggem"),
+        ("contribution",),
+    ),
+    Stop(
+        "life",
+        "LIFE gives queries and keys a neighbourhood",
+        "In a plain ViT a token's query and key know nothing of its neighbours. LIFE makes them at three scales, from the token itself and "
+        "from its 3 x 3 and 5 x 5 surroundings, so that each head attends at one scale.",
+        "Under Inspect the heads stand in groups by scale. Attention at the coarser scales is smoother.",
+        "",
+        ("vit_cls", "vit_life_cls", "vit_simpool", "vit_life_simpool"),
+        ("cls", "pooling"),
+    ),
+    Stop(
+        "spatial_entropy",
+        "Spatial entropy asks for few blobs",
+        "The spatial entropy of a map is low where its mass lies in few connected parts. As a loss in training it asks each head of the "
+        "class token to look at few regions; as a figure it stands in the caption of every map.",
+        "The entropy in the two captions, and the number of separate parts in the masks.",
+        "",
+        ("vit_cls", "vit_cls_sar"),
+        ("cls",),
+    ),
+    Stop(
+        "dense_rollout",
+        "Dense Attention Roll-Out asks every token of a class",
+        "Roll-out follows attention through all blocks down to the patches, usually from the class token. The dense form starts from all "
+        "tokens that a head gives to one class, so that each class has its map. A dense model's head gives classes to tokens by itself; "
+        "with a classifier, as here, its head is applied to every token.",
+        "Where the tokens of the class take their information from, beside where the class token does.",
+        "",
+        ("vit_cls", "vit_life_cls"),
+        ("dense_rollout", "class_logits", "rollout"),
+    ),
+)
+
+
+def stops(having: Container[str]) -> list[Stop]:
+    """The stops whose checkpoints are all in `having`."""
+    return [stop for stop in STOPS if all(name in having for name in stop.checkpoints)]
+
+
+def stop_board(stop: Stop, encoders: list[Encoder] | None = None) -> Board:
+    """The board of a stop on its photo.
+
+    Args:
+        encoders: its checkpoints, already loaded.
+    """
+    encoders = encoders or share_backbones([load_checkpoint(name) for name in stop.checkpoints])
+    return make_board([bundled_folder("assets") / stop.photo], encoders, stop.maps, Settings())
