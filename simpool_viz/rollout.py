@@ -6,9 +6,10 @@ class's tokens, one token. Running W from the last block to the first needs no p
 
     (W A)_j = sum_i W_i exp(s_ij - lse_i),    s = q k^T scale + b,    lse_i = logsumexp_j s_ij,
 
-which is attention with the roles of q and k exchanged: logits s'_ij = s_ij - lse_i, queries k, keys q, values W. The fused kernel
-normalises over i, and its own log-sum-exp undoes that: (W A)_j = out_j exp(lse'_j). The statistic enters the logits, where it is
-safe at any spread, as one more channel: queries [k, 1], keys [q, -lse / scale].
+which is attention with the roles of q and k exchanged: queries k, keys q, values W_i exp(-lse_i). The fused kernel normalises over i,
+and its own log-sum-exp undoes that: (W A)_j = out_j exp(lse'_j). Where the statistic lse spreads too far for exp, it enters the logits
+instead, s'_ij = s_ij - lse_i, as one more channel: queries [k, 1], keys [q, -lse / scale], values W. That is safe at any spread and costs
+copies of q and k.
 
 Tiles of rows do the same in plain PyTorch: the twin of the kernel, and what serves where there is none, or heads are not averaged.
 """
@@ -27,6 +28,7 @@ from simpool_viz.precision import wide
 
 TILE = 4_194_304  # entries of a tile (heads x rows x tokens): 16 MiB in float32
 FEW = 64  # query rows that cost less as rows than as a turned block
+SPREAD = 60.0  # of the statistic over a block's rows, up to which its exp is safe in float32, whose own range is about 88
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def fuse_heads(attention: Tensor, fusion: str) -> Tensor:
 
 
 class Room:
-    """Memory for the kernel's operands, made once for a whole chain: fresh pages for each block cost as much as its copies."""
+    """Memory for the kernel's operands, made once for a whole chain: fresh pages for each block cost as much as filling them."""
 
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
@@ -134,7 +136,7 @@ class Room:
 
 
 def through_kernel(weights: Tensor, block: Attention, kernel: Kernel, room: Room) -> Tensor:
-    """W A by one call of a fused kernel per group of d + 1 rows of W, with queries [k, 1] and keys [q, -lse / scale].
+    """W A by one call of a fused kernel per group of as many rows of W as its heads have channels.
 
     Args:
         weights: W (C, N), in the precision in which all is computed; queries and keys are cast to it, a block at a time.
@@ -145,27 +147,44 @@ def through_kernel(weights: Tensor, block: Attention, kernel: Kernel, room: Room
     Returns:
         (C, N).
     """
-    heads, count, size = block.query.shape
     assert block.lse is not None, "through_block asks for it"
-    width = size + 1
-    queries, keys = (room.take(name, (1, heads, count, width), weights) for name in ("queries", "keys"))
+    lse = block.lse.to(weights.dtype)
+    lowest = lse.amin(1, keepdim=True)  # (H, 1)
+    if float((lse - lowest).max()) <= SPREAD:
+        queries, keys, shrink = block.key[None].to(weights.dtype), block.query[None].to(weights.dtype), (lowest - lse).exp()
+    else:
+        queries, keys, shrink = *_with_statistic(block, lse, room, weights), torch.ones_like(lse)
+        lowest = torch.zeros_like(lowest)
+    groups = weights.split(queries.shape[-1])
+    return torch.cat([_exchanged(group, block, queries, keys, shrink, lowest, kernel, room) for group in groups])
+
+
+def _with_statistic(block: Attention, lse: Tensor, room: Room, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries [k, 1] and keys [q, -lse / scale], each (1, H, N, d + 1)."""
+    heads, count, size = block.query.shape
+    queries, keys = (room.take(name, (1, heads, count, size + 1), like) for name in ("queries", "keys"))
     queries[0, ..., :size], queries[..., size] = block.key, 1.0
-    keys[0, ..., :size], keys[0, ..., size] = block.query, block.lse / -block.scale
-    return torch.cat([_exchanged(group, block, queries, keys, kernel, room) for group in weights.split(width)])
+    keys[0, ..., :size], keys[0, ..., size] = block.query, lse / -block.scale
+    return queries, keys
 
 
-def _exchanged(weights: Tensor, block: Attention, queries: Tensor, keys: Tensor, kernel: Kernel, room: Room) -> Tensor:
-    """(c, N) -> (c, N) for at most as many rows as the heads have channels."""
+def _exchanged(
+    weights: Tensor, block: Attention, queries: Tensor, keys: Tensor, shrink: Tensor, lowest: Tensor, kernel: Kernel, room: Room
+) -> Tensor:
+    """(c, N) -> (c, N) for at most as many rows as queries and keys have channels.
+
+    Args:
+        shrink: (H, N), what each key's values are multiplied by. lowest: (H, 1), what is taken off the kernel's log-sum-exp.
+    """
     (_, heads, count, width), c = queries.shape, len(weights)
-    values = room.take("values", (1, 1, count, width), weights)
+    values = room.take("values", (1, heads, count, width), weights)
     values[..., c:] = 0.0
-    values[0, 0, :, :c] = weights.T
-    values = values.expand(1, heads, count, width)
+    torch.mul(weights.T, shrink[..., None], out=values[0, ..., :c])
     product, step = torch.empty_like(weights), _step(block)
     for start in range(0, count, step):
         rows = slice(start, min(start + step, count))
         out, lse = kernel(queries[:, :, rows], keys, values, _turned(block.bias, rows, weights), block.scale)
-        product[:, rows] = (wide(out[0, ..., :c]) * wide(lse[0]).exp()[..., None]).mean(0).T  # heads averaged
+        product[:, rows] = (wide(out[0, ..., :c]) * (wide(lse[0]) - lowest).exp()[..., None]).mean(0).T  # heads averaged
     return product
 
 

@@ -52,6 +52,28 @@ def test_the_chain_is_exact_at_logits_of_200(tokens: int, kernel: bool):
     np.testing.assert_allclose(roll_out(w, blocks).numpy(), w.double().numpy() @ oracle.rollout(matrices), atol=1e-5)
 
 
+@pytest.mark.parametrize("spread", [1.0, 20.0, 58.0, 150.0])
+def test_the_statistic_goes_into_values_or_logits_to_the_same_end(spread: float, monkeypatch: pytest.MonkeyPatch):
+    blocks, matrices = blocks_and_matrices(3, 3, 90, spread=spread)
+    lse = blocks[0].lse
+    assert lse is not None
+    widths: list[int] = []
+
+    def spy(*operands):
+        widths.append(operands[0].shape[-1])
+        return cpu_kernel(*operands)
+
+    monkeypatch.setattr(module, "find_kernel", lambda *_: spy)
+    w = rows(5, 90)
+    expected = w.double().numpy() @ oracle.rollout(matrices)
+    for limit in (module.SPREAD, -1.0):
+        monkeypatch.setattr(module, "SPREAD", limit)
+        np.testing.assert_allclose(roll_out(w, blocks).numpy(), expected, atol=1e-5)
+    safe = float((lse - lse.amin(1, keepdim=True)).max()) <= 60
+    assert widths[2] == (8 if safe else 9) and widths[3:] == [9, 9, 9], "a channel more where it enters the logits"
+    assert safe == (spread < 100)
+
+
 def test_the_chain_is_exact_at_thousands_of_tokens():
     blocks, matrices = blocks_and_matrices(2, 2, 2500)
     w = torch.cat([rows(20, 2500), torch.eye(2500)[:1]])
