@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from simpool_viz.board import Board, Settings, make_board
 from simpool_viz.checkpoints import bundled_folder, load_checkpoint, share_backbones
 from simpool_viz.encoder import Encoder
+from simpool_viz.scores.localization import read_reference
 
-PHOTO = "chelsea.jpg"
+PHOTO = "motorcycle.jpg"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ STOPS: tuple[Stop, ...] = (
         "A class token reads the picture",
         "A ViT's class token gathers what it needs through attention, in every block and head anew, and the classifier reads that token "
         "alone. Its attention in the last block is the usual answer to where a ViT looks.",
-        "The heads look at different things, and their mean is patchy: much of it lies off the animal.",
+        "The heads look at different things, and their mean is patchy: most of it lies on the motorcycle, some in the background.",
         "",
         ("vit_cls",),
         ("cls", "rollout"),
@@ -50,7 +51,7 @@ STOPS: tuple[Stop, ...] = (
         "SimPool reads it by one attention",
         "SimPool takes the class token away. One query, the mean of the tokens, attends to them once at the end, without heads or skips, "
         "and the weighted mean of the tokens is the picture's vector.",
-        "One connected region on the animal, where the class token's attention is scattered.",
+        "One region on the engine, where the class token's attention also falls on the shelves behind.",
         "",
         ("vit_cls", "vit_simpool"),
         ("cls", "pooling"),
@@ -105,10 +106,12 @@ def stops(having: Container[str]) -> list[Stop]:
 
 
 def stop_board(stop: Stop, encoders: list[Encoder] | None = None) -> Board:
-    """The board of a stop on its photo.
+    """The board of a stop on its photo, scored against the photo's reference mask.
 
     Args:
         encoders: its checkpoints, already loaded.
     """
     encoders = encoders or share_backbones([load_checkpoint(name) for name in stop.checkpoints])
-    return make_board([bundled_folder("assets") / stop.photo], encoders, stop.maps, Settings())
+    photo = bundled_folder("assets") / stop.photo
+    reference = read_reference(photo.parent / "masks" / f"{photo.stem}.png")
+    return make_board([photo], encoders, stop.maps, Settings(), {0: reference})

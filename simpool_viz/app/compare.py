@@ -80,7 +80,7 @@ class ComparePage:
 
     def __init__(self, store: EncoderStore) -> None:
         self.store = store
-        entries = [e for e in catalogue().values() if e.available]
+        entries = sorted((e for e in catalogue().values() if e.available), key=lambda entry: entry.spec.dense)  # classifiers first
         self.checkpoints = {e.name: e.facts.title or e.name for e in entries}
         self.whole = [e.name for e in entries if not e.is_head]
         self.first_checkpoints = [name for name in self.whole if name in FIRST_CHECKPOINTS] or self.whole[:2]

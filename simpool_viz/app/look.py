@@ -12,14 +12,14 @@ from simpool_viz.drawing import SEQUENTIAL
 from simpool_viz.masks import mask_rules
 
 
-def look_controls(board: str) -> gr.Accordion:
-    """Create the controls of the board with the element id `board`."""
+def look_controls(board: str, shown: bool = True) -> gr.Accordion:
+    """Create the controls of the board with the element id `board`; `shown`: whether their panel is open at first."""
     rules = [(r.title, r.name) for r in mask_rules().values()]
 
     def name(part: str) -> str:
         return part if board == "board" else f"{board}-{part}"
 
-    with gr.Accordion("Drawing: changes at once", open=True, elem_classes="simpool-look") as panel:
+    with gr.Accordion("Drawing: changes at once", open=shown, elem_classes="simpool-look") as panel:
         with gr.Row():
             rule = gr.Dropdown(rules, value=LOOK["rule"], label="Mask rule", min_width=150)
             amount = gr.Slider(0.01, 1, LOOK["amount"], step=0.01, label="Amount", min_width=170, elem_id=name("amount"))

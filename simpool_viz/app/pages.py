@@ -22,31 +22,31 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
     """Create the pages; returns the panels of settings, which a narrow screen shows closed."""
     choices = [(title, name) for name, title in compare.checkpoints.items()]
     inspecting = InspectPage(choices, compare.find, SIZES, first_example())
+    here = stops(compare.checkpoints)
+    touring = TourPage(here, compare.find) if here else None
     with gr.Tabs() as tabs:
         with gr.Tab("Compare", id="compare"):
             compare.build()
-        photo, _, _, size, _, own, photos = compare.inputs
+        photo, checkpoints, maps, size, more, own, photos = compare.inputs
         with gr.Tab("Inspect", id="inspect") as tab:
             inspecting.build(own)
-        panels = [*compare.panels, *inspecting.panels, *_build_tour(compare, tabs)]
+        if touring:
+            with gr.Tab("Tour", id="tour") as tour_tab:
+                touring.build()
+            touring.connect(tour_tab, tabs, [checkpoints, maps, more])
     into = [tabs, inspecting.photo, inspecting.checkpoint, inspecting.size, inspecting.question]
-    opened = compare.view.inspect(_opener(choices), [photo, photos, size, own], into, api_visibility="private")
-    opened.success(**inspecting.looking)
+    open_row = _opener(choices)
+    opened = [compare.view.inspect(open_row, [photo, photos, size, own], into, api_visibility="private")]
+    if touring:
+
+        def open_row_of_stop(event: gr.EventData, stop: str, own: OwnCheckpoints) -> list[Any]:
+            return open_row(event, touring.photo(stop), None, 0, own)
+
+        opened.append(touring.view.inspect(open_row_of_stop, [touring.stop, own], into, api_visibility="private"))
+    for event in opened:
+        event.success(**inspecting.looking)
     tab.select(lambda own: gr.update(choices=_with_own(choices, own)), own, inspecting.checkpoint, api_visibility="private")
-    return panels
-
-
-def _build_tour(compare: ComparePage, tabs: gr.Tabs) -> list[gr.Accordion]:
-    """The tab of the guided tour, where the checkpoints of a stop are here; returns its panels."""
-    here = stops(compare.checkpoints)
-    if not here:
-        return []
-    touring = TourPage(here, compare.find)
-    with gr.Tab("Tour", id="tour") as tab:
-        touring.build()
-    _, checkpoints, maps, _, more, *_ = compare.inputs
-    touring.connect(tab, tabs, [checkpoints, maps, more])
-    return touring.panels
+    return [*compare.panels, *inspecting.panels]
 
 
 def _with_own(choices: Choices, own: OwnCheckpoints) -> Choices:

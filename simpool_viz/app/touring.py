@@ -10,6 +10,7 @@ import gradio as gr
 
 from simpool_viz.app.component import BoardState, BoardView
 from simpool_viz.app.look import look_controls
+from simpool_viz.checkpoints import bundled_folder
 from simpool_viz.encoder import Encoder
 from simpool_viz.tour import Stop, stop_board
 
@@ -25,7 +26,6 @@ class TourPage:
     def __init__(self, stops: Sequence[Stop], find: Callable[[str], Encoder]) -> None:
         self.stops = {stop.name: stop for stop in stops}
         self.find = find
-        self.panels: list[gr.Accordion] = []
         self._made: dict[str, BoardState] = {}
         self._lock = threading.Lock()
 
@@ -43,6 +43,10 @@ class TourPage:
         """The stop before or after one, within the tour."""
         names = list(self.stops)
         return names[min(len(names) - 1, max(0, names.index(name) + by))]
+
+    def photo(self, name: str) -> str:
+        """The file of a stop's photo."""
+        return str(bundled_folder("assets") / self.stops[name].photo)
 
     def take_along(self, name: str) -> tuple[Any, ...]:
         """The Compare page with the stop's checkpoints and maps: updates of tabs, checkpoints, maps, and further checkpoints."""
@@ -64,7 +68,7 @@ class TourPage:
                 self.own = gr.Button("Compare these on my own photo", elem_id="tour-own")
             with gr.Column(scale=3):
                 self.text = gr.Markdown(first.markdown, elem_id="tour-text")
-                self.panels = [look_controls("tour")]
+                look_controls("tour", shown=False)
                 self.view = BoardView(elem_id="tour")
 
     def connect(self, tab: gr.Tab, tabs: gr.Tabs, chosen: list[Any]) -> None:
