@@ -265,8 +265,6 @@ def _segment(arguments: argparse.Namespace, encoders: list[Any]) -> str:
 def _classify(arguments: argparse.Namespace, encoders: list[Any]) -> str:
     import tempfile
 
-    from tqdm import tqdm
-
     from simpool_viz.evaluation.classification import Classified, classification_table
     from simpool_viz.training.data import load_photos
     from simpool_viz.training.measure import find_correct
@@ -278,8 +276,8 @@ def _classify(arguments: argparse.Namespace, encoders: list[Any]) -> str:
         raise ValueError(f"{', '.join(others)} knows other classes than {arguments.photos}; leave it out with -c, or leave out --photos")
     with tempfile.TemporaryDirectory() as cache:
         photos = load_photos(arguments.photos, "val", Path(cache))
-        bar = tqdm(encoders, desc="classifying", unit="checkpoint")
-        rows = [Classified(e, find_correct(e, photos, arguments.size or e.facts.size).numpy()) for e in bar]
+        right = find_correct(encoders, photos, [arguments.size or e.facts.size for e in encoders], progress=True)
+    rows = [Classified(encoder, own.numpy()) for encoder, own in zip(encoders, right, strict=True)]
     return classification_table(rows, f"{arguments.photos.resolve().name}, held out")
 
 

@@ -232,7 +232,7 @@ def test_command_line_prints_top_1_and_refuses_other_classes(
     assert main(["evaluate", folder, "--photos", str(shapes), "-c", small, "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     encoder = load_checkpoint(small, device="cpu")
-    right = find_correct(encoder, load_photos(shapes, "val", Path(folder) / "cache"), encoder.facts.size).numpy()
+    right = find_correct([encoder], load_photos(shapes, "val", Path(folder) / "cache"), [encoder.facts.size])[0].numpy()
     assert f"{100 * right.mean():.1f} [" in column(out.split("**discs**")[0], "top-1 (%)")[encoder.facts.name]
     assert "**discs**, 4 photos" in out
     with_other = ["evaluate", folder, "--photos", str(shapes), "-c", "resnet_gap", "--device", "cpu"]

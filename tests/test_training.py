@@ -379,7 +379,7 @@ def test_training_ends_in_a_folder_that_loads_classifies_and_records(trained: Pa
     encoder = load_checkpoint(trained, device="cpu")
     facts = encoder.facts
     assert (facts.name, facts.title, facts.size, facts.classes, facts.license) == ("mine", "Mine", 48, CLASSES, "none")
-    correct = int(find_correct(encoder, load_photos(shapes, "val", trained.parent / "cache"), 40).sum())
+    correct = int(find_correct([encoder], load_photos(shapes, "val", trained.parent / "cache"), [40])[0].sum())
     assert correct > 30, "of 50; 17 by chance"
     photo = shape_photo("circle", 120, 80, np.random.default_rng(5))
     recording = record(encoder, photo)

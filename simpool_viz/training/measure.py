@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from simpool_viz.encoder import Encoder
+from simpool_viz.layers.stem import stems_once
 from simpool_viz.scores.segmentation import mean_ious
 from simpool_viz.training.data import Photos, centre_crops
 from simpool_viz.training.recipe import Recipe
@@ -25,7 +28,7 @@ def measure(encoder: Encoder, photos: Photos, recipe: Recipe, accelerator: Accel
         table = confusion(encoder, photos, size, recipe.void, part=place).to(accelerator.device)
         table = accelerator.reduce(table, "sum")  # type: ignore[assignment]
         return tell_iou(table, len(photos))
-    right = torch.tensor(int(find_correct(encoder, photos, size, part=place).sum()), device=accelerator.device)
+    right = torch.tensor(int(find_correct([encoder], photos, [size], part=place)[0].sum()), device=accelerator.device)
     return tell_accuracy(int(accelerator.reduce(right, "sum")), len(photos))  # type: ignore[arg-type]
 
 
@@ -42,21 +45,35 @@ def tell_iou(table: Tensor, count: int) -> str:
 
 
 @torch.inference_mode()
-def find_correct(encoder: Encoder, photos: Photos, size: int, *, part: tuple[int, int] = (0, 1), batch_size: int = 256) -> Tensor:
-    """Which photos' central squares, at size x size, are classified correctly: (n,) bool, in the photos' order.
+def find_correct(
+    encoders: Sequence[Encoder],
+    photos: Photos,
+    sizes: Sequence[int],
+    *,
+    part: tuple[int, int] = (0, 1),
+    batch_size: int = 256,
+    progress: bool = False,
+) -> list[Tensor]:
+    """Which photos' central squares each encoder classifies correctly: (n,) bool for each, in the photos' order.
+
+    Encoders on one stem run it once for all of them.
 
     Args:
+        sizes: of the squares in pixels, for each encoder.
         part: (i, n) for each n-th batch from the i-th; the photos of other batches count as wrong.
     """
-    encoder.eval()
-    device = next(encoder.parameters()).device
-    right = torch.zeros(len(photos), dtype=torch.bool)
-    for start in range(part[0] * batch_size, len(photos), part[1] * batch_size):
+    right = [torch.zeros(len(photos), dtype=torch.bool) for _ in encoders]
+    starts = range(part[0] * batch_size, len(photos), part[1] * batch_size)
+    for start in tqdm(starts, desc="classifying", unit="batch", disable=not progress):
         rows = slice(start, start + batch_size)
-        x = centre_crops(torch.tensor(photos.aspect[rows])).images(torch.tensor(photos.images[rows]).to(device), size)
-        logits = encoder(x.to(memory_format=torch.channels_last)).logits
-        assert logits is not None, "a classifier is counted, so there is a head"
-        right[rows] = logits.argmax(1).cpu() == torch.tensor(photos.labels[rows])
+        crops, stored = centre_crops(torch.tensor(photos.aspect[rows])), torch.tensor(photos.images[rows])
+        squares = {size: crops.images(stored, size) for size in set(sizes)}
+        with stems_once({}):
+            for encoder, size, own in zip(encoders, sizes, right, strict=True):
+                x = squares[size].to(next(encoder.parameters()).device, memory_format=torch.channels_last)
+                logits = encoder.eval()(x).logits
+                assert logits is not None, "a classifier is counted, so there is a head"
+                own[rows] = logits.argmax(1).cpu() == torch.tensor(photos.labels[rows])
     return right
 
 
