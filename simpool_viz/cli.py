@@ -107,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="also segment, with dense checkpoints: holds images/ and labels/, grey maps of classes",
     )
+    evaluate.add_argument(
+        "--residual", type=float, default=0.5, help="with --scenes: weight of the skip connection in roll-outs (default: 0.5)"
+    )
     _add_what(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -258,7 +261,7 @@ def _segment(arguments: argparse.Namespace, encoders: list[Any]) -> str:
     others = [e.facts.name for e in encoders if not e.dense or e.facts.classes != encoders[0].facts.classes]
     if others:
         raise ValueError(f"{', '.join(others)} has no dense head, or one of other classes; leave it out with -c, or leave out --scenes")
-    rows = [look_at_scenes(e, scenes, arguments.size, progress=True) for e in encoders]
+    rows = [look_at_scenes(e, scenes, arguments.size, arguments.residual, progress=True) for e in encoders]
     return "\n\n".join([iou_table(rows, arguments.scenes.resolve().name), *map(mass_table, rows)])
 
 

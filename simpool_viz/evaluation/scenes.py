@@ -30,13 +30,14 @@ class Seen:
     pixels: (n, K, K) int64, of each scene by true class (rows) and found class (columns).
     area: (n, K), the share of the scene that each class has in truth.
     mass: by map, (n, K), the share of the map's mass that lies on the class's true pixels; NaN where the class is not both there and
-        found.
+        found. residual: of the roll-outs.
     """
 
     encoder: Encoder
     pixels: np.ndarray
     area: np.ndarray
     mass: dict[str, np.ndarray]
+    residual: float
 
 
 def open_scenes(folder: Path) -> list[tuple[Path, Path]]:
@@ -51,11 +52,13 @@ def open_scenes(folder: Path) -> list[tuple[Path, Path]]:
     return pair_files(images, labels)
 
 
-def look_at_scenes(encoder: Encoder, scenes: Sequence[tuple[Path, Path]], size: int | None = None, progress: bool = False) -> Seen:
+def look_at_scenes(
+    encoder: Encoder, scenes: Sequence[tuple[Path, Path]], size: int | None = None, residual: float = 0.5, progress: bool = False
+) -> Seen:
     """Segment scenes and measure the maps of the classes found.
 
     Args:
-        size: shorter side in pixels; the checkpoint's own by default.
+        size: shorter side in pixels; the checkpoint's own by default. residual: weight of the skip connection in roll-outs.
 
     Raises:
         ValueError: a checkpoint without a dense head, or a photo or label map that cannot be read.
@@ -73,10 +76,10 @@ def look_at_scenes(encoder: Encoder, scenes: Sequence[tuple[Path, Path]], size: 
         pairs = labels[counted] * count + found.pixels()[counted]
         pixels.append(np.bincount(pairs, minlength=count * count).reshape(count, count))
         area.append(np.bincount(labels[counted], minlength=count) / max(1, counted.sum()))
-        shares = _mass_on_classes(recording, [c for c in found.found() if area[-1][c] > 0], labels, count)
+        shares = _mass_on_classes(recording, [c for c in found.found() if area[-1][c] > 0], labels, count, residual)
         for name, values in shares.items():
             mass[name].append(values)
-    return Seen(encoder, np.stack(pixels), np.stack(area), {name: np.stack(values) for name, values in mass.items()})
+    return Seen(encoder, np.stack(pixels), np.stack(area), {name: np.stack(values) for name, values in mass.items()}, residual)
 
 
 def _read_labels(path: Path, recording: Recording) -> np.ndarray:
@@ -88,7 +91,7 @@ def _read_labels(path: Path, recording: Recording) -> np.ndarray:
     return labels
 
 
-def _mass_on_classes(recording: Recording, classes: list[int], labels: np.ndarray, count: int) -> dict[str, np.ndarray]:
+def _mass_on_classes(recording: Recording, classes: list[int], labels: np.ndarray, count: int, residual: float) -> dict[str, np.ndarray]:
     """By map of `MAPS`, (K,) shares of its mass on each class's pixels; NaN for classes not asked for."""
     shares = {name: np.full(count, np.nan) for name in MAPS}
     if not classes:
@@ -96,7 +99,8 @@ def _mass_on_classes(recording: Recording, classes: list[int], labels: np.ndarra
     asked: list[tuple[str, dict[str, object]]] = []
     for name, options in MAPS.items():
         method = name.split(",")[0]
-        asked.append((method, {**options, "classes": classes} if method == "dense_rollout" else dict(options)))
+        which = {"classes": classes} if method == "dense_rollout" else {}
+        asked.append((method, {**options, **which, "residual": residual}))
     for name, attention in zip(MAPS, recording.maps(asked), strict=True):
         for i, index in enumerate(classes):
             weights = upsample(attention.weights[i % len(attention.weights)], recording.picture.size)
@@ -131,7 +135,8 @@ def iou_table(rows: Sequence[Seen], scenes: str) -> str:
 def mass_table(row: Seen) -> str:
     """Markdown: for each class the share of each map's mass on the class's true pixels, beside its share of area and plain roll-out."""
     head = ["class", "scenes", "share of area", "roll-out", "dense roll-out, hard", "dense roll-out, soft", "hard minus roll-out"]
-    lines = [f"**{row.encoder.facts.name}**: mass of the map on the class's true pixels (%), where the class is there and found", ""]
+    told = f"residual weight {row.residual:g}; mass of the map on the class's true pixels (%), where the class is there and found"
+    lines = [f"**{row.encoder.facts.name}**, {told}", ""]
     lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     hard, soft, plain = row.mass["dense_rollout"], row.mass["dense_rollout, soft"], row.mass["rollout"]
     for index, name in enumerate(row.encoder.facts.classes):
