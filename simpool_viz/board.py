@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -71,10 +72,16 @@ class Row:
     @property
     def map_label(self) -> str:
         """The map's title with the options it was asked for with, and the one of several maps that is shown."""
-        options = [f"{k} {option_text(v)}" for k, v in self.request.options.items()]
+        options = [self._told(k, v) for k, v in self.request.options.items()]
         if self.fusion is not None and self._one_map:
             options.append(self._one_map)
         return self.map_title + (f" ({', '.join(options)})" if options else "")
+
+    def _told(self, option: str, value: Any) -> str:
+        """An option as a reader wants it: classes by their names, whatever they were asked for by."""
+        if option != "classes":
+            return f"{option} {option_text(value)}"
+        return ("class " if len(self.attention.names) == 1 else "classes ") + ", ".join(self.attention.names)
 
     @property
     def _fused_by(self) -> str | int:

@@ -31,7 +31,7 @@ from simpool_viz.drawing import (
 from simpool_viz.export import render_row, row_scales
 from simpool_viz.images import Picture
 from simpool_viz.recording import Recording
-from simpool_viz.segmentation import segment
+from simpool_viz.segmentation import percent, segment
 
 CELL, GAP, LABEL, LEGEND = 220, 10, 150, 22  # pixels of a cell's longer side, between cells, of a label's width, of a legend's line
 
@@ -179,5 +179,5 @@ def draw_segmentation(recording: Recording, longest: int = 640, opacity: float =
         y = GAP + n * LEGEND
         draw.rectangle((x, y + 2, x + 14, y + 16), tuple(int(v) for v in colours[index]))
         draw.text((x + 22, y), found.names[index], INK, font(14))
-        draw.text((x + side - GAP, y), f"{100 * shares[index]:.0f} %", FAINT, font(14), anchor="ra")
+        draw.text((x + side - GAP, y), percent(shares[index]), FAINT, font(14), anchor="ra")
     return figure

@@ -21,7 +21,7 @@ from simpool_viz.maps.gates import gates_by_depth
 from simpool_viz.maps.rollout import token_scores
 from simpool_viz.pooling.means import PowerMean
 from simpool_viz.recording import Recording, class_name
-from simpool_viz.segmentation import segment
+from simpool_viz.segmentation import percent, segment
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class ClassFound:
     def told(self) -> str:
         """Such as "road: 31 % of tokens" or "tench: 80 %, 12 % of tokens"."""
         figures = [] if self.probability is None else [f"{100 * self.probability:.0f} %"]
-        return f"{self.name}: " + ", ".join(figures + ([] if self.share is None else [f"{100 * self.share:.0f} % of tokens"]))
+        return f"{self.name}: " + ", ".join(figures + ([] if self.share is None else [f"{percent(self.share)} of tokens"]))
 
 
 def classes_found(recording: Recording, count: int = 5) -> list[ClassFound]:

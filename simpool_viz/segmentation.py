@@ -47,7 +47,12 @@ class Segmentation:
     def told(self) -> str:
         """The classes found, in a line."""
         shares = self.shares()
-        return "finds " + ", ".join(f"{self.names[i]} {100 * shares[i]:.0f} %" for i in self.found()[:6])
+        return "finds " + ", ".join(f"{self.names[i]} {percent(shares[i])}" for i in self.found()[:6])
+
+
+def percent(share: float) -> str:
+    """A share as "31 %"; below one in a hundred with a digit behind the point."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1f} %"
 
 
 def segment(recording: Recording) -> Segmentation:

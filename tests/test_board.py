@@ -151,7 +151,7 @@ def test_caption_tells_prediction_mask_entropy_grid_and_scores(board: Board) -> 
     for part in (f"predicts {name}, {100 * probability:.0f} %", mask, "nats of logits", "grid 8 x 12"):
         assert part in text
     assert f"IoU {row.scores['iou']:.2f}" in text and "IoU" not in "\n".join(board.rows[0].lines)
-    assert board.rows[1].title == "small simpool: Contribution (classes square)" and "square" in "\n".join(board.rows[1].lines)
+    assert board.rows[1].title == "small simpool: Contribution (class square)" and "square" in "\n".join(board.rows[1].lines)
 
 
 def changed(row: Row, weights: np.ndarray) -> Row:

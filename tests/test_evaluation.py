@@ -80,7 +80,7 @@ def test_every_figure_is_that_of_the_python_calls_per_photo(data: MaskSet, resne
     methods = evaluate(data, [resnet], [MapRequest("pooling"), CONTRIBUTION], settings)
     assert [m.label for m in methods] == [
         "small_simpool: Pooling attention",
-        "small_simpool: Contribution (classes square)",
+        "small_simpool: Contribution (class square)",
         "centre prior",
         "whole picture",
     ]
@@ -107,7 +107,7 @@ def test_maps_that_differ_in_options_and_checkpoints_of_one_name_are_told_apart(
     runs = [small_resnet("simpool", "run", seed) for seed in (0, 1)]
     requests = [MapRequest("contribution", {"classes": [c]}) for c in ("circle", "square")]
     methods = evaluate(data, runs, requests, Settings())[:-2]
-    assert [m.label for m in methods] == ["run: Contribution (classes circle)", "run: Contribution (classes square)"] * 2
+    assert [m.label for m in methods] == ["run: Contribution (class circle)", "run: Contribution (class square)"] * 2
     assert all(len(m.figures["iou"]) == len(data.pairs) for m in methods)
     areas = {tuple(m.figures["iou_at_true_area"]) for m in methods}
     assert len(areas) == 4, "four different maps"

@@ -45,14 +45,14 @@ function buildSegmentation({ size: [width, height], labels, classes, chosen }) {
   const choose = (index) => trigger("choose", { index });
   Object.assign(canvas, { width, height });
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `The segmentation: ${classes.map((one) => `${one.name} ${Math.round(100 * one.share)} %`).join(", ")}.`);
+  canvas.setAttribute("aria-label", `The segmentation: ${classes.map((one) => `${one.name} ${one.told}`).join(", ")}.`);
   canvas.addEventListener("click", (event) => {
     const box = canvas.getBoundingClientRect(), place = (share, count) => Math.min(count - 1, Math.max(0, Math.floor(share * count)));
     const x = place((event.clientX - box.left) / box.width, width), y = place((event.clientY - box.top) / box.height, height);
     choose(of[y * width + x]);
   });
-  for (const { index, name, colour, share } of classes) {
-    const button = make("button", "", `${name} ${Math.round(100 * share)} %`), swatch = make("span", "swatch");
+  for (const { index, name, colour, told } of classes) {
+    const button = make("button", "", `${name} ${told}`), swatch = make("span", "swatch");
     button.type = "button";
     button.setAttribute("aria-pressed", String(index === chosen));
     swatch.style.background = `rgb(${colour.join(", ")})`;

@@ -12,7 +12,7 @@ from simpool_viz.drawing import palette
 from simpool_viz.explain import explain_pooling
 from simpool_viz.inspection import QUESTIONS, Facts, Inspection, Lens
 from simpool_viz.recording import Recording
-from simpool_viz.segmentation import segment
+from simpool_viz.segmentation import percent, segment
 
 SEGMENTED = 480  # pixels of the segmentation's longer side
 
@@ -67,7 +67,7 @@ def segmentation_payload(recording: Recording, lens: Lens) -> dict[str, Any]:
     factor = SEGMENTED / max(width, height)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     shares, colours = found.shares(), palette(len(found.names))
-    classes = [{"index": i, "name": found.names[i], "colour": colours[i].tolist(), "share": float(shares[i])} for i in found.found()]
+    classes = [{"index": i, "name": found.names[i], "colour": colours[i].tolist(), "told": percent(shares[i])} for i in found.found()]
     labels = base64.b64encode(found.pixels(size).astype("<u2").tobytes()).decode()
     return {"size": list(size), "labels": labels, "classes": classes, "chosen": lens.target if isinstance(lens.target, int) else None}
 
