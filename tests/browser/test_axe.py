@@ -36,6 +36,9 @@ def test_no_serious_fault_in_any_view(browser: Browser, app_url: str, theme: str
     page.locator(".simpool-board .look-into").first.click()
     expect(page.locator("#inspected .row").first).to_be_visible(timeout=60_000)
     assert faults(page) == [], "Inspect"
+    page.get_by_role("tab", name="Tour").click()
+    expect(page.locator("#tour .row").first).to_be_visible(timeout=60_000)
+    assert faults(page) == [], "Tour"
     page.close()
 
 
