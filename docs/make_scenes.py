@@ -1,4 +1,4 @@
-"""Writes docs/street_scenes.png: `python docs/make_scenes.py SCENE SCENE`, two test scenes as a dense checkpoint finds them.
+"""Writes docs/street_scenes.jpg: `python docs/make_scenes.py SCENE SCENE`, two test scenes as a dense checkpoint finds them.
 
 The photos themselves are not ours to give away, so no pixel of them is shown: first the segmentation, then the Dense Attention
 Roll-Out of four classes, last the plain roll-out.
@@ -49,7 +49,7 @@ def main(scenes: list[str]) -> None:
                 draw.text((x + WIDTH // 2, y + height // 2), "not found", FAINT, font(13), anchor="mm")
             else:
                 figure.paste(Image.fromarray(picture.astype(np.uint8)), (x, y))
-    figure.save(Path(__file__).parent / "street_scenes.png", optimize=True)
+    figure.save(Path(__file__).parent / "street_scenes.jpg", quality=88)
 
 
 if __name__ == "__main__":
