@@ -262,7 +262,7 @@ def _segment(arguments: argparse.Namespace, encoders: list[Any]) -> str:
     if others:
         raise ValueError(f"{', '.join(others)} has no dense head, or one of other classes; leave it out with -c, or leave out --scenes")
     rows = [look_at_scenes(e, scenes, arguments.size, arguments.residual, progress=True) for e in encoders]
-    return "\n\n".join([iou_table(rows, arguments.scenes.resolve().name), *map(mass_table, rows)])
+    return "\n\n".join([iou_table(rows, "/".join(arguments.scenes.resolve().parts[-2:])), *map(mass_table, rows)])
 
 
 def _classify(arguments: argparse.Namespace, encoders: list[Any]) -> str:

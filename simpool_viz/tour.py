@@ -42,7 +42,8 @@ STOPS: tuple[Stop, ...] = (
         "A ViT's class token gathers what it needs through attention, in every block and head anew, and the classifier reads that token "
         "alone. Its attention in the last block is the usual answer to where a ViT looks.",
         "The heads look at different things, and their mean is patchy: most of it lies on the motorcycle, some in the background.",
-        "",
+        "The stem under these blocks was trained with SimPool, so even this attention lies mostly on objects. On 327 photos of horses "
+        "its IoU with the object at true area is 0.436, no better than a centre prior (0.438), and the roll-out's is 0.451.",
         ("vit_cls",),
         ("cls", "rollout"),
     ),
@@ -51,8 +52,9 @@ STOPS: tuple[Stop, ...] = (
         "SimPool reads it by one attention",
         "SimPool takes the class token away. One query, the mean of the tokens, attends to them once at the end, without heads or skips, "
         "and the weighted mean of the tokens is the picture's vector.",
-        "One region on the engine, where the class token's attention also falls on the shelves behind.",
-        "",
+        "One region on the engine; some of the class token's attention falls on the window behind.",
+        "On the horses SimPool's map has an IoU of 0.501 at true area where the class token's has 0.436. But it is peaked on telling "
+        "parts, so its mask covers little of a large object, and it classifies no better: 70.4 % where the class token has 71.6 %.",
         ("vit_cls", "vit_simpool"),
         ("cls", "pooling"),
     ),
@@ -61,8 +63,9 @@ STOPS: tuple[Stop, ...] = (
         "GGeM averages with an exponent",
         "GGeM has no attention. In each group of channels the tokens' values are raised to a learned power p and averaged, and the root "
         "is taken: p = 1 is the plain mean of GAP, a large p comes near the maximum. The map is what each token adds to the logit.",
-        "The exponents of the groups, under Inspect; and how the contribution gathers on fewer tokens than GAP's.",
-        "",
+        "The exponents of the groups, under Inspect; and that GGeM's contribution takes sides, red and blue, where GAP's is even.",
+        "GGeM classifies no better than GAP here, 70.0 % against 70.3 %, and its exponents stayed where they began, near 3. The "
+        "contributions of neither outline the object: on the horses they are far below the centre prior.",
         ("vit_gap", "vit_ggem"),
         ("contribution",),
     ),
@@ -72,7 +75,9 @@ STOPS: tuple[Stop, ...] = (
         "In a plain ViT a token's query and key know nothing of its neighbours. LIFE makes them at three scales, from the token itself and "
         "from its 3 x 3 and 5 x 5 surroundings, so that each head attends at one scale.",
         "Under Inspect the heads stand in groups by scale. Attention at the coarser scales is smoother.",
-        "",
+        "At this scale LIFE does not improve the classifiers: 70.8 % against 71.6 % with a class token, 70.1 % against 70.4 % with "
+        "SimPool; the class token's map is less on the object (IoU 0.369 against 0.436). In the dense models it helps: 3.3 points of "
+        "mean IoU.",
         ("vit_cls", "vit_life_cls", "vit_simpool", "vit_life_simpool"),
         ("cls", "pooling"),
     ),
@@ -82,7 +87,8 @@ STOPS: tuple[Stop, ...] = (
         "The spatial entropy of a map is low where its mass lies in few connected parts. As a loss in training it asks each head of the "
         "class token to look at few regions; as a figure it stands in the caption of every map.",
         "The entropy in the two captions, and the number of separate parts in the masks.",
-        "",
+        "It does what it asks for: on the horses the entropy falls from 0.135 to 0.103, and the map comes to lie better on the object, "
+        "0.457 against 0.436. The difference is small to the eye, and on a single photo it may go the other way.",
         ("vit_cls", "vit_cls_sar"),
         ("cls",),
     ),
@@ -93,7 +99,9 @@ STOPS: tuple[Stop, ...] = (
         "tokens that a head gives to one class, so that each class has its map. A dense model's head gives classes to tokens by itself; "
         "with a classifier, as here, its head is applied to every token.",
         "Where the tokens of the class take their information from, beside where the class token does.",
-        "",
+        "With a classifier the classes of tokens are guesses: they were never trained. The dense models know street scenes alone; open "
+        "one under Inspect with a photo of a street, and raise the weight of the skip connection to 0.8, since LayerScale makes "
+        "attention add little here.",
         ("vit_cls", "vit_life_cls"),
         ("dense_rollout", "class_logits", "rollout"),
     ),

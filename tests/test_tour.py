@@ -1,0 +1,64 @@
+"""The guided tour: stops that fit what there is, the same in Python, on the command line and on its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simpool_viz import load_checkpoint, record
+from simpool_viz.app.touring import TourPage
+from simpool_viz.attention_map import map_methods
+from simpool_viz.board import parse_maps
+from simpool_viz.checkpoints import bundled_folder
+from simpool_viz.cli import main
+from simpool_viz.encoder import Encoder
+from simpool_viz.ready import available
+from simpool_viz.tour import STOPS, stop_board, stops
+
+
+def test_every_method_of_the_five_papers_has_a_stop_that_says_what_does_not_show() -> None:
+    assert [stop.name for stop in STOPS] == ["cls", "simpool", "ggem", "life", "spatial_entropy", "dense_rollout"]
+    for stop in STOPS:
+        assert {r.name for r in parse_maps(stop.maps)} <= set(map_methods()) and len(stop.honest) > 40
+        for part in (stop.title, stop.text, stop.look, stop.honest):
+            assert part in stop.markdown
+
+
+def test_stops_are_offered_where_their_checkpoints_are() -> None:
+    assert stops(available()) == list(STOPS), "the bundled checkpoints serve the whole tour"
+    assert [stop.name for stop in stops({"vit_cls", "vit_simpool"})] == ["cls", "simpool"] and stops(()) == []
+
+
+def test_board_of_a_stop_has_the_maps_of_the_plain_calls() -> None:
+    stop = next(stop for stop in STOPS if stop.name == "simpool")
+    board = stop_board(stop)
+    assert [(row.checkpoint, row.request.name) for row in board.rows] == [("vit_cls", "cls"), ("vit_simpool", "pooling")]
+    expected = record(load_checkpoint("vit_simpool"), bundled_folder("assets") / stop.photo).map("simpool").fused()
+    np.testing.assert_allclose(board.rows[1].mask.weights, expected, atol=1e-6)
+
+
+def test_page_makes_each_board_once_and_steps_within_the_tour() -> None:
+    found: list[str] = []
+
+    def find(name: str) -> Encoder:
+        found.append(name)
+        return load_checkpoint(name, device="cpu")
+
+    page = TourPage(STOPS[:2], find)
+    text, state = page.show("simpool")
+    assert text == STOPS[1].markdown and page.show("simpool")[1] is state and found == ["vit_cls", "vit_simpool"]
+    assert [page.step("cls", -1), page.step("cls", 1), page.step("simpool", 1)] == ["cls", "simpool", "simpool"]
+    tabs, checkpoints, maps, more = page.take_along("simpool")
+    assert (tabs.selected, checkpoints, maps, more) == ("compare", ["vit_cls", "vit_simpool"], ["cls", "pooling"], [])
+
+
+def test_command_writes_a_folder_for_each_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tour", "-o", str(tmp_path / "tour"), "--device", "cpu"]) == 0
+    page = (tmp_path / "tour" / "README.md").read_text(encoding="utf-8")
+    for number, stop in enumerate(STOPS, 1):
+        assert stop.text in page and f"]({number}_{stop.name}/board.png)" in page
+        assert (tmp_path / "tour" / f"{number}_{stop.name}" / "board.png").is_file()
+    assert "6 stops in" in capsys.readouterr().out
+    assert main(["tour", "-o", str(tmp_path / "tour")]) == 2 and "is there already" in capsys.readouterr().err
