@@ -167,7 +167,7 @@ def test_photos_and_checkpoints_make_a_matrix(opened: Opened):
 def test_ready_made_comparison_chooses_its_checkpoints_and_maps(opened: Opened):
     page, _ = opened
     page.locator("#ready input").click()
-    expect(page.get_by_role("option", name="ViT with and without LIFE")).to_have_count(0)
+    expect(page.get_by_role("option", name="ViT with and without LIFE")).to_have_count(1)
     page.get_by_role("option", name="One frozen ResNet, kinds of mean").click()
     expect(page.get_by_text("averaged, powered or maximised?")).to_be_visible(timeout=30_000)
     page.locator("#run").click()
