@@ -192,7 +192,8 @@ def record_rows(
             wanted.append(request)
     with profile.part("maps"):
         made = make_maps(recording, [(r.name, r.options) for r in wanted])
-    make = partial(_row, recording, settings, reference, picture, profile)
+    found = segment(recording).told if recording.encoder.dense else ""  # once for all its rows
+    make = partial(_row, recording, settings, reference, picture, profile, found)
     return [make(request, *one) for request, one in zip(wanted, made, strict=True)], skipped
 
 
@@ -202,6 +203,7 @@ def _row(
     reference: Reference | None,
     picture: int,
     profile: Profile,
+    found: str,
     request: MapRequest,
     attention: AttentionMap,
     seconds: float,
@@ -225,7 +227,7 @@ def _row(
         fusion=settings.fusion,
         mask=mask,
         prediction=top[0][1:] if top else None,
-        found=segment(recording).told if recording.encoder.dense else "",
+        found=found,
         entropy=entropy,
         entropy_of=entropy_of,
         milliseconds=(1000 * recording.seconds, 1000 * seconds),

@@ -180,7 +180,7 @@ def add_tour(commands: Any) -> None:
 
 
 def _tour(arguments: argparse.Namespace) -> None:
-    from simpool_viz.checkpoints import load_checkpoint
+    from simpool_viz.checkpoints import load_checkpoints
     from simpool_viz.export import export_board
     from simpool_viz.ready import available
     from simpool_viz.tour import stop_board, stops
@@ -190,10 +190,10 @@ def _tour(arguments: argparse.Namespace) -> None:
         raise ValueError("the tour needs the bundled ViT checkpoints, which this installation does not have")
     if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
         raise ValueError(f"{arguments.out} is there already and not an empty folder; choose another with -o")
-    loaded: dict[str, Any] = {}
+    names = list(dict.fromkeys(name for stop in here for name in stop.checkpoints))
+    loaded = dict(zip(names, load_checkpoints(names, device=arguments.device), strict=True))
     pages = ["# Guided tour"]
     for number, stop in enumerate(here, 1):
-        loaded |= {name: load_checkpoint(name, device=arguments.device) for name in stop.checkpoints if name not in loaded}
         encoders = [loaded[name] for name in stop.checkpoints]
         folder = arguments.out / f"{number}_{stop.name}"
         export_board(stop_board(stop, encoders), folder, device=str(next(encoders[0].parameters()).device))

@@ -208,7 +208,8 @@ def classes_found(recording: Recording, count: int = 5) -> list[ClassFound]:
     encoder = recording.encoder
     if encoder.dense:
         seen = segment(recording)
-        return [ClassFound(i, seen.names[i], None, float(seen.shares()[i])) for i in seen.found()]
+        tokens = seen.shares()
+        return [ClassFound(i, seen.names[i], None, float(tokens[i])) for i in seen.found()]
     top = recording.top_classes(count)
     if not top or recording.logits is None:
         return []

@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from simpool_viz.board import Board, Settings, make_board
-from simpool_viz.checkpoints import bundled_folder, load_checkpoint, share_backbones
+from simpool_viz.checkpoints import bundled_folder, load_checkpoints
 from simpool_viz.encoder import Encoder
 from simpool_viz.scores.localization import read_reference
 
@@ -120,7 +120,7 @@ def stop_board(stop: Stop, encoders: list[Encoder] | None = None) -> Board:
     Args:
         encoders: its checkpoints, already loaded.
     """
-    encoders = encoders or share_backbones([load_checkpoint(name) for name in stop.checkpoints])
+    encoders = encoders or load_checkpoints(stop.checkpoints)
     photo = bundled_folder("assets") / stop.photo
     reference = read_reference(photo.parent / "masks" / f"{photo.stem}.png")
     return make_board([photo], encoders, stop.maps, Settings(), {0: reference})

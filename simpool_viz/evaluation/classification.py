@@ -31,13 +31,14 @@ def classification_table(rows: Sequence[Classified], photos: str) -> str:
     for row in rows:
         facts, parameters = row.encoder.facts, sum(p.numel() for p in row.encoder.parameters())
         cells = [facts.name, row.encoder.pooling.title, f"{parameters / 1e6:.2f} M", f"{facts.minutes:.0f} min" if facts.minutes else ""]
-        cells.append(_points(row.right))
-        cells.append("" if row is first else _points(row.right.astype(float) - first.right, signed=True))
+        cells.append(points(row.right))
+        cells.append("" if row is first else points(row.right.astype(float) - first.right, signed=True))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _points(values: np.ndarray, signed: bool = False) -> str:
+def points(values: np.ndarray, signed: bool = False) -> str:
+    """The mean of shares in per cent, or of their differences in points, with its 95 % bootstrap interval."""
     mean, low, high = (100 * value for value in interval(np.asarray(values, float)))
     sign = "+" if signed else ""
     return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from simpool_viz.encoder import Encoder
+from simpool_viz.evaluation.classification import points
 from simpool_viz.evaluation.datasets import pair_files
-from simpool_viz.evaluation.table import DRAWS, interval
+from simpool_viz.evaluation.table import DRAWS
 from simpool_viz.masks import upsample
 from simpool_viz.recording import Recording, record
 from simpool_viz.scores.segmentation import class_ious, mean_ious
@@ -145,7 +146,7 @@ def mass_table(row: Seen) -> str:
             lines.append(f"| {name} | 0 |" + " |" * (len(head) - 2))
             continue
         columns = [table[seen, index] for table in (row.area, plain, hard, soft)]
-        cells = [name, str(int(seen.sum())), *(_interval(c) for c in columns), _interval(columns[2] - columns[1], "+")]
+        cells = [name, str(int(seen.sum())), *(points(c) for c in columns), points(columns[2] - columns[1], signed=True)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -160,8 +161,3 @@ def _drawn_ious(pixels: np.ndarray) -> np.ndarray:
 def _percent(value: np.ndarray, drawn: np.ndarray, sign: str = "") -> str:
     low, high = np.percentile(100 * drawn, [2.5, 97.5])
     return f"{100 * value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
-
-
-def _interval(values: np.ndarray, sign: str = "") -> str:
-    mean, low, high = (100 * value for value in interval(values))
-    return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
