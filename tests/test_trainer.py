@@ -23,13 +23,13 @@ from simpool_viz.building import EncoderSpec
 from simpool_viz.capture import AttentionCapture
 from simpool_viz.checkpoints.bundle import load_bundle
 from simpool_viz.encoder import Encoder, Facts
-from simpool_viz.scores.segmentation import mean_ious
+from simpool_viz.scores.segmentation import count_pixels, mean_ious
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 from simpool_viz.training.data import load_photos
 from simpool_viz.training.heads import train_heads
 from simpool_viz.training.loop import train
 from simpool_viz.training.losses import pixel_loss, readout_scores
-from simpool_viz.training.measure import confusion, count_pixels
+from simpool_viz.training.measure import confusion
 from simpool_viz.training.recipe import FOLDER, HeadsRecipe, Recipe, Stage, load_recipe
 from simpool_viz.training.sources import open_source, read_classes
 from simpool_viz.training.start import start_from

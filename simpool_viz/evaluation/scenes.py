@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from simpool_viz.encoder import Encoder
@@ -18,7 +19,7 @@ from simpool_viz.evaluation.datasets import pair_files
 from simpool_viz.evaluation.table import DRAWS
 from simpool_viz.masks import upsample
 from simpool_viz.recording import Recording, record
-from simpool_viz.scores.segmentation import class_ious, mean_ious
+from simpool_viz.scores.segmentation import class_ious, count_pixels, mean_ious
 from simpool_viz.segmentation import segment
 
 MAPS: dict[str, dict[str, object]] = {"dense_rollout": {}, "dense_rollout, soft": {"soft": True}, "rollout": {}}
@@ -74,8 +75,8 @@ def look_at_scenes(
         found = segment(recording)
         count = len(found.names)
         counted = labels < count
-        pairs = labels[counted] * count + found.pixels()[counted]
-        pixels.append(np.bincount(pairs, minlength=count * count).reshape(count, count))
+        known = torch.from_numpy(np.where(counted, labels, count))
+        pixels.append(count_pixels(found.scores[None], known[None], count).numpy())
         area.append(np.bincount(labels[counted], minlength=count) / max(1, counted.sum()))
         shares = _mass_on_classes(recording, [c for c in found.found() if area[-1][c] > 0], labels, count, residual)
         for name, values in shares.items():

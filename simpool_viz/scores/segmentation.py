@@ -1,8 +1,18 @@
-"""Intersection over union of classes, from tables of pixels by true and found class."""
+"""Tables of pixels by true and found class, and the intersection over union of classes from them."""
 
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def count_pixels(logits: Tensor, labels: Tensor, void: int) -> Tensor:
+    """The confusion table (K, K) int64, on the CPU, of token logits (B, K, h, w), enlarged bilinearly, and labels (B, H, W)."""
+    found = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False).argmax(1).cpu()
+    truth, count = labels.cpu(), logits.shape[1]
+    counted = truth != void
+    return (truth[counted] * count + found[counted]).bincount(minlength=count * count).view(count, count)
 
 
 def class_ious(table: np.ndarray) -> np.ndarray:

@@ -26,10 +26,11 @@ from simpool_viz.building import EncoderSpec
 from simpool_viz.checkpoints.bundle import base_folder, digest_of, load_bundle, read_config, save_bundle
 from simpool_viz.encoder import Encoder
 from simpool_viz.pooling import Tokens
+from simpool_viz.scores.segmentation import count_pixels
 from simpool_viz.training.card import Result, head_title, write_head_card
 from simpool_viz.training.data import Batches, Crops, Photos, centre_crops, load_photos, random_crops
 from simpool_viz.training.losses import picture_loss, pixel_loss
-from simpool_viz.training.measure import count_pixels, tell_accuracy, tell_iou
+from simpool_viz.training.measure import tell_accuracy, tell_iou
 from simpool_viz.training.recipe import HeadsRecipe
 from simpool_viz.training.sources import read_classes
 from simpool_viz.training.step import descend, make_accelerator, make_optimizer

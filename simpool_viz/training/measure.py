@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from simpool_viz.encoder import Encoder
 from simpool_viz.layers.stem import stems_once
-from simpool_viz.scores.segmentation import mean_ious
+from simpool_viz.scores.segmentation import count_pixels, mean_ious
 from simpool_viz.training.data import Photos, centre_crops
 from simpool_viz.training.recipe import Recipe
 
@@ -90,11 +89,3 @@ def confusion(encoder: Encoder, photos: Photos, size: int, void: int, *, part: t
         assert logits is not None, "a dense head is measured"
         table += count_pixels(logits, crops.labels(torch.tensor(photos.labels[rows]), size), void)
     return table
-
-
-def count_pixels(logits: Tensor, labels: Tensor, void: int) -> Tensor:
-    """The confusion table (K, K) int64, on the CPU, of token logits (B, K, h, w), enlarged bilinearly, and labels (B, H, W)."""
-    found = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False).argmax(1).cpu()
-    truth, count = labels.cpu(), logits.shape[1]
-    counted = truth != void
-    return (truth[counted] * count + found[counted]).bincount(minlength=count * count).view(count, count)
