@@ -22,7 +22,11 @@ from simpool_viz.recording import Recording, record
 from simpool_viz.scores.segmentation import class_ious, count_pixels, mean_ious
 from simpool_viz.segmentation import segment
 
-MAPS: dict[str, dict[str, object]] = {"dense_rollout": {}, "dense_rollout, soft": {"soft": True}, "rollout": {}}
+MAPS: dict[str, tuple[str, dict[str, object]]] = {
+    "dense_rollout": ("dense_rollout", {}),
+    "dense_rollout, soft": ("dense_rollout", {"soft": True}),
+    "rollout": ("rollout", {}),
+}
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,8 @@ def _mass_on_classes(recording: Recording, classes: list[int], labels: np.ndarra
     shares = {name: np.full(count, np.nan) for name in MAPS}
     if not classes:
         return shares
-    asked: list[tuple[str, dict[str, object]]] = []
-    for name, options in MAPS.items():
-        method = name.split(",")[0]
-        which = {"classes": classes} if method == "dense_rollout" else {}
-        asked.append((method, {**options, **which, "residual": residual}))
+    which = {"dense_rollout": {"classes": classes}, "rollout": {}}
+    asked = [(method, {**options, **which[method], "residual": residual}) for method, options in MAPS.values()]
     for name, attention in zip(MAPS, recording.maps(asked), strict=True):
         for i, index in enumerate(classes):
             weights = upsample(attention.weights[i % len(attention.weights)], recording.picture.size)
