@@ -1,24 +1,27 @@
 """Queries and keys of an ordinary fused forward, seen where the kernel gets them.
 
-A `TorchFunctionMode` around the forward sees each call of `F.scaled_dot_product_attention` after the norms and rotary embeddings of
-queries and keys, with bias and scale. Keeping references costs nothing, and any row of any attention matrix follows from them
-exactly. The call goes on to the kernel that would have served it anyway, which also gives the log-sum-exp of the rows: what
-roll-outs need to make no matrix at all. Calls that nobody needs are counted and not kept.
+A `TorchFunctionMode` sees each call of `F.scaled_dot_product_attention` after the norms and rotary embeddings of queries and keys,
+with bias and scale. Keeping references costs nothing, and any row of any attention matrix follows from them exactly. The call goes on
+to the kernel that would have served it anyway, which also gives the log-sum-exp of the rows: what roll-outs need to make no matrix at
+all. A mode costs every function that runs under it some microseconds, so a recording switches it on inside the attention of those
+blocks alone that a map needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from simpool_viz.attention import Attention
-from simpool_viz.encoder import Encoder
 from simpool_viz.fused import find_kernel
 
 
@@ -53,16 +56,12 @@ class Call:
 class AttentionCapture(TorchFunctionMode):
     """Keeps query, key, bias, scale and log-sum-exp of the fused attention calls made inside its `with` block.
 
-    calls: one entry per call, in order; None for those that were not to be kept.
-
-    Args:
-        keep: numbers of the calls to keep; all by default.
+    calls: one entry per call, in order.
     """
 
-    def __init__(self, keep: Collection[int] | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.calls: list[Call | None] = []
-        self._keep = keep
+        self.calls: list[Call] = []
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if func is not F.scaled_dot_product_attention:
@@ -90,9 +89,62 @@ class AttentionCapture(TorchFunctionMode):
             output, lse = F.scaled_dot_product_attention(query, key, value, bias, dropout_p, scale=scale), None
         else:
             output, lse = kernel(query, key, value, bias, factor)
-        kept = self._keep is None or len(self.calls) in self._keep
-        self.calls.append(Call(query, key, bias, factor, lse) if kept else None)
+        self.calls.append(Call(query, key, bias, factor, lse))
         return output
+
+
+class BlockCapture:
+    """An `AttentionCapture` that is on only while the attention of some blocks runs, in the thread that entered its `with` block.
+
+    Args:
+        blocks: the transformer blocks of a backbone, from first to last.
+        keep: numbers of the blocks to look into; all by default.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], keep: Collection[int] | None = None) -> None:
+        self._modules = {i: getattr(block, "attn", block) for i, block in enumerate(blocks) if keep is None or i in keep}
+        self._modes = {i: AttentionCapture() for i in self._modules}
+        self._depth = len(blocks)
+        self._hooks: list[Any] = []
+        self._inside: AttentionCapture | None = None
+
+    def calls(self, name: str) -> list[Call | None]:
+        """One entry per block; None for those that were not looked into.
+
+        Raises:
+            ValueError: a block did not make one fused call, so it is not what its family's are; `name` is the checkpoint's.
+        """
+        check_calls(name, sum(len(mode.calls) for mode in self._modes.values()), len(self._modes))
+        found: list[Call | None] = [None] * self._depth
+        for i, mode in self._modes.items():
+            (found[i],) = mode.calls
+        return found
+
+    def __enter__(self) -> BlockCapture:
+        self._thread = threading.get_ident()
+        for i, module in self._modules.items():
+            self._hooks.append(module.register_forward_pre_hook(partial(self._open, self._modes[i])))
+            self._hooks.append(module.register_forward_hook(self._close, always_call=True))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._leave()
+
+    def _open(self, mode: AttentionCapture, module: nn.Module, inputs: Any) -> None:
+        if threading.get_ident() == self._thread:
+            mode.__enter__()
+            self._inside = mode
+
+    def _close(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._inside is not None:
+            self._inside.__exit__(None, None, None)
+            self._inside = None
 
 
 def _as_bias(mask: Tensor | None, query: Tensor) -> Tensor | None:
@@ -104,11 +156,10 @@ def _as_bias(mask: Tensor | None, query: Tensor) -> Tensor | None:
     return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
 
 
-def check_calls(encoder: Encoder, seen: int) -> None:
-    """Raise a ValueError unless as many fused attention calls were seen as the encoder's depth says."""
-    expected = encoder.depth + encoder.pooling.fused_calls
+def check_calls(name: str, seen: int, expected: int) -> None:
+    """Raise a ValueError unless as many fused attention calls were seen as the checkpoint of this name should have made."""
     if seen != expected:
         raise ValueError(
-            f"{encoder.facts.name}: {seen} fused attention calls were seen where {expected} were expected, "
+            f"{name}: {seen} fused attention calls were seen where {expected} were expected, "
             "so this model's attention cannot be shown exactly; choose another backbone"
         )

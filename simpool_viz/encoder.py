@@ -108,9 +108,14 @@ class Encoder(nn.Module):
         self._resizing = threading.Lock()
 
     @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The attention blocks from first to last; () for a CNN."""
+        return tuple(self.backbone.blocks) if is_transformer(self.backbone) else ()  # type: ignore[arg-type]
+
+    @property
     def depth(self) -> int:
         """Number of attention blocks; 0 for a CNN."""
-        return len(self.backbone.blocks) if is_transformer(self.backbone) else 0  # type: ignore[arg-type]
+        return len(self.blocks)
 
     @property
     def num_prefix_tokens(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -25,12 +26,12 @@ class ChannelGate:
 
 def gated_modules(backbone: nn.Module) -> dict[str, nn.Module]:
     """Modules that end in a parameter-free child called `gate`, as those of timm do (SE, ESE, ECA, CBAM) and as ours do."""
-    named = ((name, module, getattr(module, "gate", None)) for name, module in backbone.named_modules())
+    named = ((name, module, module._modules.get("gate")) for name, module in backbone.named_modules())  # quicker than getattr
     return {name: module for name, module, gate in named if isinstance(gate, nn.Module) and not list(gate.parameters())}
 
 
 class GateCapture:
-    """Keeps the values of every channel gate that runs inside its `with` block, and the features of the last one.
+    """Keeps the values of every channel gate that runs inside its `with` block, in the thread that entered it, and the last one's features.
 
     calls: (name, values (B, C)) in the order of the forward. features: (B, C, h, w) or None.
     """
@@ -42,6 +43,7 @@ class GateCapture:
 
     def __enter__(self) -> GateCapture:
         self._opened: dict[str, Tensor] = {}
+        self._thread = threading.get_ident()
         self._hooks = []
         for name, module in self.modules.items():
             assert isinstance(module.gate, nn.Module), "gated_modules asks for one"
@@ -54,9 +56,12 @@ class GateCapture:
             hook.remove()
 
     def _open(self, name: str, gate: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._opened[name] = output.flatten(1)  # (B, C, 1, 1) or (B, 1, C) -> (B, C)
+        if threading.get_ident() == self._thread:
+            self._opened[name] = output.flatten(1)  # (B, C, 1, 1) or (B, 1, C) -> (B, C)
 
     def _apply(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if threading.get_ident() != self._thread:
+            return
         values, features = self._opened.pop(name), inputs[0]
         if features.ndim == 4 and values.shape == features.shape[:2]:  # else it gates positions, as half of CBAM does
             self.calls.append((name, values))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from simpool_viz.attention import Attention, Blocks
 from simpool_viz.attention_map import AttentionMap, make_map, make_maps
-from simpool_viz.capture import AttentionCapture, Call, check_calls, one_of
+from simpool_viz.capture import AttentionCapture, BlockCapture, Call, check_calls, one_of
 from simpool_viz.encoder import Encoder, Output
 from simpool_viz.gates import ChannelGate, GateCapture
 from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, read_picture
@@ -199,15 +198,16 @@ def record_prepared(
     parameter, facts = next(encoder.parameters()), encoder.facts
     images = images.to(parameter.device, parameter.dtype, non_blocking=True)
     started = time.perf_counter()
-    blocks = AttentionCapture(keep)
-    with torch.inference_mode(), GateCapture(encoder.backbone) as gates, blocks if encoder.depth else nullcontext():
+    with torch.inference_mode(), GateCapture(encoder.backbone) as gates, BlockCapture(encoder.blocks, keep) as blocks:
         tokens = encoder.tokens(images)
     shared = _since(started, images)
     if tokens.grid != batch[0][1].grid:
         raise ValueError(
             f"{facts.name} gave a grid of {tokens.grid} where {batch[0][1].grid} was expected; its stride is not {encoder.stride}"
         )
-    return [_read(head, images, tokens, blocks, gates, shared, batch) for head in encoders]
+    calls = blocks.calls(facts.name)
+    attention = [[None if call is None else call.of(i) for call in calls] for i in range(len(batch))]
+    return [_read(head, images, tokens, attention, gates, shared, batch) for head in encoders]
 
 
 def _since(started: float, images: Tensor) -> float:
@@ -220,34 +220,33 @@ def _read(
     encoder: Encoder,
     images: Tensor,
     tokens: Tokens,
-    blocks: AttentionCapture,
+    blocks: Sequence[Sequence[Attention | None]],
     gates: GateCapture,
     shared: float,
     batch: Sequence[tuple[Picture, Geometry]],
 ) -> list[Recording]:
-    """The recordings of one head from the tokens and the calls of the backbone's forward, which took `shared` seconds."""
+    """The recordings of one head from the tokens and each picture's blocks of the backbone's forward, which took `shared` seconds."""
     started = time.perf_counter()
     with torch.inference_mode(), AttentionCapture() as own:
         output = encoder.read(tokens)
     seconds = (shared + _since(started, tokens.patches)) / len(batch)
-    calls = [*blocks.calls, *own.calls]
-    check_calls(encoder, len(calls))
-    make = partial(_single, encoder, images, calls, gates, output, seconds)
-    return [make(i, picture, geometry) for i, (picture, geometry) in enumerate(batch)]
+    check_calls(encoder.facts.name, len(own.calls), encoder.pooling.fused_calls)
+    make = partial(_single, encoder, images, own.calls, gates, output, seconds)
+    return [make(blocks[i], i, picture, geometry) for i, (picture, geometry) in enumerate(batch)]
 
 
 def _single(
     encoder: Encoder,
     images: Tensor,
-    captured: Sequence[Call | None],
+    own: Sequence[Call],
     gates: GateCapture,
     output: Output,
     seconds: float,
+    blocks: Sequence[Attention | None],
     i: int,
     picture: Picture,
     geometry: Geometry,
 ) -> Recording:
-    calls = [None if call is None else call.of(i) for call in captured]
     tokens, pooled = output.tokens, output.pooled
 
     def one(batch: Tensor) -> Tensor:
@@ -258,8 +257,8 @@ def _single(
         picture=picture,
         geometry=geometry,
         image=one_of(images, i),
-        blocks=Blocks(calls[: encoder.depth], encoder.facts.name),
-        pool_attention=calls[-1] if len(calls) > encoder.depth else None,
+        blocks=Blocks(blocks, encoder.facts.name),
+        pool_attention=own[-1].of(i) if own else None,
         gates=_gates_of(encoder, gates, tokens, i),
         tokens=Tokens(one(tokens.patches), tokens.grid, one(tokens.prefix)),
         pooled=Pooled(

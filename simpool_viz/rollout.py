@@ -11,7 +11,8 @@ and its own log-sum-exp undoes that: (W A)_j = out_j exp(lse'_j). Where the stat
 instead, s'_ij = s_ij - lse_i, as one more channel: queries [k, 1], keys [q, -lse / scale], values W. That is safe at any spread and costs
 copies of q and k.
 
-Tiles of rows do the same in plain PyTorch: the twin of the kernel, and what serves where there is none, or heads are not averaged.
+Tiles of rows do the same in plain PyTorch: the twin of the kernel, and what serves where there is none, heads are not averaged, or the
+matrices are so small that one tile of all rows costs less than a turned call.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from simpool_viz.precision import wide
 
 TILE = 4_194_304  # entries of a tile (heads x rows x tokens): 16 MiB in float32
 FEW = 64  # query rows that cost less as rows than as a turned block
+SMALL = 524_288  # entries of a block's matrices (heads x tokens x tokens, 2 MiB in float32) up to which they cost less than a turned block
 SPREAD = 60.0  # of the statistic over a block's rows, up to which its exp is safe in float32, whose own range is about 88
 
 
@@ -80,7 +82,9 @@ def roll_out(weights: Tensor, blocks: Sequence[Attention], *, first: int = 0, re
 
 
 def through_block(weights: Tensor, block: Attention, fusion: str = "mean", room: Room | None = None) -> Tensor:
-    """W A for one block: (C, N) -> (C, N), by the kernel where one fits."""
+    """W A for one block: (C, N) -> (C, N), by the kernel where one fits and the block is not a small one."""
+    if _entries(block) <= SMALL:
+        return weights @ fuse_heads(block.rows(slice(None)), fusion).to(weights.dtype)
     few = _few_rows(weights)
     if few is not None:
         return weights[:, few] @ fuse_heads(block.rows(few), fusion).to(weights.dtype)
@@ -89,6 +93,12 @@ def through_block(weights: Tensor, block: Attention, fusion: str = "mean", room:
         if kernel is not None:
             return through_kernel(weights, block, kernel, room or Room())
     return through_tiles(weights, block, fusion)
+
+
+def _entries(block: Attention) -> int:
+    """Of all heads' matrices, which nothing holds."""
+    (heads, rows, _), columns = block.query.shape, block.key.shape[1]
+    return heads * rows * columns
 
 
 def _few_rows(weights: Tensor) -> Tensor | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -232,7 +236,7 @@ def test_pictures_of_a_batch_do_not_keep_each_other_alive():
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
-def test_only_the_blocks_to_be_kept_are_and_all_calls_are_counted():
+def test_only_the_blocks_to_be_kept_are_looked_into():
     encoder, picture = load("vit_tiny_patch16_224"), photos(1)[0]
     recording = record(encoder, picture, size=64, keep={1})
     assert recording.blocks.kept == (1,) and len(recording.blocks) == 2
@@ -242,8 +246,42 @@ def test_only_the_blocks_to_be_kept_are_and_all_calls_are_counted():
     with pytest.raises(ValueError, match="the attention of block 0 was not kept"):
         recording.map("rollout")
     encoder.backbone.blocks[0].attn.fused_attn = False
-    with pytest.raises(ValueError, match="1 fused attention calls were seen where 2 were expected"):
-        record(encoder, picture, size=64, keep=())
+    with pytest.raises(ValueError, match="0 fused attention calls were seen where 1 were expected"):
+        record(encoder, picture, size=64, keep={0})
+    np.testing.assert_allclose(record(encoder, picture, size=64, keep={1}).map("cls").weights, whole.map("cls").weights, atol=1e-6)
+
+
+def test_the_mode_is_on_inside_the_attention_of_kept_blocks_alone():
+    encoder, seen = load("vit_tiny_patch16_224"), []
+
+    def look(name: str) -> Callable[..., None]:
+        return lambda *_: seen.append((name, len(torch.overrides._get_current_function_mode_stack())))
+
+    for number, block in enumerate(encoder.backbone.blocks):
+        block.attn.qkv.register_forward_hook(look(f"{number} qkv"))
+        block.mlp.register_forward_hook(look(f"{number} mlp"))
+    record(encoder, photos(1)[0], size=64, keep={1})
+    assert seen == [("0 qkv", 0), ("0 mlp", 0), ("1 qkv", 1), ("1 mlp", 0)]
+    seen.clear()
+    record(encoder, photos(1)[0], size=64, keep=())
+    assert [on for _, on in seen] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("tag", ["vit_tiny_patch16_224", "seresnet18"])
+def test_threads_that_look_at_once_see_each_only_its_own(tag: str):
+    encoder = load_checkpoint(f"timm:{tag}", device="cpu", pretrained=False, **({"depth": 2} if tag.startswith("vit") else {}))
+    pictures = [photos(1)[0], photos(2)[1]]
+    alone = [record(encoder, picture, size=64) for picture in pictures]
+    meeting = threading.Barrier(2, timeout=30)
+    first = encoder.backbone.blocks[0].attn.qkv if encoder.depth else encoder.backbone.layer1[0].se.fc1
+    handle = first.register_forward_hook(lambda *_: (meeting.wait(), None)[1])  # in the midst of both forwards
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda picture: record(encoder, picture, size=64), pictures))
+    handle.remove()
+    for one, other in zip(together, alone, strict=True):
+        assert len(one.blocks) == encoder.depth and len(one.gates) == len(other.gates)
+        assert all(torch.allclose(a.query, b.query, atol=1e-5) for a, b in zip(one.blocks, other.blocks, strict=True))
+        assert all(torch.allclose(a.values, b.values, atol=1e-5) for a, b in zip(one.gates, other.gates, strict=True))
 
 
 def test_what_is_kept_are_references_to_what_the_kernel_got():

@@ -15,6 +15,11 @@ from tests.oracles import attention as oracle
 SCALE = 0.7
 
 
+@pytest.fixture(autouse=True)
+def blocks_of_any_size_are_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SMALL", 0)
+
+
 def blocks_and_matrices(
     depth: int, heads: int, tokens: int, spread: float = 4.0, size: int = 8, kernel: bool = True
 ) -> tuple[list[Attention], list[np.ndarray]]:
@@ -131,6 +136,16 @@ def test_the_kernel_runs_where_it_can_and_rows_are_read_where_few_have_weight(mo
     found = roll_out(torch.eye(90)[:2], blocks, residual=0.0)
     assert called == [2, 2], "the last block's rows are read, the two before it are turned around"
     np.testing.assert_allclose(found.numpy(), oracle.rollout(matrices, residual=0.0)[:2], atol=1e-6)
+
+
+def test_blocks_whose_matrix_is_small_are_not_turned(monkeypatch: pytest.MonkeyPatch):
+    blocks, matrices = blocks_and_matrices(2, 2, 90)
+    monkeypatch.setattr(module, "SMALL", 2 * 90 * 90)
+    monkeypatch.setattr(module, "through_kernel", lambda *_: pytest.fail("a block as small as this costs less as a tile"))
+    np.testing.assert_allclose(roll_out(rows(3, 90), blocks).numpy(), rows(3, 90).double().numpy() @ oracle.rollout(matrices), atol=1e-6)
+    monkeypatch.setattr(module, "SMALL", 2 * 90 * 90 - 1)
+    with pytest.raises(pytest.fail.Exception, match="costs less"):
+        roll_out(rows(3, 90), blocks)
 
 
 def test_a_bias_is_turned_a_tile_at_a_time(monkeypatch: pytest.MonkeyPatch):

@@ -138,7 +138,6 @@ def relevance(recording: Recording, classes: Sequence[int | str] | int | str | N
             gradients = torch.autograd.grad(logits[c], capture.outputs[:depth], retain_graph=True)
             row = start.clone()
             for call, value, gradient in reversed(list(zip(capture.calls, capture.values, gradients, strict=False))):
-                assert call is not None, "all calls are kept here"
                 with torch.no_grad():
                     row = row + _through(row, _Block(call.of(0), value[0], gradient[0]))
             rows.append(row[0])
@@ -148,7 +147,7 @@ def relevance(recording: Recording, classes: Sequence[int | str] | int | str | N
 def _forward_with_graph(encoder: Encoder, recording: Recording) -> tuple[_OutputCapture, Tensor]:
     with _OutputCapture() as capture:
         output = encoder(recording.image[None].clone().requires_grad_())  # a graph, whether or not the parameters ask for one
-    check_calls(encoder, len(capture.calls))
+    check_calls(encoder.facts.name, len(capture.calls), encoder.depth + encoder.pooling.fused_calls)
     assert output.logits is not None, "why_not asks for a head"
     return capture, output.logits[0]
 

@@ -58,7 +58,6 @@ def readout_scores(encoder: Encoder, output: Output, capture: AttentionCapture) 
     if not encoder.has_class_token or not capture.calls:
         raise ValueError(f"spatial entropy needs a class token or a pooling that attends, and {encoder.facts.name} has neither")
     call = capture.calls[encoder.depth - 1]
-    assert call is not None, "a capture of a training keeps every call"
     return class_token_scores(call.query, call.key, call.scale, encoder.num_prefix_tokens, output.tokens.grid)
 
 
