@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Union
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -208,13 +208,17 @@ def _upright(image: Image.Image, name: str) -> Picture:
         raise ValueError(f"{name} is {image.width} x {image.height} pixels; a picture needs at least {MIN_SIDE} on each side")
     try:
         image.seek(0)
-        rgb = np.asarray(ImageOps.exif_transpose(_to_rgb(image)))
+        whole = _to_rgb(image)
+        turned = whole.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        rgb = np.asarray(ImageOps.exif_transpose(whole) if turned else whole)  # which copies one that is not turned
     except _DAMAGE as error:
         raise ValueError(f"{name} is damaged or cut off: {error}") from error
     return Picture(rgb, name)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     exif = image.getexif()
     if image.mode.startswith("I") or image.mode == "F":
         rgb = Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")

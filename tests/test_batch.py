@@ -168,6 +168,8 @@ def test_a_prepared_picture_holds_every_frame_and_no_more_pixels_than_are_drawn(
     assert one.shape == ((8, 12), (3, 4)) or one.shape == ((8, 12), (3, 5))
     for geometry, pixels in zip(one.geometries, one.inputs, strict=True):
         assert geometry.original == (300, 200) and pixels.shape == (*geometry.input_size[::-1], 3) and pixels.dtype == np.uint8
+    undrawn = prepare("a", tmp_path / "a.png", [Frame(64, 8), Frame(48, 16)], None)
+    assert isinstance(undrawn, Prepared) and undrawn.display.size == 3 and undrawn.geometries == one.geometries
     fault = prepare("b", tmp_path / "b.png", [Frame(64, 8)], 150)
     assert isinstance(fault, Fault) and "there is no file" in fault.sentence
 

@@ -71,7 +71,8 @@ def run(
     waiting = {key: path for key, path in found.items() if key not in journal.done}
     faults: list[Fault] = []
     with _bar(len(waiting), progress) as bar, ExitStack() as stack:
-        read = _read(waiting, job, workers or max(1, (os.cpu_count() or 2) // 2), 3 * batch, stack)
+        longest = None if pictures == "none" else LONGEST
+        read = _read(waiting, job, longest, workers or max(1, (os.cpu_count() or 2) // 2), 3 * batch, stack)
         for line in _written(_batches(read, batch, faults), job, Path(out), drawn, pictures, stack):
             journal.add(line)
             bar.update()
@@ -96,7 +97,9 @@ def _bar(total: int, shown: bool) -> Any:
     return tqdm(total=total, desc="looking", unit="picture", disable=not shown)
 
 
-def _read(waiting: dict[str, Path], job: Job, workers: int, ahead: int, stack: ExitStack) -> Iterator[Prepared | Fault]:
+def _read(
+    waiting: dict[str, Path], job: Job, longest: int | None, workers: int, ahead: int, stack: ExitStack
+) -> Iterator[Prepared | Fault]:
     """The pictures as worker processes read them, in order, at most `ahead` before they are asked for."""
     if not waiting:
         return
@@ -105,7 +108,7 @@ def _read(waiting: dict[str, Path], job: Job, workers: int, ahead: int, stack: E
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
     frames, futures = job.frames, deque[Future[Prepared | Fault]]()
     for key, path in waiting.items():
-        futures.append(pool.submit(prepare, key, path, frames, LONGEST))
+        futures.append(pool.submit(prepare, key, path, frames, longest))
         if len(futures) >= ahead:
             yield futures.popleft().result()
     while futures:

@@ -27,7 +27,8 @@ class Frame:
 class Prepared:
     """A picture that was read.
 
-    key: its path below the folder it was found in. display: (H, W, 3) uint8, at most as large as it will be drawn.
+    key: its path below the folder it was found in.
+    display: (H, W, 3) uint8, at most as large as it will be drawn; a single pixel where nothing is, so that none travels for nothing.
     geometries, inputs: per frame, and pixels (h, w, 3) uint8 at the geometry's input size.
     """
 
@@ -75,12 +76,17 @@ def find_pictures(folders: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     return found
 
 
-def prepare(key: str, path: Path, frames: Sequence[Frame], longest: int) -> Prepared | Fault:
-    """Read a picture, make it as small as it will be drawn (`longest` pixels), and bring it to the input size of each frame."""
+def prepare(key: str, path: Path, frames: Sequence[Frame], longest: int | None) -> Prepared | Fault:
+    """Read a picture, make it as small as it will be drawn, and bring it to the input size of each frame.
+
+    Args:
+        longest: pixels of the longer side when drawn, None where nothing is drawn.
+    """
     try:
         picture = read_picture(path, key)
         geometries = tuple(fit(picture.size, frame.size, frame.stride) for frame in frames)
         inputs = tuple(resize_to_input(picture, geometry) for geometry in geometries)
     except (ValueError, OSError, MemoryError) as error:
         return Fault(key, str(error) or type(error).__name__)
-    return Prepared(key, np.ascontiguousarray(display_picture(picture.rgb, longest)), geometries, inputs)
+    display = np.zeros((1, 1, 3), np.uint8) if longest is None else display_picture(picture.rgb, longest)
+    return Prepared(key, np.ascontiguousarray(display), geometries, inputs)
