@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,8 @@ def make_folder(folder: Path, count: int = PICTURES) -> None:
 
 def _batches(folder: Path, job: Job) -> list[torch.Tensor]:
     """The batches that the folder makes, decoded and normalised."""
-    facts, shapes = job.encoders[0].facts, {}
+    facts = job.encoders[0].facts
+    shapes: dict[Any, list[np.ndarray]] = {}
     for key, path in find_pictures([folder]).items():
         one = prepare(key, path, job.frames, LONGEST)
         assert isinstance(one, Prepared)

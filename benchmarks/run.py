@@ -4,7 +4,7 @@
   python benchmarks/run.py --parts maps memory --tokens 197 901
   python benchmarks/run.py --parts maps memory --device cuda --batch 1 64
 
-Parts: maps (time), memory (peaks, a process for each), large (12,545 tokens), entropy, drawing, board, folder, start.
+Parts: maps (time), memory (peaks, a process for each), large (12,545 tokens), entropy, drawing, board, click, folder, start.
 What is compared with comes from the extra `bench`: pip install -e ".[bench]". What is not installed is left out and named.
 """
 
@@ -21,11 +21,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import after, folder, spatial_entropy, start
+from benchmarks import after, folder, spatial_entropy, start, token_click
 from benchmarks.measure import in_child, in_turns, peak_of, quartiles, table
 from benchmarks.subjects import PEERS, SUBJECTS, Work, check_same, make_setup
 
-PARTS = ("maps", "memory", "large", "entropy", "drawing", "board", "folder", "start")
+PARTS = ("maps", "memory", "large", "entropy", "drawing", "board", "click", "folder", "start")
 PLAIN = "plain fused forward"
 MIB = 2**20
 
@@ -59,7 +59,7 @@ def _part(part: str, arguments: argparse.Namespace) -> Iterator[str]:
         yield from (make(tokens, device, batch, rounds, names) for tokens in arguments.tokens for batch in arguments.batch)
         return
     lines = {"large": large, "entropy": spatial_entropy.report, "drawing": after.drawing, "board": after.board}
-    lines |= {"folder": folder.report, "start": start.report}
+    lines |= {"click": token_click.report, "folder": folder.report, "start": start.report}
     yield f"### {part}\n"
     yield from lines[part](rounds)
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torchvision.models import VisionTransformer
 
 from simpool_viz.encoder import Encoder, Facts
 from simpool_viz.images import Geometry, Picture
@@ -48,7 +49,7 @@ def make_setup(tokens: int, device: str, batch: int) -> Setup:
     patch, side = SIZES[tokens]
     torch.manual_seed(0)
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    model = timm.create_model("vit_small_patch16_224", patch_size=patch, img_size=side, num_classes=1000).eval()
+    model: Any = timm.create_model("vit_small_patch16_224", patch_size=patch, img_size=side, num_classes=1000).eval()
     encoder = Encoder(model, create_pooling("simpool", 384), head=model.head, facts=Facts("vit_small", size=side)).eval()
     images = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1)).to(device, dtype)
     grid = (side // patch, side // patch)
@@ -197,10 +198,8 @@ def legrad(setup: Setup) -> Work:
     return work
 
 
-def _as_torchvision(setup: Setup) -> nn.Module:
+def _as_torchvision(setup: Setup) -> VisionTransformer:
     """The same ViT as torchvision's class, which has attention as `nn.MultiheadAttention`."""
-    from torchvision.models import VisionTransformer
-
     side, patch = setup.images.shape[-1], setup.geometry.stride
     model = VisionTransformer(side, patch, num_layers=12, num_heads=6, hidden_dim=384, mlp_dim=1536, num_classes=1000)
     names = {"cls_token": "class_token", "pos_embed": "encoder.pos_embedding", "patch_embed.proj": "conv_proj", "norm": "encoder.ln"}

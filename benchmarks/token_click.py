@@ -1,4 +1,4 @@
-"""How long the server takes to answer a click on a token: `python benchmarks/token_click.py`.
+"""How long the server takes to answer a click on a token: `python benchmarks/run.py --parts click`.
 
 The Inspect page's own event on a ViT of DeiT-Tiny's size with random weights, from the point to what is sent to the browser:
 the token's heads in one block, its roll-out through all blocks, masks, levels and captions.
@@ -10,29 +10,29 @@ import statistics
 import time
 
 import gradio as gr
-import torch
 
 from simpool_viz import load_checkpoint
 from simpool_viz.app.inspecting import InspectPage, Visit
+from simpool_viz.app.own import OwnCheckpoints
 from simpool_viz.checkpoints import bundled_folder
 
+CLICKS = 20
 
-def main() -> None:
+
+def report(rounds: int) -> list[str]:
+    """The median of some clicks, per number of tokens."""
     encoder = load_checkpoint("timm:vit_tiny_patch16_224", device="cpu", pretrained=False)
-    page, visit = InspectPage([], lambda name, own: encoder, [], None), Visit()
+    page, visit, lines = InspectPage([], lambda name, own: encoder, [], None), Visit(), []
     with gr.Blocks():
         page.build(gr.State())
     for size in (224, 448):
-        page.look(str(bundled_folder("assets") / "chelsea.jpg"), "vit", size, "token", None, visit)
+        page.look(str(bundled_folder("assets") / "chelsea.jpg"), "vit", size, "token", OwnCheckpoints(), visit)
         times = []
-        for i in range(23):
+        for i in range(3 + CLICKS):  # the first three warm up
             started = time.perf_counter()
-            answer, _ = page.point(gr.EventData(None, {"x": 20.0 * i, "y": 10.0 * i}), visit)
+            answer, _ = page.point(gr.EventData(None, {"x": 18.0 * i, "y": 9.0 * i}), visit)
             page.view.postprocess(answer)
             times.append(1000 * (time.perf_counter() - started))
         h, w = answer.recording.geometry.grid
-        print(f"{h * w} tokens: median {statistics.median(times[3:]):.0f} ms of {len(times) - 3} clicks, {torch.get_num_threads()} threads")
-
-
-if __name__ == "__main__":
-    main()
+        lines.append(f"- a token click at {h * w} tokens: {statistics.median(times[3:]):.0f} ms (median of {CLICKS})")
+    return ["\n".join(lines)]

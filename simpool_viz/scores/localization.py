@@ -6,6 +6,7 @@ A map that does not beat the centre prior has shown nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def jaccard(masks: np.ndarray, reference: Reference, side: int = 480) -> tuple[f
 
 def _nearest(grid: np.ndarray, side: int) -> np.ndarray:
     rows, columns = (((np.arange(side) + 0.5) * length / side).astype(int) for length in grid.shape)
-    return grid[rows[:, None], columns[None, :]]
+    return grid.take(columns, axis=1).take(rows, axis=0)  # whole rows are copied at once
 
 
 def pointing(weights: np.ndarray, reference: Reference, radius: float = POINTING_RADIUS) -> bool:
@@ -124,11 +125,11 @@ def pointing(weights: np.ndarray, reference: Reference, radius: float = POINTING
 
     Of a plateau its centre counts, and of several the largest: of a constant map, the picture's centre.
     """
-    from scipy.ndimage import distance_transform_edt
-
-    y, x = np.argwhere(largest_component(weights == weights.max())).mean(axis=0)
-    distance = distance_transform_edt(~reference.objects)
-    return bool(distance[round(float(y)), round(float(x))] <= radius)
+    row, column = (round(float(v)) for v in np.argwhere(largest_component(weights == weights.max())).mean(axis=0))
+    reach = math.floor(radius)
+    top, left = max(row - reach, 0), max(column - reach, 0)
+    y, x = np.nonzero(reference.objects[top : row + reach + 1, left : column + reach + 1])
+    return bool((np.hypot(y + top - row, x + left - column) <= radius).any())
 
 
 def energy(weights: np.ndarray, reference: Reference) -> float:
