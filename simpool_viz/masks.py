@@ -6,10 +6,10 @@ weights draws the same mask. The level is computed on the token grid from the po
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -27,16 +27,22 @@ class MaskRule:
     title: str
     summary: str
     default: float | None
-    level: Callable[[np.ndarray, float], float]
+    levels: Callable[[np.ndarray, np.ndarray], np.ndarray | float]
 
 
 _RULES: dict[str, MaskRule] = {}
 
 
-def register_rule(name: str, title: str, summary: str, default: float | None) -> Callable[[Callable[..., float]], Callable[..., float]]:
-    """Decorator: make a function (sorted weights descending (N,), amount) -> level available as a mask rule."""
+Levels = TypeVar("Levels", bound=Callable[[np.ndarray, np.ndarray], "np.ndarray | float"])
 
-    def register(function: Callable[..., float]) -> Callable[..., float]:
+
+def register_rule(name: str, title: str, summary: str, default: float | None) -> Callable[[Levels], Levels]:
+    """Decorator: make a function available as a mask rule.
+
+    It takes the sorted weights, descending (N,), and amounts (A,), and gives the level of each amount (A,), or one for all.
+    """
+
+    def register(function: Levels) -> Levels:
         _RULES[name] = MaskRule(name, title, summary, default, function)
         return function
 
@@ -49,30 +55,30 @@ def mask_rules() -> dict[str, MaskRule]:
 
 
 @register_rule("mass", "Share of mass", "The fewest cells that hold this share of all attention (DINO's rule).", 0.6)
-def _mass(descending: np.ndarray, amount: float) -> float:
+def _mass(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
     total = np.cumsum(descending, dtype=np.float64)
-    reached = int(np.searchsorted(total, amount * total[-1] * (1 - 1e-12)))
-    return float(descending[min(reached, len(descending) - 1)])
+    reached = np.searchsorted(total, amounts * total[-1] * (1 - 1e-12))
+    return descending[reached.clip(max=len(descending) - 1)]
 
 
 @register_rule("area", "Share of area", "This share of the cells, the heaviest first.", 0.25)
-def _area(descending: np.ndarray, amount: float) -> float:
-    count = math.ceil(amount * len(descending) - 1e-9)
-    return float(descending[max(count, 1) - 1])
+def _area(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    counts = np.ceil(amounts * len(descending) - 1e-9).astype(int)
+    return descending[counts.clip(min=1) - 1]
 
 
 @register_rule("quantile", "Quantile", "The cells at or above this quantile of the weights.", 0.75)
-def _quantile(descending: np.ndarray, amount: float) -> float:
-    return float(np.quantile(descending, amount, method="higher"))
+def _quantile(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    return np.quantile(descending, amounts, method="higher")
 
 
 @register_rule("mean", "Mean", "The cells at or above the mean weight.", None)
-def _mean(descending: np.ndarray, amount: float) -> float:
+def _mean(descending: np.ndarray, amounts: np.ndarray) -> float:
     return float(np.mean(descending, dtype=np.float64))
 
 
 @register_rule("otsu", "Otsu", "Otsu's threshold: the split that separates two groups of weights best.", None)
-def _otsu(descending: np.ndarray, amount: float) -> float:
+def _otsu(descending: np.ndarray, amounts: np.ndarray) -> float:
     from skimage.filters import threshold_otsu
 
     values = descending.astype(np.float64)  # in float32, a map that is almost uniform has no room for the histogram's bins
@@ -130,7 +136,7 @@ def find_level(weights: np.ndarray, rule: str, amount: float | None = None) -> f
 
 
 def find_levels(weights: np.ndarray, rule: str, amounts: Sequence[float | None]) -> list[float]:
-    """The levels of one rule at several amounts, the weights sorted once. Values and errors as in `find_level`."""
+    """The levels of one rule at several amounts, all at once. Values and errors as in `find_level`."""
     if rule not in _RULES:
         raise ValueError(f"no mask rule is called {rule!r}; there are {', '.join(_RULES)}")
     checked = [_checked(_RULES[rule], amount) for amount in amounts]
@@ -140,13 +146,14 @@ def find_levels(weights: np.ndarray, rule: str, amounts: Sequence[float | None])
     if is_constant(weights):
         return [float(weights.min())] * len(checked)
     descending = np.sort(weights.clip(min=0), axis=None)[::-1]
-    return [_round_up(_RULES[rule].level(descending, amount if amount is not None else 0.0)) for amount in checked]
+    shares = np.array([0.0 if amount is None else amount for amount in checked])
+    return np.broadcast_to(_round_up(_RULES[rule].levels(descending, shares)), shares.shape).astype(float).tolist()
 
 
-def _round_up(level: float) -> float:
-    """The level in float32, rounded up, so that no cell below it gets in."""
-    rounded = np.float32(level)
-    return float(rounded if float(rounded) >= level else np.nextafter(rounded, np.float32(np.inf)))
+def _round_up(levels: np.ndarray | float) -> np.ndarray:
+    """Levels in float32, rounded up, so that no cell below gets in."""
+    rounded = np.asarray(levels, np.float32)
+    return np.where(rounded.astype(float) >= levels, rounded, np.nextafter(rounded, np.float32(np.inf)))
 
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
