@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import subprocess
 import sys
@@ -79,9 +80,13 @@ def _status(key: str) -> int:
 
 
 def in_child(*arguments: object) -> str:
-    """What `run.py` prints in a process of its own; "" where it fails, as when memory does not suffice."""
+    """What `run.py` prints in a process of its own; "" where it fails, as when memory does not suffice.
+
+    There glibc gives back at once what was freed, so that the peak is what stood in memory together. As it is set otherwise, it keeps
+    some for later, other amounts in each process.
+    """
     command = [sys.executable, str(Path(__file__).with_name("run.py")), *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"})
     return result.stdout.strip() if result.returncode == 0 else ""
 
 

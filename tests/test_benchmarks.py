@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,53 @@ def test_every_subject_does_its_work_and_leaves_the_model_as_it_was(setup: subje
 
 def test_equals_are_compared(setup: subjects.Setup) -> None:
     assert subjects.check_same(setup) < 1e-4
+
+
+@pytest.mark.parametrize("name", [*subjects.OURS, "eager N x N: CLS, roll-out, dense", "timm AttentionExtract + products"])
+def test_subjects_run_in_half_precision_as_on_a_gpu(setup: subjects.Setup, name: str) -> None:
+    halves = dataclasses.replace(setup, encoder=copy.deepcopy(setup.encoder).half(), images=setup.images.half())
+    halves = dataclasses.replace(halves, model=halves.encoder.backbone)
+    assert subjects.SUBJECTS[name](halves)() is not None
+    if name == "every map in one request":
+        assert subjects.check_same(halves) < 2e-2, "their products run in half precision, ours in float32"
+
+
+class FakeCuda:
+    """Stands for `torch.cuda`: events that tick every 3 ms, and memory that grows by 500 bytes."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.now = 0.0
+
+    class Event:
+        def __init__(self, fake: FakeCuda, enable_timing: bool) -> None:
+            self.fake, self.timing = fake, enable_timing
+
+        def record(self) -> None:
+            assert self.timing
+            self.fake.now += 3.0
+            self.at = self.fake.now
+            self.fake.calls.append("record")
+
+        def elapsed_time(self, other: FakeCuda.Event) -> float:
+            return other.at - self.at
+
+    def synchronize(self) -> None:
+        self.calls.append("synchronize")
+
+
+def test_a_gpu_is_timed_by_its_events_and_asked_for_its_own_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCuda()
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: FakeCuda.Event(fake, enable_timing))
+    monkeypatch.setattr(torch.cuda, "synchronize", fake.synchronize)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: fake.calls.append("reset"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 200)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 700)
+    assert measure.seconds(lambda: fake.calls.append("work"), "cuda:0") == pytest.approx(0.003)
+    assert fake.calls == ["synchronize", "record", "work", "record", "synchronize"]
+    fake.calls.clear()
+    assert measure.peak_of(lambda: fake.calls.append("work"), "cuda") == 500
+    assert fake.calls == ["synchronize", "reset", "work", "synchronize"]
 
 
 def test_the_model_of_legrad_is_the_same_model(setup: subjects.Setup) -> None:

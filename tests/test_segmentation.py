@@ -215,7 +215,8 @@ def test_class_that_is_clicked_shows_its_maps(tmp_path: Path) -> None:
     assert controls[-1]["choices"][0] == ALONE and controls[-1]["visible"]
     payload = segmentation_payload(state.recording, state.lens)
     width, height = payload["size"]
-    labels = np.frombuffer(base64.b64decode(payload["labels"]), "<u2").reshape(height, width)
+    runs = np.frombuffer(base64.b64decode(payload["runs"]), "<u4").reshape(-1, 2)
+    labels = np.repeat(runs[:, 0], runs[:, 1]).reshape(height, width)
     assert np.array_equal(labels, segment(state.recording).pixels((width, height))) and payload["chosen"] is None
     index = payload["classes"][1]["index"]
     answer, question, target, also = page.choose_class(dataclasses.make_dataclass("Event", ["index"])(index), visit)

@@ -39,9 +39,9 @@ function buildAsking() {
 // --- the classes that a dense head finds ----------------------------------------------------------------------------------------
 
 // A picture of classes to click, and a button for each class, which the keyboard reaches.
-function buildSegmentation({ size: [width, height], labels, classes, chosen }) {
+function buildSegmentation({ size: [width, height], runs, classes, chosen }) {
   const figure = make("figure", "segmentation"), canvas = make("canvas"), legend = make("div", "legend");
-  const of = new Uint16Array(bytes(labels).buffer), colours = new Map(classes.map((one) => [one.index, one.colour]));
+  const of = fromRuns(new Uint32Array(bytes(runs).buffer), width * height), colours = new Map(classes.map((one) => [one.index, one.colour]));
   const choose = (index) => trigger("choose", { index });
   Object.assign(canvas, { width, height });
   canvas.setAttribute("role", "img");
@@ -63,6 +63,13 @@ function buildSegmentation({ size: [width, height], labels, classes, chosen }) {
   board.segmentation = { canvas, of, colours };
   figure.append(canvas, make("figcaption", "", "What the head finds. Click a class, and see its maps."), legend);
   return figure;
+}
+
+// The class of every pixel from (class, length) pairs.
+function fromRuns(runs, count) {
+  const of = new Uint16Array(count);
+  for (let i = 0, start = 0; i < runs.length; start += runs[i + 1], i += 2) of.fill(runs[i], start, start + runs[i + 1]);
+  return of;
 }
 
 function drawSegmentation() {

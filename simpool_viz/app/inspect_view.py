@@ -6,6 +6,8 @@ import base64
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from simpool_viz.app.component import BoardState, BoardView, Sent, grid_payload
 from simpool_viz.board import Board
 from simpool_viz.drawing import palette
@@ -62,14 +64,22 @@ def point_payload(recording: Recording, lens: Lens) -> dict[str, Any] | None:
 
 
 def segmentation_payload(recording: Recording, lens: Lens) -> dict[str, Any]:
-    """The class of every pixel of a small picture, and the classes found with their colours; the chosen one by its index."""
+    """The class of every pixel of a small picture, row by row as runs (class, length) of uint32, and the classes found with their
+    colours; the chosen one by its index."""
     found, (width, height) = segment(recording), recording.picture.size
     factor = SEGMENTED / max(width, height)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     shares, colours = found.shares(), palette(len(found.names))
     classes = [{"index": i, "name": found.names[i], "colour": colours[i].tolist(), "told": percent(shares[i])} for i in found.found()]
-    labels = base64.b64encode(found.pixels(size).astype("<u2").tobytes()).decode()
-    return {"size": list(size), "labels": labels, "classes": classes, "chosen": lens.target if isinstance(lens.target, int) else None}
+    labels = found.pixels(size).ravel()
+    starts = np.flatnonzero(np.diff(labels, prepend=-1))
+    runs = np.stack([labels[starts], np.diff(starts, append=labels.size)], axis=1)
+    return {
+        "size": list(size),
+        "runs": base64.b64encode(runs.astype("<u4").tobytes()).decode(),
+        "classes": classes,
+        "chosen": lens.target if isinstance(lens.target, int) else None,
+    }
 
 
 def gallery_payload(answer: Inspection) -> list[dict[str, Any]]:
