@@ -82,8 +82,8 @@ def _status(key: str) -> int:
 def in_child(*arguments: object) -> str:
     """What `run.py` prints in a process of its own; "" where it fails, as when memory does not suffice.
 
-    There glibc gives back at once what was freed, so that the peak is what stood in memory together. As it is set otherwise, it keeps
-    some for later, other amounts in each process.
+    There glibc gives back at once what was freed of 64 KiB and more, so that the peak is what stood in memory together. As it is set
+    otherwise, it keeps some for later, other amounts in each process.
     """
     command = [sys.executable, str(Path(__file__).with_name("run.py")), *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"})

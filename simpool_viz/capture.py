@@ -114,10 +114,10 @@ class BlockCapture:
         Raises:
             ValueError: a block did not make one fused call, so it is not what its family's are; `name` is the checkpoint's.
         """
-        check_calls(name, sum(len(mode.calls) for mode in self._modes.values()), len(self._modes))
         found: list[Call | None] = [None] * self._depth
         for i, mode in self._modes.items():
-            (found[i],) = mode.calls
+            check_calls(f"{name}, block {i}", len(mode.calls), 1)
+            found[i] = mode.calls[0]
         return found
 
     def __enter__(self) -> BlockCapture:
@@ -156,10 +156,10 @@ def _as_bias(mask: Tensor | None, query: Tensor) -> Tensor | None:
     return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
 
 
-def check_calls(name: str, seen: int, expected: int) -> None:
-    """Raise a ValueError unless as many fused attention calls were seen as the checkpoint of this name should have made."""
+def check_calls(where: str, seen: int, expected: int) -> None:
+    """Raise a ValueError unless as many fused attention calls were seen as a checkpoint, or a part of it, should have made."""
     if seen != expected:
         raise ValueError(
-            f"{name}: {seen} fused attention calls were seen where {expected} were expected, "
+            f"{where}: fused attention calls were seen {seen} times and expected {expected} times, "
             "so this model's attention cannot be shown exactly; choose another backbone"
         )

@@ -209,8 +209,8 @@ def _upright(image: Image.Image, name: str) -> Picture:
     try:
         image.seek(0)
         whole = _to_rgb(image)
-        turned = whole.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        rgb = np.asarray(ImageOps.exif_transpose(whole) if turned else whole)  # which copies one that is not turned
+        turned = whole.getexif().get(ExifTags.Base.Orientation, 1) != 1  # exif_transpose copies also where it turns nothing
+        rgb = np.asarray(ImageOps.exif_transpose(whole) if turned else whole)
     except _DAMAGE as error:
         raise ValueError(f"{name} is damaged or cut off: {error}") from error
     return Picture(rgb, name)

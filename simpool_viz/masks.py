@@ -27,7 +27,7 @@ class MaskRule:
     title: str
     summary: str
     default: float | None
-    levels: Callable[[np.ndarray, np.ndarray], np.ndarray | float]
+    levels: Callable[[np.ndarray, np.ndarray], np.ndarray | float]  # see register_rule
 
 
 _RULES: dict[str, MaskRule] = {}
@@ -69,7 +69,8 @@ def _area(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
 
 @register_rule("quantile", "Quantile", "The cells at or above this quantile of the weights.", 0.75)
 def _quantile(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
-    return np.quantile(descending, amounts, method="higher")
+    above = np.ceil(amounts * (len(descending) - 1) - 1e-9).astype(int)  # numpy's method "higher", which products like 0.28 * 100 mislead
+    return descending[len(descending) - 1 - above]
 
 
 @register_rule("mean", "Mean", "The cells at or above the mean weight.", None)
@@ -146,7 +147,7 @@ def find_levels(weights: np.ndarray, rule: str, amounts: Sequence[float | None])
     if is_constant(weights):
         return [float(weights.min())] * len(checked)
     descending = np.sort(weights.clip(min=0), axis=None)[::-1]
-    shares = np.array([0.0 if amount is None else amount for amount in checked])
+    shares = np.array([0.0 if amount is None else amount for amount in checked], dtype=float)
     return np.broadcast_to(_round_up(_RULES[rule].levels(descending, shares)), shares.shape).astype(float).tolist()
 
 

@@ -30,6 +30,8 @@ from simpool_viz.timing import Profile
 class Recording:
     """A picture as one checkpoint saw it; every map of it is computed from here.
 
+    picture: what is drawn. Of a folder it may be smaller than the original, whose size `geometry` has, or a single pixel where nothing
+        is drawn; maps are made of `image` and what was recorded.
     image: (3, H, W), what the encoder was given.
     blocks: the attention of every block that was to be kept, from first to last; empty for a CNN.
     pool_attention: the captured attention of a pooling that runs the fused kernel itself (SigLIP's), else None.

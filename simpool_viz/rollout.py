@@ -1,4 +1,4 @@
-"""Attention Roll-Out, of any kind, as a chain of vector-matrix products that never makes a matrix.
+"""Attention Roll-Out, of any kind, as a chain of vector-matrix products that makes no matrix of many tokens.
 
 Roll-out multiplies residual attention matrices, R = A^_L ... A^_1 with A^_l = (1 - a) mean_h A_l + a I (Abnar & Zuidema,
 ACL 2020, eq. 1). Every map taken from it is W R for some row weights W (C, N): the class token's row, the mean over a
@@ -83,11 +83,11 @@ def roll_out(weights: Tensor, blocks: Sequence[Attention], *, first: int = 0, re
 
 def through_block(weights: Tensor, block: Attention, fusion: str = "mean", room: Room | None = None) -> Tensor:
     """W A for one block: (C, N) -> (C, N), by the kernel where one fits and the block is not a small one."""
-    if _entries(block) <= SMALL:
-        return weights @ fuse_heads(block.rows(slice(None)), fusion).to(weights.dtype)
     few = _few_rows(weights)
     if few is not None:
         return weights[:, few] @ fuse_heads(block.rows(few), fusion).to(weights.dtype)
+    if _entries(block) <= SMALL:
+        return weights @ fuse_heads(block.rows(slice(None)), fusion).to(weights.dtype)
     if fusion == "mean" and block.lse is not None and block.query.shape == block.key.shape:
         kernel = find_kernel(weights.device, weights.dtype, block.query.shape[-1] + 1, block.bias is not None)
         if kernel is not None:
@@ -96,7 +96,7 @@ def through_block(weights: Tensor, block: Attention, fusion: str = "mean", room:
 
 
 def _entries(block: Attention) -> int:
-    """Of all heads' matrices, which nothing holds."""
+    """How many numbers the matrices of all heads would hold."""
     (heads, rows, _), columns = block.query.shape, block.key.shape[1]
     return heads * rows * columns
 
@@ -105,7 +105,7 @@ def _few_rows(weights: Tensor) -> Tensor | None:
     """The tokens that have any weight, where they are few, as at a chain's beginning from the class token."""
     if weights.shape[1] <= FEW:
         return None
-    (rows,) = weights.ne(0).any(0).nonzero(as_tuple=True)
+    (rows,) = weights.any(0).nonzero(as_tuple=True)
     return rows if len(rows) <= FEW else None
 
 

@@ -242,6 +242,19 @@ def test_array_that_is_no_picture_is_refused_in_a_sentence(array: np.ndarray, sa
         read_picture(array)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_image_that_is_given_stays_as_it_was_and_shares_no_pixels(orientation: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8))
+    image.getexif()[0x0112] = orientation
+    before = np.array(image)
+    picture = read_picture(image)
+    assert picture.size == ((30, 20) if orientation == 1 else (20, 30)) and image.getexif()[0x0112] == orientation
+    shown = picture.rgb.copy()
+    image.paste((1, 2, 3), (0, 0, 30, 20))
+    assert np.array_equal(picture.rgb, shown)
+    assert np.array_equal(shown if orientation == 1 else np.rot90(shown), before)
+
+
 def test_picture_is_returned_as_it_is() -> None:
     picture = Picture(colourful(), "mine")
     assert read_picture(picture) is picture

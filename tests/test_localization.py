@@ -125,6 +125,21 @@ def test_pointing_with_equal_maxima_takes_no_place_between_them() -> None:
     assert pointing(np.ones((90, 140)), one_object()) is True, "a constant map points at the middle"
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_pointing_is_the_distance_to_the_nearest_object(seed: int) -> None:
+    from scipy.ndimage import distance_transform_edt
+
+    rng = np.random.default_rng(seed)
+    objects = rng.random((30, 40)) > 0.99
+    objects[rng.integers(30), rng.integers(40)] = True
+    distance = distance_transform_edt(~objects)
+    for at in [(0, 0), (29, 39), (0, 39), *zip(rng.integers(30, size=9), rng.integers(40, size=9), strict=True)]:
+        weights = np.zeros(objects.shape)
+        weights[at] = 1
+        for radius in (0, 3.5, 5, float("inf")):
+            assert pointing(weights, Reference(objects, np.zeros_like(objects)), radius) == (distance[at] <= radius)
+
+
 def test_pointing_radius_can_be_chosen() -> None:
     weights = np.zeros((90, 140))
     weights[45, 84] = 1

@@ -13,6 +13,7 @@ from simpool_viz.masks import (
     ObjectMask,
     component_boxes,
     find_level,
+    find_levels,
     is_constant,
     label_components,
     largest_component,
@@ -102,6 +103,23 @@ def test_mass_of_a_known_map() -> None:
     assert find_level(weights, "mass", 0.6) == np.float32(0.3)
     assert find_level(weights, "mass", 0.71) == np.float32(0.1), "both cells of 0.1 are in: ties are never split"
     assert make_mask(weights, geometry_of(weights), "mass", 0.71).grid.sum() == 4
+
+
+@pytest.mark.parametrize("cells", [101, 901])
+def test_quantiles_and_areas_of_whole_numbers_of_cells_are_exact(cells: int) -> None:
+    weights = np.arange(cells, dtype=np.float32)[None]
+    for percent in range(1, 101):
+        above = -(-percent * (cells - 1) // 100)  # in whole numbers, in which 28 % of 100 is 28
+        assert find_level(weights, "quantile", percent / 100) == above
+        assert find_level(weights, "area", percent / 100) == cells + (-percent * cells // 100)
+
+
+def test_levels_of_many_amounts_are_those_of_each() -> None:
+    amounts: list[float | None] = [np.float32(0.6), 0.28, 0.5, 1.0]
+    for rule in ("mass", "area", "quantile"):
+        for weights in MAPS.values():
+            assert find_levels(weights, rule, amounts) == [find_level(weights, rule, amount) for amount in amounts]
+            assert find_levels(weights, rule, []) == []
 
 
 def test_amounts_default_to_those_of_the_rules() -> None:

@@ -124,18 +124,30 @@ def test_backbones_that_cannot_be_shown_are_refused_in_a_sentence(tag: str, reas
 def test_a_wrong_number_of_captured_calls_is_an_error_never_a_partial_result():
     encoder = load("vit_tiny_patch16_224")
     encoder.backbone.blocks[0].attn.fused_attn = False  # as a model whose attention is not fused everywhere
-    with pytest.raises(ValueError, match="1 fused attention calls were seen where 2 were expected"):
+    with pytest.raises(ValueError, match="block 0: fused attention calls were seen 0 times and expected 1 times"):
         record(encoder, photos(1)[0], size=64)
 
 
-def test_nothing_stays_patched_after_an_exception():
+def test_a_block_that_attends_twice_is_an_error_also_where_another_does_not_attend():
+    encoder = load("vit_tiny_patch16_224")
+    first, second = (block.attn for block in encoder.backbone.blocks)
+    own = first.forward
+    first.forward = lambda *args, **kwargs: own(own(*args, **kwargs), **kwargs)
+    second.fused_attn = False
+    with pytest.raises(ValueError, match="block 0: fused attention calls were seen 2 times and expected 1 times"):
+        record(encoder, photos(1)[0], size=64)
+
+
+@pytest.mark.parametrize("place", ["before a block", "inside its attention"])
+def test_nothing_stays_patched_after_an_exception(place: str):
     original = F.scaled_dot_product_attention
     encoder = load("vit_tiny_patch16_224")
 
     def fail(*_: object) -> None:
         raise RuntimeError("in the middle of the forward")
 
-    handle = encoder.backbone.blocks[1].register_forward_pre_hook(fail)
+    block = encoder.backbone.blocks[1]
+    handle = (block if place == "before a block" else block.attn.proj).register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         record(encoder, photos(1)[0], size=64)
     handle.remove()
@@ -246,7 +258,7 @@ def test_only_the_blocks_to_be_kept_are_looked_into():
     with pytest.raises(ValueError, match="the attention of block 0 was not kept"):
         recording.map("rollout")
     encoder.backbone.blocks[0].attn.fused_attn = False
-    with pytest.raises(ValueError, match="0 fused attention calls were seen where 1 were expected"):
+    with pytest.raises(ValueError, match="block 0: fused attention calls were seen 0 times"):
         record(encoder, picture, size=64, keep={0})
     np.testing.assert_allclose(record(encoder, picture, size=64, keep={1}).map("cls").weights, whole.map("cls").weights, atol=1e-6)
 

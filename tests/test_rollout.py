@@ -138,6 +138,18 @@ def test_the_kernel_runs_where_it_can_and_rows_are_read_where_few_have_weight(mo
     np.testing.assert_allclose(found.numpy(), oracle.rollout(matrices, residual=0.0)[:2], atol=1e-6)
 
 
+@pytest.mark.parametrize("small", [0, 10**9])
+def test_one_token_needs_one_row_of_the_last_block_however_small_it_is(small: int, monkeypatch: pytest.MonkeyPatch):
+    blocks, matrices = blocks_and_matrices(2, 2, 90)
+    monkeypatch.setattr(module, "SMALL", small)
+    read: list[int] = []
+    original = Attention.rows
+    monkeypatch.setattr(Attention, "rows", lambda self, rows: read.append(original(self, rows).shape[1]) or original(self, rows))
+    found = roll_out(torch.eye(90)[:1], blocks)
+    assert read == ([1, 90] if small else [1])
+    np.testing.assert_allclose(found.numpy(), oracle.rollout(matrices)[:1], atol=1e-6)
+
+
 def test_blocks_whose_matrix_is_small_are_not_turned(monkeypatch: pytest.MonkeyPatch):
     blocks, matrices = blocks_and_matrices(2, 2, 90)
     monkeypatch.setattr(module, "SMALL", 2 * 90 * 90)

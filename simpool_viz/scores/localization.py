@@ -126,7 +126,7 @@ def pointing(weights: np.ndarray, reference: Reference, radius: float = POINTING
     Of a plateau its centre counts, and of several the largest: of a constant map, the picture's centre.
     """
     row, column = (round(float(v)) for v in np.argwhere(largest_component(weights == weights.max())).mean(axis=0))
-    reach = math.floor(radius)
+    reach = math.floor(min(radius, sum(weights.shape)))
     top, left = max(row - reach, 0), max(column - reach, 0)
     y, x = np.nonzero(reference.objects[top : row + reach + 1, left : column + reach + 1])
     return bool((np.hypot(y + top - row, x + left - column) <= radius).any())
