@@ -17,6 +17,7 @@ import numpy as np
 from simpool_viz.images import Geometry, expand_cells
 
 Box = tuple[int, int, int, int]
+STRIP = 32  # rows of pixels that are upsampled together, few enough to stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -196,14 +197,19 @@ def upsample(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     width, height = size
     rows, y = _taps(weights.shape[0], height)
     columns, x = _taps(weights.shape[1], width)
+    below, right = (np.minimum(before + 1, cells - 1) for before, cells in zip((rows, columns), weights.shape, strict=True))
     w = weights.astype(np.float64)
-    w = w.take(rows, 0) * (1 - y)[:, None] + w.take(np.minimum(rows + 1, len(w) - 1), 0) * y[:, None]
-    after = w.take(np.minimum(columns + 1, weights.shape[1] - 1), 1)
-    w = w.take(columns, 1)
-    w *= 1 - x
-    after *= x
-    w += after
-    return w
+    w = w.take(rows, 0) * (1 - y)[:, None] + w.take(below, 0) * y[:, None]
+    pixels, room = np.empty((height, width)), np.empty((min(STRIP, height), width))
+    for start in range(0, height, STRIP):
+        strip = w[start : start + STRIP]
+        left, after = pixels[start : start + STRIP], room[: len(strip)]
+        np.take(strip, columns, 1, out=left, mode="clip")  # other modes copy once more
+        np.take(strip, right, 1, out=after, mode="clip")
+        left *= 1 - x
+        after *= x
+        left += after
+    return pixels
 
 
 def _taps(cells: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
