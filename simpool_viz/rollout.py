@@ -86,9 +86,7 @@ def through_block(weights: Tensor, block: Attention, fusion: str = "mean", room:
     few = _few_rows(weights)
     if few is not None:
         return weights[:, few] @ fuse_heads(block.rows(few), fusion).to(weights.dtype)
-    if _entries(block) <= SMALL:
-        return weights @ fuse_heads(block.rows(slice(None)), fusion).to(weights.dtype)
-    if fusion == "mean" and block.lse is not None and block.query.shape == block.key.shape:
+    if _entries(block) > SMALL and fusion == "mean" and block.lse is not None and block.query.shape == block.key.shape:
         kernel = find_kernel(weights.device, weights.dtype, block.query.shape[-1] + 1, block.bias is not None)
         if kernel is not None:
             return through_kernel(weights, block, kernel, room or Room())

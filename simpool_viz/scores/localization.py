@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from simpool_viz.images import expand_cells
 from simpool_viz.masks import ObjectMask, find_level, largest_component, upsample
 
 POINTING_RADIUS = 15  # pixels at the scored size (Zhang et al., Excitation Backprop, 2018)
@@ -104,20 +105,16 @@ def jaccard(masks: np.ndarray, reference: Reference, side: int = 480) -> tuple[f
     Returns:
         The mean over objects of the first mask's IoU, and of the best mask's: an oracle chooses a head for each object.
     """
-    shown = np.stack([_nearest(mask, side) for mask in masks])  # (M, side, side)
-    counted = ~_nearest(reference.void, side)
+    size = side, side
+    shown = np.stack([expand_cells(mask, size) for mask in masks])  # (M, side, side)
+    counted = ~expand_cells(reference.void, size)
     scores = []
     for instance in reference.instances:
-        truth = _nearest(instance, side) & counted
+        truth = expand_cells(instance, size) & counted
         union = ((shown | truth) & counted).sum(axis=(1, 2))
         scores.append((shown & truth).sum(axis=(1, 2)) / np.maximum(union, 1))
     each = np.stack(scores)  # (objects, M)
     return float(each[:, 0].mean()), float(each.max(axis=1).mean())
-
-
-def _nearest(grid: np.ndarray, side: int) -> np.ndarray:
-    rows, columns = (((np.arange(side) + 0.5) * length / side).astype(int) for length in grid.shape)
-    return grid.take(columns, axis=1).take(rows, axis=0)  # whole rows are copied at once
 
 
 def pointing(weights: np.ndarray, reference: Reference, radius: float = POINTING_RADIUS) -> bool:
