@@ -2,7 +2,7 @@
 
 import sys
 
-from simpool_viz.cli import main
+from simpool_viz.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["serve", *sys.argv[1:]]))

@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from simpool_viz.board import Board, Settings, make_board
-from simpool_viz.checkpoints import bundled_folder, catalogue, load_checkpoints
-from simpool_viz.drawing import Look
-from simpool_viz.export import render_row, row_scales, save_picture
+from simpool_viz.board.board import Board, Settings, make_board
+from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.checkpoints.catalogue import catalogue
+from simpool_viz.checkpoints.load import load_checkpoints
+from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.render import render_row, row_scales, save_picture
 from simpool_viz.images import Picture, read_picture
 from simpool_viz.scores.localization import read_reference, score_map
 
@@ -68,7 +70,7 @@ def drawing(rounds: int) -> list[str]:
 
 def board(rounds: int) -> list[str]:
     """The whole board of three checkpoints, and what the server does when a threshold is let go."""
-    from simpool_viz.app.component import row_payload
+    from simpool_viz.app.board.component import row_payload
 
     encoders = load_checkpoints(_names())
     photo = read_picture(bundled_folder("assets") / "chelsea.jpg")

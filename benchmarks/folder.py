@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 
 from simpool_viz import load_checkpoint
+from simpool_viz.batch.boards import Job
 from simpool_viz.batch.local import run
-from simpool_viz.batch.looking import Job
-from simpool_viz.batch.reading import Prepared, find_pictures, prepare
-from simpool_viz.board import Settings, parse_map
-from simpool_viz.checkpoints import bundled_folder
-from simpool_viz.encoder import Encoder
-from simpool_viz.export import LONGEST
+from simpool_viz.batch.preparing import Prepared, find_pictures, prepare
+from simpool_viz.board.board import Settings
+from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.drawing.render import LONGEST
 from simpool_viz.images import normalise
+from simpool_viz.maps.request import parse_map
+from simpool_viz.modeling.encoder import Encoder
 
 PICTURES, BATCH = 192, 16  # whole batches of either shape
 

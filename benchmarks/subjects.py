@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torchvision.models import VisionTransformer
 
-from simpool_viz.encoder import Encoder, Facts
 from simpool_viz.images import Geometry, Picture
-from simpool_viz.pooling import create_pooling
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.pooling import create_pooling
 from simpool_viz.recording import record_prepared
 
 SIZES = {197: (16, 224), 901: (16, 480), 1370: (14, 518), 3601: (8, 480), 12545: (16, 1792)}  # tokens: (patch, side) in pixels

@@ -12,9 +12,9 @@ import time
 import gradio as gr
 
 from simpool_viz import load_checkpoint
-from simpool_viz.app.inspecting import InspectPage, Visit
-from simpool_viz.app.own import OwnCheckpoints
-from simpool_viz.checkpoints import bundled_folder
+from simpool_viz.app.inspect import InspectPage, Visit
+from simpool_viz.app.own_checkpoint import OwnCheckpoints
+from simpool_viz.checkpoints.bundle import bundled_folder
 
 CLICKS = 20
 

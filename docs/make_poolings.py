@@ -14,11 +14,12 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from simpool_viz import load_checkpoint
-from simpool_viz.board import make_board
-from simpool_viz.checkpoints import bundled_folder, catalogue
-from simpool_viz.drawing import Look
-from simpool_viz.export import render_row, row_scales
-from simpool_viz.pooling import GROUPS, Pooling, Tokens, create_pooling, poolings
+from simpool_viz.board.board import make_board
+from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.checkpoints.catalogue import catalogue
+from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.render import render_row, row_scales
+from simpool_viz.modeling.pooling import GROUPS, Pooling, Tokens, create_pooling, poolings
 
 FOLDER = Path(__file__).parent
 DIM, GRID = 256, (16, 16)

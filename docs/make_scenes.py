@@ -13,8 +13,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from simpool_viz import load_checkpoint, record
-from simpool_viz.drawing import FAINT, INK, PAPER, Look, colour_map, font, palette, scale_of
-from simpool_viz.segmentation import segment
+from simpool_viz.board.segmentation import segment
+from simpool_viz.drawing.board_picture import FAINT, INK, PAPER, font
+from simpool_viz.drawing.pixels import Look, colour_map, palette
+from simpool_viz.maps.scale import scale_of
 
 CHECKPOINTS, CLASSES, RESIDUAL = ("camvid_vit", "camvid_vit_life"), ("road", "car", "building", "sky"), 0.8
 WIDTH, GAP, TOP, LEFT = 220, 8, 34, 120

@@ -15,27 +15,40 @@ __version__ = "0.1.0"
 
 # Loaded at first use, so that `simpool-viz --help` need not import torch.
 _HOMES = {
-    "load_checkpoint": "checkpoints",
-    "catalogue": "checkpoints",
+    "load_checkpoint": "checkpoints.load",
+    "catalogue": "checkpoints.catalogue",
     "record": "recording",
     "record_batch": "recording",
     "Recording": "recording",
-    "AttentionMap": "attention_map",
+    "AttentionMap": "maps.attention_map",
     "ObjectMask": "masks",
-    "map_methods": "attention_map",
+    "map_methods": "maps.registry",
     "mask_rules": "masks",
-    "poolings": "pooling",
-    "make_board": "board",
+    "poolings": "modeling.pooling",
+    "make_board": "board.board",
     "export_board": "export",
     "read_picture": "images",
+    "Lens": "board.inspection",
+    "agreement": "board.comparison",
+    "arrange": "board.comparison",
+    "difference": "board.comparison",
+    "facts_of": "board.inspection",
+    "inspect": "board.inspection",
+    "segment": "board.segmentation",
 }
 __all__ = [
     "AttentionMap",
+    "Lens",
     "ObjectMask",
     "Recording",
     "__version__",
+    "agreement",
+    "arrange",
     "catalogue",
+    "difference",
     "export_board",
+    "facts_of",
+    "inspect",
     "load_checkpoint",
     "make_board",
     "map_methods",
@@ -44,16 +57,22 @@ __all__ = [
     "read_picture",
     "record",
     "record_batch",
+    "segment",
 ]
 
 if TYPE_CHECKING:
-    from simpool_viz.attention_map import AttentionMap, map_methods
-    from simpool_viz.board import make_board
-    from simpool_viz.checkpoints import catalogue, load_checkpoint
+    from simpool_viz.board.board import make_board
+    from simpool_viz.board.comparison import agreement, arrange, difference
+    from simpool_viz.board.inspection import Lens, facts_of, inspect
+    from simpool_viz.board.segmentation import segment
+    from simpool_viz.checkpoints.catalogue import catalogue
+    from simpool_viz.checkpoints.load import load_checkpoint
     from simpool_viz.export import export_board
     from simpool_viz.images import read_picture
+    from simpool_viz.maps.attention_map import AttentionMap
+    from simpool_viz.maps.registry import map_methods
     from simpool_viz.masks import ObjectMask, mask_rules
-    from simpool_viz.pooling import poolings
+    from simpool_viz.modeling.pooling import poolings
     from simpool_viz.recording import Recording, record, record_batch
 
 

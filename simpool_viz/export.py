@@ -21,28 +21,13 @@ import numpy as np
 from PIL import Image
 
 from simpool_viz import __version__
-from simpool_viz.board import Board, Row
-from simpool_viz.drawing import (
-    DIVERGING,
-    Look,
-    Scale,
-    Strip,
-    colour_map,
-    compose_board,
-    cut_out,
-    display_boxes,
-    display_picture,
-    overlay,
-    scale_of,
-    shared_scales,
-)
+from simpool_viz.board.board import Board, Row
+from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.render import SUFFIXES, render_board, render_row, row_scales, save_picture
 from simpool_viz.scores.localization import score_baselines
 from simpool_viz.timing import Profile
 
 FORMAT = 1
-LONGEST = 1024  # pixels of the exported overlays and masks
-SUFFIXES = {"jpeg": "jpg", "png": "png"}
-BOARD_HEIGHT = 300  # pixels, about, of a picture on the board
 
 
 def row_names(board: Board) -> list[str]:
@@ -73,46 +58,6 @@ def _plain_name(board: Board, row: Row) -> str:
 def plain_name(text: str) -> str:
     """The text as a name that every file system takes."""
     return re.sub(r"[^\w.,=+-]+", "_", text).encode()[:200].decode(errors="ignore")  # file systems stop at 255 bytes
-
-
-def render_row(board: Board, row: Row, scale: Scale, look: Look, longest: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
-    """Overlay and cut-out of a row, (H, W, 3) uint8 each, the longer side at most `longest` pixels."""
-    rgb = display_picture(board.pictures[row.picture].rgb, longest)
-    size = rgb.shape[1], rgb.shape[0]
-    colours = colour_map(row.mask.weights, scale, row.attention.signed, look, size)
-    mask = row.mask.pixels(smooth=look.smooth, size=size)
-    return overlay(rgb, colours, look.opacity), cut_out(rgb, mask, display_boxes(mask))
-
-
-def row_scales(board: Board, look: Look) -> list[Scale]:
-    """The colour scale of each row, its own or the board's."""
-    scales = [scale_of(row.mask.weights, row.attention.unit) for row in board.rows]
-    return shared_scales(scales) if look.shared_scale else scales
-
-
-def render_board(board: Board, look: Look | None = None) -> Image.Image:
-    """The whole board as one picture, one block per photo."""
-    look = look or Look()
-    scales, blocks = row_scales(board, look), []
-    for index, picture in enumerate(board.pictures):
-        width, height = picture.size
-        longest = round(BOARD_HEIGHT * max(1.0, min(width / height, 1.6)))
-        strips = []
-        for row, scale in zip(board.rows, scales, strict=True):
-            if row.picture == index:
-                images = render_row(board, row, scale, look, longest)
-                strips.append(Strip(row.title, row.lines, list(images), scale, DIVERGING if row.attention.signed else look.colours))
-        blocks.append(compose_board(display_picture(picture.rgb, longest), picture.name, strips))
-    whole = Image.new("RGB", (max(b.width for b in blocks), sum(b.height for b in blocks)), "white")
-    for i, block in enumerate(blocks):
-        whole.paste(block, (0, sum(b.height for b in blocks[:i])))
-    return whole
-
-
-def save_picture(picture: np.ndarray, path: Path) -> None:
-    """Write (H, W, 3) uint8 as its suffix says: JPEG, which takes a tenth of the time, or PNG, which loses nothing."""
-    options: dict[str, Any] = {"quality": 90, "subsampling": 0} if path.suffix == ".jpg" else {"compress_level": 1}
-    Image.fromarray(picture).save(path, **options)
 
 
 def export_board(

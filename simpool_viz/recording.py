@@ -15,44 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simpool_viz.attention import Attention, Blocks
-from simpool_viz.attention_map import AttentionMap, make_map, make_maps
-from simpool_viz.capture import AttentionCapture, BlockCapture, Call, check_calls, one_of
-from simpool_viz.encoder import Encoder, Output
-from simpool_viz.gates import ChannelGate, GateCapture
+from simpool_viz.capture.block_attention import Attention, Blocks
+from simpool_viz.capture.channel_gates import ChannelGate, GateCapture
+from simpool_viz.capture.hooks import AttentionCapture, BlockCapture, Call, check_calls, one_of
+from simpool_viz.capture.recorded import Recorded
 from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, read_picture
-from simpool_viz.pooling import Pooled, Tokens
-from simpool_viz.precision import wide
+from simpool_viz.maps.attention_map import AttentionMap
+from simpool_viz.maps.make import make_map, make_maps
+from simpool_viz.modeling.encoder import Encoder, Output
+from simpool_viz.modeling.pooling import Pooled, Tokens
 from simpool_viz.timing import Profile
 
 
 @dataclass(frozen=True)
-class Recording:
-    """A picture as one checkpoint saw it; every map of it is computed from here.
-
-    picture: what is drawn. Of a folder it may be smaller than the original, whose size `geometry` has, or a single pixel where nothing
-        is drawn; maps are made of `image` and what was recorded.
-    image: (3, H, W), what the encoder was given.
-    blocks: the attention of every block that was to be kept, from first to last; empty for a CNN.
-    pool_attention: the captured attention of a pooling that runs the fused kernel itself (SigLIP's), else None.
-    gates: the channel gates (SE, SPE, CBAM) of the backbone and of the pooling, in the order of the forward.
-    tokens, pooled: features and pooling result of a batch of one.
-    vector: (D,) after the norm. logits: (K,), or None without a head.
-    seconds: of the forward, divided by the pictures of its batch.
-    """
-
-    encoder: Encoder
-    picture: Picture
-    geometry: Geometry
-    image: Tensor
-    blocks: Blocks
-    pool_attention: Attention | None
-    gates: tuple[ChannelGate, ...]
-    tokens: Tokens
-    pooled: Pooled
-    vector: Tensor
-    logits: Tensor | None
-    seconds: float
+class Recording(Recorded):
+    """What was recorded of a picture, and its maps. Fields as in `Recorded`."""
 
     def map(self, name: str, **options: Any) -> AttentionMap:
         """Make a map: "pooling" (or the pooling's name), "cls", "rollout", "dense_rollout", "token", "contribution".
@@ -64,58 +41,9 @@ class Recording:
         """
         return make_map(self, name, **options)
 
-    def top_classes(self, count: int = 1) -> list[tuple[int, str, float]]:
-        """The most probable classes as (index, name, probability in [0, 1]); [] without a head."""
-        if self.logits is None:
-            return []
-        values, indices = wide(self.logits).softmax(0).topk(min(count, len(self.logits)))
-        return [(int(i), class_name(self.encoder, int(i)), float(v)) for i, v in zip(indices, values, strict=True)]
-
     def maps(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[AttentionMap]:
         """Several maps, as (name, options); roll-outs among them share one walk through the blocks. Errors as in `map`."""
         return [attention for attention, _ in make_maps(self, requests)]
-
-    def block(self, index: int) -> tuple[int, Attention]:
-        """(number, attention) of a block, negative indices counting from the last.
-
-        Raises:
-            ValueError: no such block, or one that was not kept.
-        """
-        depth = len(self.blocks)
-        if not isinstance(index, int) or not -depth <= index < depth:
-            raise ValueError(f"{self.encoder.facts.name} has blocks 0 to {depth - 1} (or -{depth} to -1), not {index}")
-        return index % depth, self.blocks[index]
-
-
-def class_name(encoder: Encoder, index: int) -> str:
-    """The name of a class, or "class 7" where names are unknown."""
-    names = encoder.facts.classes
-    return names[index] if index < len(names) else f"class {index}"
-
-
-def class_index(encoder: Encoder, wanted: int | str, count: int) -> int:
-    """The index of a class given by index or name.
-
-    Raises:
-        ValueError: no such class.
-    """
-    if isinstance(wanted, str) and not wanted.isdigit():
-        lowered = [name.lower() for name in encoder.facts.classes]
-        if wanted.lower() not in lowered:
-            near = [n for n in encoder.facts.classes if wanted.lower() in n.lower()]
-            raise ValueError(f"{encoder.facts.name} has no class {wanted!r}" + (f"; did you mean {', '.join(near[:5])}?" if near else ""))
-        return lowered.index(wanted.lower())
-    if not 0 <= int(wanted) < count:
-        raise ValueError(f"{encoder.facts.name} has classes 0 to {count - 1}, not {wanted}")
-    return int(wanted)
-
-
-def class_indices(encoder: Encoder, wanted: Sequence[int | str] | int | str, count: int) -> list[int]:
-    """The indices of one class or several. Errors as in `class_index`, and ValueError for none at all."""
-    several = [wanted] if isinstance(wanted, (str, int)) else list(wanted)
-    if not several:
-        raise ValueError("name at least one class, or leave classes out")
-    return [class_index(encoder, c, count) for c in several]
 
 
 # --- recording --------------------------------------------------------------------------------------------------------

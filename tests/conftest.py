@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from simpool_viz.building import EncoderSpec
-from simpool_viz.checkpoints import load_checkpoint
 from simpool_viz.checkpoints.bundle import save_bundle
-from simpool_viz.encoder import Encoder, Facts
+from simpool_viz.checkpoints.load import load_checkpoint
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.spec import EncoderSpec
 from tests.photos import CLASSES, shape_photo, write_parquet
 
 BACKBONE = {"channels": (8, 8, 16, 16), "stem_type": "deep", "stem_width": 8, "output_stride": 16}

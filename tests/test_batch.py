@@ -18,16 +18,17 @@ from PIL import Image
 
 from simpool_viz import record
 from simpool_viz.batch import local
+from simpool_viz.batch.boards import Job, look
 from simpool_viz.batch.local import run
-from simpool_viz.batch.looking import Job, look
-from simpool_viz.batch.reading import Fault, Frame, Prepared, find_pictures, prepare
+from simpool_viz.batch.preparing import Fault, Frame, Prepared, find_pictures, prepare
 from simpool_viz.batch.writing import Journal, write
-from simpool_viz.board import Settings, make_board, parse_map
-from simpool_viz.checkpoints import share_backbones
-from simpool_viz.cli import main
-from simpool_viz.drawing import Look
-from simpool_viz.encoder import Encoder
-from simpool_viz.export import render_row, row_scales
+from simpool_viz.board.board import Settings, make_board
+from simpool_viz.checkpoints.load import share_backbones
+from simpool_viz.cli.main import main
+from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.render import render_row, row_scales
+from simpool_viz.maps.request import parse_map
+from simpool_viz.modeling.encoder import Encoder
 from tests.conftest import make_photo, save_small, small_resnet
 
 SIZES = [(91, 60), (64, 100), (91, 60), (120, 60), (64, 100), (90, 60)]
@@ -175,7 +176,7 @@ def test_a_prepared_picture_holds_every_frame_and_no_more_pixels_than_are_drawn(
 
 
 def test_workers_never_load_pytorch() -> None:
-    code = "import sys, simpool_viz.batch.reading as r; sys.exit('torch' in sys.modules)"
+    code = "import sys, simpool_viz.batch.preparing as r; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=600, cwd=Path(__file__).parent.parent).returncode == 0
 
 

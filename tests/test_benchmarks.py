@@ -16,9 +16,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import measure, subjects
-from simpool_viz.encoder import Encoder, Facts
 from simpool_viz.images import Geometry
-from simpool_viz.pooling import create_pooling
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.pooling import create_pooling
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simpool_viz import attention_map, make_board, record
-from simpool_viz.board import Board, MapRequest, Row, Settings, blocks_of, iterate_board, parse_map, record_each, record_rows
-from simpool_viz.encoder import Encoder
+from simpool_viz import make_board, record
+from simpool_viz.board.board import Board, Row, Settings, blocks_of, iterate_board, record_each, record_rows
 from simpool_viz.images import read_picture
+from simpool_viz.maps import make
+from simpool_viz.maps.request import MapRequest, parse_map
+from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import read_reference, score_map
 from simpool_viz.timing import Profile
 from tests.conftest import make_photo, small_resnet
@@ -229,8 +231,8 @@ def test_roll_outs_of_one_request_share_one_walk_and_change_nothing(vit: Encoder
     requests = [("rollout", {}), ("cls", {}), ("dense_rollout", {"soft": True}), ("token", center), ("rollout", {"first": 1})]
     alone = [recording.map(name, **options) for name, options in requests]
     walks = []
-    original = attention_map.roll_out
-    monkeypatch.setattr(attention_map, "roll_out", lambda w, *args, **kw: walks.append(len(w)) or original(w, *args, **kw))
+    original = make.roll_out
+    monkeypatch.setattr(make, "roll_out", lambda w, *args, **kw: walks.append(len(w)) or original(w, *args, **kw))
     together = recording.maps(requests)
     assert sorted(walks) == [1, 3]
     for one, other in zip(alone, together, strict=True):

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from simpool_viz import catalogue, load_checkpoint, record
-from simpool_viz.attention_map import maps_of
-from simpool_viz.building import EncoderSpec
 from simpool_viz.checkpoints import bundle
 from simpool_viz.checkpoints.bundle import load_bundle, read_config, save_bundle
-from simpool_viz.encoder import Encoder, Facts
+from simpool_viz.maps.registry import maps_of
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.spec import EncoderSpec
 from tests.conftest import CLASSES, make_photo, small_resnet, small_spec
 
 # --- there and back -----------------------------------------------------------------------------------------------------------

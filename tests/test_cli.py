@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from simpool_viz import __version__, load_checkpoint, map_methods, mask_rules, poolings, record
-from simpool_viz.checkpoints import catalogue
-from simpool_viz.cli import main
+from simpool_viz.checkpoints.catalogue import catalogue
+from simpool_viz.cli.main import main
 from tests.conftest import disc, make_photo
 
 COMMANDS = ["list", "compare", "inspect", "batch", "evaluate", "train", "serve"]
@@ -37,7 +37,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 def test_help_imports_neither_torch_nor_matplotlib_nor_anything_else_that_is_slow() -> None:
     code = (
         "import sys\n"
-        "from simpool_viz.cli import main\n"
+        "from simpool_viz.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'matplotlib', 'timm', 'gradio', 'cv2', 'numpy', 'PIL', 'skimage', 'scipy', 'yaml'} & set(sys.modules)\n"
@@ -155,7 +155,7 @@ def test_compare_refuses_an_occupied_folder_before_anything_is_loaded(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.txt").touch()
-    monkeypatch.setattr("simpool_viz.checkpoints.load_checkpoint", lambda *_, **__: pytest.fail("a checkpoint was loaded"))
+    monkeypatch.setattr("simpool_viz.checkpoints.load.load_checkpoint", lambda *_, **__: pytest.fail("a checkpoint was loaded"))
     status, _, err = run(capsys, "compare", photos["wide"], "-o", tmp_path)
     assert status == 2 and "already exists and is not empty" in err and [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -263,7 +263,7 @@ def test_missing_package_and_interrupt_are_told(capsys: pytest.CaptureFixture[st
 def test_without_any_bundled_checkpoint_one_must_be_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simpool_viz.checkpoints.catalogue", dict)
+    monkeypatch.setattr("simpool_viz.checkpoints.catalogue.catalogue", dict)
     status, _, err = run(capsys, "compare", photos["wide"], "-o", tmp_path / "out")
     assert status == 2 and "no checkpoint is bundled" in err
 

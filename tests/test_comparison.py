@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from simpool_viz import make_board
-from simpool_viz.board import Board, Row, Settings
-from simpool_viz.comparison import FIGURES, agreement, arrange, difference, parse_sort
-from simpool_viz.encoder import Encoder
+from simpool_viz.board.board import Board, Row, Settings
+from simpool_viz.board.comparison import FIGURES, agreement, arrange, difference, parse_sort
 from simpool_viz.images import Geometry
 from simpool_viz.masks import make_mask
+from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import read_reference
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simpool_viz.pooling import poolings
+from simpool_viz.modeling.pooling import poolings
 
 DOCS = Path(__file__).parent.parent / "docs"
 

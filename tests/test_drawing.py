@@ -10,24 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simpool_viz.drawing import (
+from simpool_viz.drawing.board_picture import Strip, compose_board
+from simpool_viz.drawing.pixels import (
     BOX,
     DIVERGING,
     OUTLINE,
     SEQUENTIAL,
     Look,
-    Scale,
-    Strip,
     colour_map,
     colour_table,
-    compose_board,
     cut_out,
     display_boxes,
     display_picture,
     overlay,
-    scale_of,
-    shared_scales,
 )
+from simpool_viz.maps.scale import Scale, scale_of, shared_scales
 from tests.oracles.masks import bilinear, token_of_centre
 
 
@@ -258,7 +255,9 @@ def test_long_caption_lines_are_wrapped_and_not_cut_at_the_edge() -> None:
 def test_no_figure_is_made_and_pyplot_never_imported() -> None:
     code = (
         "import sys, numpy as np\n"
-        "from simpool_viz.drawing import *\n"
+        "from simpool_viz.drawing.board_picture import *\n"
+        "from simpool_viz.drawing.pixels import *\n"
+        "from simpool_viz.maps.scale import *\n"
         "p = np.zeros((60, 91, 3), np.uint8)\n"
         "s = scale_of(np.ones((3, 5), np.float32), 'uniform')\n"
         "c = colour_map(np.ones((3, 5), np.float32), s, False, Look(), (91, 60))\n"

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from simpool_viz import load_checkpoint, record
-from simpool_viz.board import MapRequest, Settings
-from simpool_viz.cli import main
-from simpool_viz.encoder import Encoder
+from simpool_viz.board.board import Settings
+from simpool_viz.cli.main import main
 from simpool_viz.evaluation.classification import Classified, classification_table
 from simpool_viz.evaluation.datasets import MaskSet, open_mask_set
 from simpool_viz.evaluation.table import Method, evaluate, interval, to_markdown
+from simpool_viz.maps.request import MapRequest
+from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import Reference, jaccard, read_reference, score_baselines, score_map
 from simpool_viz.training.data import load_photos
 from simpool_viz.training.measure import find_correct

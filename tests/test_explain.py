@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from simpool_viz import make_board, map_methods, poolings
-from simpool_viz.encoder import Encoder
-from simpool_viz.explain import explain_map, explain_pooling, explain_row
+from simpool_viz.board.explain import explain_map, explain_pooling, explain_row
+from simpool_viz.modeling.encoder import Encoder
 
 
 def test_every_map_and_every_pooling_has_two_sentences_a_formula_and_a_paper() -> None:

@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 
 from simpool_viz import __version__, export, export_board, make_board, record
-from simpool_viz.board import Board, Settings
-from simpool_viz.drawing import Look, scale_of
-from simpool_viz.encoder import Encoder
-from simpool_viz.export import LONGEST, check_target, render_board, render_row, row_name, row_names, row_scales
+from simpool_viz.board.board import Board, Settings
+from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.render import LONGEST, render_board, render_row, row_scales
+from simpool_viz.export import check_target, row_name, row_names
 from simpool_viz.images import Picture
+from simpool_viz.maps.scale import scale_of
+from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import read_reference, score_baselines
 from simpool_viz.timing import Profile
 from tests.conftest import make_photo, small_resnet

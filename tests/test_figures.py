@@ -11,12 +11,9 @@ import numpy as np
 import pytest
 
 from simpool_viz import make_board
-from simpool_viz.board import Board
-from simpool_viz.comparison import agreement, difference
-from simpool_viz.drawing import DIVERGING, Look, colour_map, colour_table, display_picture, scale_of
-from simpool_viz.encoder import Encoder
-from simpool_viz.export import render_row, row_scales
-from simpool_viz.figures import (
+from simpool_viz.board.board import Board
+from simpool_viz.board.comparison import agreement, difference
+from simpool_viz.drawing.figures import (
     CELL,
     GAP,
     agreement_figure,
@@ -27,6 +24,10 @@ from simpool_viz.figures import (
     draw_parts,
     matrix_columns,
 )
+from simpool_viz.drawing.pixels import DIVERGING, Look, colour_map, colour_table, display_picture
+from simpool_viz.drawing.render import render_row, row_scales
+from simpool_viz.maps.scale import scale_of
+from simpool_viz.modeling.encoder import Encoder
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from simpool_viz import load_checkpoint, record
-from simpool_viz.attention_map import maps_of
-from simpool_viz.checkpoints import convert, load_with_report
-from simpool_viz.checkpoints.files import load_file
-from simpool_viz.encoder import Encoder
+from simpool_viz.checkpoints.files import convert, load_file
+from simpool_viz.checkpoints.load import load_with_report
+from simpool_viz.maps.registry import maps_of
+from simpool_viz.modeling.encoder import Encoder
 from tests import made_files as made
 from tests.conftest import make_photo
 from tests.oracles import backbones as oracle
@@ -343,7 +343,7 @@ def test_spe_checkpoint_equals_its_raw_tensors(tmp_path: Path, size: tuple[int, 
 @pytest.mark.parametrize("kind", ["ep", "aim", "abmilp"])
 @pytest.mark.parametrize("container", ["saved", "released"])
 def test_probing_head_goes_onto_its_backbone(tmp_path: Path, kind: str, container: str) -> None:
-    from simpool_viz.pooling import create_pooling
+    from simpool_viz.modeling.pooling import create_pooling
 
     torch.manual_seed(0)
     options = {"ep": {"num_queries": 8, "d_out": 2}, "aim": {"num_heads": 4}, "abmilp": {}}[kind]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from simpool_viz import fused
-from simpool_viz.fused import cpu_kernel, efficient_kernel, find_kernel, flash_kernel
+from simpool_viz.capture import kernels as fused
+from simpool_viz.capture.kernels import cpu_kernel, efficient_kernel, find_kernel, flash_kernel
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")

@@ -14,12 +14,12 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from simpool_viz import rollout
-from simpool_viz.attention_map import maps_of
-from simpool_viz.encoder import Encoder, Facts
 from simpool_viz.images import preprocess
-from simpool_viz.maps.gates import gates_by_depth
-from simpool_viz.pooling import create_pooling, poolings
+from simpool_viz.maps import rollout_chain as rollout
+from simpool_viz.maps.gated_features import gates_by_depth
+from simpool_viz.maps.registry import maps_of
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.pooling import create_pooling, poolings
 from simpool_viz.recording import Recording, record, record_batch
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8))

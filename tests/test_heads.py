@@ -15,11 +15,11 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from simpool_viz import load_checkpoint, record
-from simpool_viz.building import EncoderSpec
-from simpool_viz.checkpoints import catalogue
 from simpool_viz.checkpoints.bundle import load_bundle, save_bundle
-from simpool_viz.cli import main
-from simpool_viz.encoder import Facts
+from simpool_viz.checkpoints.catalogue import catalogue
+from simpool_viz.cli.main import main
+from simpool_viz.modeling.encoder import Facts
+from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.training import heads as heads_module
 from simpool_viz.training.data import load_photos
 from simpool_viz.training.heads import train_heads

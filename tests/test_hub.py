@@ -13,10 +13,12 @@ import pytest
 import timm
 import torch
 
-from simpool_viz import checkpoints, load_checkpoint
-from simpool_viz.checkpoints import load_for_visitor, published
+from simpool_viz import load_checkpoint
+from simpool_viz.checkpoints import load as checkpoints
 from simpool_viz.checkpoints.hub import split_address
-from simpool_viz.cli import main
+from simpool_viz.checkpoints.load import load_for_visitor
+from simpool_viz.checkpoints.published import published
+from simpool_viz.cli.main import main
 from tests import made_files as made
 
 
@@ -251,7 +253,7 @@ def test_publish_uploads_what_the_app_needs_and_nothing_else(monkeypatch: pytest
         "app.py",
         "requirements.txt",
         "README.md",
-        "simpool_viz/app/board.js",
+        "simpool_viz/app/board/board.js",
         "models/resnet_gap/model.safetensors",
         "assets/chelsea.jpg",
     ]

@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageFile, ImageSequence
 from torch.nn import functional as F
 
-from simpool_viz.encoder import IMAGENET_MEAN, IMAGENET_STD
 from simpool_viz.images import MAX_TOKENS, MIN_SIDE, Geometry, Picture, fit, preprocess, read_picture
+from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD
 from tests.oracles.masks import token_of_centre
 
 WIDTH, HEIGHT = 40, 24

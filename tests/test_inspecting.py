@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from simpool_viz import record
-from simpool_viz.app import inspecting as module
-from simpool_viz.app.inspecting import ALONE, InspectPage, Visit
-from simpool_viz.app.own import OwnCheckpoints
-from simpool_viz.encoder import Encoder
+from simpool_viz.app import inspect as module
+from simpool_viz.app.inspect import ALONE, InspectPage, Visit
+from simpool_viz.app.own_checkpoint import OwnCheckpoints
+from simpool_viz.modeling.encoder import Encoder
 from tests.conftest import small_resnet
 from tests.test_inspection import small_vit
 

@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from simpool_viz import record
-from simpool_viz.building import EncoderSpec
-from simpool_viz.encoder import Encoder, Facts
-from simpool_viz.inspection import (
+from simpool_viz.board.inspection import (
     QUESTIONS,
     Lens,
     classes_found,
@@ -22,6 +20,8 @@ from simpool_viz.inspection import (
     inspect,
     questions_of,
 )
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.recording import Recording
 from tests.conftest import small_resnet
 

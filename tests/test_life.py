@@ -7,9 +7,9 @@ import timm
 import torch
 
 from simpool_viz import record
-from simpool_viz.building import EncoderSpec
-from simpool_viz.encoder import Facts
-from simpool_viz.layers.life import LIFE, insert_life, scale_of_heads, token_grid
+from simpool_viz.modeling.encoder import Facts
+from simpool_viz.modeling.layers.life import LIFE, insert_life, scale_of_heads, token_grid
+from simpool_viz.modeling.spec import EncoderSpec
 from tests.conftest import make_photo
 from tests.oracles.backbones import life_qkv
 

@@ -8,10 +8,10 @@ import pytest
 import timm
 import torch
 
-from simpool_viz.building import EncoderSpec
-from simpool_viz.capture import AttentionCapture
-from simpool_viz.encoder import Facts
-from simpool_viz.layers.sar import NoSkipBlock, remove_last_skip
+from simpool_viz.capture.hooks import AttentionCapture
+from simpool_viz.modeling.encoder import Facts
+from simpool_viz.modeling.layers.sar import NoSkipBlock, remove_last_skip
+from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.training.losses import class_token_scores, entropy_schedule, spatial_entropy_loss
 from tests.oracles.spatial_entropy import spatial_entropy
 

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from simpool_viz import load_checkpoint, map_methods, record
-from simpool_viz.attention_map import AttentionMap, maps_of
-from simpool_viz.building import EncoderSpec
-from simpool_viz.checkpoints.timm_models import encoder_from_timm
-from simpool_viz.encoder import Encoder, Facts
+from simpool_viz.checkpoints.formats.timm import encoder_from_timm
 from simpool_viz.images import fit, preprocess
-from simpool_viz.pooling import create_pooling
+from simpool_viz.maps.attention_map import AttentionMap
+from simpool_viz.maps.registry import maps_of
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.pooling import create_pooling
+from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.recording import Recording
 from tests.oracles import attention as oracle
 
@@ -272,9 +273,9 @@ def test_half_precision_recordings_give_float32_maps():
 
 
 def test_a_new_map_is_one_function_and_one_line():
-    from simpool_viz import attention_map
+    from simpool_viz.maps import registry
 
-    @attention_map.register_map("toy_uniform", "Uniform", "Nothing.", why_not=lambda encoder: None)
+    @registry.register_map("toy_uniform", "Uniform", "Nothing.", why_not=lambda encoder: None)
     def uniform(recording: Recording) -> AttentionMap:
         h, w = recording.geometry.grid
         return AttentionMap(np.full((1, h, w), 1 / (h * w), np.float32), ("all",), recording.geometry, "toy_uniform")
@@ -283,7 +284,7 @@ def test_a_new_map_is_one_function_and_one_line():
         assert "toy_uniform" in map_methods()
         assert record(cnn("gap"), PHOTO, 64).map("toy_uniform").mask().constant
     finally:
-        attention_map._METHODS.pop("toy_uniform")
+        registry._METHODS.pop("toy_uniform")
 
 
 def test_a_poolings_name_is_explained_where_the_checkpoint_pools_otherwise():

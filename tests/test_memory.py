@@ -28,10 +28,10 @@ BOARDS = [
 CODE = f"""
 import json, sys
 import numpy as np, torch
-from simpool_viz import rollout
-from simpool_viz.board import Settings, make_board
-from simpool_viz.building import EncoderSpec
-from simpool_viz.encoder import Facts
+from simpool_viz.maps import rollout_chain as rollout
+from simpool_viz.board.board import Settings, make_board
+from simpool_viz.modeling.spec import EncoderSpec
+from simpool_viz.modeling.encoder import Facts
 
 def status(key):
     with open("/proc/self/status") as lines:

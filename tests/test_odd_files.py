@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from simpool_viz import load_checkpoint
-from simpool_viz.checkpoints.containers import find_weights
 from simpool_viz.checkpoints.files import MARK
-from simpool_viz.checkpoints.formats import build_encoder
-from simpool_viz.checkpoints.parts import Settings
-from simpool_viz.encoder import Facts
+from simpool_viz.checkpoints.formats.containers import find_weights
+from simpool_viz.checkpoints.formats.parts import Settings
+from simpool_viz.checkpoints.formats.recognise import build_encoder
+from simpool_viz.modeling.encoder import Facts
 from tests import made_files as made
 
 State = dict[str, Tensor]

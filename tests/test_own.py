@@ -11,10 +11,10 @@ import gradio as gr
 import pytest
 import torch
 
-from simpool_viz.app import own as own_module
+from simpool_viz.app import own_checkpoint as own_module
 from simpool_viz.app.compare import ComparePage, EncoderStore
-from simpool_viz.app.own import KEPT, OwnCheckpoints, OwnPanel
-from simpool_viz.checkpoints import bundled_folder
+from simpool_viz.app.own_checkpoint import KEPT, OwnCheckpoints, OwnPanel
+from simpool_viz.checkpoints.bundle import bundled_folder
 from tests import made_files as made
 
 EXAMPLE = str(bundled_folder("assets") / "chelsea.jpg")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from simpool_viz.pooling import Pooled, Pooling, Tokens, create_pooling, poolings, register_pooling
-from simpool_viz.pooling.means import PowerMean
+from simpool_viz.modeling.pooling import Pooled, Pooling, Tokens, create_pooling, poolings, register_pooling
+from simpool_viz.modeling.pooling.means import PowerMean
 from tests.oracles import pooling as oracle
 
 D, GRID = 12, (3, 5)
@@ -303,7 +303,7 @@ def test_a_new_pooling_is_one_class_and_one_line():
         def readout(self, u: torch.Tensor) -> torch.Tensor:
             return u[:, 0]
 
-    from simpool_viz.pooling import registry
+    from simpool_viz.modeling.pooling import registry
 
     register_pooling(Median)
     try:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from simpool_viz.pooling import Pooling, Tokens, create_pooling
+from simpool_viz.modeling.pooling import Pooling, Tokens, create_pooling
 from tests.oracles import clustering
 from tests.oracles import pooling as oracle
 from tests.test_pooling import GRID, D, assert_equal, each, make_pooling, make_tokens

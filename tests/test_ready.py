@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from simpool_viz.attention_map import map_methods
-from simpool_viz.board import parse_maps
-from simpool_viz.checkpoints import catalogue
-from simpool_viz.ready import COMPARISONS, available, comparisons, find_comparison
+from simpool_viz.board.ready_made import COMPARISONS, available, comparisons, find_comparison
+from simpool_viz.checkpoints.catalogue import catalogue
+from simpool_viz.maps.registry import map_methods
+from simpool_viz.maps.request import parse_maps
 
 
 def test_every_comparison_asks_for_maps_that_exist_and_one_of_its_own_checkpoints_once() -> None:

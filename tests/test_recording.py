@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional as F
 
 from simpool_viz import load_checkpoint, record, record_batch
-from simpool_viz.capture import AttentionCapture
-from simpool_viz.encoder import Encoder
+from simpool_viz.capture.hooks import AttentionCapture
 from simpool_viz.images import fit, preprocess, read_picture
+from simpool_viz.modeling.encoder import Encoder
 from tests.oracles.attention import eager_attention
 
 TAGS = [

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from simpool_viz import rollout as module
-from simpool_viz.attention import Attention, Blocks
-from simpool_viz.fused import cpu_kernel, efficient_kernel
-from simpool_viz.rollout import Room, roll_out, through_block, through_kernel, through_tiles
+from simpool_viz.capture.block_attention import Attention, Blocks
+from simpool_viz.capture.kernels import cpu_kernel, efficient_kernel
+from simpool_viz.maps import rollout_chain as module
+from simpool_viz.maps.rollout_chain import Room, roll_out, through_block, through_kernel, through_tiles
 from tests.oracles import attention as oracle
 
 SCALE = 0.7

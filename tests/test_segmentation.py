@@ -13,21 +13,21 @@ from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from simpool_viz import load_checkpoint, make_board, record
-from simpool_viz.app.inspect_view import segmentation_payload
-from simpool_viz.app.inspecting import ALONE, InspectPage, Visit
-from simpool_viz.building import EncoderSpec
-from simpool_viz.checkpoints import catalogue
+from simpool_viz.app.board.inspected import segmentation_payload
+from simpool_viz.app.inspect import ALONE, InspectPage, Visit
+from simpool_viz.board.inspection import Lens, classes_found, facts_of, inspect
+from simpool_viz.board.segmentation import segment
 from simpool_viz.checkpoints.bundle import save_bundle
-from simpool_viz.cli import main
-from simpool_viz.drawing import palette
-from simpool_viz.encoder import Encoder, Facts
+from simpool_viz.checkpoints.catalogue import catalogue
+from simpool_viz.cli.main import main
+from simpool_viz.drawing.figures import draw_segmentation
+from simpool_viz.drawing.pixels import palette
 from simpool_viz.evaluation.scenes import look_at_scenes, open_scenes
-from simpool_viz.figures import draw_segmentation
-from simpool_viz.inspection import Lens, classes_found, facts_of, inspect
+from simpool_viz.maps.rollout_chain import roll_out
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.recording import Recording
-from simpool_viz.rollout import roll_out
-from simpool_viz.scores.segmentation import mean_ious
-from simpool_viz.segmentation import segment
+from simpool_viz.scores.confusion import mean_ious
 from tests.conftest import make_photo
 from tests.oracles import attention as oracle
 
@@ -130,10 +130,10 @@ def test_absent_class_is_told_and_never_nan() -> None:
 
 
 def test_all_classes_cost_one_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    from simpool_viz import attention_map
+    from simpool_viz.maps import make
 
     recording, walks = record(dense(), make_photo(150, 90), 96), []
-    monkeypatch.setattr(attention_map, "roll_out", lambda rows, *a, **k: walks.append(len(rows)) or roll_out(rows, *a, **k))
+    monkeypatch.setattr(make, "roll_out", lambda rows, *a, **k: walks.append(len(rows)) or roll_out(rows, *a, **k))
     everything = segment(recording).found()
     recording.maps([("dense_rollout", {"classes": everything}), ("dense_rollout", {"classes": everything, "soft": True}), ("rollout", {})])
     assert walks == [2 * len(everything) + 1]

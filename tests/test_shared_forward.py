@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from simpool_viz import record
-from simpool_viz.board import MapRequest, Settings, iterate_board, make_board, record_each
-from simpool_viz.building import EncoderSpec
-from simpool_viz.checkpoints import load_checkpoints, share_backbones
-from simpool_viz.encoder import Encoder, Facts
+from simpool_viz.board.board import Settings, iterate_board, make_board, record_each
+from simpool_viz.checkpoints.load import load_checkpoints, share_backbones
 from simpool_viz.images import read_picture
+from simpool_viz.maps.request import MapRequest
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.recording import record_shared, shares_forward
 from tests.conftest import make_photo, small_resnet
 from tests.test_stem import hybrid

@@ -7,10 +7,10 @@ import timm
 import torch
 
 from simpool_viz import record
-from simpool_viz.building import EncoderSpec
-from simpool_viz.encoder import Facts
-from simpool_viz.layers.spe import SPE, insert_spe, spe_penalty
-from simpool_viz.maps.gates import gates_by_depth
+from simpool_viz.maps.gated_features import gates_by_depth
+from simpool_viz.modeling.encoder import Facts
+from simpool_viz.modeling.layers.spe import SPE, insert_spe, spe_penalty
+from simpool_viz.modeling.spec import EncoderSpec
 from tests.conftest import make_photo
 
 

@@ -11,10 +11,10 @@ import timm
 import torch
 
 from simpool_viz import load_checkpoint, record
-from simpool_viz.building import EncoderSpec
 from simpool_viz.checkpoints.bundle import save_bundle
-from simpool_viz.encoder import Facts
-from simpool_viz.layers.stem import ResidualStem
+from simpool_viz.modeling.encoder import Facts
+from simpool_viz.modeling.layers.stem import ResidualStem
+from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.training.start import start_from
 from tests.conftest import BACKBONE, CLASSES, make_photo, save_small
 

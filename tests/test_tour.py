@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from simpool_viz import load_checkpoint, record
-from simpool_viz.app.touring import TourPage
-from simpool_viz.attention_map import map_methods
-from simpool_viz.board import parse_maps
-from simpool_viz.checkpoints import bundled_folder
-from simpool_viz.cli import main
-from simpool_viz.encoder import Encoder
-from simpool_viz.ready import available
-from simpool_viz.tour import STOPS, stop_board, stops
+from simpool_viz.app.tour import TourPage
+from simpool_viz.board.ready_made import available
+from simpool_viz.board.tour import STOPS, stop_board, stops
+from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.cli.main import main
+from simpool_viz.maps.registry import map_methods
+from simpool_viz.maps.request import parse_maps
+from simpool_viz.modeling.encoder import Encoder
 
 
 def test_every_method_of_the_five_papers_has_a_stop_that_says_what_does_not_show() -> None:

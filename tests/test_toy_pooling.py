@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from simpool_viz.building import EncoderSpec
-from simpool_viz.cli import main
-from simpool_viz.encoder import Facts
-from simpool_viz.pooling import Pooling, register_pooling, registry
+from simpool_viz.cli.main import main
+from simpool_viz.modeling.encoder import Facts
+from simpool_viz.modeling.pooling import Pooling, register_pooling, registry
+from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.recording import record
 
 

@@ -18,12 +18,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from simpool_viz import load_checkpoint, record
-from simpool_viz.attention_map import maps_of
-from simpool_viz.building import EncoderSpec
-from simpool_viz.capture import AttentionCapture
+from simpool_viz.capture.hooks import AttentionCapture
 from simpool_viz.checkpoints.bundle import load_bundle
-from simpool_viz.encoder import Encoder, Facts
-from simpool_viz.scores.segmentation import count_pixels, mean_ious
+from simpool_viz.maps.registry import maps_of
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.spec import EncoderSpec
+from simpool_viz.scores.confusion import count_pixels, mean_ious
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 from simpool_viz.training.data import load_photos
 from simpool_viz.training.heads import train_heads

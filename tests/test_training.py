@@ -16,9 +16,9 @@ import yaml
 from PIL import Image, ImageDraw
 
 from simpool_viz import load_checkpoint, record
-from simpool_viz.building import EncoderSpec
-from simpool_viz.cli import main
-from simpool_viz.encoder import IMAGENET_MEAN, IMAGENET_STD, Facts
+from simpool_viz.cli.main import main
+from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD, Facts
+from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.training import data as data_module
 from simpool_viz.training import loop as loop_module
 from simpool_viz.training.card import Result, stage_line, write_card

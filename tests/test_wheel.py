@@ -51,7 +51,9 @@ def test_wheel_holds_the_package_and_what_is_bundled_and_nothing_else(wheel: Pat
     assert names == wanted
 
 
-@pytest.mark.parametrize("pattern", ["training/recipes/*.yaml", "app/*.js", "_bundled/models/*/model.safetensors", "_bundled/assets/*"])
+@pytest.mark.parametrize(
+    "pattern", ["training/recipes/*.yaml", "app/board/*.js", "_bundled/models/*/model.safetensors", "_bundled/assets/*"]
+)
 def test_wheel_holds_data_of_each_kind(wheel: Path, pattern: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         assert any(Path(name).match(f"simpool_viz/{pattern}") for name in archive.namelist())

@@ -12,17 +12,20 @@ from typing import Any
 import gradio as gr
 from gradio import processing_utils
 
-from simpool_viz.app.component import BoardState, BoardView, Photo, Sent
-from simpool_viz.app.look import dispatch, look_controls
-from simpool_viz.app.own import OwnCheckpoints, OwnPanel, in_a_sentence
-from simpool_viz.attention_map import map_methods, maps_of
-from simpool_viz.board import Board, MapRequest, Settings, iterate_board
-from simpool_viz.checkpoints import bundled_folder, catalogue, load_checkpoint, share_backbones
-from simpool_viz.device import choose_device
-from simpool_viz.encoder import Encoder
+from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
+from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel, in_a_sentence
+from simpool_viz.app.style_controls import dispatch, look_controls
+from simpool_viz.board.board import Board, Settings, iterate_board
+from simpool_viz.board.ready_made import comparisons
+from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.checkpoints.catalogue import catalogue
+from simpool_viz.checkpoints.load import load_checkpoint, share_backbones
 from simpool_viz.images import read_picture
-from simpool_viz.ready import comparisons
+from simpool_viz.maps.registry import map_methods, maps_of
+from simpool_viz.maps.request import MapRequest
+from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import Reference, read_reference
+from simpool_viz.tensors import choose_device
 
 SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
 MOST_PHOTOS = 12  # of one run

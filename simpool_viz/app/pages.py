@@ -8,12 +8,12 @@ from typing import Any
 import gradio as gr
 
 from simpool_viz.app.compare import SIZES, ComparePage, first_example
-from simpool_viz.app.inspecting import InspectPage
-from simpool_viz.app.own import OwnCheckpoints
-from simpool_viz.app.touring import TourPage
-from simpool_viz.board import parse_map
-from simpool_viz.inspection import QUESTIONS
-from simpool_viz.tour import stops
+from simpool_viz.app.inspect import InspectPage
+from simpool_viz.app.own_checkpoint import OwnCheckpoints
+from simpool_viz.app.tour import TourPage
+from simpool_viz.board.inspection import QUESTIONS
+from simpool_viz.board.tour import stops
+from simpool_viz.maps.request import parse_map
 
 Choices = list[tuple[str, str]]
 

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from simpool_viz.batch.looking import Job, look
-from simpool_viz.batch.reading import Fault, Prepared, find_pictures, prepare
+from simpool_viz.batch.boards import Job, look
+from simpool_viz.batch.preparing import Fault, Prepared, find_pictures, prepare
 from simpool_viz.batch.writing import Journal, write
-from simpool_viz.drawing import Look
-from simpool_viz.export import LONGEST, SUFFIXES
+from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.render import LONGEST, SUFFIXES
 
 
 @dataclass(frozen=True)

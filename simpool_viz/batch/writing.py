@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from simpool_viz.batch.reading import Fault
-from simpool_viz.board import Board
-from simpool_viz.drawing import Look
-from simpool_viz.export import FORMAT, LONGEST, SUFFIXES, plain_name, render_row, row_facts, row_scales, save_picture, score_table, versions
+from simpool_viz.batch.preparing import Fault
+from simpool_viz.board.board import Board
+from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.render import LONGEST, SUFFIXES, render_row, row_scales, save_picture
+from simpool_viz.export import FORMAT, plain_name, row_facts, score_table, versions
 
 
 def write(board: Board, out: Path, look: Look, pictures: str) -> dict[str, Any]:

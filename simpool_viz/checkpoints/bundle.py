@@ -18,9 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from simpool_viz.building import EncoderSpec
-from simpool_viz.encoder import Encoder, Facts
-from simpool_viz.layers.stem import STEM
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.layers.stem import STEM
+from simpool_viz.modeling.spec import EncoderSpec
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from simpool_viz.building import EncoderSpec
 from simpool_viz.checkpoints.bundle import CONFIG, WEIGHTS, bundled_folder, read_config
-from simpool_viz.encoder import Encoder, Facts
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.spec import EncoderSpec
 
 
 @dataclass(frozen=True)

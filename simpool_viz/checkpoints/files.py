@@ -13,14 +13,14 @@ from urllib.parse import parse_qsl
 
 from torch import Tensor, nn
 
-from simpool_viz.checkpoints import parts
-from simpool_viz.checkpoints.containers import Weights, find_weights
-from simpool_viz.checkpoints.formats import OPTIONS, Report, assign, build_encoder
-from simpool_viz.checkpoints.parts import UNSET, Settings
+from simpool_viz.checkpoints.formats import parts
+from simpool_viz.checkpoints.formats.containers import Weights, find_weights
+from simpool_viz.checkpoints.formats.parts import UNSET, Settings
+from simpool_viz.checkpoints.formats.recognise import OPTIONS, Report, assign, build_encoder
 from simpool_viz.checkpoints.reading import read_file
-from simpool_viz.encoder import Encoder, Facts
-from simpool_viz.pooling import Pooling, create_pooling
-from simpool_viz.pooling.probes import AIM
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.pooling import Pooling, create_pooling
+from simpool_viz.modeling.pooling.probes import AIM
 
 MARK = "simpool_viz"  # the key of what `convert` keeps of the container in a file's metadata
 KEPT = ("mode", "gamma", "arch")  # settings of a training that say something of the model
@@ -140,7 +140,7 @@ def _settings(options: Mapping[str, Any]) -> Settings:
 
 
 def _facts(path: Path, name: str, settings: Settings, weights: Weights, metadata: Mapping[str, str]) -> Facts:
-    from simpool_viz.checkpoints.timm_models import imagenet_classes
+    from simpool_viz.checkpoints.formats.timm import imagenet_classes
 
     heads = [weights.state[k].shape[0] for k in ("head.weight", "fc.weight", "head.fc.weight", "2.weight") if k in weights.state]
     return Facts(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simpool_viz.encoder import Encoder
 from simpool_viz.evaluation.table import interval
+from simpool_viz.modeling.encoder import Encoder
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from simpool_viz.encoder import Encoder
+from simpool_viz.board.segmentation import segment
 from simpool_viz.evaluation.classification import points
 from simpool_viz.evaluation.datasets import pair_files
 from simpool_viz.evaluation.table import DRAWS
 from simpool_viz.masks import upsample
+from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.recording import Recording, record
-from simpool_viz.scores.segmentation import class_ious, count_pixels, mean_ious
-from simpool_viz.segmentation import segment
+from simpool_viz.scores.confusion import class_ious, count_pixels, mean_ious
 
 MAPS: dict[str, tuple[str, dict[str, object]]] = {
     "dense_rollout": ("dense_rollout", {}),

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simpool_viz.board import MapRequest, Row, Settings, record_each, record_rows, require_rows
-from simpool_viz.encoder import Encoder
+from simpool_viz.board.board import Row, Settings, record_each, record_rows, require_rows
 from simpool_viz.evaluation.datasets import MaskSet
 from simpool_viz.images import read_picture
+from simpool_viz.maps.request import MapRequest
+from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import Reference, baselines, jaccard, read_reference, score_baselines
 
 DRAWS = 2000

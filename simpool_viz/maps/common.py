@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from simpool_viz.attention_map import AttentionMap
-from simpool_viz.precision import wide
-from simpool_viz.recording import Recording
-
-if TYPE_CHECKING:
-    from simpool_viz.encoder import Encoder
+from simpool_viz.capture.recorded import Recorded
+from simpool_viz.maps.attention_map import AttentionMap
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.tensors import wide
 
 
-def patch_maps(recording: Recording, rows: Tensor) -> np.ndarray:
+def patch_maps(recording: Recorded, rows: Tensor) -> np.ndarray:
     """Rows over all tokens (..., P + N) or over the patches (..., N) -> grids (..., h, w) float32, prefixes dropped."""
     h, w = recording.geometry.grid
     return rows[..., rows.shape[-1] - h * w :].float().cpu().numpy().reshape(*rows.shape[:-1], h, w)
 
 
 def make_rows(
-    recording: Recording,
+    recording: Recorded,
     method: str,
     rows: Tensor,
     names: Sequence[str],

@@ -8,18 +8,17 @@ The definition beyond GAP is this project's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from simpool_viz.attention_map import AttentionMap, register_map
+from simpool_viz.capture.recorded import Recorded
+from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.common import make_rows, needs_classifier
-from simpool_viz.precision import wide
-from simpool_viz.recording import Recording, class_indices, class_name
-
-if TYPE_CHECKING:
-    from simpool_viz.encoder import Encoder
+from simpool_viz.maps.registry import register_map
+from simpool_viz.modeling.classes import class_indices, class_name
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.tensors import wide
 
 
 def _why_not(encoder: Encoder) -> str | None:
@@ -46,7 +45,7 @@ def _why_not(encoder: Encoder) -> str | None:
     paper="Zhou et al., CVPR 2016, for GAP",
     why_not=_why_not,
 )
-def contribution(recording: Recording, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
+def contribution(recording: Recorded, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
     """One signed map per class, (K, h, w), which sums to `logit - b'`.
 
     Args:
@@ -65,7 +64,7 @@ def contribution(recording: Recording, classes: Sequence[int | str] | int | str 
     return make_rows(recording, "contribution", rows, [class_name(encoder, c) for c in wanted], unit="logit")
 
 
-def folded_head(recording: Recording, classes: list[int]) -> tuple[Tensor, Tensor]:
+def folded_head(recording: Recorded, classes: list[int]) -> tuple[Tensor, Tensor]:
     """W' (K, D) and b' (K,) such that logits = W' g + b', g the sum of the contributions.
 
     A LayerNorm between pooling and head is folded with the mean and deviation of this picture's vector held fixed:

@@ -10,27 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simpool_viz import rollout
-from simpool_viz.attention import Attention
-from simpool_viz.attention_map import AttentionMap, register_map
-from simpool_viz.capture import AttentionCapture, check_calls
+from simpool_viz.capture.block_attention import Attention
+from simpool_viz.capture.hooks import AttentionCapture, check_calls
+from simpool_viz.capture.recorded import Recorded
+from simpool_viz.maps import rollout_chain as rollout
+from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.common import make_rows, needs_blocks, needs_classifier
+from simpool_viz.maps.registry import register_map
 from simpool_viz.maps.rollout import readout_row
-from simpool_viz.pooling import Tokens
-from simpool_viz.precision import wide
-from simpool_viz.recording import Recording, class_indices, class_name
-
-if TYPE_CHECKING:
-    from simpool_viz.encoder import Encoder
+from simpool_viz.modeling.classes import class_indices, class_name
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.pooling import Tokens
+from simpool_viz.tensors import wide
 
 
-def _wanted(recording: Recording, classes: Sequence[int | str] | int | str | None) -> tuple[list[int], list[str]]:
+def _wanted(recording: Recorded, classes: Sequence[int | str] | int | str | None) -> tuple[list[int], list[str]]:
     encoder, logits = recording.encoder, recording.logits
     assert logits is not None, "why_not asks for a head"
     wanted = [int(logits.argmax())] if classes is None else class_indices(encoder, classes, len(logits))
@@ -51,7 +51,7 @@ def _why_no_gradcam(encoder: Encoder) -> str | None:
     paper="Selvaraju et al., ICCV 2017",
     why_not=_why_no_gradcam,
 )
-def grad_cam(recording: Recording, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
+def grad_cam(recording: Recorded, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
     """relu(sum_d alpha_d A_d) with alpha_d the mean of d logit / d A_d over the positions (eq. 1 and 2): (K, h, w).
 
     Args:
@@ -117,7 +117,7 @@ def _why_no_relevance(encoder: Encoder) -> str | None:
     paper="Chefer et al., Generic attention-model explainability, ICCV 2021",
     why_not=_why_no_relevance,
 )
-def relevance(recording: Recording, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
+def relevance(recording: Recorded, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
     """The class token's row of R, where R <- R + mean_h(relu(dA * A)) R over the blocks (eq. 5 and 6): (K, h, w).
 
     Without a class token the row starts where the checkpoint reads its tokens, as for the roll-out.
@@ -144,7 +144,7 @@ def relevance(recording: Recording, classes: Sequence[int | str] | int | str | N
     return make_rows(recording, "relevance", torch.stack(rows), names, unit="mean", note=note)
 
 
-def _forward_with_graph(encoder: Encoder, recording: Recording) -> tuple[_OutputCapture, Tensor]:
+def _forward_with_graph(encoder: Encoder, recording: Recorded) -> tuple[_OutputCapture, Tensor]:
     with _OutputCapture() as capture:
         output = encoder(recording.image[None].clone().requires_grad_())  # a graph, whether or not the parameters ask for one
     check_calls(encoder.facts.name, len(capture.calls), encoder.depth + encoder.pooling.fused_calls)

@@ -7,34 +7,33 @@ it in words; the formula is this project's) reads, for each class, the mean row 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from simpool_viz.attention_map import AttentionMap, Rolled, register_map
+from simpool_viz.capture.recorded import Recorded
+from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.common import blocks_from_first, make_rows, needs_blocks
-from simpool_viz.precision import wide
-from simpool_viz.recording import Recording, class_indices, class_name
-from simpool_viz.rollout import Walk
+from simpool_viz.maps.registry import Rolled, register_map
+from simpool_viz.maps.rollout_chain import Walk
+from simpool_viz.modeling.classes import class_indices, class_name
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.tensors import wide
 
-if TYPE_CHECKING:
-    from simpool_viz.encoder import Encoder
 
-
-def one_hot_rows(recording: Recording, indices: Sequence[int]) -> Tensor:
+def one_hot_rows(recording: Recorded, indices: Sequence[int]) -> Tensor:
     """W (C, P + N) with a single 1 per row."""
     rows = _no_rows(recording, len(indices))
     rows[torch.arange(len(indices)), torch.tensor(indices)] = 1.0
     return rows
 
 
-def _no_rows(recording: Recording, count: int) -> Tensor:
+def _no_rows(recording: Recorded, count: int) -> Tensor:
     patches, prefix = recording.tokens.patches[0], recording.tokens.prefix[0]
     return torch.zeros(count, len(prefix) + len(patches), device=patches.device, dtype=wide(patches[:0]).dtype)
 
 
-def readout_row(recording: Recording) -> tuple[Tensor, str]:
+def readout_row(recording: Recorded) -> tuple[Tensor, str]:
     """How the checkpoint reads its tokens, as row weights W (1, P + N), and a note where that is not a class token's row."""
     encoder = recording.encoder
     if encoder.pooling.name == "cls" or (encoder.has_class_token and not encoder.pooling.attentive):
@@ -60,7 +59,7 @@ def readout_row(recording: Recording) -> tuple[Tensor, str]:
     why_not=needs_blocks,
     blocks=blocks_from_first,
 )
-def attention_rollout(recording: Recording, first: int = 0, residual: float = 0.5, fusion: str = "mean") -> Rolled:
+def attention_rollout(recording: Recorded, first: int = 0, residual: float = 0.5, fusion: str = "mean") -> Rolled:
     """The class token's row of the roll-out, or the pooling's own rows through it: (1, h, w).
 
     Args:
@@ -95,7 +94,7 @@ def _why_no_scores(encoder: Encoder) -> str | None:
     blocks=blocks_from_first,
 )
 def dense_rollout(
-    recording: Recording,
+    recording: Recorded,
     classes: Sequence[int | str] | int | str | None = None,
     soft: bool = False,
     union: bool = False,
@@ -150,7 +149,7 @@ def _note(encoder: Encoder) -> str:
     paper="Long et al., CVPR 2015, for dense heads",
     why_not=_why_no_scores,
 )
-def class_logits(recording: Recording, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
+def class_logits(recording: Recorded, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
     """One signed map per class, (C, h, w): the class's logit of every patch token, S of `dense_rollout`.
 
     Args:
@@ -165,7 +164,7 @@ def class_logits(recording: Recording, classes: Sequence[int | str] | int | str 
     return make_rows(recording, "class_logits", scores[:, wanted].T, names, unit="logit", note=_note(recording.encoder))
 
 
-def token_scores(recording: Recording) -> Tensor:
+def token_scores(recording: Recorded) -> Tensor:
     """Class scores S (N, K) of the patch tokens: the head on every token after the final norm."""
     with torch.inference_mode():
         return wide(recording.encoder.token_logits(recording.tokens)[0].flatten(1).T)
@@ -179,7 +178,7 @@ def class_weights(scores: Tensor, classes: Sequence[int], soft: bool) -> Tensor:
     return (scores.argmax(1) == wanted[:, None]).to(scores.dtype)
 
 
-def _choose_classes(recording: Recording, scores: Tensor, classes: Sequence[int | str] | int | str | None) -> list[int]:
+def _choose_classes(recording: Recorded, scores: Tensor, classes: Sequence[int | str] | int | str | None) -> list[int]:
     if classes is not None:
         return class_indices(recording.encoder, classes, scores.shape[1])
     counts = scores.argmax(1).bincount(minlength=scores.shape[1])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simpool_viz.precision import wide
+from simpool_viz.tensors import wide
 
 
 def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:

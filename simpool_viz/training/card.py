@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simpool_viz.building import EncoderSpec
-from simpool_viz.pooling import poolings
+from simpool_viz.modeling.pooling import poolings
+from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from simpool_viz.encoder import IMAGENET_MEAN, IMAGENET_STD
+from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD
 from simpool_viz.training.sources import Source, open_source
 
 STORED = 128  # side of the stored squares in pixels, unless a recipe says otherwise

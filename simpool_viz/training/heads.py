@@ -22,11 +22,11 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from simpool_viz.building import EncoderSpec
 from simpool_viz.checkpoints.bundle import base_folder, digest_of, load_bundle, read_config, save_bundle
-from simpool_viz.encoder import Encoder
-from simpool_viz.pooling import Tokens
-from simpool_viz.scores.segmentation import count_pixels
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.pooling import Tokens
+from simpool_viz.modeling.spec import EncoderSpec
+from simpool_viz.scores.confusion import count_pixels
 from simpool_viz.training.card import Result, head_title, write_head_card
 from simpool_viz.training.data import Batches, Crops, Photos, centre_crops, load_photos, random_crops
 from simpool_viz.training.losses import picture_loss, pixel_loss

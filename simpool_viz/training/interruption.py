@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from simpool_viz.encoder import Encoder
+from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.training.recipe import Recipe
 
 RESUME = "resume.pt"

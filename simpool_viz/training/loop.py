@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from simpool_viz.checkpoints.bundle import load_bundle, save_bundle
-from simpool_viz.encoder import Encoder, Facts, Output
+from simpool_viz.modeling.encoder import Encoder, Facts, Output
 from simpool_viz.training.card import Result, stage_line, write_card
 from simpool_viz.training.data import Batches, Photos, load_photos
 from simpool_viz.training.interruption import RESUME, Run, read_interrupted
@@ -25,7 +25,15 @@ from simpool_viz.training.measure import measure
 from simpool_viz.training.recipe import Recipe, Stage
 from simpool_viz.training.sources import read_classes
 from simpool_viz.training.start import start_from
-from simpool_viz.training.step import Step, attention_to_learn, make_accelerator, make_average, make_optimizer, rows_of, set_learning
+from simpool_viz.training.step import (
+    Step,
+    attention_to_learn,
+    make_accelerator,
+    make_average,
+    make_optimizer,
+    rows_of,
+    set_learning,
+)
 
 SAVE_EVERY = 200  # steps
 LOG_EVERY = 50

@@ -8,8 +8,8 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-from simpool_viz.capture import AttentionCapture
-from simpool_viz.encoder import Encoder, Output
+from simpool_viz.capture.hooks import AttentionCapture
+from simpool_viz.modeling.encoder import Encoder, Output
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 
 WARMUP = 10  # epochs of the rise of the spatial-entropy loss

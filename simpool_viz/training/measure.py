@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from simpool_viz.encoder import Encoder
-from simpool_viz.layers.stem import stems_once
-from simpool_viz.scores.segmentation import count_pixels, mean_ious
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.layers.stem import stems_once
+from simpool_viz.scores.confusion import count_pixels, mean_ious
 from simpool_viz.training.data import Photos, centre_crops
 from simpool_viz.training.recipe import Recipe
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from simpool_viz.building import EncoderSpec
+from simpool_viz.modeling.spec import EncoderSpec
 
 FOLDER = Path(__file__).parent / "recipes"
 

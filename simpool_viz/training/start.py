@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from simpool_viz.checkpoints.bundle import base_folder, load_bundle
-from simpool_viz.encoder import Encoder
-from simpool_viz.layers.stem import STEM
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.layers.stem import STEM
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from simpool_viz.capture import AttentionCapture
-from simpool_viz.encoder import Encoder
-from simpool_viz.layers.spe import spe_penalty
+from simpool_viz.capture.hooks import AttentionCapture
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.layers.spe import spe_penalty
 from simpool_viz.training import losses
 from simpool_viz.training.data import Batches, random_crops
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage

@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from simpool_viz import load_checkpoint, make_board
 from simpool_viz.app.compare import FIRST_CHECKPOINTS
-from simpool_viz.board import Board
-from simpool_viz.checkpoints import bundled_folder
+from simpool_viz.board.board import Board
+from simpool_viz.checkpoints.bundle import bundled_folder
 
 EXAMPLE = bundled_folder("assets") / "chelsea.jpg"
 
@@ -39,7 +39,7 @@ def browser_path() -> str | None:
 
 @pytest.fixture(scope="session")
 def app_url() -> Iterator[str]:
-    from simpool_viz.app import launch
+    from simpool_viz.app.launch import launch
 
     app, url, _ = launch(host="127.0.0.1", device="cpu", prevent_thread_lock=True, quiet=True)
     yield url

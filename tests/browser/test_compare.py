@@ -14,8 +14,8 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from simpool_viz import mask_rules
-from simpool_viz.board import Board
-from simpool_viz.checkpoints import bundled_folder
+from simpool_viz.board.board import Board
+from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.masks import largest_component
 from tests.browser.conftest import EXAMPLE, Opened, masks, settle, tell
 
@@ -231,7 +231,7 @@ def test_cancel_stops_between_checkpoints(opened: Opened, monkeypatch: pytest.Mo
     """The first checkpoint's rows stay, and the second never comes: it waits until Cancel has been pressed."""
     import threading
 
-    from simpool_viz import board as board_module
+    from simpool_viz.board import board as board_module
 
     go, original, calls = threading.Event(), board_module.record_shared, []
 

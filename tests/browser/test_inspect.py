@@ -11,8 +11,8 @@ import torch
 from playwright.sync_api import Browser, Page, expect
 
 from simpool_viz import Recording, load_checkpoint, record
-from simpool_viz.board import Board
-from simpool_viz.checkpoints import bundled_folder
+from simpool_viz.board.board import Board
+from simpool_viz.checkpoints.bundle import bundled_folder
 from tests import made_files as made
 from tests.browser.conftest import EXAMPLE, Opened, open_page
 

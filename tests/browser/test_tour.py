@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from simpool_viz import load_checkpoint, record
-from simpool_viz.segmentation import segment
-from simpool_viz.tour import STOPS, stop_board
+from simpool_viz.board.segmentation import segment
+from simpool_viz.board.tour import STOPS, stop_board
 from tests.browser.conftest import EXAMPLE, Opened, open_page, settle
 
 pytestmark = pytest.mark.browser

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from simpool_viz.board import Board
-from simpool_viz.comparison import agreement, arrange, difference
-from simpool_viz.drawing import scale_of
-from simpool_viz.explain import explain_row
+from simpool_viz.board.board import Board
+from simpool_viz.board.comparison import agreement, arrange, difference
+from simpool_viz.board.explain import explain_row
+from simpool_viz.maps.scale import scale_of
 from tests.browser.conftest import Opened, masks, open_page, settle, tell
 
 pytestmark = pytest.mark.browser

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from simpool_viz.encoder import Encoder
+from simpool_viz.modeling.encoder import Encoder
 
 
 class _Softmaxes(TorchFunctionMode):

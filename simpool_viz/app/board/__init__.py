@@ -1,0 +1,1 @@
+"""The board component: data in Python, canvases in the browser."""

@@ -1,0 +1,122 @@
+"""The app in the browser: a thin layer of events over the board."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+INTRO = """# simpool_viz
+Where does a vision model look, and would it look better with another pooling? Drop a photo: each row shows one checkpoint's
+map over it, and the object mask that the map alone gives."""
+GUIDE = """**Attention.** A map whose weights sum to 1 is drawn in *times uniform*: 1 is what plain averaging would give each token, 10 is
+ten times that. Gates, norms and Grad-CAM have a scale of their own and are drawn in *times their mean*. A contribution map is
+signed: red speaks for the class, blue against it.
+
+**Object mask.** The tokens at or above one level, with a box around each connected part. *Share of mass* 0.6 keeps the fewest
+tokens that hold 60 % of the attention.
+
+**Spatial entropy.** 0 when the map is one blob, ln n when it is n equal ones; of the logits before the softmax where there are any.
+
+**Views.** *Rows* can be grouped, and sorted by any figure. *Matrix* has photos down and checkpoints across, as papers print it.
+*Agreement* is the IoU of all pairs of masks. *Two maps* lays one over the other under a slider, and takes their difference. The
+pointer, or the arrow keys on a picture, read the same point in every cell.
+
+**Inspect.** One checkpoint on one photo: with a ViT, click a token and see what it attends to, in any block, per head, and through
+the roll-out. Classes, channel gates and exponents stand beside it, and what cannot be asked of a checkpoint says why.
+
+**Tour.** On one photo, what CLS, SimPool, GGeM, LIFE, spatial entropy and Dense Attention Roll-Out do differently, and where they do not.
+
+**Predictions.** The bundled models are small. Most know 114 kinds of object; two find the parts of street scenes. Look at where
+they look rather than at what they say."""
+
+
+def build(device: str = "auto") -> Any:
+    """The app as a `gr.Blocks`, its example board already made."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: the app must be silent without a network
+    _use_private_folder()
+    import gradio as gr
+
+    from simpool_viz.app.compare import ComparePage, EncoderStore
+    from simpool_viz.app.pages import build_pages
+
+    page = ComparePage(EncoderStore(device))
+    with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
+        gr.Markdown(INTRO, elem_classes="simpool-intro")
+        panels = build_pages(page)
+        blocks.load(None, None, panels, js=_close_where_narrow(len(panels)), queue=False, api_visibility="private")
+        with gr.Accordion("How to read the board", open=False):
+            gr.Markdown(GUIDE)
+        gr.Markdown(
+            f"Computed on `{page.store.where()}`. Photos are deleted within two hours, your own checkpoints when the visit ends.",
+            elem_classes="simpool-intro",
+        )
+    return blocks
+
+
+def _close_where_narrow(panels: int) -> str:
+    """JavaScript that closes the panels of settings on a phone, so that the board is near the top."""
+    return f"() => Array.from({{ length: {panels} }}, () => ({{ __type__: 'update', open: innerWidth > 700 }}))"
+
+
+def _use_private_folder() -> None:
+    """Keep photos in a folder of this process alone, gone when it ends: Gradio's own, /tmp/gradio, is shared by all users."""
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="simpool_viz-")
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def launch(host: str | None = None, port: int | None = None, device: str = "auto", **options: Any) -> Any:
+    """Build the app and serve it.
+
+    Args:
+        host: address to listen on; Gradio's default (127.0.0.1, or what GRADIO_SERVER_NAME says) where None.
+        port: the first free one from 7860 where None.
+        device: as in `load_checkpoint`.
+        options: further arguments of `gr.Blocks.launch`, such as prevent_thread_lock.
+    """
+    blocks = build(device)
+    import gradio as gr
+
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
+    theme = gr.themes.Base(
+        primary_hue="orange", neutral_hue="zinc", font=fonts, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"]
+    )
+    theme.set(  # text dark enough to read on its ground, which Gradio's own defaults are not everywhere
+        block_label_text_color="*neutral_800",
+        block_title_text_color="*neutral_800",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_text_color="white",
+    )
+    blocks.queue(default_concurrency_limit=2, max_size=64)
+    try:
+        return _serve(blocks, host, port, theme, options)
+    except OSError as error:
+        if "port" not in str(error):
+            raise
+        raise OSError(f"port {port} is taken; choose another with --port, or leave it out for the first free one") from error
+
+
+def _serve(blocks: Any, host: str | None, port: int | None, theme: Any, options: dict[str, Any]) -> Any:
+    from simpool_viz.app.own_checkpoint import LARGEST
+
+    return blocks.launch(
+        server_name=host,
+        server_port=port,
+        theme=theme,
+        css_paths=[Path(__file__).parent / "app.css"],
+        max_file_size=LARGEST,
+        ssr_mode=False,  # the board draws itself in the browser; a Node server would add nothing but a start-up
+        footer_links=["api"],
+        **options,
+    )

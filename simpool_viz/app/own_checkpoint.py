@@ -1,0 +1,165 @@
+"""A visitor's own checkpoint: read safely, shown before it is used, in the memory of that visit alone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TookTooLong
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import gradio as gr
+
+from simpool_viz.checkpoints.files import parse_options
+from simpool_viz.checkpoints.formats.recognise import Report
+from simpool_viz.checkpoints.load import load_for_visitor, load_with_report
+from simpool_viz.checkpoints.published import published
+from simpool_viz.maps.registry import map_methods, maps_of
+from simpool_viz.modeling.encoder import Encoder
+
+SUFFIXES = [".safetensors", ".pth", ".pt", ".tar"]
+LARGEST = 512 * 2**20  # bytes of a file or a download
+PARAMETERS = 120_000_000
+SECONDS = 180
+KEPT = 3  # of one visit; the oldest makes room
+VISIT = 3600  # seconds after which an idle visit's checkpoints go
+
+
+class OwnCheckpoints:
+    """What one visit has brought: encoders by name, and one that was recognised and is not yet used."""
+
+    def __init__(self) -> None:
+        self.encoders: dict[str, Encoder] = {}
+        self.waiting: Encoder | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OwnCheckpoints:
+        return OwnCheckpoints()  # each visit begins with none
+
+    def add(self) -> str:
+        """Take the waiting one; returns its name."""
+        assert self.waiting is not None, "the button is shown only then"
+        encoder, self.waiting = self.waiting, None
+        self.encoders.pop(encoder.facts.name, None)
+        self.encoders[encoder.facts.name] = encoder
+        for name in list(self.encoders)[:-KEPT]:
+            del self.encoders[name]
+        return encoder.facts.name
+
+    def clear(self) -> None:
+        self.encoders.clear()
+        self.waiting = None
+
+
+class OwnPanel:
+    """The part of the page that takes a file or a name, tells what it is, and puts it among the choices."""
+
+    def __init__(self, device: str, heads: dict[str, str], maps: dict[str, str]) -> None:
+        self.device, self.heads, self.maps = device, heads, maps
+
+    def build(self, more: gr.Dropdown, maps: gr.CheckboxGroup) -> gr.State:
+        """Create the controls; `more` and `maps` get the new choices. Returns the visit's state."""
+        own = gr.State(OwnCheckpoints(), time_to_live=VISIT, delete_callback=OwnCheckpoints.clear)
+        with gr.Accordion("Your own checkpoint", open=False, elem_id="own"):
+            file = gr.File(label="A file: .safetensors, .pth, .pt, .pth.tar", file_types=SUFFIXES, height=150, elem_id="own-file")
+            address = gr.Dropdown(
+                [(f"{p.title} ({p.size})", p.name) for p in published().values()],
+                value="",
+                allow_custom_value=True,
+                label="or a name on the hub",
+                info="Choose, or write hf:user/repository or timm:tag. Options follow a ?, for a file too: ?gamma=1.25&num_heads=6",
+                elem_id="own-address",
+            )
+            look_at = gr.Button("Recognise", elem_id="recognise")
+            told = gr.Markdown(elem_id="own-report")
+            use = gr.Button("Use it", variant="primary", visible=False, elem_id="use-own")
+        shared: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "own", "api_visibility": "private"}
+        look_at.click(self.recognise, [file, address, own], [told, use, file, own], **shared)
+        use.click(self.use, [own, more, maps], [more, maps, use, told, own], api_visibility="private")
+        return own
+
+    def recognise(self, file: str | None, address: str | None, own: OwnCheckpoints) -> tuple[str, Any, None, OwnCheckpoints]:
+        """Read a file or fetch a name; the file is deleted whatever comes of it."""
+        own.waiting, address = None, address or ""
+        if not file and not address.strip():
+            raise gr.Error("Choose a file, or write a name on the hub.", print_exception=False)
+        try:
+            encoder, report = _within(SECONDS, lambda: self._load(file, address.strip()))
+        except (ValueError, OSError, TookTooLong) as error:
+            raise gr.Error(_told(error), print_exception=False) from error
+        finally:
+            if file:
+                with contextlib.suppress(OSError):
+                    Path(file).unlink()
+        own.waiting = encoder
+        first, *others = [_plain(line[0].upper() + line[1:] if i else line) for i, line in enumerate(report.lines())]
+        told = "\n".join([f"**{first}**", "", *(f"- {line}" for line in [*others, *map(_plain, self._offers(encoder))])])
+        return told, gr.update(visible=True), None, own
+
+    def _load(self, file: str | None, address: str) -> tuple[Encoder, Report]:
+        if file:
+            path = Path(file)
+            if path.stat().st_size > LARGEST:
+                raise ValueError(f"{path.name} has {path.stat().st_size / 2**20:,.0f} MB; at most {LARGEST / 2**20:.0f} MB are read here")
+            options = parse_options(dict(parse_qsl(address.removeprefix("?")))) if address.startswith("?") else {}
+            if "backbone" in options:
+                raise ValueError("a probing head needs a backbone, which can be named in Python and on the command line only")
+            encoder, report = load_with_report(path, device=self.device, **options)
+        else:
+            encoder, report = load_for_visitor(address, device=self.device, limit=LARGEST)
+        if report.parameters > PARAMETERS:
+            raise ValueError(f"{report.source} has {report.parameters:,} parameters; at most {PARAMETERS:,} are taken here")
+        encoder.facts = dataclasses.replace(encoder.facts, name=f"own:{encoder.facts.name}", title=f"{encoder.facts.title} (yours)")
+        return encoder, report
+
+    def _offers(self, encoder: Encoder) -> list[str]:
+        """The maps it has, and why it has not the others."""
+        reasons, titles = maps_of(encoder), {name: method.title for name, method in map_methods().items()}
+        had = [titles[name] for name, reason in reasons.items() if reason is None]
+        return [f"Maps: {', '.join(had)}.", *(f"No {titles[name]}: {reason}." for name, reason in reasons.items() if reason)]
+
+    def use(self, own: OwnCheckpoints, chosen: list[str], maps: list[str]) -> tuple[Any, Any, Any, str, OwnCheckpoints]:
+        """Put the recognised checkpoint among the choices, chosen, with the maps it brings."""
+        if own.waiting is None:
+            raise gr.Error("Nothing is waiting; choose a file and press Recognise first.", print_exception=False)
+        name = own.add()
+        choices = [(title, key) for key, title in self.heads.items()] + [(e.facts.title, key) for key, e in own.encoders.items()]
+        kept = [key for key in chosen if key in self.heads or (key in own.encoders and key != name)]
+        had = set(self.maps) | {m for e in own.encoders.values() for m, reason in maps_of(e).items() if reason is None}
+        offered = [(method.title, key) for key, method in map_methods().items() if key in had]
+        first = [m for m in ("pooling", "cls", "contribution") if maps_of(own.encoders[name])[m] is None][:1]
+        return (
+            gr.update(choices=choices, value=[*kept, name]),
+            gr.update(choices=offered, value=[*maps, *(m for m in first if m not in maps)]),
+            gr.update(visible=False),
+            f"{_plain(own.encoders[name].facts.title)} is among the checkpoints of this visit. Press Run.",
+            own,
+        )
+
+
+def _within(seconds: float, work: Callable[[], Any]) -> Any:
+    """What `work` returns, if it takes no longer."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(work).result(timeout=seconds)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, TookTooLong):
+        return f"Reading it took longer than {SECONDS} s; convert it with `simpool-viz convert` and bring the small file."
+    return in_a_sentence(error)
+
+
+def in_a_sentence(error: Exception) -> str:
+    """What an error says, with its full stop; not capitalised, since it may begin with the name of a visitor's file."""
+    text = str(error)
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _plain(text: str) -> str:
+    """Text of a file, as Markdown that shows it as it is."""
+    return "".join(f"\\{c}" if c in r"\`*_{}[]<>()#+-!|$~" else c for c in text)

@@ -1,0 +1,83 @@
+"""The Tour page: the stops of the guided tour one after another, each a text and a board."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from simpool_viz.app.board.component import BoardState, BoardView
+from simpool_viz.app.style_controls import look_controls
+from simpool_viz.board.tour import Stop, stop_board
+from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.modeling.encoder import Encoder
+
+
+class TourPage:
+    """Builds the page inside a `gr.Blocks`. Its boards are the same for every visitor, so each is made once, when first asked for.
+
+    Args:
+        stops: those whose checkpoints are here; at least one.
+        find: an encoder by name.
+    """
+
+    def __init__(self, stops: Sequence[Stop], find: Callable[[str], Encoder]) -> None:
+        self.stops = {stop.name: stop for stop in stops}
+        self.find = find
+        self._made: dict[str, BoardState] = {}
+        self._lock = threading.Lock()
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def show(self, name: str) -> tuple[str, BoardState]:
+        """The text and the board of a stop."""
+        stop = self.stops[name]
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = BoardState(stop_board(stop, [self.find(checkpoint) for checkpoint in stop.checkpoints]))
+            return stop.markdown, self._made[name]
+
+    def step(self, name: str, by: int) -> str:
+        """The stop before or after one, within the tour."""
+        names = list(self.stops)
+        return names[min(len(names) - 1, max(0, names.index(name) + by))]
+
+    def photo(self, name: str) -> str:
+        """The file of a stop's photo."""
+        return str(bundled_folder("assets") / self.stops[name].photo)
+
+    def take_along(self, name: str) -> tuple[Any, ...]:
+        """The Compare page with the stop's checkpoints and maps: updates of tabs, checkpoints, maps, and further checkpoints."""
+        stop = self.stops[name]
+        return gr.Tabs(selected="compare"), list(stop.checkpoints), [m.partition(":")[0] for m in stop.maps], []
+
+    # --- the page -------------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Create the components; `connect` joins their events to the tab and to Compare."""
+        first = next(iter(self.stops.values()))
+        choices = [(f"{n}. {stop.title}", stop.name) for n, stop in enumerate(self.stops.values(), 1)]
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                self.stop = gr.Radio(choices, value=first.name, label="Stops of the tour", elem_id="stops")
+                with gr.Row():
+                    self.back = gr.Button("Back", elem_id="tour-back")
+                    self.next = gr.Button("Next", variant="primary", elem_id="tour-next")
+                self.own = gr.Button("Compare these on my own photo", elem_id="tour-own")
+            with gr.Column(scale=3):
+                self.text = gr.Markdown(first.markdown, elem_id="tour-text")
+                look_controls("tour", shown=False)
+                self.view = BoardView(elem_id="tour")
+
+    def connect(self, tab: gr.Tab, tabs: gr.Tabs, chosen: list[Any]) -> None:
+        """Join the events. chosen: the controls of Compare for checkpoints, maps and further checkpoints."""
+        showing: dict[str, Any] = {"fn": self.show, "inputs": self.stop, "outputs": [self.text, self.view]}
+        showing |= {"show_progress": "minimal", "show_progress_on": self.stop, "concurrency_id": "look", "api_visibility": "private"}
+        tab.select(**showing)
+        self.stop.input(**showing)
+        for button, by in ((self.back, -1), (self.next, 1)):
+            moved = button.click(lambda name, by=by: self.step(name, by), self.stop, self.stop, queue=False, api_visibility="private")
+            moved.then(**showing)
+        self.own.click(self.take_along, self.stop, [tabs, *chosen], api_visibility="private")

@@ -1,0 +1,1 @@
+"""The board: what the app, the command line and Python all show."""

@@ -1,0 +1,147 @@
+"""What the rows of a board tell when they are laid side by side: their order by a figure, how far their masks agree, and
+where two maps differ.
+
+The board in the browser does the same, with the same rules, for the masks as they are drawn at the moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from simpool_viz.board.board import Board, Row
+from simpool_viz.images import cells_of_pixels
+from simpool_viz.maps.scale import scale_of
+from simpool_viz.masks import ObjectMask, upsample
+
+GROUPINGS = ("none", "checkpoint", "map")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number by which rows are sorted. value: of a row, None where it has none."""
+
+    name: str
+    title: str
+    value: Callable[[Row], float | None]
+
+
+def _peak(row: Row) -> float:
+    """The largest value as drawn: how many times uniform, or how many times its mean; of a signed map its logit."""
+    return float(row.mask.weights.max()) * float(scale_of(row.mask.weights, row.attention.unit).factor or 1.0)
+
+
+def _score(name: str) -> Callable[[Row], float | None]:
+    return lambda row: row.scores.get(name)
+
+
+FIGURES: dict[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        Figure("probability", "probability of the predicted class", lambda row: row.prediction[1] if row.prediction else None),
+        Figure("entropy", "spatial entropy", lambda row: row.entropy),
+        Figure("peak", "strongest weight", _peak),
+        Figure("coverage", "share of the picture in the mask", lambda row: row.mask.coverage),
+        Figure("components", "components of the mask", lambda row: row.mask.components),
+        Figure("milliseconds", "milliseconds", lambda row: sum(row.milliseconds)),
+        Figure("iou", "IoU with the reference", _score("iou")),
+        Figure("iou_at_true_area", "IoU at true area", _score("iou_at_true_area")),
+        Figure("energy", "share of the mass on the object", _score("energy")),
+    )
+}
+
+
+def parse_sort(text: str) -> tuple[str, bool]:
+    """("entropy", True) from "entropy:lowest"; the highest come first unless the lowest are asked for.
+
+    Raises:
+        ValueError: an unknown figure or direction.
+    """
+    name, _, direction = text.partition(":")
+    if name not in FIGURES:
+        raise ValueError(f"rows are sorted by {', '.join(FIGURES)}, not by {name!r}")
+    if direction not in ("", "highest", "lowest"):
+        raise ValueError(f"sort {text!r}: the direction is highest or lowest, as in {name}:lowest")
+    return name, direction == "lowest"
+
+
+def arrange(board: Board, group: str = "none", sort: str = "") -> Board:
+    """The same board with its rows in another order. Photos keep theirs.
+
+    Args:
+        group: "checkpoint" or "map" keeps the rows of each together, groups in the order of their first rows; "none" does not.
+        sort: a figure, with its direction as in `parse_sort`; within each group. Rows without the figure come last.
+
+    Raises:
+        ValueError: an unknown grouping, figure or direction.
+    """
+    if group not in GROUPINGS:
+        raise ValueError(f"rows are grouped by {', '.join(GROUPINGS)}, not by {group!r}")
+    keys = [{"none": "", "checkpoint": row.checkpoint, "map": row.request.label}[group] for row in board.rows]
+    place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    figures = [_rank(row, *parse_sort(sort)) if sort else (False, 0.0) for row in board.rows]
+    order = sorted(range(len(keys)), key=lambda i: (board.rows[i].picture, place[keys[i]], figures[i]))
+    return replace(board, rows=[board.rows[i] for i in order])
+
+
+def _rank(row: Row, figure: str, lowest: bool) -> tuple[bool, float]:
+    value = FIGURES[figure].value(row)
+    return value is None, 0.0 if value is None else value if lowest else -value
+
+
+def agreement(masks: Sequence[ObjectMask], smooth: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
+    """IoU between the masks of all pairs, (n, n) float64: 1 on the diagonal, symmetric.
+
+    Args:
+        masks: of one picture, on any grids.
+        smooth: compare smooth masks instead of patches, as `ObjectMask.pixels` makes them.
+        size: (W, H) at which they are compared; the picture's own by default.
+
+    Raises:
+        ValueError: masks of pictures of different sizes.
+    """
+    if len({mask.geometry.original for mask in masks}) > 1:
+        raise ValueError("masks agree or differ on one picture; these are of pictures of different sizes")
+    pixels = [mask.pixels(smooth, size) for mask in masks]
+    areas = [int(p.sum()) for p in pixels]
+    result = np.eye(len(masks))
+    for i, one in enumerate(pixels):
+        for j in range(i):
+            shared = int((one & pixels[j]).sum())
+            result[i, j] = result[j, i] = shared / (areas[i] + areas[j] - shared)
+    return result
+
+
+def difference(first: Row, second: Row, smooth: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
+    """The first map minus the second, (H, W) float64, in the unit in which both are drawn ("times uniform").
+
+    Args:
+        smooth: bilinear maps instead of patches.
+        size: (W, H); the picture's own by default.
+
+    Raises:
+        ValueError: maps of different pictures or units, or class contributions on different grids, whose logits per token
+            are not comparable.
+    """
+    one, other = first.attention, second.attention
+    if first.picture != second.picture or one.geometry.original != other.geometry.original:
+        raise ValueError("a difference is of two maps of one picture")
+    if one.unit != other.unit:
+        units = [scale_of(row.mask.weights, row.attention.unit).label for row in (first, second)]
+        raise ValueError(f"{first.title} is drawn in {units[0]} and {second.title} in {units[1]}, so they have no difference")
+    if one.unit == "logit" and one.geometry.grid != other.geometry.grid:
+        raise ValueError("logits per token of different grids are not comparable, so they have no difference")
+    values = [_as_drawn(row, smooth, size or one.geometry.original) for row in (first, second)]
+    return values[0] - values[1]
+
+
+def _as_drawn(row: Row, smooth: bool, size: tuple[int, int]) -> np.ndarray:
+    """A map (H, W) in the unit in which it is drawn."""
+    weights = row.mask.weights
+    factor = scale_of(weights, row.attention.unit).factor or 1.0
+    if smooth:
+        return upsample(weights, size) * factor
+    rows, columns = cells_of_pixels((weights.shape[0], weights.shape[1]), size)
+    return weights.astype(np.float64)[rows[:, None], columns[None, :]] * factor

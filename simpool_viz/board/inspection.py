@@ -1,0 +1,302 @@
+"""One checkpoint and one photo, looked into: questions, and the maps that answer them.
+
+A question is asked of a `Recording` through a `Lens`: the block, the point, the class, and how heads and blocks are put
+together. The answer is the rows of a board, the single maps (heads, queries) behind the first of them, and what cannot be
+shown and why. Every map is one that `recording.map` gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from simpool_viz.board.board import Row, Settings, record_rows
+from simpool_viz.board.segmentation import percent, segment
+from simpool_viz.maps.attention_map import FUSIONS, AttentionMap
+from simpool_viz.maps.gated_features import gates_by_depth
+from simpool_viz.maps.registry import maps_of
+from simpool_viz.maps.request import MapRequest
+from simpool_viz.maps.rollout import token_scores
+from simpool_viz.modeling.classes import class_name
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.layers.life import LIFE, scale_of_heads
+from simpool_viz.modeling.pooling.means import PowerMean
+from simpool_viz.recording import Recording
+
+
+@dataclass(frozen=True)
+class Lens:
+    """How a recording is looked at.
+
+    at: (x, y) in pixels of the picture; its centre where None. block: negative from the last.
+    fusion: of heads: "mean", "max", "min", or the index of one. first, residual: of roll-outs, as in `rollout.roll_out`.
+    target: a class by name or index; the predicted one where None. also: a second class, taken together with it in Dense
+        Attention Roll-Out.
+    """
+
+    at: tuple[float, float] | None = None
+    block: int = -1
+    fusion: str | int = "mean"
+    first: int = 0
+    residual: float = 0.5
+    target: str | int | None = None
+    also: str | int | None = None
+
+    @property
+    def rollout(self) -> dict[str, Any]:
+        """Options of a roll-out, those that differ from its own. One head alone cannot be followed through blocks: its mean is."""
+        usual = {"first": 0, "residual": 0.5, "fusion": "mean"}
+        chosen = {"first": self.first, "residual": self.residual, "fusion": self.fusion if self.fusion in FUSIONS else "mean"}
+        return {key: value for key, value in chosen.items() if value != usual[key]}
+
+    @property
+    def classes(self) -> dict[str, Any]:
+        return {} if self.target is None else {"classes": [self.target]}
+
+    @property
+    def together(self) -> dict[str, Any]:
+        """Options of a Dense Attention Roll-Out of both classes."""
+        return self.classes if self.also is None or self.target is None else {"classes": [self.target, self.also], "union": True}
+
+
+Asked = list[tuple[MapRequest, "str | int | None"]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What can be asked. maps: a checkpoint must have one of them. asks: the maps of an answer with their fusions, by lens."""
+
+    name: str
+    title: str
+    maps: tuple[str, ...]
+    asks: Callable[[Lens, bool], Asked]
+
+
+def _of_token(lens: Lens, dense: bool) -> Asked:
+    place = {} if lens.at is None else {"at": lens.at}
+    through = {**place, "rollout": True, **lens.rollout}
+    return [(MapRequest("token", {**place, "block": lens.block}), lens.fusion), (MapRequest("token", through), None)]
+
+
+def _of_class_token(lens: Lens, dense: bool) -> Asked:
+    return [(MapRequest("cls", {"block": lens.block}), lens.fusion), (MapRequest("rollout", lens.rollout), None)]
+
+
+def _of_pooling(lens: Lens, dense: bool) -> Asked:
+    return [(MapRequest("pooling"), lens.fusion), (MapRequest("rollout", lens.rollout), None)]
+
+
+def _of_class(lens: Lens, dense: bool) -> Asked:
+    rolled = {**lens.together, **lens.rollout}
+    through = (MapRequest("dense_rollout", rolled), None)
+    if dense:
+        soft = (MapRequest("dense_rollout", {**rolled, "soft": True}), None)
+        return [through, soft, (MapRequest("class_logits", lens.classes), None), (MapRequest("rollout", lens.rollout), None)]
+    return [(MapRequest("contribution", lens.classes), None), through, (MapRequest("gradcam", lens.classes), None)]
+
+
+def _of_gates(lens: Lens, dense: bool) -> Asked:
+    return [(MapRequest("gates"), "gated"), (MapRequest("gates"), "ungated")]
+
+
+QUESTIONS: dict[str, Question] = {
+    question.name: question
+    for question in (
+        Question("token", "What does a token attend to?", ("token",), _of_token),
+        Question("cls", "What does the class token attend to?", ("cls",), _of_class_token),
+        Question("pooling", "Where does the pooling look?", ("pooling",), _of_pooling),
+        Question("class", "What speaks for a class?", ("contribution", "dense_rollout", "class_logits", "gradcam"), _of_class),
+        Question("gates", "What do the channel gates let through?", ("gates",), _of_gates),
+    )
+}
+
+
+def questions_of(encoder: Encoder) -> dict[str, str | None]:
+    """For every question, None where the encoder can answer it, else why not."""
+    why_not = maps_of(encoder)
+    reasons = {name: [why_not[m] for m in question.maps] for name, question in QUESTIONS.items()}
+    return {name: None if None in why else why[0] for name, why in reasons.items()}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """An answer: rows of a board; `parts`, the maps that the first row fuses, with their groups; notes in sentences."""
+
+    rows: list[Row]
+    parts: AttentionMap | None
+    groups: list[tuple[str, list[int]]]
+    notes: list[str] = field(default_factory=list)
+
+
+def inspect(recording: Recording, question: str, lens: Lens | None = None, settings: Settings | None = None) -> Inspection:
+    """Ask a recording.
+
+    Args:
+        question: a name of `QUESTIONS`.
+        settings: of the masks; its fusion is the lens's.
+
+    Raises:
+        ValueError: an unknown question, one that this checkpoint cannot answer, or a block, point or head that does not exist.
+    """
+    lens, settings = lens or Lens(), settings or Settings()
+    if question not in QUESTIONS:
+        raise ValueError(f"the questions are {', '.join(QUESTIONS)}, not {question!r}")
+    reason = questions_of(recording.encoder)[question]
+    if reason:
+        raise ValueError(f"{recording.encoder.facts.name} cannot answer {question!r}: {reason}")
+    rows: list[Row] = []
+    notes: list[str] = []
+    for request, fusion in QUESTIONS[question].asks(lens, recording.encoder.dense):
+        try:
+            made, skipped = record_rows(recording, [request], replace(settings, fusion=fusion))
+        except ValueError as error:
+            if request.name != "dense_rollout":
+                raise
+            made, skipped = [], [f"Dense Attention Roll-Out: {error}."]  # no token has the class, which is worth knowing
+        rows += made
+        notes += [sentence for sentence in skipped if sentence not in notes]
+    first = rows[0].attention if rows else None
+    parts = first if first is not None and len(first.names) > 1 and question != "gates" else None
+    return Inspection(rows, parts, group_parts(recording, parts) if parts else [], notes)
+
+
+def group_parts(recording: Recording, attention: AttentionMap) -> list[tuple[str, list[int]]]:
+    """The maps of an AttentionMap in groups, (title, indices): heads by their scale where LIFE gives each one, else one group."""
+    indices = list(range(len(attention.names)))
+    scales = scale_of_heads(len(indices)) if has_life(recording.encoder) and attention.method in ("cls", "token") else None
+    if scales is None:
+        return [("", indices)]
+    return [(f"scale {scale}", [i for i in indices if scales[i] == scale]) for scale in dict.fromkeys(scales)]
+
+
+def has_life(encoder: Encoder) -> bool:
+    """Whether queries and keys are made at three scales (LIFE)."""
+    return any(isinstance(module, LIFE) for module in encoder.backbone.modules())
+
+
+def recording_bytes(recording: Recording) -> int:
+    """Bytes that a recording keeps in memory: its tensors' storages, each counted once, and its photo."""
+    tensors = [t for block in recording.blocks for t in (block.query, block.key, block.bias)]
+    tensors += [recording.tokens.patches, recording.tokens.prefix, recording.pooled.weights, recording.pooled.scores]
+    tensors += [t for gate in recording.gates for t in (gate.values, gate.features)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
+    return sum(storages.values()) + recording.picture.rgb.nbytes
+
+
+# --- what is known beside the maps ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClassFound:
+    """A class of the head: its probability, None for a dense head, and the share of tokens that the head gives to it, None where
+    tokens have no scores."""
+
+    index: int
+    name: str
+    probability: float | None
+    share: float | None
+
+    @property
+    def told(self) -> str:
+        """Such as "road: 31 % of tokens" or "tench: 80 %, 12 % of tokens"."""
+        figures = [] if self.probability is None else [f"{100 * self.probability:.0f} %"]
+        return f"{self.name}: " + ", ".join(figures + ([] if self.share is None else [f"{percent(self.share)} of tokens"]))
+
+
+def classes_found(recording: Recording, count: int = 5) -> list[ClassFound]:
+    """The most probable classes, then those that most tokens have; all that a dense head finds; [] without a head."""
+    encoder = recording.encoder
+    if encoder.dense:
+        seen = segment(recording)
+        tokens = seen.shares()
+        return [ClassFound(i, seen.names[i], None, float(tokens[i])) for i in seen.found()]
+    top = recording.top_classes(count)
+    if not top or recording.logits is None:
+        return []
+    shares: np.ndarray | None = None
+    if maps_of(encoder)["class_logits"] is None:
+        best = token_scores(recording).argmax(1).cpu().numpy()
+        shares = np.bincount(best, minlength=len(recording.logits)) / len(best)
+    probability = {index: value for index, _, value in recording.top_classes(len(recording.logits))}
+    wanted = [index for index, *_ in top]
+    if shares is not None:
+        wanted += [int(i) for i in np.argsort(-shares, kind="stable")[:count] if shares[i] > 0 and int(i) not in wanted]
+    return [ClassFound(i, class_name(encoder, i), probability[i], None if shares is None else float(shares[i])) for i in wanted]
+
+
+def exponents(encoder: Encoder) -> tuple[float, ...]:
+    """The learned exponents p of GeM (one) or GGeM (one per group of channels), as used; () for other poolings."""
+    mean = encoder.pooling.mean
+    if not isinstance(mean, PowerMean) or not mean.learnable:
+        return ()
+    return tuple(float(p) for p in mean.p.detach().float().clamp(1.0, 50.0).cpu())
+
+
+@dataclass(frozen=True)
+class GateProfile:
+    """One channel gate of a picture: the quantiles 0, 0.25, 0.5, 0.75 and 1 of its values over the channels."""
+
+    name: str
+    channels: int
+    quantiles: tuple[float, float, float, float, float]
+
+
+def gate_profiles(recording: Recording) -> list[GateProfile]:
+    """The profile of every channel gate (SE, SPE, CBAM) in the order of the forward; [] where there is none."""
+    profiles = []
+    for name, values in gates_by_depth(recording).items():
+        low, q1, median, q3, high = (float(v) for v in np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
+        profiles.append(GateProfile(name, len(values), (low, q1, median, q3, high)))
+    return profiles
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a checkpoint on a photo beside its maps: `absent` says of each question that has no answer why."""
+
+    checkpoint: str
+    picture: str
+    grid: tuple[int, int]
+    blocks: int
+    classes: list[ClassFound]
+    pooling: str
+    exponents: tuple[float, ...]
+    gates: list[GateProfile]
+    answers: list[str]
+    absent: dict[str, str]
+
+    @property
+    def lines(self) -> list[str]:
+        """The same in sentences."""
+        lines = [
+            f"{self.checkpoint} on {self.picture}: grid {self.grid[1]} x {self.grid[0]}, {self.blocks} attention blocks, {self.pooling}"
+        ]
+        for found in self.classes:
+            lines.append(f"  class {found.told}")
+        if self.exponents:
+            lines.append(f"  exponents p: {', '.join(f'{p:.3g}' for p in self.exponents)}")
+        for gate in self.gates:
+            low, q1, median, q3, high = (f"{v:.3g}" for v in gate.quantiles)
+            lines.append(f"  gate {gate.name}, {gate.channels} channels: median {median}, half in {q1} to {q3}, all in {low} to {high}")
+        lines += [f"can be asked: {name} ({QUESTIONS[name].title})" for name in self.answers]
+        return lines + [f"cannot be asked: {name}, since {why}" for name, why in self.absent.items()]
+
+
+def facts_of(recording: Recording) -> Facts:
+    """Everything about a recording that is no map."""
+    encoder, why_not = recording.encoder, questions_of(recording.encoder)
+    return Facts(
+        checkpoint=encoder.facts.title or encoder.facts.name,
+        picture=recording.picture.name,
+        grid=recording.geometry.grid,
+        blocks=encoder.depth,
+        classes=classes_found(recording),
+        pooling=f"{encoder.pooling.title} pooling",
+        exponents=exponents(encoder),
+        gates=gate_profiles(recording),
+        answers=[name for name, why in why_not.items() if why is None],
+        absent={name: why for name, why in why_not.items() if why},
+    )

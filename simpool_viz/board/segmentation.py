@@ -1,0 +1,70 @@
+"""What a dense head finds: the class of every token and pixel, and the classes with their shares of the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from simpool_viz.modeling.classes import class_name
+from simpool_viz.recording import Recording
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The classes of one picture's tokens.
+
+    scores: (K, h, w) float32 logits. names: K names of classes. size: (width, height) of the picture in pixels.
+    """
+
+    scores: Tensor
+    names: tuple[str, ...]
+    size: tuple[int, int]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """The class of every token, (h, w) int64."""
+        return self.scores.argmax(0).cpu().numpy()
+
+    def pixels(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The class of every pixel, (H, W) int64: logits upsampled bilinearly to `size` = (W, H), the picture's own by default."""
+        width, height = size or self.size
+        return F.interpolate(self.scores[None], (height, width), mode="bilinear", align_corners=False)[0].argmax(0).cpu().numpy()
+
+    def shares(self) -> np.ndarray:
+        """The share of tokens that each class has, (K,) in [0, 1]."""
+        return np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size
+
+    def found(self) -> list[int]:
+        """Classes that at least one token has, the most frequent first."""
+        shares = self.shares()
+        return [int(i) for i in np.argsort(-shares, kind="stable") if shares[i] > 0]
+
+    @property
+    def told(self) -> str:
+        """The classes found, in a line."""
+        shares = self.shares()
+        return "finds " + ", ".join(f"{self.names[i]} {percent(shares[i])}" for i in self.found()[:6])
+
+
+def percent(share: float) -> str:
+    """A share as "31 %"; below one in a hundred with a digit behind the point."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1f} %"
+
+
+def segment(recording: Recording) -> Segmentation:
+    """The segmentation of a dense checkpoint.
+
+    Raises:
+        ValueError: its head does not classify tokens.
+    """
+    encoder = recording.encoder
+    if not encoder.dense:
+        raise ValueError(f"{encoder.facts.name} has no dense head, so it makes no segmentation; choose a checkpoint that has one")
+    with torch.inference_mode():
+        scores = encoder.token_logits(recording.tokens)[0].float()
+    return Segmentation(scores, tuple(class_name(encoder, i) for i in range(len(scores))), recording.picture.size)

@@ -1,0 +1,165 @@
+"""Queries and keys of an ordinary fused forward, seen where the kernel gets them.
+
+A `TorchFunctionMode` sees each call of `F.scaled_dot_product_attention` after the norms and rotary embeddings of queries and keys,
+with bias and scale. Keeping references costs nothing, and any row of any attention matrix follows from them exactly. The call goes on
+to the kernel that would have served it anyway, which also gives the log-sum-exp of the rows: what roll-outs need to make no matrix at
+all. A mode costs every function that runs under it some microseconds, so a recording switches it on inside the attention of those
+blocks alone that a map needs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from simpool_viz.capture.block_attention import Attention
+from simpool_viz.capture.kernels import find_kernel
+
+
+def one_of(batch: Tensor, index: int) -> Tensor:
+    """One picture's part, which does not keep the rest of its batch in memory."""
+    return batch[index].clone() if len(batch) > 1 else batch[index]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A fused attention call of a batch: query (B, H, Nq, d), key (B, H, N, d), bias that broadcasts to (B, H, Nq, N) or None, scale.
+
+    lse: (B, H, Nq) log-sum-exp of the logits, or None where PyTorch ran without giving it.
+    """
+
+    query: Tensor
+    key: Tensor
+    bias: Tensor | None
+    scale: float
+    lse: Tensor | None
+
+    def of(self, index: int) -> Attention:
+        """The attention of one picture."""
+        query, key, lse = (None if x is None else one_of(x, index) for x in (self.query, self.key, self.lse))
+        assert query is not None and key is not None
+        bias = self.bias
+        if bias is not None:
+            bias = bias.expand(len(self.query), bias.shape[-3], query.shape[1], key.shape[1])[index]
+        return Attention(query, key, bias, self.scale, lse)
+
+
+class AttentionCapture(TorchFunctionMode):
+    """Keeps query, key, bias, scale and log-sum-exp of the fused attention calls made inside its `with` block.
+
+    calls: one entry per call, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        return self._attend(*args, **(kwargs or {}))
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        """The call's output, by the kernel that also gives the log-sum-exp where there is one."""
+        if is_causal or enable_gqa or query.ndim != 4:
+            raise ValueError("this model's attention is causal, grouped or not over one sequence of tokens; its maps cannot be shown")
+        bias, factor = _as_bias(attn_mask, query), query.shape[-1] ** -0.5 if scale is None else scale
+        kernel = find_kernel(query.device, query.dtype, query.shape[-1], bias is not None)
+        differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+        if kernel is None or differentiated or dropout_p or value.shape[-1] != query.shape[-1]:
+            output, lse = F.scaled_dot_product_attention(query, key, value, bias, dropout_p, scale=scale), None
+        else:
+            output, lse = kernel(query, key, value, bias, factor)
+        self.calls.append(Call(query, key, bias, factor, lse))
+        return output
+
+
+class BlockCapture:
+    """An `AttentionCapture` that is on only while the attention of some blocks runs, in the thread that entered its `with` block.
+
+    Args:
+        blocks: the transformer blocks of a backbone, from first to last.
+        keep: numbers of the blocks to look into; all by default.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], keep: Collection[int] | None = None) -> None:
+        self._modules = {i: getattr(block, "attn", block) for i, block in enumerate(blocks) if keep is None or i in keep}
+        self._modes = {i: AttentionCapture() for i in self._modules}
+        self._depth = len(blocks)
+        self._hooks: list[Any] = []
+        self._inside: AttentionCapture | None = None
+
+    def calls(self, name: str) -> list[Call | None]:
+        """One entry per block; None for those that were not looked into.
+
+        Raises:
+            ValueError: a block did not make one fused call, so it is not what its family's are; `name` is the checkpoint's.
+        """
+        found: list[Call | None] = [None] * self._depth
+        for i, mode in self._modes.items():
+            check_calls(f"{name}, block {i}", len(mode.calls), 1)
+            found[i] = mode.calls[0]
+        return found
+
+    def __enter__(self) -> BlockCapture:
+        self._thread = threading.get_ident()
+        for i, module in self._modules.items():
+            self._hooks.append(module.register_forward_pre_hook(partial(self._open, self._modes[i])))
+            self._hooks.append(module.register_forward_hook(self._close, always_call=True))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._leave()
+
+    def _open(self, mode: AttentionCapture, module: nn.Module, inputs: Any) -> None:
+        if threading.get_ident() == self._thread:
+            mode.__enter__()
+            self._inside = mode
+
+    def _close(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._inside is not None:
+            self._inside.__exit__(None, None, None)
+            self._inside = None
+
+
+def _as_bias(mask: Tensor | None, query: Tensor) -> Tensor | None:
+    """What is added to the logits, with four dimensions: 0 or -inf for a boolean mask."""
+    if mask is None:
+        return None
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, device=query.device, dtype=query.dtype).masked_fill(~mask, float("-inf"))
+    return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+
+
+def check_calls(where: str, seen: int, expected: int) -> None:
+    """Raise a ValueError unless as many fused attention calls were seen as a checkpoint, or a part of it, should have made."""
+    if seen != expected:
+        raise ValueError(
+            f"{where}: fused attention calls were seen {seen} times and expected {expected} times, "
+            "so this model's attention cannot be shown exactly; choose another backbone"
+        )

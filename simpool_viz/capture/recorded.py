@@ -1,0 +1,62 @@
+"""The data of one forward pass: features, pooling weights, logits, and the queries and keys of the blocks that maps need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from simpool_viz.capture.block_attention import Attention, Blocks
+from simpool_viz.capture.channel_gates import ChannelGate
+from simpool_viz.images import Geometry, Picture
+from simpool_viz.modeling.classes import class_name
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.pooling import Pooled, Tokens
+from simpool_viz.tensors import wide
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What one forward pass of a checkpoint on one picture leaves behind; every map of it is computed from here.
+
+    picture: what is drawn. Of a folder it may be smaller than the original, whose size `geometry` has, or a single pixel where nothing
+        is drawn; maps are made of `image` and what was recorded.
+    image: (3, H, W), what the encoder was given.
+    blocks: the attention of every block that was to be kept, from first to last; empty for a CNN.
+    pool_attention: the captured attention of a pooling that runs the fused kernel itself (SigLIP's), else None.
+    gates: the channel gates (SE, SPE, CBAM) of the backbone and of the pooling, in the order of the forward.
+    tokens, pooled: features and pooling result of a batch of one.
+    vector: (D,) after the norm. logits: (K,), or None without a head.
+    seconds: of the forward, divided by the pictures of its batch.
+    """
+
+    encoder: Encoder
+    picture: Picture
+    geometry: Geometry
+    image: Tensor
+    blocks: Blocks
+    pool_attention: Attention | None
+    gates: tuple[ChannelGate, ...]
+    tokens: Tokens
+    pooled: Pooled
+    vector: Tensor
+    logits: Tensor | None
+    seconds: float
+
+    def top_classes(self, count: int = 1) -> list[tuple[int, str, float]]:
+        """The most probable classes as (index, name, probability in [0, 1]); [] without a head."""
+        if self.logits is None:
+            return []
+        values, indices = wide(self.logits).softmax(0).topk(min(count, len(self.logits)))
+        return [(int(i), class_name(self.encoder, int(i)), float(v)) for i, v in zip(indices, values, strict=True)]
+
+    def block(self, index: int) -> tuple[int, Attention]:
+        """(number, attention) of a block, negative indices counting from the last.
+
+        Raises:
+            ValueError: no such block, or one that was not kept.
+        """
+        depth = len(self.blocks)
+        if not isinstance(index, int) or not -depth <= index < depth:
+            raise ValueError(f"{self.encoder.facts.name} has blocks 0 to {depth - 1} (or -{depth} to -1), not {index}")
+        return index % depth, self.blocks[index]

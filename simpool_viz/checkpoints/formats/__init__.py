@@ -1,0 +1,1 @@
+"""Formats of checkpoint files: containers, and architectures recognised by their tensors."""

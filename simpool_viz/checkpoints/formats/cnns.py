@@ -1,0 +1,136 @@
+"""Recognises ResNets (torchvision's and timm's names, with SPE) and ConvNeXts (the original names, timm's), and builds named models."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from timm.models.convnext import ConvNeXt
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import Tensor, nn
+
+from simpool_viz.checkpoints.formats.containers import Weights
+from simpool_viz.checkpoints.formats.parts import Parts, Settings, SimPoolTensors, count_of, find_simpool, gamma_of
+from simpool_viz.checkpoints.formats.vits import linear_head
+from simpool_viz.modeling.layers.spe import insert_spe
+from simpool_viz.modeling.pooling import Pooling, create_pooling
+from simpool_viz.modeling.spec import create_backbone
+
+_SPE = re.compile(r"(layer\d+\.\d+)\.(w1|b1|w2|b2|p)$")
+
+
+def resnet(weights: Weights, settings: Settings) -> Parts:
+    """A ResNet of basic or bottleneck blocks with GAP or SimPool.
+
+    Raises:
+        ValueError: SimPool in parts, or a stem or a stage of another kind.
+    """
+    state = dict(weights.state)
+    bottleneck = any(re.match(r"layer1\.0\.(conv|bn)3\.", key) for key in state)
+    stages = [count_of(state, f"layer{i}.") for i in _stages(state)]
+    channels = tuple(state[f"layer{i}.0.conv1.weight"].shape[0] for i in _stages(state))
+    if len(stages) != 4 or state["conv1.weight"].shape != (64, 3, 7, 7):
+        raise ValueError(
+            f"conv1.weight has shape {tuple(state['conv1.weight'].shape)} and there are {len(stages)} stages; recognised are ResNets like "
+            "ImageNet's, with (64, 3, 7, 7) and 4. Name it as a model of timm with arch="
+        )
+    backbone = ResNet(Bottleneck if bottleneck else BasicBlock, stages, num_classes=0, channels=channels)  # type: ignore[arg-type]
+    names = {key: f"backbone.{key}" for key in state}
+    kind = "ResNet"
+    if any(_SPE.match(key) for key in state):
+        insert_spe(backbone)
+        spe = [key for key in backbone.state_dict() if ".se." in key]
+        names |= {key.replace(".se.", "."): f"backbone.{key}" for key in spe}
+        kind = "ResNet with SPE"
+    what = f"{kind} of {'-'.join(map(str, stages))} {'bottleneck' if bottleneck else 'basic'} blocks"
+    return _finish(what, backbone, weights, settings, names, "fc", None)
+
+
+def _stages(state: dict[str, Tensor]) -> list[int]:
+    return sorted({int(key[5]) for key in state if re.match(r"layer\d\.", key)})
+
+
+def convnext(weights: Weights, settings: Settings) -> Parts:
+    """A ConvNeXt with GAP or SimPool, and the norm between pooling and head.
+
+    Raises:
+        ValueError: SimPool in parts, or layers of another kind.
+    """
+    own = {_convnext_name(key): key for key in weights.state}
+    state = {name: weights.state[key] for name, key in own.items()}
+    original = any(key.startswith("downsample_layers.") for key in weights.state)
+    stages = range(count_of(state, "stages."))
+    depths = [count_of(state, f"stages.{i}.blocks.") for i in stages]
+    dims = []
+    for name in (f"stages.{i}.blocks.0.conv_dw.weight" for i in stages):
+        if name not in state:
+            raise ValueError(f"{_original_name(name) if original else name} is missing")
+        dims.append(state[name].shape[0])
+    scaled = any(key.endswith(".gamma") for key in state)
+    backbone: Any = ConvNeXt(depths=tuple(depths), dims=tuple(dims), num_classes=0, ls_init_value=1e-6 if scaled else None)
+    backbone.head = nn.Identity()
+    names = {_original_name(name) if original else name: f"backbone.{name}" for name in backbone.state_dict()}
+    names |= {key: f"backbone.{name}" for name, key in own.items()}
+    norms = ("norm", "head.norm", "norm_output")
+    norm = next((p for p in norms if {f"{p}.weight", f"{p}.bias"} & set(weights.state)), None)
+    what = f"ConvNeXt of {'-'.join(map(str, depths))} blocks, {dims[0]} to {dims[-1]} channels"
+    head = "head.fc" if {"head.fc.weight", "head.fc.bias"} & set(weights.state) else "head"
+    return _finish(what, backbone, weights, settings, names, head, norm)
+
+
+def _convnext_name(key: str) -> str:
+    """timm's name of a tensor in the original's naming; timm's own names stay."""
+    key = re.sub(r"^downsample_layers\.0\.", "stem.", key)
+    key = re.sub(r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample.", key)
+    key = re.sub(r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2.", key)
+    return re.sub(r"\.pwconv([12])\.", r".mlp.fc\1.", key.replace(".dwconv.", ".conv_dw."))
+
+
+def _original_name(name: str) -> str:
+    """The original's name of a tensor in timm's naming."""
+    name = re.sub(r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1.", re.sub(r"^stem\.", "downsample_layers.0.", name))
+    return re.sub(r"\.mlp\.fc([12])\.", r".pwconv\1.", name.replace(".blocks.", ".").replace(".conv_dw.", ".dwconv."))
+
+
+def _finish(
+    what: str, backbone: nn.Module, weights: Weights, settings: Settings, names: dict[str, str], head: str, norm: str | None
+) -> Parts:
+    """Pooling, norm and head of a CNN."""
+    simpool = find_simpool(weights.state, what)
+    dim = int(backbone.num_features)  # type: ignore[arg-type]
+    pooling, notes = _pooling(weights, settings, simpool, dim)
+    if simpool is not None:
+        names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
+    if norm is not None:
+        names |= {f"{norm}.{part}": f"norm.{part}" for part in ("weight", "bias")}
+    classifier = linear_head(dict(weights.state), head, names)
+    return Parts(weights.state, what, backbone, pooling, nn.LayerNorm(dim, eps=1e-6) if norm else None, classifier, names, notes)
+
+
+def _pooling(weights: Weights, settings: Settings, simpool: SimPoolTensors | None, dim: int) -> tuple[Pooling, list[str]]:
+    if simpool is None:
+        return create_pooling("gap", dim), []
+    gamma, notes = gamma_of(weights, settings, simpool, is_vit=False)
+    return simpool.create(gamma), notes
+
+
+def named(tag: str, weights: Weights, settings: Settings) -> Parts:
+    """A model of timm by its tag, in timm's own names, with its own pooling or SimPool in its place.
+
+    Raises:
+        ValueError: an unknown tag, or a family that is not supported.
+    """
+    from simpool_viz.checkpoints.formats.timm import encoder_from_timm
+    from simpool_viz.modeling.encoder import Facts
+
+    classes = max((v.shape[0] for k, v in weights.state.items() if k in ("head.weight", "fc.weight", "head.fc.weight")), default=0)
+    encoder = encoder_from_timm(create_backbone(tag, num_classes=classes), Facts(tag))
+    model, simpool = encoder.backbone, find_simpool(weights.state, tag)
+    own = model.state_dict()
+    names = {key: f"backbone.{key}" for key in weights.state if key in own}
+    pooling, norm, notes = encoder.pooling, encoder.norm, [f"built as timm's {tag}, as asked for"]
+    if simpool is not None:
+        pooling, told = _pooling(weights, settings, simpool, encoder.dim)
+        notes += told
+        names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
+    return Parts(weights.state, f"timm {tag}", model, pooling, norm, encoder.head, names, notes)

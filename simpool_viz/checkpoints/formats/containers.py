@@ -1,0 +1,111 @@
+"""Finds the weights inside what a training script saved: which entry, without which prefixes, and what else is left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from simpool_viz.checkpoints.formats.parts import check_axes
+from simpool_viz.checkpoints.reading import check_tensor
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, as they are called in the model itself.
+
+    family: "self-supervised", "supervised", "deit", "probe" or "plain".
+    args: settings of the training script, where the file holds them.
+    dropped: key -> why it is not used.
+    """
+
+    state: dict[str, Tensor]
+    family: str
+    where: str = ""
+    args: dict[str, Any] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+
+
+def find_weights(content: Any, source: str, which: str = "") -> Weights:
+    """The weights of a checkpoint's content.
+
+    Args:
+        content: from `read_file`.
+        which: another entry than the usual one, such as "student".
+
+    Raises:
+        ValueError: there are none, the entry asked for is not there, or a tensor is not of its kind.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{source} holds a {type(content).__name__}, not a table of tensors; it is no checkpoint of a model")
+    family, entry = _container(content, source)
+    if which:
+        if not isinstance(content.get(which), Mapping):
+            raise ValueError(f"{source} holds no weights called {which!r}; it holds {_some(content)}")
+        entry = which
+    table: Any = content[entry] if entry else content
+    if not isinstance(table, Mapping) or not table:
+        raise ValueError(f"{source}: its entry {entry!r} is no table of tensors")
+    state = {str(key): check_tensor(str(key), value, source) for key, value in table.items()}
+    state = _strip(state, "module.")
+    if family == "self-supervised":
+        state = _strip(state, "backbone.", others="head.")
+    dropped = {key: reason for key in state for reason in [_why_dropped(key, family)] if reason}
+    args = _settings(content.get("args")) if entry else {}
+    if family in ("supervised", "deit") and any(re.fullmatch(r"0\..+", key) for key in state) and "2.weight" in state:
+        family = "probe"
+    kept = {k: v for k, v in state.items() if k not in dropped}
+    check_axes(kept, source)
+    return Weights(kept, family, entry, args, dropped)
+
+
+def _container(content: Mapping[Any, Any], source: str) -> tuple[str, str]:
+    """(family, entry that holds the weights)."""
+    if "saved_module" in content:
+        if content["saved_module"] not in ("head", "classifier"):
+            raise ValueError(
+                f"{source} holds the module {content['saved_module']!r} of an efficient-probing run, not its head; use the run's head file"
+            )
+        return "probe", "model"
+    for entries, family in ((("teacher", "student"), "self-supervised"), (("state_dict_ema", "state_dict"), "supervised")):
+        for entry in entries:
+            if isinstance(content.get(entry), Mapping):
+                return family, entry
+    if isinstance(content.get("model"), Mapping):
+        return "deit", "model"
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return "plain", ""
+    raise ValueError(f"{source} holds no weights that are known: it holds {_some(content)}")
+
+
+def _some(content: Mapping[Any, Any]) -> str:
+    keys = [str(key) for key in content]
+    return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "") if keys else "nothing"
+
+
+def _strip(state: dict[str, Tensor], prefix: str, others: str = "") -> dict[str, Tensor]:
+    """Without a prefix that every key has, but those that start with `others`."""
+    if not any(key.startswith(prefix) for key in state):
+        return state
+    if not all(key.startswith(prefix) or (others and key.startswith(others)) for key in state):
+        return state
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def _why_dropped(key: str, family: str) -> str:
+    if family == "self-supervised" and key.startswith("head."):
+        return "projection head of the self-supervised training"
+    if ".aux_bn." in key or key.startswith("aux_bn."):
+        return "second half of split batch norm, used in training only"
+    if key == "mask_token":
+        return "stands for masked patches in training only"
+    return ""
+
+
+def _settings(args: Any) -> dict[str, Any]:
+    if isinstance(args, Mapping):
+        return dict(args)
+    return dict(vars(args)) if hasattr(args, "__dict__") else {}

@@ -1,0 +1,150 @@
+"""From tensors to an encoder: what architecture and pooling a state dict is, by its names and shapes.
+
+Nothing is left at its random start: each tensor of the encoder is filled from one of the file, and each tensor of the
+file is used or dropped for a reason that is told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from simpool_viz.checkpoints.formats import cnns, vits
+from simpool_viz.checkpoints.formats.containers import Weights
+from simpool_viz.checkpoints.formats.parts import Parts, Settings
+from simpool_viz.modeling.encoder import Encoder, Facts
+
+OPTIONS = {
+    "weights": "which entry of a training checkpoint: teacher, student, state_dict, state_dict_ema, model, model_ema",
+    "arch": "the timm tag of the backbone, where it is not recognised by its tensors",
+    "num_heads": "of a ViT whose heads are not 64 channels wide",
+    "gamma": "SimPool's exponent, which no state dict holds; none for no exponent",
+    "pos_embed": "how a ViT's position embedding is resized: timm or dino",
+    "size": "shorter side in pixels at which its maps are best",
+    "backbone": "the checkpoint on whose backbone a probing head goes",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was recognised in a file.
+
+    used: number of tensors used; dropped: number of tensors by the reason why they are not; notes: what was assumed.
+    """
+
+    source: str
+    container: str
+    architecture: str
+    pooling: str
+    parameters: int
+    used: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """As sentences."""
+        told = [f"{self.source}: {self.architecture} with {self.pooling}, {self.parameters:,} parameters ({self.container})"]
+        told.append(f"{self.used} tensors used" + "".join(f"; {count} dropped: {why}" for why, count in self.dropped.items()))
+        return told + list(self.notes)
+
+
+def build_encoder(weights: Weights, facts: Facts, settings: Settings) -> tuple[Encoder, Report]:
+    """The encoder that a state dict belongs to, filled with it, in float32 and evaluation mode.
+
+    Raises:
+        ValueError: it is not recognised, or tensors are missing, left over or of another shape.
+    """
+    with torch.device("meta"):  # nothing takes memory before the file is known to fill it
+        trial = _parts(dataclasses.replace(weights, state=dict(weights.state)), settings, facts.name)
+        _refuse(faults_of(trial.encoder(facts), trial.state, trial.names), facts.name)
+    parts = _parts(weights, settings, facts.name)
+    encoder = parts.encoder(facts)
+    assign(encoder, parts.state, parts.names, facts.name)
+    encoder.eval().requires_grad_(False)
+    report = Report(
+        source=facts.name,
+        container=f"{weights.family} checkpoint, entry {weights.where}" if weights.where else "plain state dict",
+        architecture=parts.architecture,
+        pooling=encoder.pooling.title,
+        parameters=sum(p.numel() for p in encoder.parameters()),
+        used=len(parts.state),
+        dropped=dict(Counter(weights.dropped.values())),
+        notes=tuple(parts.notes),
+    )
+    return encoder, report
+
+
+def _parts(weights: Weights, settings: Settings, source: str) -> Parts:
+    """The parts of the model that these tensors are; any fault as a sentence that names the file."""
+    try:
+        return _recognise(weights, settings, source)
+    except KeyError as error:
+        raise ValueError(f"{source}: {error.args[0]} is missing") from None
+    except ValueError as error:
+        raise ValueError(str(error) if source in str(error) else f"{source}: {error}") from error
+    except (IndexError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
+        raise ValueError(f"{source}: its tensors contradict one another, so no model can be built for them ({error})") from error
+
+
+def _recognise(weights: Weights, settings: Settings, source: str) -> Parts:
+    state = weights.state
+    if settings.arch:
+        return cnns.named(settings.arch, weights, settings)
+
+    def has(*starts: str) -> bool:
+        return all(any(key.startswith(start) for key in state) for start in starts)
+
+    if has("patch_embed.proj.", "blocks.0.attn.qkv."):
+        return vits.recognise(weights, settings, source)
+    if has("bn1.", "layer1.0."):
+        return cnns.resnet(weights, settings)
+    if has("downsample_layers.0.", "stages.0.") or has("stem.0.", "stages.0.blocks.0.conv_dw."):
+        return cnns.convnext(weights, settings)
+    some = ", ".join(list(state)[:5])
+    raise ValueError(
+        f"{source} is not recognised as a ViT, ResNet or ConvNeXt by its tensors ({some}, ...); name a model of timm with arch="
+    )
+
+
+def assign(encoder: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> None:
+    """Copy `state` into `encoder`, every tensor or none. Axes of length 1 may differ, as linear layers and 1 x 1 convolutions do.
+
+    Args:
+        names: key of the file -> key of the encoder.
+
+    Raises:
+        ValueError: names every tensor of the file that is missing, not known, or of another shape.
+    """
+    _refuse(faults_of(encoder, state, names), source)
+    own = encoder.state_dict()
+    with torch.no_grad():
+        given = {names[key]: value for key, value in state.items()}
+        encoder.load_state_dict(own | {k: v.reshape(own[k].shape).to(own[k].dtype) for k, v in given.items()})
+
+
+def faults_of(encoder: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
+    """What of `state` does not fit `encoder`, which may be on the meta device. Arguments as for `assign`."""
+    own = encoder.state_dict(keep_vars=True)
+    given = {names[key]: key for key in state if key in names}
+    back = {target: key for key, target in names.items()}
+    shared = {id(own[k]) for k in given if k in own}  # a model of timm holds its head itself, and the encoder holds it too
+    missing = [k for k in own if k not in given and id(own[k]) not in shared and not k.endswith("num_batches_tracked")]
+    faults = [f"{back.get(k, k.removeprefix('backbone.'))} is missing" for k in missing]
+    faults += [f"{key} is not known" for key in state if names.get(key) not in own]
+    shapes = ((key, tuple(state[key].shape), tuple(own[k].shape)) for k, key in given.items() if k in own)
+    return faults + [f"{key} has shape {found}, not {wanted}" for key, found, wanted in shapes if _long_axes(found) != _long_axes(wanted)]
+
+
+def _refuse(faults: list[str], source: str) -> None:
+    if faults:
+        more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
+        raise ValueError(f"{source} does not fit the model it was recognised as: {'; '.join(faults[:8])}{more}")
+
+
+def _long_axes(shape: tuple[int, ...]) -> list[int]:
+    return [length for length in shape if length != 1]

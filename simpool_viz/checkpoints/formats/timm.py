@@ -1,0 +1,113 @@
+"""Checkpoints named "timm:<tag>": any supported timm model, with its own pooling, norm, head and preprocessing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Facts, check_backbone, is_transformer
+from simpool_viz.modeling.pooling import Pooling, create_pooling
+from simpool_viz.modeling.spec import create_backbone
+
+
+def load_timm(tag: str, *, pretrained: bool = True, **kwargs: Any) -> Encoder:
+    """A timm model as an encoder.
+
+    Args:
+        tag: as in `timm.create_model`.
+        pretrained: fetch its weights from the Hugging Face hub (or its cache); random weights otherwise.
+        kwargs: for `timm.create_model`, such as depth.
+
+    Raises:
+        ValueError: an unknown tag, an unsupported family, or weights that cannot be fetched.
+    """
+    try:
+        model = create_backbone(tag, pretrained=pretrained, **kwargs)
+    except ValueError:
+        raise
+    except TypeError as error:
+        raise ValueError(f"timm:{tag} does not take these options: {', '.join(kwargs)} ({error})") from error
+    except Exception as error:  # the hub client's own errors, of several libraries
+        if not pretrained:
+            raise
+        told = f"{type(error).__name__}: {str(error).strip().partition('. ')[0]}"
+        raise ValueError(
+            f"the weights of timm:{tag} could not be fetched from the Hugging Face hub ({told}); "
+            "check the network, or choose a bundled checkpoint"
+        ) from error
+    config: dict[str, Any] = getattr(model, "pretrained_cfg", {}) or {}
+    facts = Facts(
+        name=f"timm:{tag}",
+        title=tag,
+        size=int(config.get("input_size", (3, 224, 224))[-1]),
+        mean=tuple(config.get("mean", IMAGENET_MEAN)),
+        std=tuple(config.get("std", IMAGENET_STD)),
+        classes=imagenet_classes(int(getattr(model, "num_classes", 0))),
+        source=f"timm {config.get('hf_hub_id') or tag}" + ("" if pretrained else ", random weights"),
+        license=str(config.get("license") or "see the model card"),
+    )
+    return encoder_from_timm(model, facts).eval().requires_grad_(False)
+
+
+def imagenet_classes(count: int) -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes; () for another count, of which nothing is known."""
+    if count != 1000:
+        return ()
+    from timm.data import ImageNetInfo
+
+    return tuple(name.split(",")[0] for name in ImageNetInfo().label_descriptions())
+
+
+def encoder_from_timm(model: Any, facts: Facts) -> Encoder:
+    """Split a complete timm model into backbone, pooling, norm and head; the logits stay those of the model.
+
+    Raises:
+        ValueError: an unsupported family, or a pooling inside the model that this project does not have.
+    """
+    check_backbone(model)
+    if is_transformer(model):
+        pooling, norm, head = _transformer_pooling(model), model.fc_norm, model.head
+    elif type(model).__name__ == "ResNet":
+        pooling, norm, head = _cnn_pooling(model, model.global_pool), None, model.fc
+    else:
+        pooling, norm, head = _cnn_pooling(model, model.head.global_pool), _convnext_norm(model.head), model.head.fc
+    if isinstance(head, nn.Identity):
+        head = None
+    return Encoder(model, pooling, norm=norm, head=head, facts=facts)
+
+
+def _transformer_pooling(model: Any) -> Pooling:
+    kind = model.global_pool or ("token" if getattr(model, "cls_token", None) is not None else "avg")
+    if kind == "map":
+        return create_pooling("latent", model.num_features, module=model.attn_pool)
+    names = {"token": "cls", "avg": "gap", "max": "max"}
+    if kind not in names or getattr(model, "pool_include_prefix", False):
+        how = f"{kind!r} over prefix tokens too" if kind in names else repr(kind)
+        raise ValueError(f"the model pools by {how}, which is not among {', '.join(names)}, map")
+    return create_pooling(names[kind], model.num_features)
+
+
+def _cnn_pooling(model: Any, module: Any) -> Pooling:
+    kind, names = str(module.pool_type) or "avg", {"avg": "gap", "max": "max"}
+    if kind not in names:
+        raise ValueError(f"the model pools by {kind!r}, which is not among {', '.join(names)}")
+    return create_pooling(names[kind], model.num_features)
+
+
+def _convnext_norm(head: Any) -> nn.Module | None:
+    """The norm between pooling and head; None where the model norms before it pools."""
+    if not isinstance(getattr(head, "pre_logits", nn.Identity()), nn.Identity):
+        raise ValueError("this ConvNeXt has a hidden layer in its head, so its logits are no linear function of the pooled vector")
+    return _VectorNorm(head.norm) if hasattr(head, "norm") else None
+
+
+class _VectorNorm(nn.Module):
+    """A LayerNorm2d applied to vectors (B, D): ConvNeXt norms after pooling, on (B, D, 1, 1)."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return self.norm(vector[:, :, None, None]).flatten(1)

@@ -1,0 +1,177 @@
+"""Recognises ViTs in the naming of timm, DeiT, DINO and DINOv2, with CLS, GAP, SimPool or SigLIP's pooling, LIFE and SAR."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import partial
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simpool_viz.checkpoints.formats.containers import Weights
+from simpool_viz.checkpoints.formats.parts import Parts, Settings, count_of, find_simpool, gamma_of
+from simpool_viz.modeling.layers.life import insert_life
+from simpool_viz.modeling.layers.sar import remove_last_skip
+from simpool_viz.modeling.pooling import Pooling, create_pooling
+
+_ARCHS = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12, "vit_large": 16}
+
+
+class DinoVisionTransformer(VisionTransformer):
+    """A ViT that resizes its position embedding as DINO's and SimPool's self-supervised code does.
+
+    The embedding is scaled by ((H // p + 0.1) / g, (W // p + 0.1) / g), bicubically, never to a size; the weights were
+    trained that way. DINO's own ViT leaves it alone at exactly its trained size. SimPool's, which has no class token,
+    compares the number of patches with one less than it has, and so scales always.
+    """
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        prefix = self.num_prefix_tokens
+        table: Tensor = self.pos_embed  # type: ignore[assignment]
+        side = math.isqrt(table.shape[1] - prefix)
+        place = table[:, prefix:]
+        if not (prefix and height == width == side):
+            place = place.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+            scale = ((height + 0.1) / side, (width + 0.1) / side)
+            place = F.interpolate(place, scale_factor=scale, mode="bicubic").flatten(2).transpose(1, 2)
+        x = x.flatten(1, 2) + place
+        if self.cls_token is not None:
+            x = torch.cat([(self.cls_token + table[:, :1]).expand(len(x), -1, -1), x], dim=1)
+        return self.pos_drop(x)
+
+
+def recognise(weights: Weights, settings: Settings, source: str) -> Parts:
+    """The parts of the ViT that these tensors are.
+
+    Raises:
+        ValueError: its heads or its grid cannot be told from the tensors.
+    """
+    state = dict(weights.state)
+    notes: list[str] = []
+    if "register_tokens" in state:
+        _rename_registers(state)
+        notes.append("registers in DINOv2's own naming")
+    names = {key: f"backbone.{key}" for key in state}
+    simpool = find_simpool(state, source)
+    dim, colours, patch, side = state["patch_embed.proj.weight"].shape
+    if colours != 3 or patch != side:
+        raise ValueError(f"patch_embed.proj.weight has shape {dim, colours, patch, side}, not that of square patches of 3 colours")
+    depth = count_of(state, "blocks.")
+    before_norm = simpool is not None and weights.family != "supervised" and not simpool.prefix.startswith("gp.")
+    kwargs = _kwargs(state, dim, depth, source)
+    kwargs["num_heads"] = _heads(weights, settings, dim, source)
+    if before_norm:
+        kwargs["final_norm"] = False
+    dino = _is_dino(weights, settings, kwargs)
+    kind = DinoVisionTransformer if dino else VisionTransformer
+    side = math.isqrt(state["pos_embed"].shape[1] - (0 if kwargs["no_embed_class"] else kwargs["reg_tokens"] + kwargs["class_token"]))
+    backbone = kind(img_size=side * patch, patch_size=patch, embed_dim=dim, depth=depth, num_classes=0, dynamic_img_size=True, **kwargs)
+    _fit_blocks(backbone, state)
+    pooling: Pooling
+    norm: nn.Module | None = None
+    if simpool is not None:
+        gamma, told = gamma_of(weights, settings, simpool, is_vit=True)
+        notes += told
+        pooling = simpool.create(gamma)
+        names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
+    elif kwargs["global_pool"] == "map":
+        pooling = create_pooling("latent", dim, module=backbone.attn_pool)
+        names |= {f"attn_pool.{key}": f"pooling.module.{key}" for key in pooling.module.state_dict()}  # type: ignore[union-attr, operator]
+        backbone.attn_pool = None  # type: ignore[assignment]
+    else:
+        pooling = create_pooling("cls" if kwargs["global_pool"] == "token" else "gap", dim)
+    if before_norm or kwargs["global_pool"] == "avg":
+        norm, own = nn.LayerNorm(dim, eps=1e-6), "norm" if before_norm else "fc_norm"
+        names |= {f"{own}.{part}": f"norm.{part}" for part in ("weight", "bias")}
+        backbone.fc_norm = nn.Identity()
+    head = linear_head(state, "head", names)
+    if dino:
+        notes.append("the position embedding is resized as in DINO's code")
+    what = f"ViT, {depth} blocks of {dim} channels and {kwargs['num_heads']} heads, patches of {patch} px"
+    extras = [n for n, there in (("LIFE", _has_life(state)), ("no skip in the last block", _no_skip(state))) if there]
+    return Parts(state, ", ".join([what, *extras]), backbone, pooling, norm, head, names, notes)
+
+
+def linear_head(state: dict[str, Tensor], prefix: str, names: dict[str, str]) -> nn.Linear | None:
+    """A linear classifier for tensors called `prefix`.weight and .bias, entered into `names`; None where there are none."""
+    if not {f"{prefix}.weight", f"{prefix}.bias"} & set(state):
+        return None
+    names |= {f"{prefix}.{part}": f"head.{part}" for part in ("weight", "bias")}
+    rows, width = state[f"{prefix}.weight"].shape
+    return nn.Linear(width, rows)
+
+
+def _rename_registers(state: dict[str, Tensor]) -> None:
+    """DINOv2's own files add the class token's place to it and none to the registers; timm holds the sum."""
+    table = state["pos_embed"]
+    state["cls_token"], state["pos_embed"] = state["cls_token"] + table[:, :1], table[:, 1:]
+    state["reg_token"] = state.pop("register_tokens")
+
+
+def _kwargs(state: dict[str, Tensor], dim: int, depth: int, source: str) -> dict[str, Any]:
+    """Arguments of timm's VisionTransformer, from what tensors there are."""
+    registers = state["reg_token"].shape[1] if "reg_token" in state else 0
+    if "pos_embed" not in state:
+        raise ValueError(f"{source} has no pos_embed, so its positions are of another kind; name it as a model of timm with arch=")
+    cls, places = int("cls_token" in state), state["pos_embed"].shape[1]
+    embedded = [p for p in (cls + registers, 0) if math.isqrt(max(0, places - p)) ** 2 == places - p]
+    if not embedded and not cls and math.isqrt(places - 1) ** 2 == places - 1:
+        raise ValueError(f"{source}: a token before the patches, cls_token or reg_token, is missing; it has {places} position embeddings")
+    if not embedded:
+        raise ValueError(f"{source}: {places} position embeddings are no square grid; name it as a model of timm with arch=")
+    if not any(key.startswith("blocks.0.mlp.fc1.") for key in state):
+        raise ValueError(f"{source} has an MLP of another kind than fc1, fc2; name it as a model of timm with arch=")
+    pool = "map" if any(key.startswith("attn_pool.") for key in state) else "avg" if "fc_norm.weight" in state else "token" if cls else ""
+    return {
+        "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+        "class_token": bool(cls),
+        "reg_tokens": registers,
+        "no_embed_class": embedded[0] == 0 < cls + registers,
+        "qkv_bias": any(re.fullmatch(r"blocks\.\d+\.attn\.qkv\.(scale1\.)?bias", key) for key in state),
+        "qk_norm": "blocks.0.attn.q_norm.weight" in state,
+        "init_values": 1.0 if "blocks.0.ls1.gamma" in state else None,
+        "pre_norm": "norm_pre.weight" in state,
+        "global_pool": pool,
+        "fc_norm": False if pool != "avg" else None,
+        "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+        "weight_init": "skip",
+    }
+
+
+def _heads(weights: Weights, settings: Settings, dim: int, source: str) -> int:
+    """How many heads: as asked for, as the training's settings say, or of 64 channels each as in every published ViT."""
+    heads = settings.num_heads or _ARCHS.get(str(weights.args.get("arch", "")), 0) or dim // 64
+    if heads < 1 or dim % heads:
+        raise ValueError(f"{source}: {dim} channels do not tell how many heads there are; say num_heads=")
+    return heads
+
+
+def _is_dino(weights: Weights, settings: Settings, kwargs: dict[str, Any]) -> bool:
+    if settings.pos_embed not in ("", "timm", "dino"):
+        raise ValueError(f"pos_embed is timm or dino, not {settings.pos_embed!r}")
+    wanted = settings.pos_embed or ("dino" if weights.family == "self-supervised" else "timm")
+    if wanted == "dino" and (kwargs["reg_tokens"] or kwargs["no_embed_class"]):
+        raise ValueError("pos_embed=dino is for ViTs of DINO's first code, which has no registers; leave it out")
+    return wanted == "dino"
+
+
+def _has_life(state: dict[str, Tensor]) -> bool:
+    return any(key.startswith("blocks.0.attn.qkv.scale") for key in state)
+
+
+def _no_skip(state: dict[str, Tensor]) -> bool:
+    last = f"blocks.{count_of(state, 'blocks.') - 1}.norm2."
+    return last != "blocks.0.norm2." and not {f"{last}weight", f"{last}bias"} & set(state) and "blocks.0.norm2.weight" in state
+
+
+def _fit_blocks(backbone: Any, state: dict[str, Tensor]) -> None:
+    """LIFE in place of the qkv projections, and SAR's last block, where the tensors say so."""
+    if _no_skip(state):
+        remove_last_skip(backbone)
+    if _has_life(state):  # files follow the released code unless they say otherwise
+        insert_life(backbone, norm="blocks.0.attn.qkv.norm.weight" in state, prefix_keys="code")

@@ -1,0 +1,58 @@
+"""Rows of a board as pictures, and the whole board as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from simpool_viz.board.board import Board, Row
+from simpool_viz.drawing.board_picture import Strip, compose_board
+from simpool_viz.drawing.pixels import DIVERGING, Look, colour_map, cut_out, display_boxes, display_picture, overlay
+from simpool_viz.maps.scale import Scale, scale_of, shared_scales
+
+LONGEST = 1024  # pixels of the exported overlays and masks
+SUFFIXES = {"jpeg": "jpg", "png": "png"}
+BOARD_HEIGHT = 300  # pixels, about, of a picture on the board
+
+
+def render_row(board: Board, row: Row, scale: Scale, look: Look, longest: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
+    """Overlay and cut-out of a row, (H, W, 3) uint8 each, the longer side at most `longest` pixels."""
+    rgb = display_picture(board.pictures[row.picture].rgb, longest)
+    size = rgb.shape[1], rgb.shape[0]
+    colours = colour_map(row.mask.weights, scale, row.attention.signed, look, size)
+    mask = row.mask.pixels(smooth=look.smooth, size=size)
+    return overlay(rgb, colours, look.opacity), cut_out(rgb, mask, display_boxes(mask))
+
+
+def row_scales(board: Board, look: Look) -> list[Scale]:
+    """The colour scale of each row, its own or the board's."""
+    scales = [scale_of(row.mask.weights, row.attention.unit) for row in board.rows]
+    return shared_scales(scales) if look.shared_scale else scales
+
+
+def render_board(board: Board, look: Look | None = None) -> Image.Image:
+    """The whole board as one picture, one block per photo."""
+    look = look or Look()
+    scales, blocks = row_scales(board, look), []
+    for index, picture in enumerate(board.pictures):
+        width, height = picture.size
+        longest = round(BOARD_HEIGHT * max(1.0, min(width / height, 1.6)))
+        strips = []
+        for row, scale in zip(board.rows, scales, strict=True):
+            if row.picture == index:
+                images = render_row(board, row, scale, look, longest)
+                strips.append(Strip(row.title, row.lines, list(images), scale, DIVERGING if row.attention.signed else look.colours))
+        blocks.append(compose_board(display_picture(picture.rgb, longest), picture.name, strips))
+    whole = Image.new("RGB", (max(b.width for b in blocks), sum(b.height for b in blocks)), "white")
+    for i, block in enumerate(blocks):
+        whole.paste(block, (0, sum(b.height for b in blocks[:i])))
+    return whole
+
+
+def save_picture(picture: np.ndarray, path: Path) -> None:
+    """Write (H, W, 3) uint8 as its suffix says: JPEG, which takes a tenth of the time, or PNG, which loses nothing."""
+    options: dict[str, Any] = {"quality": 90, "subsampling": 0} if path.suffix == ".jpg" else {"compress_level": 1}
+    Image.fromarray(picture).save(path, **options)

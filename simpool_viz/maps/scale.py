@@ -1,0 +1,45 @@
+"""The colour scale of a map: in what unit it is drawn, and between which values colours run.
+
+A map that is non-negative is drawn as N w, "times uniform": 1 is what plain averaging would give, and colours run from 0 to the 99.5th
+percentile of the row or of the whole board.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The values between which colours run, what they are called, and what a raw value is multiplied by to give one of them.
+
+    A factor of None is 1 for signed maps and the number of tokens for others.
+    """
+
+    low: float
+    high: float
+    label: str
+    factor: float | None = None
+
+
+def scale_of(weights: np.ndarray, unit: str) -> Scale:
+    """The colour scale of one map (h, w) of an `AttentionMap.unit`.
+
+    "uniform": N w, times uniform. "mean": w / mean(w), times its mean. "logit": as it is, symmetric around 0.
+    """
+    values = weights.astype(np.float64)
+    if unit == "logit":
+        high = float(np.percentile(np.abs(values), 99.5)) or 1.0
+        return Scale(-high, high, "logit per token", 1.0)
+    factor = float(values.size) if unit == "uniform" else 1.0 / (float(values.mean()) or 1.0)
+    label = "times uniform" if unit == "uniform" else "times its mean"
+    return Scale(0.0, float(np.percentile(values * factor, 99.5)) or 1.0, label, factor)
+
+
+def shared_scales(scales: list[Scale]) -> list[Scale]:
+    """The same list with one scale for all rows of a kind."""
+    low = {s.label: min(t.low for t in scales if t.label == s.label) for s in scales}
+    high = {s.label: max(t.high for t in scales if t.label == s.label) for s in scales}
+    return [replace(s, low=low[s.label], high=high[s.label]) for s in scales]

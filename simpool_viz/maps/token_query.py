@@ -1,0 +1,61 @@
+"""Token query: what any chosen patch attends to, in any block and through the roll-out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from simpool_viz.capture.recorded import Recorded
+from simpool_viz.maps.attention_map import AttentionMap
+from simpool_viz.maps.common import blocks_from_first, head_names, make_rows, needs_blocks, one_block
+from simpool_viz.maps.registry import Rolled, register_map
+from simpool_viz.maps.rollout import one_hot_rows
+from simpool_viz.maps.rollout_chain import Walk
+
+
+def _blocks(depth: int, options: dict[str, Any]) -> Sequence[int]:
+    return (blocks_from_first if options.get("rollout") else one_block)(depth, options)
+
+
+@register_map(
+    "token",
+    "Token query",
+    "What one patch of the photo attends to, the central one unless a point is given. One map per head.",
+    formula="aʰ = softmax(qᵢ Kᵀ / √d) of head h, at the patches",
+    paper="Vaswani et al., NeurIPS 2017, for the attention",
+    why_not=needs_blocks,
+    blocks=_blocks,
+)
+def token_query(
+    recording: Recorded,
+    at: tuple[float, float] | None = None,
+    block: int = -1,
+    rollout: bool = False,
+    first: int = 0,
+    residual: float = 0.5,
+    fusion: str = "mean",
+) -> AttentionMap | Rolled:
+    """The row of one patch token: (H, h, w), or (1, h, w) through the roll-out of all blocks.
+
+    Args:
+        at: (x, y) in pixels of the original picture; its centre by default.
+        block: which block, negative from the last.
+        rollout: the token's row of the roll-out instead of one block's.
+        first, residual, fusion: of that roll-out, as for the map "rollout".
+
+    Raises:
+        ValueError: a point outside the picture, no such block, or options of a roll-out where none is asked for.
+    """
+    if not rollout and (first, residual, fusion) != (0, 0.5, "mean"):
+        raise ValueError("first, residual and fusion are options of a token's roll-out; ask for rollout=true as well")
+    width, height = recording.geometry.original
+    x, y = at if at is not None else (width / 2, height / 2)
+    row, column = recording.geometry.token_at(x, y)
+    index = recording.encoder.num_prefix_tokens + row * recording.geometry.grid[1] + column
+    if rollout:
+        name = f"token ({row}, {column}) roll-out"
+        walk = Walk(first, residual, fusion)
+        return Rolled(one_hot_rows(recording, [index]), walk, lambda rows: make_rows(recording, "token", rows, (name,)))
+    _, attention = recording.block(block)
+    logits = attention.logits(slice(index, index + 1))[:, 0]
+    return make_rows(recording, "token", logits.softmax(-1), head_names(len(logits)), logits=logits)

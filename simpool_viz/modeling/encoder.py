@@ -1,0 +1,249 @@
+"""Encoder = backbone (any supported timm model) + pooling + norm + head.
+
+An encoder knows nothing of files or pictures: normalised images (B, 3, H, W) go in; tokens, the pooled vector and the
+logits come out of one forward pass. Attention always runs through PyTorch's fused kernel, so that a recording can see
+the queries and keys of every block (see recording.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from simpool_viz.modeling.layers.life import token_grid
+from simpool_viz.modeling.layers.stem import ResidualStem, stride_of
+from simpool_viz.modeling.pooling import Pooled, Pooling, Tokens
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a checkpoint beside its weights.
+
+    size: the shorter side in pixels at which its maps are best; what `record` uses when no size is asked for.
+    classes: the names of the head's outputs, or () where unknown.
+    base: the checkpoint whose frozen backbone this one shares, or "" where it has its own. stem: likewise, the one whose first
+        blocks are its frozen stem.
+    stages: the stages of its training here, a line each, those of the checkpoint it started from included.
+    minutes: its training here took.
+    """
+
+    name: str
+    title: str = ""
+    size: int = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    classes: tuple[str, ...] = ()
+    source: str = ""
+    license: str = ""
+    accuracy: str = ""
+    base: str = ""
+    stem: str = ""
+    stages: tuple[str, ...] = ()
+    minutes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Output:
+    """One forward pass: tokens, pooled (before the norm), vector (B, D) after it.
+
+    logits: (B, K), or None without a classifier. dense_logits: (B, K, h, w) of a dense head, else None.
+    """
+
+    tokens: Tokens
+    pooled: Pooled
+    vector: Tensor
+    logits: Tensor | None
+    dense_logits: Tensor | None = None
+
+
+class Encoder(nn.Module):
+    """Backbone, pooling, the norm between pooling and head, and the head.
+
+    Args:
+        backbone: a timm model whose `forward_features` gives (B, P + N, D) or (B, D, h, w).
+        pooling: turns tokens into a vector.
+        norm: applied to the pooled vector; identity by default.
+        head: linear classifier, or None.
+        facts: name, preprocessing, classes and provenance.
+        dense: whether the head classifies every token, for segmentation, and not the pooled vector.
+
+    Raises:
+        ValueError: the backbone is of a family whose attention cannot be captured, or of an unknown one.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pooling: Pooling,
+        *,
+        norm: nn.Module | None = None,
+        head: nn.Module | None = None,
+        facts: Facts,
+        dense: bool = False,
+    ) -> None:
+        super().__init__()
+        check_backbone(backbone)
+        self.backbone, self.pooling = backbone, pooling
+        self.norm = norm or nn.Identity()
+        self.head = head
+        self.facts = facts
+        self.dense = dense
+        self._resizing = threading.Lock()  # for backbones whose position biases are part of their state
+        for module in backbone.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = True  # type: ignore[assignment]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_resizing"}  # a lock cannot be copied or sent
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._resizing = threading.Lock()
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The attention blocks from first to last; () for a CNN."""
+        return tuple(self.backbone.blocks) if is_transformer(self.backbone) else ()  # type: ignore[arg-type]
+
+    @property
+    def depth(self) -> int:
+        """Number of attention blocks; 0 for a CNN."""
+        return len(self.blocks)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return int(getattr(self.backbone, "num_prefix_tokens", 0)) if self.depth else 0
+
+    @property
+    def has_class_token(self) -> bool:
+        return self.depth > 0 and getattr(self.backbone, "cls_token", None) is not None
+
+    @property
+    def has_stem(self) -> bool:
+        """Whether a ResNet's blocks make a ViT's tokens."""
+        return isinstance(getattr(getattr(self.backbone, "patch_embed", None), "backbone", None), ResidualStem)
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per token."""
+        if self.depth:
+            return stride_of(self.backbone.patch_embed)
+        return int(self.backbone.feature_info[-1]["reduction"])  # type: ignore[union-attr, index]
+
+    @property
+    def dim(self) -> int:
+        return int(self.backbone.num_features)  # type: ignore[arg-type]
+
+    @property
+    def classifier(self) -> nn.Module | None:
+        """The head, where it classifies the pooled vector."""
+        return None if self.dense else self.head
+
+    def tokens(self, images: Tensor) -> Tokens:
+        """Features of normalised images (B, 3, H, W), H and W multiples of the stride."""
+        height, width = images.shape[-2:]
+        if height % self.stride or width % self.stride:
+            raise ValueError(f"{self.facts.name}: a picture of {width} x {height} does not split into tokens of {self.stride} px")
+        grid = (height // self.stride, width // self.stride)
+        with token_grid(grid, self.num_prefix_tokens):
+            if not _resizes_by_state(self.backbone):
+                return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
+            with self._resizing:
+                _set_state_for_size(self.backbone, (height, width))
+                return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
+
+    def _as_tokens(self, features: Tensor, grid: tuple[int, int]) -> Tokens:
+        if features.ndim == 4:
+            return Tokens.from_feature_map(features)
+        return Tokens.from_sequence(features, grid, self.num_prefix_tokens)
+
+    def forward(self, images: Tensor) -> Output:
+        """Encode normalised images (B, 3, H, W)."""
+        return self.read(self.tokens(images))
+
+    def read(self, tokens: Tokens) -> Output:
+        """Pool and classify tokens that the backbone has already made."""
+        pooled: Pooled = self.pooling(tokens)
+        vector = self.norm(pooled.vector)
+        logits = None if self.classifier is None else self.classifier(vector)
+        return Output(tokens, pooled, vector, logits, self.token_logits(tokens) if self.dense else None)
+
+    def token_logits(self, tokens: Tokens) -> Tensor:
+        """Class scores of every patch (B, K, h, w): the head on each token after the norm. Of a dense head these are its output.
+
+        Raises:
+            ValueError: no head.
+        """
+        if self.head is None:
+            raise ValueError(f"{self.facts.name} has no head that gives class scores to tokens")
+        scores: Tensor = self.head(self.norm(tokens.patches))  # (B, N, K)
+        return scores.transpose(1, 2).unflatten(2, tokens.grid)
+
+
+# --- which backbones, and what is particular about them ---------------------------------------------------------------
+
+_REFUSED = {
+    "SwinTransformer": "it attends within shifted windows, so there is no attention between all tokens to show",
+    "SwinTransformerV2": "it attends within shifted windows, so there is no attention between all tokens to show",
+    "VisionTransformerDistilled": "it classifies by the mean of two heads on two tokens, so its logits belong to no one pooled vector",
+    "Cait": "its talking-heads attention mixes heads around the softmax and never runs as one fused call",
+}
+
+
+_TRANSFORMERS = ("VisionTransformer", "DinoVisionTransformer", "Eva", "Beit")
+
+
+def is_transformer(backbone: nn.Module) -> bool:
+    """Whether the backbone is a ViT: one sequence of tokens through `blocks`, all at one resolution."""
+    return type(backbone).__name__ in _TRANSFORMERS
+
+
+def check_backbone(backbone: nn.Module) -> None:
+    """Refuse, in a sentence, what cannot be shown.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    family = type(backbone).__name__
+    if family in _REFUSED:
+        raise ValueError(f"{family} cannot be used as a backbone: {_REFUSED[family]}. Choose a ViT, ResNet or ConvNeXt")
+    if not is_transformer(backbone) and family not in ("ResNet", "ConvNeXt"):
+        raise ValueError(f"{family} is not a supported backbone. Supported are ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet and ConvNeXt")
+    embed = type(getattr(backbone, "patch_embed", None)).__name__
+    if is_transformer(backbone) and embed not in ("PatchEmbed", "HybridEmbed"):
+        raise ValueError(f"this {family} makes its tokens by {embed}, not by patches or a stem, so their places are unknown")
+
+
+def _resizes_by_state(backbone: nn.Module) -> bool:
+    """BEiT holds relative position tables of one size; the others resample their embeddings in the forward."""
+    return type(backbone).__name__ == "Beit"
+
+
+def _set_state_for_size(backbone: Any, size: tuple[int, int]) -> None:
+    """Resample the tables of a BEiT from their trained size, never from an already resampled one."""
+    if tuple(backbone.patch_embed.img_size) == size:
+        return
+    if "_trained_tables" not in backbone.__dict__:
+        backbone.__dict__["_trained_tables"] = _tables_of(backbone)
+    trained = backbone.__dict__["_trained_tables"]
+    if tuple(backbone.patch_embed.img_size) != trained["size"]:
+        backbone.set_input_size(img_size=trained["size"])
+        with torch.no_grad():
+            for name, table in trained["tables"].items():
+                backbone.get_parameter(name).copy_(table)
+    if size != trained["size"]:
+        backbone.set_input_size(img_size=size)
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(False)
+
+
+def _tables_of(backbone: Any) -> dict[str, Any]:
+    names = [n for n, _ in backbone.named_parameters() if n.endswith("relative_position_bias_table") or n == "pos_embed"]
+    return {"size": tuple(backbone.patch_embed.img_size), "tables": {n: backbone.get_parameter(n).detach().clone() for n in names}}

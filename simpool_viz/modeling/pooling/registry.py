@@ -1,0 +1,38 @@
+"""The list of poolings: a class and one decorator line make a pooling known everywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from simpool_viz.modeling.pooling.framework import Pooling
+
+_POOLINGS: dict[str, type[Pooling]] = {}
+P = TypeVar("P", bound="type[Pooling]")
+
+
+def register_pooling(cls: P) -> P:
+    """Class decorator: make a pooling available under its `name`."""
+    if not cls.name or cls.name in _POOLINGS:
+        raise ValueError(f"pooling {cls.__name__} needs a name of its own, not {cls.name!r}")
+    _POOLINGS[cls.name] = cls
+    return cls
+
+
+def poolings() -> dict[str, type[Pooling]]:
+    """Every registered pooling by name, in the order of the table."""
+    return dict(_POOLINGS)
+
+
+def create_pooling(name: str, dim: int, **options: object) -> Pooling:
+    """Make a pooling of width `dim`.
+
+    Raises:
+        ValueError: no pooling has that name, or an option does not fit it.
+    """
+    if name not in _POOLINGS:
+        raise ValueError(f"no pooling is called {name!r}; there are {', '.join(_POOLINGS)}")
+    try:
+        return _POOLINGS[name](dim, **options)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ValueError(f"pooling {name!r} does not take these options: {options} ({error})") from error

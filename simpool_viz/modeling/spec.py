@@ -1,0 +1,116 @@
+"""From a description to an encoder: the backbone by its timm name, what goes inside it, pooling, norm and head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.layers.life import insert_life
+from simpool_viz.modeling.layers.sar import remove_last_skip
+from simpool_viz.modeling.layers.spe import insert_spe
+from simpool_viz.modeling.layers.stem import ResidualStem, hybrid_embed
+from simpool_viz.modeling.pooling import create_pooling
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A description from which an encoder of this project is built; what `config.json` and recipes hold.
+
+    backbone: name of a timm model; kwargs go to `timm.create_model`.
+    stem_pool: False removes a ResNet's max-pooling after the stem, which halves its stride.
+    stem: what makes a ViT's tokens in place of its patches: {"backbone", "backbone_kwargs", "stem_pool"} of a ResNet as above, and
+        "blocks", how many of its residual blocks.
+    pooling, pooling_options: a name of the registry and its options.
+    norm: between pooling and head: "none", "layer" or "batch" (without affine parameters, as probes have it).
+    inside: what is built into the backbone: "" (nothing), "spe" (ResNet), "life" or "nosn" (ViT); inside_options go to it.
+    num_classes: outputs of the head; 0 for none.
+    dense: whether the head classifies every token, for segmentation, and not the pooled vector.
+    """
+
+    backbone: str
+    pooling: str
+    num_classes: int
+    backbone_kwargs: dict[str, Any] = field(default_factory=dict)
+    stem_pool: bool = True
+    pooling_options: dict[str, Any] = field(default_factory=dict)
+    norm: str = "none"
+    inside: str = ""
+    inside_options: dict[str, Any] = field(default_factory=dict)
+    dense: bool = False
+    stem: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, facts: Facts) -> Encoder:
+        """A new encoder with random weights."""
+        if self.stem and "patch_size" in self.backbone_kwargs:
+            raise ValueError("a ViT on a stem takes no patch_size, since the stem's own stride makes the tokens; leave it out")
+        extra = {"embed_layer": hybrid_embed(_stem(**self.stem)), "patch_size": 1} if self.stem else {}
+        backbone = _described(self.backbone, self.backbone_kwargs, self.stem_pool, **extra)
+        self._insert(backbone)
+        dim = int(backbone.num_features)  # type: ignore[arg-type]
+        pooling = create_pooling(self.pooling, dim, **self.pooling_options)
+        width = pooling.out_dim
+        norms: dict[str, Callable[[int], nn.Module]] = {
+            "none": nn.Identity,
+            "layer": partial(nn.LayerNorm, eps=1e-6),
+            "batch": partial(nn.BatchNorm1d, affine=False, eps=1e-6),
+        }
+        if self.norm not in norms:
+            raise ValueError(f"the norm between pooling and head is one of {', '.join(norms)}, not {self.norm!r}")
+        if self.dense and (width != dim or not self.num_classes or self.norm == "batch"):
+            raise ValueError("a dense head reads tokens: it needs num_classes, a pooling of the backbone's width, and norm none or layer")
+        head = nn.Linear(width, self.num_classes) if self.num_classes else None
+        return Encoder(backbone, pooling, norm=norms[self.norm](width), head=head, facts=facts, dense=self.dense)
+
+    def _insert(self, backbone: nn.Module) -> None:
+        inserts: dict[str, Callable[..., None]] = {"spe": insert_spe, "life": insert_life, "nosn": remove_last_skip}
+        if self.inside and self.inside not in inserts:
+            raise ValueError(f"inside a backbone goes one of {', '.join(inserts)}, not {self.inside!r}")
+        if self.inside:
+            inserts[self.inside](backbone, **self.inside_options)
+
+
+def _described(tag: str, kwargs: dict[str, Any], stem_pool: bool, **extra: Any) -> nn.Module:
+    """The backbone of a description, which must not reach the network or other files."""
+    fetching = [key for key in kwargs if key.startswith("pretrained") or key in ("checkpoint_path", "cache_dir")]
+    if fetching:
+        raise ValueError(f"backbone_kwargs may not hold {', '.join(fetching)}: weights come from the checkpoint itself")
+    backbone = create_backbone(tag, num_classes=0, **kwargs, **extra)
+    if not stem_pool:
+        _remove_stem_pool(backbone)
+    return backbone
+
+
+def _stem(backbone: str, blocks: int, backbone_kwargs: dict[str, Any] | None = None, stem_pool: bool = True) -> ResidualStem:
+    resnet = _described(backbone, backbone_kwargs or {}, stem_pool)
+    if type(resnet).__name__ != "ResNet":
+        raise ValueError(f"a stem is made of a ResNet's blocks, and {backbone} is none")
+    return ResidualStem(resnet, blocks)
+
+
+def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """A timm model that takes pictures of any size.
+
+    Raises:
+        ValueError: timm does not know the tag.
+    """
+    import timm
+
+    if not timm.is_model(tag):
+        raise ValueError(f"timm {timm.__version__} has no model called {tag!r}; `timm.list_models()` lists those it has")
+    try:
+        return timm.create_model(tag, pretrained=pretrained, dynamic_img_size=True, **kwargs)
+    except TypeError:  # CNNs and BEiT have no such option
+        return timm.create_model(tag, pretrained=pretrained, **kwargs)
+
+
+def _remove_stem_pool(backbone: Any) -> None:
+    if not isinstance(getattr(backbone, "maxpool", None), nn.Module):
+        raise ValueError(f"{type(backbone).__name__} has no max-pooling after its stem to remove; leave stem_pool out")
+    backbone.maxpool = nn.Identity()
+    for stage in backbone.feature_info[1:]:
+        stage["reduction"] //= 2

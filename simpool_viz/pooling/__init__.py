@@ -1,9 +1,0 @@
-"""Poolings: the framework, its instances (one file per group of the paper's table) and their registry."""
-
-from simpool_viz.pooling.framework import GROUPS, Pooled, Pooling, TableRow, Tokens
-from simpool_viz.pooling.registry import create_pooling, poolings, register_pooling
-
-# Importing a group registers its poolings; the order is the order of every list.
-from simpool_viz.pooling import simple, clustering, gates, attentive, probes  # noqa: F401  isort: skip
-
-__all__ = ["GROUPS", "Pooled", "Pooling", "TableRow", "Tokens", "create_pooling", "poolings", "register_pooling"]

@@ -1,0 +1,40 @@
+"""Precision and device: where the forward runs, and in what precision maps, means and statistics are computed whatever its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def choose_device(wanted: str = "auto") -> tuple[torch.device, torch.dtype]:
+    """Device and precision of the forward: half precision on a GPU, float32 elsewhere.
+
+    Args:
+        wanted: "auto", "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises:
+        ValueError: an unknown device, or one this machine does not have.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ValueError(f"no device is called {wanted!r}; there are auto, cpu, cuda, cuda:0, ... and mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"{wanted} is not here: PyTorch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("mps is not here: this is no Apple GPU, or PyTorch was built without it; use --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device {wanted!r} is not supported; use auto, cpu, cuda or mps")
+    return device, torch.float16 if device.type == "cuda" else torch.float32
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in float32, or as it is where it is float64."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def identical(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are of one shape, precision and device and hold the same numbers."""
+    return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
