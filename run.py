@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """The two commands of a fresh machine: `python3 run.py app` starts the app, `python3 run.py test` runs the tests.
 
-Standard library only. Each command checks this Python, makes `.venv`, installs into it what is needed (once for each state of the
-requirement files, see `stamp`) and hands over to the Python in it. Whatever stops it raises SystemExit with a sentence that says what
-to do.
+Standard library only. Each command checks this Python, makes `.venv`, installs into it what is needed (once for each
+state of the requirement files, see `stamp`) and hands over to the Python in it. Whatever stops it raises SystemExit
+with a sentence that says what to do.
 
-Any Python must be able to read this file, since it is what tells an old one that it is too old; hence no syntax newer than that of
-Python 3.6, and annotations in quotes.
+Any Python must be able to read this file, since it is what tells an old one that it is too old; hence no syntax newer
+than that of Python 3.6, and annotations in quotes.
 """
 
 import argparse
@@ -43,16 +43,26 @@ def main(arguments: "list[str]") -> int:
 
 def parse(arguments: "list[str]") -> "tuple[argparse.Namespace, list[str]]":
     """Split the command line into this file's options and those for the app or for pytest."""
-    parser = argparse.ArgumentParser(prog="run.py", description="Start simpool_viz, or test it, on a machine that has only Python.")
+    parser = argparse.ArgumentParser(
+        prog="run.py", description="Start simpool_viz, or test it, on a machine that has only Python."
+    )
     commands = parser.add_subparsers(dest="command", metavar="app | test")
     commands.required = True
     app = commands.add_parser("app", allow_abbrev=False, help="start the app", epilog="Further arguments go to app.py.")
-    app.add_argument("--host", help="address to listen at, 0.0.0.0 for every network of this machine (default 127.0.0.1)")
+    app.add_argument(
+        "--host", help="address to listen at, 0.0.0.0 for every network of this machine (default 127.0.0.1)"
+    )
     app.add_argument("--port", type=int, help=f"port to listen at (default {PORT} where it is free, else any free one)")
-    test = commands.add_parser("test", allow_abbrev=False, help="run linter, types and tests", epilog="Further arguments go to pytest.")
-    test.add_argument("--require-browser", action="store_true", help="fail where no browser is found, instead of skipping its tests")
+    test = commands.add_parser(
+        "test", allow_abbrev=False, help="run linter, types and tests", epilog="Further arguments go to pytest."
+    )
+    test.add_argument(
+        "--require-browser", action="store_true", help="fail where no browser is found, instead of skipping its tests"
+    )
     for command in (app, test):
-        command.add_argument("--cpu", action="store_true", help="install PyTorch's smaller CPU build; it stays until .venv is deleted")
+        command.add_argument(
+            "--cpu", action="store_true", help="install PyTorch's smaller CPU build; it stays until .venv is deleted"
+        )
     return parser.parse_known_args(arguments)
 
 
@@ -77,9 +87,12 @@ def supported(version: "tuple[int, ...]") -> bool:
 
 
 def version_of(python: str) -> "tuple[int, ...]":
-    """Version of another Python, () where it does not run: pyenv has a name on the PATH for every version, active or not."""
+    """Version of another Python, () where it does not run: pyenv has a name on the PATH for every version, active or
+    not."""
     try:
-        text = subprocess.check_output([python, "-c", "import sys; print(*sys.version_info[:2])"], stderr=subprocess.DEVNULL)
+        text = subprocess.check_output(
+            [python, "-c", "import sys; print(*sys.version_info[:2])"], stderr=subprocess.DEVNULL
+        )
     except (OSError, subprocess.CalledProcessError):
         return ()
     return tuple(int(number) for number in text.split())
@@ -97,13 +110,19 @@ def other_python(version: "tuple[int, ...]" = tuple(sys.version_info[:3])) -> "s
             if python and supported(version_of(python)):
                 say(f"{sentence}: going on with {python}")
                 return python
-    raise stop(f"{sentence}. Install one of those (with your system's packages, pyenv or uv) and start with it: python{newest} run.py app")
+    raise stop(
+        f"{sentence}. Install one of those (with your system's packages, pyenv or uv) and start with it: "
+        f"python{newest} run.py app"
+    )
 
 
 def tell_unwritable_home() -> None:
     home = os.path.expanduser("~")
     if not os.access(home, os.W_OK):
-        say(f"the home folder {home} is not writable, so pip and the model hub keep no downloads; PIP_CACHE_DIR and HF_HOME name others")
+        say(
+            f"the home folder {home} is not writable, so pip and the model hub keep no downloads; PIP_CACHE_DIR and "
+            "HF_HOME name others"
+        )
 
 
 def apt_install(package: str, run=subprocess.call) -> bool:
@@ -119,15 +138,19 @@ def apt_install(package: str, run=subprocess.call) -> bool:
 def make_venv(run=subprocess.call) -> None:
     """Make `.venv` from this Python, in place of a former one of this file's or one that lost its Python."""
     made = marker("made")
-    if os.path.exists(str(venv_python())) and not made.exists():  # Path.exists would raise where the Python is another user's
+    if (
+        os.path.exists(str(venv_python())) and not made.exists()
+    ):  # Path.exists would raise where the Python is another user's
         raise stop(
-            f"{VENV} was not made by run.py, and Python {sys.version_info[0]}.{sys.version_info[1]} cannot use it (it is of another "
+            f"{VENV} was not made by run.py, and Python {sys.version_info[0]}.{sys.version_info[1]} cannot use it (it "
+            "is of another "
             "version or broken); rename or delete it, or start run.py with its Python, and run the same command again"
         )
     package = "python{}.{}-venv".format(*sys.version_info)
     if not importlib.util.find_spec("ensurepip") and not apt_install(package, run):
         raise stop(
-            f"{sys.executable} cannot make .venv, because it has no ensurepip. On Debian and Ubuntu the package {package} is missing: "
+            f"{sys.executable} cannot make .venv, because it has no ensurepip. On Debian and Ubuntu the package "
+            f"{package} is missing: "
             f"install it (sudo apt-get install {package}) and run the same command again"
         )
     say(f"making {VENV}")
@@ -145,17 +168,23 @@ def venv_python() -> Path:
 
 
 def identity(python: Path) -> str:
-    """Version and folder of the environment's Python, "" where it does not run or is of another version than this one."""
+    """Version and folder of the environment's Python, "" where it does not run or is of another version than this
+    one."""
     probe = "import sys; print('%d.%d.%d' % sys.version_info[:3], sys.prefix)"
     try:
-        text = subprocess.check_output([str(python), "-c", probe], stderr=subprocess.DEVNULL).decode(errors="replace").strip()
+        text = (
+            subprocess.check_output([str(python), "-c", probe], stderr=subprocess.DEVNULL)
+            .decode(errors="replace")
+            .strip()
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return text if text.startswith("{}.{}.".format(*sys.version_info)) else ""
 
 
 def stamp(kind: str, cpu: bool, who: str) -> str:
-    """Digest of all that an installation depends on. The folder is part of it: an editable install points into its checkout."""
+    """Digest of all that an installation depends on. The folder is part of it: an editable install points into its
+    checkout."""
     digest = hashlib.sha256(f"{kind} cpu={cpu} {who}".encode())
     for name in FILES[kind]:
         digest.update((ROOT / name).read_bytes())
@@ -168,7 +197,8 @@ def marker(name: str) -> Path:
 
 
 def prepare(kind: str, cpu: bool, run=subprocess.call) -> Path:
-    """Make `.venv` hold what `kind` needs and return its Python. Where the stamp is unchanged this does nothing and needs no network."""
+    """Make `.venv` hold what `kind` needs and return its Python. Where the stamp is unchanged this does nothing and
+    needs no network."""
     python, ours = venv_python(), marker("made").exists()
     who = "" if ours and marker("unfinished").exists() else identity(python)
     builds = (True,) if cpu else (False, True)  # without --cpu any build of PyTorch will do
@@ -187,19 +217,26 @@ def prepare(kind: str, cpu: bool, run=subprocess.call) -> Path:
 
 
 def install(kind: str, cpu: bool, python: Path, run=subprocess.call) -> None:
-    """Install what `kind` needs. If it is killed, "unfinished" stays and the next start makes `.venv` anew: it may hold half a package."""
+    """Install what `kind` needs. If it is killed, "unfinished" stays and the next start makes `.venv` anew: it may hold
+    half a package."""
     for name in FILES:
         if marker(name).exists():
             marker(name).unlink()
     marker("unfinished").touch()
-    say("installing what is needed, which takes some minutes the first time" + ("" if cpu else " (--cpu makes it smaller)"))
+    say(
+        "installing what is needed, which takes some minutes the first time"
+        + ("" if cpu else " (--cpu makes it smaller)")
+    )
     for command in pip_commands(kind, cpu):
         code = run([str(python), "-m", "pip", "install", *command], cwd=str(ROOT))
         if code > 0:  # it ended by itself, so what is there is whole
             marker("unfinished").unlink()
         if code != 0:
             network = f"the network (--cpu needs {CPU_INDEX})" if cpu else "the network"
-            raise stop(f"pip failed, its own words are above. Check {network} and the free disk space, then run the same command again")
+            raise stop(
+                f"pip failed, its own words are above. Check {network} and the free disk space, then run the same "
+                "command again"
+            )
     marker("unfinished").unlink()
 
 
@@ -209,7 +246,8 @@ def pip_commands(kind: str, cpu: bool) -> "list[list[str]]":
     if cpu:
         lines = (ROOT / "requirements.txt").read_text().splitlines()
         torch = [line for line in lines if re.match(r"torch(vision)?\b", line)]
-        commands.append(["--upgrade", "--index-url", CPU_INDEX, *torch])  # upgrade: 2.8.0+cpu counts as newer than 2.8.0
+        # Upgrade: 2.8.0+cpu counts as newer than 2.8.0.
+        commands.append(["--upgrade", "--index-url", CPU_INDEX, *torch])
     commands.append(["-r", "requirements.txt"] if kind == "app" else ["-e", ".[dev]"])
     return commands
 
@@ -225,7 +263,10 @@ def choose_port(host: str, port: "int | None" = None) -> int:
                 return listener.getsockname()[1]
             except (OSError, OverflowError) as error:
                 reason = error
-    raise stop(f"the app cannot listen at {host}, port {port or 'any'} ({reason}); without --host and --port a free place is chosen")
+    raise stop(
+        f"the app cannot listen at {host}, port {port or 'any'} ({reason}); without --host and --port a free place is "
+        "chosen"
+    )
 
 
 def start_app(python: Path, host: "str | None", port: "int | None", rest: "list[str]") -> int:
@@ -260,7 +301,10 @@ def find_browser(python: Path, run=subprocess.call) -> "str | None":
 
 def driver_starts(python: Path, run=subprocess.call) -> bool:
     """Whether Playwright's driver runs; a bare Debian lacks a library of it, which root installs."""
-    command, quiet = [str(python), "-m", "playwright", "--version"], {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command, quiet = (
+        [str(python), "-m", "playwright", "--version"],
+        {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL},
+    )
     return run(command, **quiet) == 0 or (apt_install("libatomic1", run) and run(command, **quiet) == 0)
 
 
@@ -269,9 +313,15 @@ def browser_or_reason(python: Path, run=subprocess.call) -> "tuple[str | None, s
     browser = find_browser(python, run)
     if not browser:
         other = f"elsewhere run {python} -m playwright install chromium"
-        return None, f"no browser was found: install Chromium (Debian's package is chromium; {other}) or set CHROMIUM to one"
+        return (
+            None,
+            f"no browser was found: install Chromium (Debian's package is chromium; {other}) or set CHROMIUM to one",
+        )
     if not driver_starts(python, run):
-        return None, f"{python} -m playwright --version fails: install what it lacks (Debian's package is usually libatomic1)"
+        return (
+            None,
+            f"{python} -m playwright --version fails: install what it lacks (Debian's package is usually libatomic1)",
+        )
     return browser, ""
 
 
@@ -280,7 +330,7 @@ def run_tests(python: Path, require_browser: bool, rest: "list[str]", run=subpro
     browser, reason = browser_or_reason(python, run)
     if require_browser and not browser:
         raise stop(f"the browser tests cannot run, since {reason}")
-    for tool in [] if rest else [["ruff", "check", "."], ["mypy"]]:
+    for tool in [] if rest else [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]:
         if run([str(python), "-m", *tool], cwd=str(ROOT)) != 0:
             raise stop(f"`{' '.join(tool)}` found the faults above, so the tests were not run")
     select = [] if browser else ["-m", "not browser"]

@@ -63,7 +63,9 @@ def drawing(rounds: int) -> list[str]:
                         save_picture(picture, Path(folder) / f"{i}.{suffix}")
 
                 kind = "smooth" if look.smooth else "patches"
-                lines.append(f"- overlay and mask at 1,024 px, {kind}, {suffix}: {_median(work):.1f} ms a map on one core")
+                lines.append(
+                    f"- overlay and mask at 1,024 px, {kind}, {suffix}: {_median(work):.1f} ms a map on one core"
+                )
     cv2.setNumThreads(threads)
     return ["\n".join(lines)]
 
@@ -90,5 +92,6 @@ def board(rounds: int) -> list[str]:
     return [
         f"- {', '.join(_names())} on one photo of {width} x {height}, {len(made.rows)} rows, with the page's payload: "
         f"{_median(whole) / 1000:.2f} s (median of {REPEATS})\n"
-        f"- masks and scores of these {len(made.rows)} rows against a reference after a threshold was moved: {_median(released):.0f} ms"
+        f"- masks and scores of these {len(made.rows)} rows against a reference after a threshold was moved: "
+        f"{_median(released):.0f} ms"
     ]

@@ -1,4 +1,5 @@
-"""A folder of photos through `simpool_viz.batch`, against the plain batched forward on the same batches already decoded."""
+"""A folder of photos through `simpool_viz.batch`, against the plain batched forward on the same batches already
+decoded."""
 
 from __future__ import annotations
 
@@ -62,8 +63,8 @@ def _plain(encoder: Encoder, batches: list[torch.Tensor]) -> float:
 def _steady(job: Job, folder: Path, out: Path, pictures: str) -> float:
     """Seconds of a run once its processes have started, for all pictures.
 
-    A batch is written while the next is looked at, so from the end of the first to the end of the last but one as many are looked at
-    as are written.
+    A batch is written while the next is looked at, so from the end of the first to the end of the last but one as many
+    are looked at as are written.
     """
     stamps: list[float] = []
     from simpool_viz.batch import writing
@@ -103,7 +104,10 @@ def report(rounds: int) -> list[str]:
             for pictures, found in shares.items():
                 what = "maps, masks and scores" if pictures == "none" else "the same and two JPEGs a picture"
                 lines.append(
-                    f"- {checkpoint}, {maps}, {what}: {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f}) of the plain "
+                    f"- {checkpoint}, {maps}, {what}: {statistics.median(found):.2f} ({min(found):.2f} to "
+                    f"{max(found):.2f}) of the plain "
                     f"forward's ({each:.0f} ms a picture)"
                 )
-    return [f"{PICTURES} JPEG photos of 500 x 375, batches of {BATCH}, once the worker has started:\n\n" + "\n".join(lines)]
+    return [
+        f"{PICTURES} JPEG photos of 500 x 375, batches of {BATCH}, once the worker has started:\n\n" + "\n".join(lines)
+    ]

@@ -1,4 +1,5 @@
-"""Seconds and bytes: medians of rounds taken in turns in one process, and peak memory in a process of its own per subject."""
+"""Seconds and bytes: medians of rounds taken in turns in one process, and peak memory in a process of its own per
+subject."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def seconds(work: Callable[[], Any], device: str = "cpu") -> float:
 def in_turns(
     works: dict[str, Callable[[], Any]], rounds: int, device: str = "cpu", slow: frozenset[str] = frozenset()
 ) -> dict[str, list[float]]:
-    """Seconds of each work per round; all take their turn in each, so that what disturbs the machine disturbs all alike.
+    """Seconds of each work per round; all take their turn in each, so that what disturbs the machine disturbs all
+    alike.
 
     Args:
         slow: works that take a turn in every third round only, and none to warm up.
@@ -82,11 +84,13 @@ def _status(key: str) -> int:
 def in_child(*arguments: object) -> str:
     """What `run.py` prints in a process of its own; "" where it fails, as when memory does not suffice.
 
-    There glibc gives back at once what was freed of 64 KiB and more, so that the peak is what stood in memory together. As it is set
-    otherwise, it keeps some for later, other amounts in each process.
+    There glibc gives back at once what was freed of 64 KiB and more, so that the peak is what stood in memory together.
+    As it is set otherwise, it keeps some for later, other amounts in each process.
     """
     command = [sys.executable, str(Path(__file__).with_name("run.py")), *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"})
+    result = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    )
     return result.stdout.strip() if result.returncode == 0 else ""
 
 

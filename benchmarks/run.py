@@ -1,11 +1,13 @@
-"""How fast the maps are, as ratios to the plain forward and to other packages: `python benchmarks/run.py`, which prints Markdown.
+"""How fast the maps are, as ratios to the plain forward and to other packages: `python benchmarks/run.py`, which prints
+Markdown.
 
   python benchmarks/run.py                                  every part on the CPU
   python benchmarks/run.py --parts maps memory --tokens 197 901
   python benchmarks/run.py --parts maps memory --device cuda --batch 1 64
 
-Parts: maps (time), memory (peaks, a process for each), large (12,545 tokens), entropy, drawing, board, click, folder, start.
-What is compared with comes from the extra `bench`: pip install -e ".[bench]". What is not installed is left out and named.
+Parts: maps (time), memory (peaks, a process for each), large (12,545 tokens), entropy, drawing, board, click, folder,
+start. What is compared with comes from the extra `bench`: pip install -e ".[bench]". What is not installed is left out
+and named.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ def main() -> int:
     parser.add_argument("--batch", nargs="+", type=int, default=[1], help="pictures at once")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--subjects", nargs="+", default=[""], metavar="TEXT", help="only subjects whose names hold one of these")
+    parser.add_argument(
+        "--subjects", nargs="+", default=[""], metavar="TEXT", help="only subjects whose names hold one of these"
+    )
     parser.add_argument("--child", nargs=3, metavar=("SUBJECT", "TOKENS", "BATCH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -56,7 +60,9 @@ def _part(part: str, arguments: argparse.Namespace) -> Iterator[str]:
     if part in ("maps", "memory"):
         make = times if part == "maps" else memory
         names = [name for name in SUBJECTS if name == PLAIN or any(text in name for text in arguments.subjects)]
-        yield from (make(tokens, device, batch, rounds, names) for tokens in arguments.tokens for batch in arguments.batch)
+        yield from (
+            make(tokens, device, batch, rounds, names) for tokens in arguments.tokens for batch in arguments.batch
+        )
         return
     lines = {"large": large, "entropy": spatial_entropy.report, "drawing": after.drawing, "board": after.board}
     lines |= {"click": token_click.report, "folder": folder.report, "start": start.report}
@@ -67,14 +73,20 @@ def _part(part: str, arguments: argparse.Namespace) -> Iterator[str]:
 def machine(device: str) -> str:
     """Processor, threads and versions."""
     names = ("torch", "torchvision", "timm", "opencv-python-headless", "pillow", "torchcam", "grad-cam", "captum")
-    what = torch.cuda.get_device_name() + ", half precision" if device.startswith("cuda") else f"{_processor()}, float32"
-    return f"{what}; {torch.get_num_threads()} threads; Python {platform.python_version()}, " + ", ".join(_version(n) for n in names)
+    what = (
+        torch.cuda.get_device_name() + ", half precision" if device.startswith("cuda") else f"{_processor()}, float32"
+    )
+    return f"{what}; {torch.get_num_threads()} threads; Python {platform.python_version()}, " + ", ".join(
+        _version(n) for n in names
+    )
 
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
     )
     return names[0] if names else platform.processor()
 
@@ -125,7 +137,8 @@ def times(tokens: int, device: str, batch: int, rounds: int, names: Sequence[str
 
 
 def memory(tokens: int, device: str, batch: int, rounds: int, names: Sequence[str] = tuple(SUBJECTS)) -> str:
-    """A table of peaks above what the model holds, each in a process of its own, beside the size of all queries and keys."""
+    """A table of peaks above what the model holds, each in a process of its own, beside the size of all queries and
+    keys."""
     setup = make_setup(tokens, device, batch)
     held = 2 * 12 * tokens * 384 * batch * setup.images.element_size()
     del setup
@@ -134,9 +147,14 @@ def memory(tokens: int, device: str, batch: int, rounds: int, names: Sequence[st
     for name, told in peaks.items():
         above = (int(told.split()[0]) - plain) if told else 0
         rows.append(
-            [name, f"{int(told.split()[0]) / MIB:.0f}", f"{above / MIB:.0f}", f"{above / held:.2f}"] if told else [name, "failed", "", ""]
+            [name, f"{int(told.split()[0]) / MIB:.0f}", f"{above / MIB:.0f}", f"{above / held:.2f}"]
+            if told
+            else [name, "failed", "", ""]
         )
-    head = f"### memory: {tokens} tokens, {batch} picture{'s' * (batch > 1)}; q and k of the blocks are {held / MIB:.0f} MiB\n"
+    head = (
+        f"### memory: {tokens} tokens, {batch} picture{'s' * (batch > 1)}; q and k of the blocks are "
+        f"{held / MIB:.0f} MiB\n"
+    )
     return "\n".join([head, table(["subject", "peak, MiB", "above the forward's", "x (q + k)"], rows)])
 
 
@@ -156,7 +174,8 @@ def large(rounds: int) -> list[str]:
         return ["The roll-out at 12,545 tokens failed."]
     grown, whole = (int(value) / 2**30 for value in told.split())
     return [
-        f"Roll-out at 12,545 tokens (ViT-S/16 at 1,792 px): the whole process takes {whole:.2f} GiB at most, {grown:.2f} GiB in the work."
+        f"Roll-out at 12,545 tokens (ViT-S/16 at 1,792 px): the whole process takes {whole:.2f} GiB at most, "
+        f"{grown:.2f} GiB in the work."
     ]
 
 

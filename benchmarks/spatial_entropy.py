@@ -1,7 +1,9 @@
-"""How much faster the batched spatial-entropy loss is than a loop over maps: `python benchmarks/run.py --parts entropy`.
+"""How much faster the batched spatial-entropy loss is than a loop over maps: `python benchmarks/run.py --parts
+entropy`.
 
-Both give the loss and its gradient for (64, 6) maps of 14 x 14. The loop does per map what the batched one does for all: the same
-arithmetic in PyTorch, the same labelling by OpenCV. Prints the ratio of the medians, measured in turns in one run.
+Both give the loss and its gradient for (64, 6) maps of 14 x 14. The loop does per map what the batched one does for
+all: the same arithmetic in PyTorch, the same labelling by OpenCV. Prints the ratio of the medians, measured in turns in
+one run.
 """
 
 from __future__ import annotations
@@ -42,9 +44,12 @@ def report(rounds: int) -> list[str]:
     """The ratio of the medians, measured in turns, and how far the losses are apart."""
     scores = torch.randn(64, 6, 14, 14, generator=torch.Generator().manual_seed(0))
     difference = abs(float(looped(scores) - spatial_entropy_loss(scores)))
-    slow, fast = zip(*((seconds(looped, scores), seconds(spatial_entropy_loss, scores)) for _ in range(rounds)), strict=True)
+    slow, fast = zip(
+        *((seconds(looped, scores), seconds(spatial_entropy_loss, scores)) for _ in range(rounds)), strict=True
+    )
     ratio = statistics.median(slow) / statistics.median(fast)
     return [
         f"Spatial entropy of (64, 6) maps with its gradient: a loop over maps {1000 * statistics.median(slow):.1f} ms, "
-        f"batched {1000 * statistics.median(fast):.2f} ms, {ratio:.0f} times as fast; the losses differ by {difference:.1e}."
+        f"batched {1000 * statistics.median(fast):.2f} ms, {ratio:.0f} times as fast; the losses differ by "
+        f"{difference:.1e}."
     ]

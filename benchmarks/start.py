@@ -28,7 +28,11 @@ def _first_board() -> float:
     started = time.perf_counter()
     command = [sys.executable, "-m", "simpool_viz", "serve", "--port", str(port), "--device", "cpu"]
     server = subprocess.Popen(
-        command, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+        command,
+        cwd=HERE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
     )
     try:
         while time.perf_counter() - started < 120 and server.poll() is None:

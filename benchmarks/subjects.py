@@ -1,8 +1,8 @@
 """What is measured: this project's maps, and what other packages do on the same model, picture, precision and threads.
 
-Each subject is a function (Setup) -> a function without arguments that does the work once and returns its maps. The model is a
-ViT-S of timm with a class token, SimPool and a classifier, with random weights: how fast a map is does not depend on them. Gradient
-methods differentiate the model's parameters, as they do by default in each package.
+Each subject is a function (Setup) -> a function without arguments that does the work once and returns its maps. The
+model is a ViT-S of timm with a class token, SimPool and a classifier, with random weights: how fast a map is does not
+depend on them. Gradient methods differentiate the model's parameters, as they do by default in each package.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import create_pooling
 from simpool_viz.recording import record_prepared
 
-SIZES = {197: (16, 224), 901: (16, 480), 1370: (14, 518), 3601: (8, 480), 12545: (16, 1792)}  # tokens: (patch, side) in pixels
+# Tokens: (patch, side) in pixels.
+SIZES = {
+    197: (16, 224),
+    901: (16, 480),
+    1370: (14, 518),
+    3601: (8, 480),
+    12545: (16, 1792),
+}
 CLASSES = list(range(20))
 Work = Callable[[], Any]
 
@@ -50,7 +57,9 @@ def make_setup(tokens: int, device: str, batch: int) -> Setup:
     torch.manual_seed(0)
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
     model: Any = timm.create_model("vit_small_patch16_224", patch_size=patch, img_size=side, num_classes=1000).eval()
-    encoder = Encoder(model, create_pooling("simpool", 384), head=model.head, facts=Facts("vit_small", size=side)).eval()
+    encoder = Encoder(
+        model, create_pooling("simpool", 384), head=model.head, facts=Facts("vit_small", size=side)
+    ).eval()
     images = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1)).to(device, dtype)
     grid = (side // patch, side // patch)
     return Setup(model, encoder.to(device, dtype), images, Geometry((side, side), grid, patch))
@@ -106,12 +115,16 @@ def _products(matrices: list[Tensor]) -> Tensor:
 
 
 def eager(setup: Setup) -> Work:
-    """Attention unfused, its matrices kept by hooks and multiplied: CLS rows, the roll-out and the dense roll-out of one pass."""
+    """Attention unfused, its matrices kept by hooks and multiplied: CLS rows, the roll-out and the dense roll-out of
+    one pass."""
 
     def work() -> Any:
         matrices: list[Tensor] = []
         blocks = [block.attn for block in setup.model.blocks]
-        hooks = [attention.attn_drop.register_forward_hook(lambda m, i, output: matrices.append(output)) for attention in blocks]
+        hooks = [
+            attention.attn_drop.register_forward_hook(lambda m, i, output: matrices.append(output))
+            for attention in blocks
+        ]
         try:
             for attention in blocks:
                 attention.fused_attn = False
@@ -186,7 +199,8 @@ def captum(setup: Setup) -> Work:
 
 
 def legrad(setup: Setup) -> Work:
-    """LeGrad of torch-cam, over the last four blocks as its page shows; it takes torchvision's ViT, which gets this model's weights."""
+    """LeGrad of torch-cam, over the last four blocks as its page shows; it takes torchvision's ViT, which gets this
+    model's weights."""
     from torchcam.methods import LeGrad
 
     model = _as_torchvision(setup)
@@ -202,9 +216,20 @@ def _as_torchvision(setup: Setup) -> VisionTransformer:
     """The same ViT as torchvision's class, which has attention as `nn.MultiheadAttention`."""
     side, patch = setup.images.shape[-1], setup.geometry.stride
     model = VisionTransformer(side, patch, num_layers=12, num_heads=6, hidden_dim=384, mlp_dim=1536, num_classes=1000)
-    names = {"cls_token": "class_token", "pos_embed": "encoder.pos_embedding", "patch_embed.proj": "conv_proj", "norm": "encoder.ln"}
+    names = {
+        "cls_token": "class_token",
+        "pos_embed": "encoder.pos_embedding",
+        "patch_embed.proj": "conv_proj",
+        "norm": "encoder.ln",
+    }
     names |= {"head": "heads.head"}
-    inner = {"norm1": "ln_1", "norm2": "ln_2", "attn.proj": "self_attention.out_proj", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.3"}
+    inner = {
+        "norm1": "ln_1",
+        "norm2": "ln_2",
+        "attn.proj": "self_attention.out_proj",
+        "mlp.fc1": "mlp.0",
+        "mlp.fc2": "mlp.3",
+    }
     state = {}
     for key, value in setup.model.state_dict().items():
         if key.startswith("blocks."):

@@ -1,7 +1,7 @@
 """How long the server takes to answer a click on a token: `python benchmarks/run.py --parts click`.
 
-The Inspect page's own event on a ViT of DeiT-Tiny's size with random weights, from the point to what is sent to the browser:
-the token's heads in one block, its roll-out through all blocks, masks, levels and captions.
+The Inspect page's own event on a ViT of DeiT-Tiny's size with random weights, from the point to what is sent to the
+browser: the token's heads in one block, its roll-out through all blocks, masks, levels and captions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Writes docs/poolings.md from the registry of poolings: `python docs/make_poolings.py`.
 
-Where there is one, the map stands on the same features, those of the bundled ResNet with GAP: of the head that was trained on them frozen
-(`simpool-viz train resnet_heads`), or, for a pooling that needs no training, of the pooling itself.
+Where there is one, the map stands on the same features, those of the bundled ResNet with GAP: of the head that was
+trained on them frozen (`simpool-viz train resnet_heads`), or, for a pooling that needs no training, of the pooling
+itself.
 """
 
 from __future__ import annotations
@@ -26,23 +27,29 @@ DIM, GRID = 256, (16, 16)
 FEATURES = "resnet_gap"
 INTRO = f"""# Poolings
 
-Every pooling is a few steps of one recipe (SimPool paper, section 3). Features X, N tokens of width D, meet a state U of k vectors:
+Every pooling is a few steps of one recipe (SimPool paper, section 3). Features X, N tokens of width D, meet a state U
+of k vectors:
 
     Q = φ_Q(U)   K = φ_K(X)   S = s(K, Q)   A = h(S)   V = φ_V(X)   Z = f⁻¹(A f(V))   X ← φ_X(X)   U ← φ_U(Z)
 
-σ₂ is the softmax over positions, σ₁ that over slots, η₂ divides by the sum over positions. Parameters and multiply-adds are those
-of one pooling at D = {DIM} on a grid of {GRID[0]} x {GRID[1]}; matrix products and convolutions are counted, sums and powers are not.
-Maps are of heads trained on the same frozen features, those of `{FEATURES}`, under one recipe; where a pooling has no weights that tell
-positions apart, the contribution to the predicted class is shown. Top-1 is of one seed each.
-Left is the map over the photo: the brighter, the more weight; of a contribution, red speaks for the class and blue against it. Right is
-the object mask that the map alone gives, the fewest tokens that hold 60 % of it, with a box around each connected part.
+σ₂ is the softmax over positions, σ₁ that over slots, η₂ divides by the sum over positions. Parameters and multiply-
+adds are those of one pooling at D = {DIM} on a grid of {GRID[0]} x {GRID[1]}; matrix products and convolutions are
+counted, sums and powers are not. Maps are of heads trained on the same frozen features, those of `{FEATURES}`, under
+one recipe; where a pooling has no weights that tell positions apart, the contribution to the predicted class is
+shown. Top-1 is of one seed each. Left is the map over the photo: the brighter, the more weight; of a contribution,
+red speaks for the class and blue against it. Right is the object mask that the map alone gives, the fewest tokens
+that hold 60 % of it, with a box around each connected part.
 This page is written by `python docs/make_poolings.py`. `simpool-viz list --poolings` prints the table of all slots.
 """
 
 
 def map_of(pooling: type[Pooling]) -> tuple[str, str] | None:
     """(checkpoint, map) with which the pooling can be shown, or None."""
-    having = {name: e for name, e in catalogue().items() if e.available and e.spec.pooling == pooling.name and not e.spec.dense}
+    having = {
+        name: e
+        for name, e in catalogue().items()
+        if e.available and e.spec.pooling == pooling.name and not e.spec.dense
+    }
     for name in sorted(having, key=lambda name: FEATURES not in (name, having[name].facts.base)):
         return name, "pooling" if pooling.attentive else "cls" if pooling.name == "cls" else "contribution"
     if pooling.attentive and not pooling.learned:
@@ -64,7 +71,10 @@ def section(pooling: type[Pooling]) -> str:
     parameters, products = costs(pooling.name)
     shown = map_of(pooling)
     if shown:
-        picture = f"![{pooling.title}: map and object mask on a photo of a cat](poolings/{pooling.name}.jpg)\n\n{_told(*shown)}"
+        picture = (
+            f"![{pooling.title}: map and object mask on a photo of a "
+            f"cat](poolings/{pooling.name}.jpg)\n\n{_told(*shown)}"
+        )
     else:
         picture = "*It needs the class token of a ViT, and no bundled checkpoint has one.*"
     return f"""### {pooling.title} (`{pooling.name}`)

@@ -1,7 +1,8 @@
-"""Writes docs/street_scenes.jpg: `python docs/make_scenes.py SCENE SCENE`, two test scenes as a dense checkpoint finds them.
+"""Writes docs/street_scenes.jpg: `python docs/make_scenes.py SCENE SCENE`, two test scenes as a dense checkpoint finds
+them.
 
-The photos themselves are not ours to give away, so no pixel of them is shown: first the segmentation, then the Dense Attention
-Roll-Out of four classes, last the plain roll-out.
+The photos themselves are not ours to give away, so no pixel of them is shown: first the segmentation, then the Dense
+Attention Roll-Out of four classes, last the plain roll-out.
 """
 
 from __future__ import annotations
@@ -23,20 +24,29 @@ WIDTH, GAP, TOP, LEFT = 220, 8, 34, 120
 
 
 def cells(checkpoint: str, scene: str) -> list[np.ndarray | None]:
-    """Segmentation, the maps of the classes (None for one that is not found), and the plain roll-out, each (H, W, 3)."""
+    """Segmentation, the maps of the classes (None for one that is not found), and the plain roll-out, each (H, W,
+    3)."""
     recording = record(load_checkpoint(checkpoint), scene)
     found, (width, height) = segment(recording), recording.picture.size
     size, look = (WIDTH, round(WIDTH * height / width)), Look(smooth=True)
     pictures: list[np.ndarray | None] = [palette(len(found.names))[found.pixels(size)]]
     here = [name for name in CLASSES if found.names.index(name) in found.found()]
-    maps = dict(zip(here, recording.map("dense_rollout", classes=here, residual=RESIDUAL).weights, strict=True)) if here else {}
+    maps = (
+        dict(zip(here, recording.map("dense_rollout", classes=here, residual=RESIDUAL).weights, strict=True))
+        if here
+        else {}
+    )
     for weights in (*(maps.get(name) for name in CLASSES), recording.map("rollout", residual=RESIDUAL).weights[0]):
-        pictures.append(None if weights is None else colour_map(weights, scale_of(weights, "uniform"), False, look, size))
+        pictures.append(
+            None if weights is None else colour_map(weights, scale_of(weights, "uniform"), False, look, size)
+        )
     return pictures
 
 
 def main(scenes: list[str]) -> None:
-    rows = [(checkpoint, n, cells(checkpoint, scene)) for n, scene in enumerate(scenes, 1) for checkpoint in CHECKPOINTS]
+    rows = [
+        (checkpoint, n, cells(checkpoint, scene)) for n, scene in enumerate(scenes, 1) for checkpoint in CHECKPOINTS
+    ]
     height = rows[0][2][0].shape[0]
     figure = Image.new("RGB", (LEFT + (len(CLASSES) + 2) * (WIDTH + GAP), TOP + len(rows) * (height + GAP)), PAPER)
     draw = ImageDraw.Draw(figure)

@@ -31,7 +31,8 @@ FORMAT = 1
 
 
 def row_names(board: Board) -> list[str]:
-    """A file name for each row: picture, checkpoint and map; numbered where that is not unique, also where case does not count."""
+    """A file name for each row: picture, checkpoint and map; numbered where that is not unique, also where case does
+    not count."""
     names: dict[str, str] = {}
     for row in board.rows:
         name = plain = _plain_name(board, row)
@@ -171,7 +172,8 @@ def score_table(board: Board) -> list[dict[str, Any]]:
     for index, reference in board.references.items():
         for name, scores in score_baselines(reference).items():
             table.append(
-                {"picture": board.pictures[index].name, "checkpoint": name, "map": ""} | {k: round(v, 4) for k, v in scores.items()}
+                {"picture": board.pictures[index].name, "checkpoint": name, "map": ""}
+                | {k: round(v, 4) for k, v in scores.items()}
             )
     return table
 
@@ -190,7 +192,12 @@ def versions() -> dict[str, str]:
     import timm
     import torch
 
-    return {"simpool_viz": __version__, "python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__}
+    return {
+        "simpool_viz": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+    }
 
 
 def manifest(board: Board, look: Look, device: str) -> dict[str, Any]:

@@ -86,7 +86,8 @@ class Geometry:
         return x0, y0, x1, y1
 
     def box_to_tokens(self, box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
-        """Half-open box of pixels -> half-open box of the tokens (column0, row0, column1, row1) that hold its pixels' centres.
+        """Half-open box of pixels -> half-open box of the tokens (column0, row0, column1, row1) that hold its pixels'
+        centres.
 
         Undoes `box_to_pixels`, unless the picture has fewer pixels than tokens.
         """
@@ -121,7 +122,8 @@ def expand_cells(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _first_pixel(index: int, pixels: int, tokens: int) -> int:
-    """The first pixel whose centre lies at or after the left edge of token `index`: ceil(index * pixels / tokens - 1/2)."""
+    """The first pixel whose centre lies at or after the left edge of token `index`: ceil(index * pixels / tokens -
+    1/2)."""
     return -((tokens - 2 * index * pixels) // (2 * tokens))
 
 
@@ -198,18 +200,23 @@ def _open(file: IO[bytes], name: str) -> Image.Image:
     try:
         return Image.open(file)
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is not a picture in a format that can be read (JPEG, PNG, WebP, TIFF, GIF, ...)") from None
+        raise ValueError(
+            f"{name} is not a picture in a format that can be read (JPEG, PNG, WebP, TIFF, GIF, ...)"
+        ) from None
     except _DAMAGE as error:
         raise ValueError(f"{name} is damaged or cut off: {error}") from error
 
 
 def _upright(image: Image.Image, name: str) -> Picture:
     if min(image.size) < MIN_SIDE:
-        raise ValueError(f"{name} is {image.width} x {image.height} pixels; a picture needs at least {MIN_SIDE} on each side")
+        raise ValueError(
+            f"{name} is {image.width} x {image.height} pixels; a picture needs at least {MIN_SIDE} on each side"
+        )
     try:
         image.seek(0)
         whole = _to_rgb(image)
-        turned = whole.getexif().get(ExifTags.Base.Orientation, 1) != 1  # exif_transpose copies also where it turns nothing
+        # Exif_transpose copies also where it turns nothing.
+        turned = whole.getexif().get(ExifTags.Base.Orientation, 1) != 1
         rgb = np.asarray(ImageOps.exif_transpose(whole) if turned else whole)
     except _DAMAGE as error:
         raise ValueError(f"{name} is damaged or cut off: {error}") from error
@@ -234,7 +241,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
     """Grey values of more than 8 bits, or floats, to uint8.
 
-    Integers run from 0 to 65,535, or to 255 where none is larger; floats from 0 to 1, or over their own range where that is wider.
+    Integers run from 0 to 65,535, or to 255 where none is larger; floats from 0 to 1, or over their own range where
+    that is wider.
     """
     if np.issubdtype(values.dtype, np.integer) and values.min() >= 0 and values.max() <= 65_535:
         low, high = 0.0, 65_535.0 if values.max() > 255 else 255.0
@@ -242,7 +250,9 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
         finite = values[np.isfinite(values)]
         if not finite.size:
             raise ValueError("no pixel has a finite value")
-        low, high = (0.0, 1.0) if finite.min() >= 0 and finite.max() <= 1 else (float(finite.min()), float(finite.max()))
+        low, high = (
+            (0.0, 1.0) if finite.min() >= 0 and finite.max() <= 1 else (float(finite.min()), float(finite.max()))
+        )
     scaled = (np.nan_to_num(values.astype(np.float64)) - low) * (255 / max(high - low, 1e-12))
     return scaled.clip(0, 255).round().astype(np.uint8)
 
@@ -268,7 +278,9 @@ def preprocess(picture: Picture, geometry: Geometry, mean: tuple[float, ...], st
 
 def resize_to_input(picture: Picture, geometry: Geometry) -> np.ndarray:
     """The picture at `geometry.input_size`, (H, W, 3) uint8: bicubic, antialiased."""
-    return np.array(Image.fromarray(picture.rgb).resize(geometry.input_size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+    return np.array(
+        Image.fromarray(picture.rgb).resize(geometry.input_size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    )
 
 
 def normalise(pixels: np.ndarray | Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

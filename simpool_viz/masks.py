@@ -40,7 +40,8 @@ Levels = TypeVar("Levels", bound=Callable[[np.ndarray, np.ndarray], "np.ndarray 
 def register_rule(name: str, title: str, summary: str, default: float | None) -> Callable[[Levels], Levels]:
     """Decorator: make a function available as a mask rule.
 
-    It takes the sorted weights, descending (N,), and amounts (A,), and gives the level of each amount (A,), or one for all.
+    It takes the sorted weights, descending (N,), and amounts (A,), and gives the level of each amount (A,), or one for
+    all.
     """
 
     def register(function: Levels) -> Levels:
@@ -70,7 +71,8 @@ def _area(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
 
 @register_rule("quantile", "Quantile", "The cells at or above this quantile of the weights.", 0.75)
 def _quantile(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
-    above = np.ceil(amounts * (len(descending) - 1) - 1e-9).astype(int)  # numpy's method "higher", which products like 0.28 * 100 mislead
+    # Numpy's method "higher", which products like 0.28 * 100 mislead.
+    above = np.ceil(amounts * (len(descending) - 1) - 1e-9).astype(int)
     return descending[len(descending) - 1 - above]
 
 
@@ -83,7 +85,8 @@ def _mean(descending: np.ndarray, amounts: np.ndarray) -> float:
 def _otsu(descending: np.ndarray, amounts: np.ndarray) -> float:
     from skimage.filters import threshold_otsu
 
-    values = descending.astype(np.float64)  # in float32, a map that is almost uniform has no room for the histogram's bins
+    # In float32, a map that is almost uniform has no room for the histogram's bins.
+    values = descending.astype(np.float64)
     above = values[values > threshold_otsu(values)]
     return float(above[-1]) if above.size else float(descending[-1])
 
@@ -165,7 +168,8 @@ def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (h, w) from 1 in raster order of the components' first cells, and per component (x0, y0, width, height, cells)."""
+    """Labels (h, w) from 1 in raster order of the components' first cells, and per component (x0, y0, width, height,
+    cells)."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     stats = stats[1:]  # without the background
     first = [(y, x + int(np.argmax(labels[y, x : x + w] == k))) for k, (x, y, w, _, _) in enumerate(stats.tolist(), 1)]
@@ -197,7 +201,9 @@ def upsample(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     width, height = size
     rows, y = _taps(weights.shape[0], height)
     columns, x = _taps(weights.shape[1], width)
-    below, right = (np.minimum(before + 1, cells - 1) for before, cells in zip((rows, columns), weights.shape, strict=True))
+    below, right = (
+        np.minimum(before + 1, cells - 1) for before, cells in zip((rows, columns), weights.shape, strict=True)
+    )
     w = weights.astype(np.float64)
     w = w.take(rows, 0) * (1 - y)[:, None] + w.take(below, 0) * y[:, None]
     pixels, room = np.empty((height, width)), np.empty((min(STRIP, height), width))

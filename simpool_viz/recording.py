@@ -1,7 +1,7 @@
 """One fused forward pass -> everything that every map needs.
 
-A recording holds features, pooling weights, logits, and the queries and keys of the blocks that maps need (see capture.py). Pictures
-of one input size share a forward, and so do several heads on one backbone.
+A recording holds features, pooling weights, logits, and the queries and keys of the blocks that maps need (see
+capture.py). Pictures of one input size share a forward, and so do several heads on one backbone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Recording(Recorded):
         return make_map(self, name, **options)
 
     def maps(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[AttentionMap]:
-        """Several maps, as (name, options); roll-outs among them share one walk through the blocks. Errors as in `map`."""
+        """Several maps, as (name, options); roll-outs among them share one walk through the blocks. Errors as in
+        `map`."""
         return [attention for attention, _ in make_maps(self, requests)]
 
 
@@ -67,7 +68,9 @@ def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = No
     return record_batch(encoder, [image], size, keep)[0]
 
 
-def record_batch(encoder: Encoder, images: Sequence[ImageSource | Picture], size: int | None = None, keep: Keep = None) -> list[Recording]:
+def record_batch(
+    encoder: Encoder, images: Sequence[ImageSource | Picture], size: int | None = None, keep: Keep = None
+) -> list[Recording]:
     """Look at several pictures; those of one input size share a forward. Arguments and errors as in `record`."""
     return record_shared([encoder], images, size, keep)[0]
 
@@ -90,7 +93,10 @@ def record_shared(
     encoder, profile = encoders[0], profile or Profile()
     strangers = [e.facts.name for e in encoders if not shares_forward(encoder, e, size)]
     if strangers:
-        raise ValueError(f"{', '.join(strangers)} and {encoder.facts.name} have not the same backbone and size, so no forward serves both")
+        raise ValueError(
+            f"{', '.join(strangers)} and {encoder.facts.name} have not the same backbone and size, so no forward "
+            "serves both"
+        )
     pictures = [read_picture(image) for image in images]
     geometries = [fit(p.size, encoder.facts.size if size is None else size, encoder.stride) for p in pictures]
     recordings: dict[int, list[Recording]] = {}
@@ -108,7 +114,9 @@ def record_shared(
 def shares_forward(one: Encoder, other: Encoder, size: int | None = None) -> bool:
     """Whether two encoders have the same backbone object and see pictures alike, so that one forward serves both."""
     a, b = one.facts, other.facts
-    return one.backbone is other.backbone and (a.mean, a.std) == (b.mean, b.std) and (size is not None or a.size == b.size)
+    return (
+        one.backbone is other.backbone and (a.mean, a.std) == (b.mean, b.std) and (size is not None or a.size == b.size)
+    )
 
 
 def record_prepared(
@@ -133,7 +141,8 @@ def record_prepared(
     shared = _since(started, images)
     if tokens.grid != batch[0][1].grid:
         raise ValueError(
-            f"{facts.name} gave a grid of {tokens.grid} where {batch[0][1].grid} was expected; its stride is not {encoder.stride}"
+            f"{facts.name} gave a grid of {tokens.grid} where {batch[0][1].grid} was expected; its stride is not "
+            f"{encoder.stride}"
         )
     calls = blocks.calls(facts.name)
     attention = [[None if call is None else call.of(i) for call in calls] for i in range(len(batch))]
@@ -155,7 +164,8 @@ def _read(
     shared: float,
     batch: Sequence[tuple[Picture, Geometry]],
 ) -> list[Recording]:
-    """The recordings of one head from the tokens and each picture's blocks of the backbone's forward, which took `shared` seconds."""
+    """The recordings of one head from the tokens and each picture's blocks of the backbone's forward, which took
+    `shared` seconds."""
     started = time.perf_counter()
     with torch.inference_mode(), AttentionCapture() as own:
         output = encoder.read(tokens)

@@ -1,4 +1,5 @@
-"""Precision and device: where the forward runs, and in what precision maps, means and statistics are computed whatever its own."""
+"""Precision and device: where the forward runs, and in what precision maps, means and statistics are computed whatever
+its own."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ def choose_device(wanted: str = "auto") -> tuple[torch.device, torch.dtype]:
     except RuntimeError:
         raise ValueError(f"no device is called {wanted!r}; there are auto, cpu, cuda, cuda:0, ... and mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"{wanted} is not here: PyTorch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        raise ValueError(
+            f"{wanted} is not here: PyTorch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("mps is not here: this is no Apple GPU, or PyTorch was built without it; use --device cpu")
     if device.type not in ("cpu", "cuda", "mps"):
@@ -37,4 +40,6 @@ def wide(x: Tensor) -> Tensor:
 
 def identical(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are of one shape, precision and device and hold the same numbers."""
-    return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
+    return (
+        one.shape == other.shape and one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
+    )

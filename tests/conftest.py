@@ -1,4 +1,5 @@
-"""Small encoders, checkpoint folders and photos that several test files share; everything is made here, nothing fetched."""
+"""Small encoders, checkpoint folders and photos that several test files share; everything is made here, nothing
+fetched."""
 
 from __future__ import annotations
 
@@ -102,7 +103,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 photos of three shapes, 2 train shards and 1 val shard."""
     folder, rng = tmp_path_factory.mktemp("shapes"), np.random.default_rng(0)
-    photos = [(shape_photo(CLASSES[i % 3], int(rng.integers(60, 120)), int(rng.integers(60, 120)), rng), i % 3) for i in range(200)]
+    photos = [
+        (shape_photo(CLASSES[i % 3], int(rng.integers(60, 120)), int(rng.integers(60, 120)), rng), i % 3)
+        for i in range(200)
+    ]
     write_parquet(folder, "train", photos[:150], shards=2)
     write_parquet(folder, "val", photos[150:])
     return folder

@@ -1,4 +1,5 @@
-"""Checkpoint files with the exact names and containers of the released training codes, of any width, with random weights."""
+"""Checkpoint files with the exact names and containers of the released training codes, of any width, with random
+weights."""
 
 from __future__ import annotations
 
@@ -25,7 +26,10 @@ def _pair(state: State, generator: torch.Generator, name: str, *shape: int) -> N
 
 
 def _norm(state: State, generator: torch.Generator, name: str, dim: int) -> None:
-    state[f"{name}.weight"], state[f"{name}.bias"] = 1 + draw(generator, dim, scale=0.1), draw(generator, dim, scale=0.1)
+    state[f"{name}.weight"], state[f"{name}.bias"] = (
+        1 + draw(generator, dim, scale=0.1),
+        draw(generator, dim, scale=0.1),
+    )
 
 
 def _batch_norm(state: State, generator: torch.Generator, name: str, dim: int) -> None:
@@ -47,7 +51,14 @@ def simpool(dim: int, prefix: str, beta: bool = False, seed: int = 9) -> State:
 
 
 def vit(
-    dim: int = 128, depth: int = 3, grid: int = 14, patch: int = 16, cls: bool = True, classes: int = 0, life: bool = False, seed: int = 0
+    dim: int = 128,
+    depth: int = 3,
+    grid: int = 14,
+    patch: int = 16,
+    cls: bool = True,
+    classes: int = 0,
+    life: bool = False,
+    seed: int = 0,
 ) -> State:
     """A ViT in DINO's and DeiT's naming."""
     g, state = torch.Generator().manual_seed(seed), {}
@@ -74,7 +85,13 @@ def vit(
     return state
 
 
-def resnet(layers: tuple[int, ...] = (1, 1, 1, 1), width: int = 16, bottleneck: bool = True, spe: bool = False, classes: int = 0) -> State:
+def resnet(
+    layers: tuple[int, ...] = (1, 1, 1, 1),
+    width: int = 16,
+    bottleneck: bool = True,
+    spe: bool = False,
+    classes: int = 0,
+) -> State:
     """A ResNet in torchvision's naming."""
     g, state = torch.Generator().manual_seed(0), {}
     state["conv1.weight"] = draw(g, 64, 3, 7, 7)
@@ -102,7 +119,10 @@ def resnet(layers: tuple[int, ...] = (1, 1, 1, 1), width: int = 16, bottleneck: 
 
 
 def convnext(
-    depths: tuple[int, ...] = (1, 1, 2, 1), dims: tuple[int, ...] = (16, 24, 32, 40), norm: str = "norm", classes: int = 0
+    depths: tuple[int, ...] = (1, 1, 2, 1),
+    dims: tuple[int, ...] = (16, 24, 32, 40),
+    norm: str = "norm",
+    classes: int = 0,
 ) -> State:
     """A ConvNeXt in the original's naming."""
     g, state = torch.Generator().manual_seed(0), {}
@@ -130,7 +150,11 @@ def self_supervised(backbone: State, mode: str = "simpool", **args: Any) -> dict
     """The container of SimPool's and DINO's self-supervised training; the student is another draw than the teacher."""
     dim = next(iter(backbone.values())).shape[-1]
     width = max(8, sum(v.numel() for v in backbone.values()) // (2 * dim))  # the real one is as large as the backbone
-    head = {"head.mlp.0.weight": torch.ones(width, dim), "head.mlp.0.bias": torch.ones(8), "head.last_layer.weight_g": torch.ones(5, 1)}
+    head = {
+        "head.mlp.0.weight": torch.ones(width, dim),
+        "head.mlp.0.bias": torch.ones(8),
+        "head.last_layer.weight_g": torch.ones(5, 1),
+    }
     head["head.last_layer.weight_v"] = torch.ones(5, 8)
     student = {k: v * 1.5 if v.is_floating_point() else v for k, v in backbone.items()}
     whole = {"module." + ("backbone." if not k.startswith("head.") else "") + k: v for k, v in (student | head).items()}
@@ -151,8 +175,18 @@ def supervised(state: State, ema: bool = True, **args: Any) -> dict[str, Any]:
     wrapped = {f"module.{k}": v for k, v in state.items()}
     wrapped |= {f"{k.rpartition('.')[0]}.aux_bn.0.weight": v for k, v in wrapped.items() if k.endswith("bn1.weight")}
     other = {k: v + 1 if v.is_floating_point() else v for k, v in wrapped.items()}
-    container = {"epoch": 99, "arch": "vit_small_patch16_224", "state_dict": other if ema else wrapped, "optimizer": {"state": {}}}
-    container |= {"version": 2, "args": argparse.Namespace(**args), "amp_scaler": {"scale": 1.0}, "metric": np.float64(74.2)}
+    container = {
+        "epoch": 99,
+        "arch": "vit_small_patch16_224",
+        "state_dict": other if ema else wrapped,
+        "optimizer": {"state": {}},
+    }
+    container |= {
+        "version": 2,
+        "args": argparse.Namespace(**args),
+        "amp_scaler": {"scale": 1.0},
+        "metric": np.float64(74.2),
+    }
     return container | ({"state_dict_ema": wrapped} if ema else {})
 
 

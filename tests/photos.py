@@ -39,5 +39,7 @@ def write_parquet(folder: Path, split: str, photos: list[tuple[Image.Image, int]
         rows.append({"image": {"bytes": buffer.getvalue(), "path": "a.jpg"}, "label": label, "source": "made up"})
     folder.mkdir(exist_ok=True, parents=True)
     for i in range(shards):
-        parquet.write_table(pyarrow.Table.from_pylist(rows[i::shards]), folder / f"{split}-{i:05}-of-{shards:05}.parquet")
+        parquet.write_table(
+            pyarrow.Table.from_pylist(rows[i::shards]), folder / f"{split}-{i:05}-of-{shards:05}.parquet"
+        )
     (folder / "classes.json").write_text(json.dumps(list(CLASSES)))

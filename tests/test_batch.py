@@ -1,4 +1,5 @@
-"""A folder as a whole: every picture's maps are those it has alone, bad ones are told and skipped, and a run goes on where it stopped."""
+"""A folder as a whole: every picture's maps are those it has alone, bad ones are told and skipped, and a run goes on
+where it stopped."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     (folder / "below").mkdir()
     for i, (width, height) in enumerate(SIZES):
-        Image.fromarray(make_photo(width, height, seed=i)).save(folder / ("below" if i == 5 else ".") / f"photo {i}.png")
+        Image.fromarray(make_photo(width, height, seed=i)).save(
+            folder / ("below" if i == 5 else ".") / f"photo {i}.png"
+        )
     (folder / "empty.jpg").touch()
     (folder / "cut.png").write_bytes((folder / "photo 0.png").read_bytes()[:900])
     (folder / "notes.txt").write_text("no picture")
@@ -92,12 +95,16 @@ def test_scores_and_manifest_tell_of_every_picture_and_fault(out: Path) -> None:
     assert {t["map"] for t in table} == {"pooling", "cls", "rollout"} and all(float(t["coverage"]) > 0 for t in table)
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["checkpoints"][0] == "small_simpool" and manifest["maps"] == ["pooling", "cls", "rollout"]
-    assert [p["key"] for p in manifest["pictures"]] == sorted(KEYS) and manifest["pictures"][0]["rows"][0]["name"] == ROWS[0]
+    assert [p["key"] for p in manifest["pictures"]] == sorted(KEYS) and manifest["pictures"][0]["rows"][0][
+        "name"
+    ] == ROWS[0]
     assert {f["key"]: f["sentence"].split()[-1] for f in manifest["faults"]}["empty.jpg"] == "bytes)"
     assert len(manifest["skipped"]) == 3, "the ResNet has neither cls nor rollout, the ViT no pooling attention"
 
 
-def test_a_run_goes_on_where_it_was_interrupted(folder: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_where_it_was_interrupted(
+    folder: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: list[str] = []
     original = local.write
 
@@ -114,7 +121,9 @@ def test_a_run_goes_on_where_it_was_interrupted(folder: Path, job: Job, tmp_path
     assert 1 <= len(done) <= 5 and not (tmp_path / "out" / "manifest.json").exists()
     with (tmp_path / "out" / "journal.jsonl").open("a") as file:
         file.write('{"key": "photo')  # as a machine that went off leaves it
-    monkeypatch.setattr(local, "write", lambda board, *args: written.append(board.pictures[0].name) or original(board, *args))
+    monkeypatch.setattr(
+        local, "write", lambda board, *args: written.append(board.pictures[0].name) or original(board, *args)
+    )
     written.clear()
     report = run(job, [folder], tmp_path / "out", pictures="none", batch=2, workers=1)
     assert report.done == 6 and report.earlier == len(done) and set(written) == set(KEYS) - set(done)
@@ -122,7 +131,9 @@ def test_a_run_goes_on_where_it_was_interrupted(folder: Path, job: Job, tmp_path
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
-def test_a_folder_of_other_settings_or_of_something_else_is_left_alone(folder: Path, out: Path, job: Job, tmp_path: Path) -> None:
+def test_a_folder_of_other_settings_or_of_something_else_is_left_alone(
+    folder: Path, out: Path, job: Job, tmp_path: Path
+) -> None:
     with pytest.raises(FileExistsError, match="a run with other settings"):
         run(job, [folder], out, pictures="jpeg")
     (tmp_path / "diary.txt").write_text("mine")
@@ -133,9 +144,15 @@ def test_a_folder_of_other_settings_or_of_something_else_is_left_alone(folder: P
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"pictures": "webp"}, "jpeg, png or none"), ({"batch": 0}, "must be positive"), ({"workers": 0}, "must be positive")],
+    [
+        ({"pictures": "webp"}, "jpeg, png or none"),
+        ({"batch": 0}, "must be positive"),
+        ({"workers": 0}, "must be positive"),
+    ],
 )
-def test_options_that_do_not_fit_are_refused(folder: Path, job: Job, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+def test_options_that_do_not_fit_are_refused(
+    folder: Path, job: Job, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         run(job, [folder], tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
@@ -146,7 +163,8 @@ def test_a_job_that_gives_no_map_says_why(folder: Path, resnet: Encoder, tmp_pat
         run(Job([resnet], [parse_map("cls")], Settings(size=64)), [folder], tmp_path / "out", workers=1)
 
 
-# --- reading --------------------------------------------------------------------------------------------------------------------------
+# --- reading
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_pictures_are_found_below_every_folder_by_a_key_of_their_own(tmp_path: Path) -> None:
@@ -168,7 +186,11 @@ def test_a_prepared_picture_holds_every_frame_and_no_more_pixels_than_are_drawn(
     assert isinstance(one, Prepared) and one.display.shape == (100, 150, 3)
     assert one.shape == ((8, 12), (3, 4)) or one.shape == ((8, 12), (3, 5))
     for geometry, pixels in zip(one.geometries, one.inputs, strict=True):
-        assert geometry.original == (300, 200) and pixels.shape == (*geometry.input_size[::-1], 3) and pixels.dtype == np.uint8
+        assert (
+            geometry.original == (300, 200)
+            and pixels.shape == (*geometry.input_size[::-1], 3)
+            and pixels.dtype == np.uint8
+        )
     undrawn = prepare("a", tmp_path / "a.png", [Frame(64, 8), Frame(48, 16)], None)
     assert isinstance(undrawn, Prepared) and undrawn.display.size == 3 and undrawn.geometries == one.geometries
     fault = prepare("b", tmp_path / "b.png", [Frame(64, 8)], 150)
@@ -180,7 +202,8 @@ def test_workers_never_load_pytorch() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=600, cwd=Path(__file__).parent.parent).returncode == 0
 
 
-# --- batches --------------------------------------------------------------------------------------------------------------------------
+# --- batches
+# ----------------------------------------------------------------------------------------------------
 
 
 def prepared(key: str, grid: tuple[int, int]) -> Prepared:
@@ -222,7 +245,9 @@ def test_heads_on_one_backbone_share_the_forward_of_a_batch(resnet: Encoder) -> 
         boards = look(job, batch)
     finally:
         del base.backbone.forward_features
-    assert calls == [3] and [[r.checkpoint for r in b.rows] for b in boards] == [["base", "small_simpool", "base+a"]] * 3
+    assert (
+        calls == [3] and [[r.checkpoint for r in b.rows] for b in boards] == [["base", "small_simpool", "base+a"]] * 3
+    )
 
 
 def prepare_twice(seed: int) -> Prepared:
@@ -230,10 +255,13 @@ def prepare_twice(seed: int) -> Prepared:
     return Prepared(str(seed), pixels, geometry * 2, inputs * 2)
 
 
-# --- the command line -------------------------------------------------------------------------------------------------------------------
+# --- the command line
+# ----------------------------------------------------------------------------------------------------
 
 
-def test_command_writes_tells_faults_and_goes_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_tells_faults_and_goes_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = save_small(tmp_path / "checkpoint")
     arguments = [
         "batch",

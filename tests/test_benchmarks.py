@@ -1,4 +1,5 @@
-"""The benchmark's own parts: every subject does its work on a small ViT, equals are compared, and tables and medians are right."""
+"""The benchmark's own parts: every subject does its work on a small ViT, equals are compared, and tables and medians
+are right."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ def test_equals_are_compared(setup: subjects.Setup) -> None:
     assert subjects.check_same(setup) < 1e-4
 
 
-@pytest.mark.parametrize("name", [*subjects.OURS, "eager N x N: CLS, roll-out, dense", "timm AttentionExtract + products"])
+@pytest.mark.parametrize(
+    "name", [*subjects.OURS, "eager N x N: CLS, roll-out, dense", "timm AttentionExtract + products"]
+)
 def test_subjects_run_in_half_precision_as_on_a_gpu(setup: subjects.Setup, name: str) -> None:
     halves = dataclasses.replace(setup, encoder=copy.deepcopy(setup.encoder).half(), images=setup.images.half())
     halves = dataclasses.replace(halves, model=halves.encoder.backbone)
@@ -109,7 +112,10 @@ def test_medians_turns_and_tables() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak where Linux tells it")
 def test_a_peak_is_what_stood_in_memory_at_once() -> None:
-    code = "import numpy as np; from benchmarks.measure import peak_of; print(peak_of(lambda: [np.ones(10**7), np.ones(10**7)]))"
+    code = (
+        "import numpy as np; from benchmarks.measure import peak_of; print(peak_of(lambda: [np.ones(10**7), "
+        "np.ones(10**7)]))"
+    )
     root = Path(__file__).parent.parent
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=root)
     assert 155_000_000 < int(result.stdout) < 190_000_000, result.stderr

@@ -1,4 +1,5 @@
-"""The board: every picture with every checkpoint and map, its figures those of the Python calls; and what is told, skipped or refused."""
+"""The board: every picture with every checkpoint and map, its figures those of the Python calls; and what is told,
+skipped or refused."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from simpool_viz.scores.localization import read_reference, score_map
 from simpool_viz.timing import Profile
 from tests.conftest import make_photo, small_resnet
 
-# --- maps as text ---------------------------------------------------------------------------------------------------------------
+# --- maps as text
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,11 @@ from tests.conftest import make_photo, small_resnet
         ("token:at=120x80", "token", {"at": (120.0, 80.0)}),
         ("token:at=1.5x80,block=0,rollout=TRUE", "token", {"at": (1.5, 80.0), "block": 0, "rollout": True}),
         ("rollout:residual=0.3,fusion=max", "rollout", {"residual": 0.3, "fusion": "max"}),
-        ("dense_rollout:classes=tench+gas pump,soft=true", "dense_rollout", {"classes": ["tench", "gas pump"], "soft": True}),
+        (
+            "dense_rollout:classes=tench+gas pump,soft=true",
+            "dense_rollout",
+            {"classes": ["tench", "gas pump"], "soft": True},
+        ),
         ("contribution:classes=7", "contribution", {"classes": ["7"]}),
     ],
 )
@@ -58,13 +64,20 @@ def test_map_that_cannot_be_read_is_refused(text: str, says: str) -> None:
         parse_map(text)
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------------
+# --- rows
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def board(photos: dict[str, Path], resnet: Encoder, resnet_gap: Encoder) -> Board:
     references = {1: read_reference(photos["tall mask"])}
-    return make_board([photos["wide"], photos["tall"]], [resnet, resnet_gap], ["pooling", "contribution:classes=square"], None, references)
+    return make_board(
+        [photos["wide"], photos["tall"]],
+        [resnet, resnet_gap],
+        ["pooling", "contribution:classes=square"],
+        None,
+        references,
+    )
 
 
 def test_rows_go_by_picture_checkpoint_and_map(board: Board) -> None:
@@ -82,7 +95,11 @@ def test_rows_go_by_picture_checkpoint_and_map(board: Board) -> None:
 
 def test_what_a_checkpoint_cannot_have_is_told_once(board: Board) -> None:
     (sentence,) = board.skipped
-    assert sentence.startswith("small gap has no Pooling attention map: ") and "'contribution' shows" in sentence and sentence[-1] == "."
+    assert (
+        sentence.startswith("small gap has no Pooling attention map: ")
+        and "'contribution' shows" in sentence
+        and sentence[-1] == "."
+    )
 
 
 def test_every_figure_of_a_row_is_that_of_the_python_calls(
@@ -94,7 +111,9 @@ def test_every_figure_of_a_row_is_that_of_the_python_calls(
         attention = recording.map(row.request.name, **row.request.options)
         mask = attention.mask("mass", 0.6)
         assert np.array_equal(row.attention.weights, attention.weights) and row.attention.names == attention.names
-        assert np.array_equal(row.mask.grid, mask.grid) and row.mask.boxes == mask.boxes and row.mask.level == mask.level
+        assert (
+            np.array_equal(row.mask.grid, mask.grid) and row.mask.boxes == mask.boxes and row.mask.level == mask.level
+        )
         assert (row.entropy, row.entropy_of) == attention.entropy()
         assert row.prediction == recording.top_classes(1)[0][1:]
         assert row.input_size == recording.geometry.input_size and min(row.milliseconds) > 0
@@ -112,8 +131,14 @@ def test_settings_reach_every_row(photos: dict[str, Path], vit: Encoder) -> None
     attention = record(vit, photos["wide"], 96).map("cls")
     assert row.input_size == (144, 96) and row.attention.weights.shape == (3, 6, 9)
     wanted = attention.mask("area", 0.2, largest=True, fusion="max")
-    assert np.array_equal(row.mask.weights, attention.weights.max(axis=0)) and np.array_equal(row.mask.grid, wanted.grid)
-    assert row.mask.components == 1 and "3 maps (head 0, ...) fused by max" in row.lines and row.title.endswith(": CLS attention")
+    assert np.array_equal(row.mask.weights, attention.weights.max(axis=0)) and np.array_equal(
+        row.mask.grid, wanted.grid
+    )
+    assert (
+        row.mask.components == 1
+        and "3 maps (head 0, ...) fused by max" in row.lines
+        and row.title.endswith(": CLS attention")
+    )
     (one,) = make_board([photos["wide"]], [vit], ["cls"], Settings(size=96, fusion=-1)).rows
     assert "head 2, one of 3 maps" in one.lines and one.title.endswith(": CLS attention (head 2)")
     (mean,) = make_board([photos["wide"]], [vit], ["cls"], Settings(size=96)).rows
@@ -122,13 +147,19 @@ def test_settings_reach_every_row(photos: dict[str, Path], vit: Encoder) -> None
 
 def test_pictures_come_as_paths_pil_images_arrays_and_pictures(photos: dict[str, Path], resnet: Encoder) -> None:
     image = Image.open(photos["wide"])
-    rows = make_board([photos["wide"], str(photos["wide"]), image, np.asarray(image), read_picture(image)], [resnet], ["pooling"]).rows
+    rows = make_board(
+        [photos["wide"], str(photos["wide"]), image, np.asarray(image), read_picture(image)], [resnet], ["pooling"]
+    ).rows
     assert len(rows) == 5 and all(np.array_equal(r.attention.weights, rows[0].attention.weights) for r in rows)
 
 
-def test_board_grows_with_every_checkpoint_that_has_looked(photos: dict[str, Path], resnet: Encoder, resnet_gap: Encoder) -> None:
+def test_board_grows_with_every_checkpoint_that_has_looked(
+    photos: dict[str, Path], resnet: Encoder, resnet_gap: Encoder
+) -> None:
     pictures = [read_picture(photos["wide"]), read_picture(photos["tall"])]
-    boards = list(iterate_board(pictures, [resnet, resnet_gap], [MapRequest("pooling"), MapRequest("contribution")], Settings()))
+    boards = list(
+        iterate_board(pictures, [resnet, resnet_gap], [MapRequest("pooling"), MapRequest("contribution")], Settings())
+    )
     assert [len(b.rows) for b in boards] == [2, 3, 5, 6]
     assert [len(b.skipped) for b in boards] == [0, 1, 1, 1]
     assert boards[0].rows == boards[-1].rows[:2], "an earlier board is not changed by a later one"
@@ -141,7 +172,8 @@ def test_one_recording_serves_every_map(photos: dict[str, Path], resnet: Encoder
     assert np.array_equal(rows[0].attention.weights, recording.map("pooling").weights)
 
 
-# --- captions --------------------------------------------------------------------------------------------------------------------
+# --- captions
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_caption_tells_prediction_mask_entropy_grid_and_scores(board: Board) -> None:
@@ -153,7 +185,9 @@ def test_caption_tells_prediction_mask_entropy_grid_and_scores(board: Board) -> 
     for part in (f"predicts {name}, {100 * probability:.0f} %", mask, "nats of logits", "grid 8 x 12"):
         assert part in text
     assert f"IoU {row.scores['iou']:.2f}" in text and "IoU" not in "\n".join(board.rows[0].lines)
-    assert board.rows[1].title == "small simpool: Contribution (class square)" and "square" in "\n".join(board.rows[1].lines)
+    assert board.rows[1].title == "small simpool: Contribution (class square)" and "square" in "\n".join(
+        board.rows[1].lines
+    )
 
 
 def changed(row: Row, weights: np.ndarray) -> Row:
@@ -179,7 +213,8 @@ def test_caption_of_a_checkpoint_without_a_head_and_of_fused_heads(photos: dict[
     assert "3 maps (head 0, ...) fused" in row.lines and row.title == "vit_tiny_patch16_224: CLS attention (block 0)"
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------------------
+# --- what is refused
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_board_of_nothing_is_refused(resnet: Encoder) -> None:
@@ -197,11 +232,15 @@ def test_board_without_maps_shows_each_checkpoints_own(resnet: Encoder, resnet_g
         make_board([make_photo()], [headless])
 
 
-def test_unknown_map_option_rule_and_reference_are_refused_in_a_sentence(resnet: Encoder, photos: dict[str, Path]) -> None:
+def test_unknown_map_option_rule_and_reference_are_refused_in_a_sentence(
+    resnet: Encoder, photos: dict[str, Path]
+) -> None:
     def board(maps: str = "pooling", references: Any = None, **settings: Any) -> None:
         make_board([make_photo()], [resnet], [maps], Settings(**settings), references)
 
-    with pytest.raises(ValueError, match=r"small_simpool has no map 'saliency'; its maps are pooling, class_logits, contribution"):
+    with pytest.raises(
+        ValueError, match=r"small_simpool has no map 'saliency'; its maps are pooling, class_logits, contribution"
+    ):
         board("saliency")
     with pytest.raises(ValueError, match=r"map 'pooling': .*'block'"):
         board("pooling:block=1")
@@ -222,13 +261,22 @@ def test_board_without_any_row_says_why(resnet: Encoder, resnet_gap: Encoder) ->
         make_board([make_photo()], [resnet, resnet_gap], ["cls"])
 
 
-# --- one forward, one walk, only what is needed ------------------------------------------------------------------------------------
+# --- one forward, one walk, only what is needed
+# ------------------------------------------------------------------------------------
 
 
-def test_roll_outs_of_one_request_share_one_walk_and_change_nothing(vit: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_roll_outs_of_one_request_share_one_walk_and_change_nothing(
+    vit: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recording = record(vit, make_photo(), size=128)
     center = {"at": (40.0, 30.0), "rollout": True}
-    requests = [("rollout", {}), ("cls", {}), ("dense_rollout", {"soft": True}), ("token", center), ("rollout", {"first": 1})]
+    requests = [
+        ("rollout", {}),
+        ("cls", {}),
+        ("dense_rollout", {"soft": True}),
+        ("token", center),
+        ("rollout", {"first": 1}),
+    ]
     alone = [recording.map(name, **options) for name, options in requests]
     walks = []
     original = make.roll_out
@@ -263,7 +311,9 @@ def test_blocks_that_no_requested_map_needs_are_not_kept(vit: Encoder, maps: lis
     if maps != ["cls:block=7"]:
         rows, _ = record_rows(recording, requests, Settings())
         whole, _ = record_rows(record(vit, make_photo(), size=64), requests, Settings())
-        assert [np.array_equal(a.attention.weights, b.attention.weights) for a, b in zip(rows, whole, strict=True)] == [True] * len(rows)
+        assert [np.array_equal(a.attention.weights, b.attention.weights) for a, b in zip(rows, whole, strict=True)] == [
+            True
+        ] * len(rows)
     else:
         with pytest.raises(ValueError, match="has blocks 0 to 1"):
             record_rows(recording, requests, Settings())
@@ -271,8 +321,16 @@ def test_blocks_that_no_requested_map_needs_are_not_kept(vit: Encoder, maps: lis
 
 def test_profile_counts_every_part_of_a_board(vit: Encoder) -> None:
     profile = Profile()
-    *_, board = iterate_board([read_picture(make_photo())], [vit], [parse_map("cls")], Settings(size=64), profile=profile)
-    assert {name for name, seconds in profile.seconds.items() if seconds > 0} == {"preprocess", "forward", "maps", "masks", "scores"}
+    *_, board = iterate_board(
+        [read_picture(make_photo())], [vit], [parse_map("cls")], Settings(size=64), profile=profile
+    )
+    assert {name for name, seconds in profile.seconds.items() if seconds > 0} == {
+        "preprocess",
+        "forward",
+        "maps",
+        "masks",
+        "scores",
+    }
     forward, own = board.rows[0].milliseconds
     assert 0 < forward <= 1000 * profile.seconds["forward"] and 0 < own <= 1000 * profile.seconds["maps"]
     told = profile.lines()

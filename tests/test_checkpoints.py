@@ -1,4 +1,5 @@
-"""Checkpoint folders: what is saved comes back, and every kind of damage is a sentence that names the file and the fault."""
+"""Checkpoint folders: what is saved comes back, and every kind of damage is a sentence that names the file and the
+fault."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.spec import EncoderSpec
 from tests.conftest import CLASSES, make_photo, small_resnet, small_spec
 
-# --- there and back -----------------------------------------------------------------------------------------------------------
+# --- there and back
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_saved_encoder_comes_back_in_half_precision_with_its_description(tmp_path: Path, resnet: Encoder) -> None:
@@ -68,7 +70,8 @@ def test_weights_that_half_precision_cannot_hold_are_not_saved(tmp_path: Path, v
     assert not (tmp_path / "new").exists()
 
 
-# --- damage -------------------------------------------------------------------------------------------------------------------
+# --- damage
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def change_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -102,10 +105,26 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "empty weights": (write("model.safetensors", b""), "model.safetensors is damaged or not a safetensors file", ""),
     "other weights": (write("model.safetensors", b"PK\x03\x04 a pickle, say" * 9), "model.safetensors is damaged", ""),
     "weights cut off": (write("model.safetensors", lambda b: b[: len(b) // 2]), "model.safetensors is damaged", ""),
-    "header garbled": (write("model.safetensors", lambda b: b[:8] + b"?" * 40 + b[48:]), "model.safetensors is damaged", ""),
-    "git-lfs pointer": (write("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"), "damaged", ""),
-    "missing tensor": (change_state(lambda s: s.pop("pooling.wk.weight")), "model.safetensors", "pooling.wk.weight is missing"),
-    "extra tensor": (change_state(lambda s: s.update(surplus=torch.zeros(2))), "model.safetensors", "surplus is not known"),
+    "header garbled": (
+        write("model.safetensors", lambda b: b[:8] + b"?" * 40 + b[48:]),
+        "model.safetensors is damaged",
+        "",
+    ),
+    "git-lfs pointer": (
+        write("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "damaged",
+        "",
+    ),
+    "missing tensor": (
+        change_state(lambda s: s.pop("pooling.wk.weight")),
+        "model.safetensors",
+        "pooling.wk.weight is missing",
+    ),
+    "extra tensor": (
+        change_state(lambda s: s.update(surplus=torch.zeros(2))),
+        "model.safetensors",
+        "surplus is not known",
+    ),
     "wrong shape": (
         change_state(lambda s: s.update({"head.weight": torch.zeros(4, 16)})),
         "model.safetensors",
@@ -116,20 +135,50 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "config is not text": (write("config.json", b"\xff\xfe\x00\x81"), "config.json is not readable as JSON", ""),
     "config is a list": (write("config.json", b"[1]"), "config.json is not of format 1", ""),
     "config of another format": (change_config(lambda c: c.update(format=2)), "config.json is not of format 1", ""),
-    "config without encoder": (change_config(lambda c: c.pop("encoder")), "config.json does not describe a checkpoint", "'encoder'"),
-    "config without facts": (change_config(lambda c: c.pop("facts")), "config.json does not describe a checkpoint", "'facts'"),
-    "config without backbone": (change_config(lambda c: c["encoder"].pop("backbone")), "config.json does not describe", "'backbone'"),
-    "config with an unknown field": (change_config(lambda c: c["facts"].update(size_=3)), "config.json does not describe", "'size_'"),
-    "unknown backbone": (change_config(lambda c: c["encoder"].update(backbone="resnet19")), "config.json", "'resnet19'"),
+    "config without encoder": (
+        change_config(lambda c: c.pop("encoder")),
+        "config.json does not describe a checkpoint",
+        "'encoder'",
+    ),
+    "config without facts": (
+        change_config(lambda c: c.pop("facts")),
+        "config.json does not describe a checkpoint",
+        "'facts'",
+    ),
+    "config without backbone": (
+        change_config(lambda c: c["encoder"].pop("backbone")),
+        "config.json does not describe",
+        "'backbone'",
+    ),
+    "config with an unknown field": (
+        change_config(lambda c: c["facts"].update(size_=3)),
+        "config.json does not describe",
+        "'size_'",
+    ),
+    "unknown backbone": (
+        change_config(lambda c: c["encoder"].update(backbone="resnet19")),
+        "config.json",
+        "'resnet19'",
+    ),
     "unknown pooling": (change_config(lambda c: c["encoder"].update(pooling="simpol")), "config.json", "'simpol'"),
-    "unknown pooling option": (change_config(lambda c: c["encoder"]["pooling_options"].update(gama=1)), "config.json", "gama"),
-    "unknown backbone option": (change_config(lambda c: c["encoder"]["backbone_kwargs"].update(stemtype=1)), "config.json", "stemtype"),
+    "unknown pooling option": (
+        change_config(lambda c: c["encoder"]["pooling_options"].update(gama=1)),
+        "config.json",
+        "gama",
+    ),
+    "unknown backbone option": (
+        change_config(lambda c: c["encoder"]["backbone_kwargs"].update(stemtype=1)),
+        "config.json",
+        "stemtype",
+    ),
     "number of classes is text": (change_config(lambda c: c["encoder"].update(num_classes="three")), "config.json", ""),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_folder_is_refused_by_the_name_of_its_file_and_fault(tmp_path: Path, checkpoints: dict[str, Path], name: str) -> None:
+def test_damaged_folder_is_refused_by_the_name_of_its_file_and_fault(
+    tmp_path: Path, checkpoints: dict[str, Path], name: str
+) -> None:
     folder = tmp_path / "small"
     shutil.copytree(checkpoints["simpool"], folder)
     damage, *said = DAMAGES[name]
@@ -158,7 +207,8 @@ def test_fill_copies_every_tensor_or_none() -> None:
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
 
 
-# --- names ---------------------------------------------------------------------------------------------------------------------
+# --- names
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_unknown_name_is_refused_with_what_there_is(tmp_path: Path) -> None:
@@ -176,7 +226,8 @@ def test_options_are_for_timm_models_only(checkpoints: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "says"), [("tpu7", "no device is called 'tpu7'"), ("cuda:99", "cuda:99 is not here"), ("meta", "not supported")]
+    ("device", "says"),
+    [("tpu7", "no device is called 'tpu7'"), ("cuda:99", "cuda:99 is not here"), ("meta", "not supported")],
 )
 def test_device_that_is_not_here_is_refused(checkpoints: dict[str, Path], device: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
@@ -193,7 +244,9 @@ def test_every_bundled_checkpoint_is_in_the_catalogue_and_loads() -> None:
             assert len(encoder.facts.classes) == entry.spec.num_classes == encoder.head.out_features
 
 
-def test_unavailable_entry_is_listed_and_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: dict[str, Path]) -> None:
+def test_unavailable_entry_is_listed_and_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: dict[str, Path]
+) -> None:
     shutil.copytree(checkpoints["gap"], tmp_path / "models" / "b")
     shutil.copytree(checkpoints["simpool"], tmp_path / "models" / "a")
     (tmp_path / "models" / "b" / "model.safetensors").unlink()
@@ -203,7 +256,8 @@ def test_unavailable_entry_is_listed_and_told_apart(tmp_path: Path, monkeypatch:
         load_checkpoint("small_gap")
 
 
-# --- timm ----------------------------------------------------------------------------------------------------------------------
+# --- timm
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_timm_model_brings_its_facts(vit: Encoder) -> None:
@@ -219,7 +273,10 @@ def test_weights_that_cannot_be_fetched_are_told_in_a_sentence(monkeypatch: pyte
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(ValueError, match=r"weights of timm:resnet18 could not be fetched .*\(ConnectionError: no route to host\); check"):
+    with pytest.raises(
+        ValueError,
+        match=r"weights of timm:resnet18 could not be fetched .*\(ConnectionError: no route to host\); check",
+    ):
         load_checkpoint("timm:resnet18")
     with pytest.raises(ConnectionError):
         load_checkpoint("timm:resnet18", pretrained=False)

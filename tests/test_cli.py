@@ -1,4 +1,5 @@
-"""The command line: what it prints and writes, one sentence and exit status 2 for every mistake, and a help that is instant."""
+"""The command line: what it prints and writes, one sentence and exit status 2 for every mistake, and a help that is
+instant."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     return status, out, err
 
 
-# --- help and lists -----------------------------------------------------------------------------------------------------------
+# --- help and lists
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_help_imports_neither_torch_nor_matplotlib_nor_anything_else_that_is_slow() -> None:
@@ -40,7 +42,8 @@ def test_help_imports_neither_torch_nor_matplotlib_nor_anything_else_that_is_slo
         "from simpool_viz.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'matplotlib', 'timm', 'gradio', 'cv2', 'numpy', 'PIL', 'skimage', 'scipy', 'yaml'} & set(sys.modules)\n"
+        "heavy = {'torch', 'matplotlib', 'timm', 'gradio', 'cv2', 'numpy', 'PIL', 'skimage', 'scipy', 'yaml'} & "
+        "set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
@@ -68,22 +71,35 @@ def test_list_names_everything_that_is_registered(capsys: pytest.CaptureFixture[
 def test_list_as_json_is_json_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "list", "--json")
     listing = json.loads(out)
-    assert status == 0 and list(listing) == ["checkpoints", "published", "maps", "poolings", "comparisons", "masks", "recipes"]
+    assert status == 0 and list(listing) == [
+        "checkpoints",
+        "published",
+        "maps",
+        "poolings",
+        "comparisons",
+        "masks",
+        "recipes",
+    ]
     assert {m["name"]: m["default"] for m in listing["masks"]} == {n: r.default for n, r in mask_rules().items()}
     assert [m["name"] for m in listing["maps"]] == list(map_methods()) and all(m["summary"] for m in listing["maps"])
     assert [p["name"] for p in listing["poolings"]] == list(poolings())
-    assert {c["name"]: c["available"] for c in listing["checkpoints"]} == {n: e.available for n, e in catalogue().items()}
+    assert {c["name"]: c["available"] for c in listing["checkpoints"]} == {
+        n: e.available for n, e in catalogue().items()
+    }
 
 
-# --- compare --------------------------------------------------------------------------------------------------------------------
+# --- compare
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_compare_writes_a_folder_with_the_maps_of_the_python_call_and_the_scores(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
 ) -> None:
     status, out, _ = run(
-        capsys, "compare", photos["wide"], photos["tall"], "-c", checkpoints["simpool"], "-c", checkpoints["gap"], "-o", tmp_path / "out",
-        "--reference", photos["wide mask"], "--reference", photos["tall mask"], "--mask", "area:0.2", "--device", "cpu", "--smooth",
+        capsys, "compare", photos["wide"], photos["tall"], "-c", checkpoints["simpool"],
+        "-c", checkpoints["gap"], "-o", tmp_path / "out",
+        "--reference", photos["wide mask"], "--reference", photos["tall mask"], "--mask", "area:0.2",
+        "--device", "cpu", "--smooth",
         "-m", "pooling", "-m", "contribution",
     )  # fmt: skip
     assert status == 0
@@ -114,8 +130,10 @@ def test_compare_takes_maps_with_options_size_and_look(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
 ) -> None:
     status, _, err = run(
-        capsys, "compare", photos["wide"], "-c", checkpoints["simpool"], "-m", "contribution:classes=square+circle", "-m", "simpool",
-        "-o", tmp_path / "out", "--size", 40, "--colours", "gray", "--opacity", 0.25, "--shared-scale", "--largest", "--device", "cpu",
+        capsys, "compare", photos["wide"], "-c", checkpoints["simpool"], "-m", "contribution:classes=square+circle",
+        "-m", "simpool",
+        "-o", tmp_path / "out", "--size", 40, "--colours", "gray", "--opacity", 0.25,
+        "--shared-scale", "--largest", "--device", "cpu",
         "--fusion", "-1",
     )  # fmt: skip
     assert status == 0, err
@@ -131,7 +149,15 @@ def test_compare_keeps_two_photos_of_one_stem_apart(
 ) -> None:
     for number, name in enumerate(("cat.png", "cat.bmp")):
         Image.fromarray(make_photo(seed=number)).save(tmp_path / name)
-    arguments = ["compare", tmp_path / "cat.png", tmp_path / "cat.bmp", "-c", checkpoints["simpool"], "-o", tmp_path / "out"]
+    arguments = [
+        "compare",
+        tmp_path / "cat.png",
+        tmp_path / "cat.bmp",
+        "-c",
+        checkpoints["simpool"],
+        "-o",
+        tmp_path / "out",
+    ]
     assert run(capsys, *arguments, "--device", "cpu")[0] == 0
     with np.load(tmp_path / "out" / "maps.npz") as maps:
         first, second = (maps[f"cat_{i}.small_simpool.pooling"] for i in (0, 1))
@@ -155,12 +181,19 @@ def test_compare_refuses_an_occupied_folder_before_anything_is_loaded(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.txt").touch()
-    monkeypatch.setattr("simpool_viz.checkpoints.load.load_checkpoint", lambda *_, **__: pytest.fail("a checkpoint was loaded"))
+    monkeypatch.setattr(
+        "simpool_viz.checkpoints.load.load_checkpoint", lambda *_, **__: pytest.fail("a checkpoint was loaded")
+    )
     status, _, err = run(capsys, "compare", photos["wide"], "-o", tmp_path)
-    assert status == 2 and "already exists and is not empty" in err and [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+    assert (
+        status == 2
+        and "already exists and is not empty" in err
+        and [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+    )
 
 
-# --- mistakes --------------------------------------------------------------------------------------------------------------------
+# --- mistakes
+# --------------------------------------------------------------------------------------------------------------------
 
 COMPARE = ["compare", "{wide}", "-o", "{out}", "--device", "cpu"]
 SMALL = ["-c", "{simpool}"]
@@ -204,7 +237,9 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path], checkpoints: dict[str, Path]) -> dict[str, Path]:
+def places(
+    tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path], checkpoints: dict[str, Path]
+) -> dict[str, Path]:
     here = tmp_path_factory.mktemp("here")
     (here / "notes.jpg").write_text("not a picture\n" * 50)
     (here / "cut.png").write_bytes(photos["wide"].read_bytes()[:3000])
@@ -212,7 +247,13 @@ def places(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path], ch
     (here / "damaged").mkdir()
     (here / "damaged" / "config.json").write_bytes((checkpoints["gap"] / "config.json").read_bytes())
     (here / "damaged" / "model.safetensors").write_bytes(b"nothing")
-    extra = {"here": here, "text": here / "notes.jpg", "cut": here / "cut.png", "black": here / "black.png", "damaged": here / "damaged"}
+    extra = {
+        "here": here,
+        "text": here / "notes.jpg",
+        "cut": here / "cut.png",
+        "black": here / "black.png",
+        "damaged": here / "damaged",
+    }
     return {**photos, **checkpoints, **extra}
 
 
@@ -222,7 +263,8 @@ def test_mistake_is_told_in_one_sentence_with_exit_status_2(
 ) -> None:
     arguments, says = MISTAKES[name]
     status, out, err = run(capsys, *(a.format(**places, out=tmp_path / "out") for a in arguments))
-    told = [line for line in re.sub(r"looking: .*?\]", "", err).splitlines() if line.strip()]  # without the progress bar
+    # Without the progress bar.
+    told = [line for line in re.sub(r"looking: .*?\]", "", err).splitlines() if line.strip()]
     assert status == 2 and out == ""
     assert len(told) == 1 and told[0].startswith("simpool-viz: ") and says in told[0], err
     assert "Traceback" not in err and list(tmp_path.iterdir()) == []
@@ -238,12 +280,16 @@ def test_mistake_is_told_in_one_sentence_with_exit_status_2(
         (["compare", "a.jpg", "-o", "out", "--size", "big"], "invalid int value: 'big'"),
     ],
 )
-def test_wrong_usage_is_told_with_exit_status_2(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+def test_wrong_usage_is_told_with_exit_status_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
     status, out, err = run(capsys, *arguments)
     assert status == 2 and out == "" and says in err and err.startswith("usage: simpool-viz")
 
 
-def test_missing_package_and_interrupt_are_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_and_interrupt_are_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def miss(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
 
@@ -268,7 +314,8 @@ def test_without_any_bundled_checkpoint_one_must_be_named(
     assert status == 2 and "no checkpoint is bundled" in err
 
 
-# --- evaluate --------------------------------------------------------------------------------------------------------------------
+# --- evaluate
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_evaluate_prints_a_table_with_every_checkpoint_and_both_baselines(

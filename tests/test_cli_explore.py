@@ -1,4 +1,5 @@
-"""The command line beyond one board: ready-made comparisons, order, matrix, agreement, difference; looking into a checkpoint."""
+"""The command line beyond one board: ready-made comparisons, order, matrix, agreement, difference; looking into a
+checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +26,15 @@ def test_rows_come_in_the_order_asked_for(
 ) -> None:
     maps = ["-m", "pooling", "-m", "contribution", "-m", "kmeans"]
     status, _, err = run(
-        capsys, "compare", photos["wide"], *maps, *both(checkpoints, tmp_path / "out"), "--group", "map", "--sort", "coverage:lowest"
+        capsys,
+        "compare",
+        photos["wide"],
+        *maps,
+        *both(checkpoints, tmp_path / "out"),
+        "--group",
+        "map",
+        "--sort",
+        "coverage:lowest",
     )
     assert status == 0, err
     rows = json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"]
@@ -39,7 +48,20 @@ def test_matrix_agreement_and_differences_are_written_beside_the_board(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["--matrix", "--agreement", "--difference", 2, 3, "--difference", 5, 6, "-m", "pooling", "-m", "contribution"]
+    arguments = [
+        "--matrix",
+        "--agreement",
+        "--difference",
+        2,
+        3,
+        "--difference",
+        5,
+        6,
+        "-m",
+        "pooling",
+        "-m",
+        "contribution",
+    ]
     status, _, err = run(capsys, "compare", photos["wide"], photos["tall"], *both(checkpoints, out), *arguments)
     assert status == 0, err
     for name in ("matrix.png", "agreement.png", "difference_2_3.png", "difference_5_6.png"):
@@ -81,7 +103,8 @@ def test_ready_made_comparison_brings_its_checkpoints_and_maps(
     assert "ResNet, GAP has no Pooling attention map" in out
 
 
-# --- inspect -----------------------------------------------------------------------------------------------------------------------
+# --- inspect
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -99,20 +122,42 @@ def test_inspect_tells_what_is_found_and_what_can_be_asked(
     assert "cannot be asked: token, since its backbone is a CNN" in out
     status, out, _ = run(capsys, "inspect", photos["wide"], "-c", vit_file, "--device", "cpu", "--json")
     facts = json.loads(out)
-    assert status == 0 and facts["blocks"] == 2 and facts["answers"] == ["token", "cls", "class"] and len(facts["classes"]) == 3
+    assert (
+        status == 0
+        and facts["blocks"] == 2
+        and facts["answers"] == ["token", "cls", "class"]
+        and len(facts["classes"]) == 3
+    )
 
 
 def test_inspect_writes_the_answer_to_a_question(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], vit_file: Path
 ) -> None:
-    arguments = ["-c", vit_file, "--device", "cpu", "--ask", "token", "--at", "20x30", "--block", 0, "--fusion", 1, "-o", tmp_path / "out"]
+    arguments = [
+        "-c",
+        vit_file,
+        "--device",
+        "cpu",
+        "--ask",
+        "token",
+        "--at",
+        "20x30",
+        "--block",
+        0,
+        "--fusion",
+        1,
+        "-o",
+        tmp_path / "out",
+    ]
     status, _, err = run(capsys, "inspect", photos["wide"], *arguments)
     assert status == 0, err
     recording = record(load_checkpoint(vit_file, device="cpu"), photos["wide"])
     with np.load(tmp_path / "out" / "maps.npz") as maps:
         heads = maps["wide.vit.pth.token_at=20x30,block=0"]
         assert np.array_equal(heads, recording.map("token", at=(20, 30), block=0).weights)
-        assert np.array_equal(maps["wide.vit.pth.token_at=20x30,rollout=true"], recording.map("token", at=(20, 30), rollout=True).weights)
+        assert np.array_equal(
+            maps["wide.vit.pth.token_at=20x30,rollout=true"], recording.map("token", at=(20, 30), rollout=True).weights
+        )
     with Image.open(tmp_path / "out" / "heads.png") as picture:
         assert picture.width > picture.height
 
@@ -127,7 +172,12 @@ def test_inspect_writes_the_answer_to_a_question(
     ],
 )
 def test_inspect_tells_mistakes_in_a_sentence(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], vit_file: Path, arguments: list[str], says: str
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    photos: dict[str, Path],
+    vit_file: Path,
+    arguments: list[str],
+    says: str,
 ) -> None:
     placed = [tmp_path / "out" if a == "OUT" else a for a in arguments]
     status, _, err = run(capsys, "inspect", photos["wide"], "-c", vit_file, "--device", "cpu", *placed)

@@ -11,7 +11,7 @@ import pytest
 
 from simpool_viz import make_board
 from simpool_viz.board.board import Board, Row, Settings
-from simpool_viz.board.comparison import FIGURES, agreement, arrange, difference, parse_sort
+from simpool_viz.board.comparison import ROW_FIGURES, agreement, arrange, difference, parse_sort
 from simpool_viz.images import Geometry
 from simpool_viz.masks import make_mask
 from simpool_viz.modeling.encoder import Encoder
@@ -21,43 +21,55 @@ from simpool_viz.scores.localization import read_reference
 @pytest.fixture(scope="module")
 def board(photos: dict[str, Path], resnet: Encoder, resnet_gap: Encoder) -> Board:
     references = {0: read_reference(photos["wide mask"])}
-    return make_board([photos["wide"], photos["tall"]], [resnet, resnet_gap], ["pooling", "contribution", "kmeans"], None, references)
+    return make_board(
+        [photos["wide"], photos["tall"]], [resnet, resnet_gap], ["pooling", "contribution", "kmeans"], None, references
+    )
 
 
 def labels(board: Board, picture: int = 0) -> list[tuple[str, str]]:
     return [(row.checkpoint, row.request.name) for row in board.rows if row.picture == picture]
 
 
-# --- order -----------------------------------------------------------------------------------------------------------------------
+# --- order
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_sort_is_read_from_text() -> None:
     assert parse_sort("entropy") == ("entropy", False) and parse_sort("entropy:lowest") == ("entropy", True)
     assert parse_sort("iou:highest") == ("iou", False)
-    for text, says in (("beauty", "sorted by probability, entropy"), ("iou:down", "highest or lowest, as in iou:lowest")):
+    for text, says in (
+        ("beauty", "sorted by probability, entropy"),
+        ("iou:down", "highest or lowest, as in iou:lowest"),
+    ):
         with pytest.raises(ValueError, match=says):
             parse_sort(text)
 
 
-@pytest.mark.parametrize("name", list(FIGURES))
-def test_rows_are_sorted_by_every_figure_within_their_photo_and_those_without_it_come_last(board: Board, name: str) -> None:
+@pytest.mark.parametrize("name", list(ROW_FIGURES))
+def test_rows_are_sorted_by_every_figure_within_their_photo_and_those_without_it_come_last(
+    board: Board, name: str
+) -> None:
     for suffix, sign in (("", -1), (":lowest", 1)):
         sorted_board = arrange(board, sort=name + suffix)
-        assert [row.picture for row in sorted_board.rows] == [0] * 5 + [1] * 5 and sorted_board.pictures == board.pictures
+        assert [row.picture for row in sorted_board.rows] == [0] * 5 + [
+            1
+        ] * 5 and sorted_board.pictures == board.pictures
         assert sorted(map(id, sorted_board.rows)) == sorted(map(id, board.rows)), "every row stays, unchanged"
         for picture in (0, 1):
-            values = [FIGURES[name].value(row) for row in sorted_board.rows if row.picture == picture]
+            values = [ROW_FIGURES[name].value(row) for row in sorted_board.rows if row.picture == picture]
             known = [v for v in values if v is not None]
             assert known == sorted(known, key=lambda v: sign * v) and values[: len(known)] == known
 
 
 def test_figures_are_those_of_the_row(board: Board) -> None:
     row = board.rows[0]
-    assert row.prediction is not None and FIGURES["probability"].value(row) == row.prediction[1]
-    assert FIGURES["peak"].value(row) == pytest.approx(float(row.attention.weights[0].max() * row.attention.weights[0].size))
-    assert FIGURES["iou"].value(row) == row.scores["iou"] and FIGURES["iou"].value(board.rows[-1]) is None
+    assert row.prediction is not None and ROW_FIGURES["probability"].value(row) == row.prediction[1]
+    assert ROW_FIGURES["peak"].value(row) == pytest.approx(
+        float(row.attention.weights[0].max() * row.attention.weights[0].size)
+    )
+    assert ROW_FIGURES["iou"].value(row) == row.scores["iou"] and ROW_FIGURES["iou"].value(board.rows[-1]) is None
     signed = board.rows[1]
-    assert FIGURES["peak"].value(signed) == pytest.approx(float(signed.attention.weights.max()))
+    assert ROW_FIGURES["peak"].value(signed) == pytest.approx(float(signed.attention.weights.max()))
 
 
 def test_rows_are_grouped_by_checkpoint_or_map_and_sorted_within(board: Board) -> None:
@@ -76,7 +88,8 @@ def test_rows_are_grouped_by_checkpoint_or_map_and_sorted_within(board: Board) -
         arrange(board, "colour")
 
 
-# --- agreement -------------------------------------------------------------------------------------------------------------------
+# --- agreement
+# ----------------------------------------------------------------------------------------------------
 
 
 def pixel_sets(masks: list, size: tuple[int, int]) -> list[set[tuple[int, int]]]:
@@ -111,13 +124,16 @@ def test_agreement_follows_size_and_smoothness() -> None:
     rng = np.random.default_rng(1)
     masks = [make_mask(rng.random((3, 5)).astype(np.float32), Geometry((50, 30), (3, 5), 8)) for _ in range(2)]
     smooth = [mask.pixels(smooth=True, size=(20, 12)) for mask in masks]
-    assert agreement(masks, True, (20, 12))[0, 1] == pytest.approx((smooth[0] & smooth[1]).sum() / (smooth[0] | smooth[1]).sum())
+    assert agreement(masks, True, (20, 12))[0, 1] == pytest.approx(
+        (smooth[0] & smooth[1]).sum() / (smooth[0] | smooth[1]).sum()
+    )
     assert agreement(masks, True, (20, 12))[0, 1] != agreement(masks, False, (20, 12))[0, 1]
     with pytest.raises(ValueError, match="on one picture"):
         agreement([masks[0], make_mask(np.ones((3, 5)), Geometry((51, 30), (3, 5), 8))])
 
 
-# --- difference ------------------------------------------------------------------------------------------------------------------
+# --- difference
+# ----------------------------------------------------------------------------------------------------
 
 
 def with_map(row: Row, weights: np.ndarray, unit: str = "uniform") -> Row:
@@ -153,7 +169,9 @@ def test_smooth_difference_on_one_grid_is_the_smooth_map_of_the_difference(board
 
 def test_maps_that_cannot_be_subtracted_are_refused(board: Board) -> None:
     rows = board.rows
-    with pytest.raises(ValueError, match=r"is drawn in times uniform and .* in logit per token, so they have no difference"):
+    with pytest.raises(
+        ValueError, match=r"is drawn in times uniform and .* in logit per token, so they have no difference"
+    ):
         difference(rows[0], rows[1])
     with pytest.raises(ValueError, match="two maps of one picture"):
         difference(rows[0], rows[5])

@@ -1,4 +1,5 @@
-"""Drawing: scales in times uniform, colours by matplotlib's own tables, overlays and cut-outs to the pixel, and no figure made."""
+"""Drawing: scales in times uniform, colours by matplotlib's own tables, overlays and cut-outs to the pixel, and no
+figure made."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def photo(height: int = 60, width: int = 91) -> np.ndarray:
     return np.random.default_rng(0).integers(256, size=(height, width, 3), dtype=np.uint8)
 
 
-# --- scales ----------------------------------------------------------------------------------------------------------------
+# --- scales
+# ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(7, 11), (14, 14), (56, 40), (1, 5)])
@@ -46,7 +48,9 @@ def test_scale_runs_from_zero_to_the_995th_percentile_of_n_w() -> None:
     weights /= weights.sum()
     times_uniform = sorted(600 * float(w) for w in weights.ravel())
     place = 0.995 * 599
-    wanted = times_uniform[int(place)] + (place - int(place)) * (times_uniform[int(place) + 1] - times_uniform[int(place)])
+    wanted = times_uniform[int(place)] + (place - int(place)) * (
+        times_uniform[int(place) + 1] - times_uniform[int(place)]
+    )
     scale = scale_of(weights, "uniform")
     assert scale.low == 0 and scale.high == pytest.approx(wanted)
 
@@ -68,7 +72,12 @@ def test_map_of_zeros_has_a_scale_and_the_colour_of_zero(signed: bool) -> None:
 
 
 def test_shared_scales_span_all_rows_of_a_kind_and_leave_the_other_kind_alone() -> None:
-    scales = [Scale(0, 3, "times uniform"), Scale(-2, 2, "logit per token"), Scale(0, 8, "times uniform"), Scale(-5, 5, "logit per token")]
+    scales = [
+        Scale(0, 3, "times uniform"),
+        Scale(-2, 2, "logit per token"),
+        Scale(0, 8, "times uniform"),
+        Scale(-5, 5, "logit per token"),
+    ]
     assert shared_scales(scales) == [
         Scale(0, 8, "times uniform"),
         Scale(-5, 5, "logit per token"),
@@ -78,7 +87,8 @@ def test_shared_scales_span_all_rows_of_a_kind_and_leave_the_other_kind_alone() 
     assert shared_scales([]) == []
 
 
-# --- colours ---------------------------------------------------------------------------------------------------------------
+# --- colours
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*SEQUENTIAL, DIVERGING])
@@ -98,7 +108,10 @@ def test_patches_show_each_cell_in_the_colour_of_its_times_uniform() -> None:
         for x in range(0, 91, 6):
             value = 28 * float(weights[token_of_centre(y, 60, 4), token_of_centre(x, 91, 7)])
             wanted = min(255, round(255 * value / 2.5))
-            assert min(np.abs(table[max(0, min(255, wanted + d))].astype(int) - drawn[y, x]).max() for d in (-1, 0, 1)) == 0
+            assert (
+                min(np.abs(table[max(0, min(255, wanted + d))].astype(int) - drawn[y, x]).max() for d in (-1, 0, 1))
+                == 0
+            )
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) <= 28
 
 
@@ -125,20 +138,27 @@ def test_signed_maps_are_blue_below_zero_pale_at_zero_and_red_above_in_their_own
     assert drawn[0, 2] > drawn[0, 0] and drawn[2, 0] > drawn[2, 2] and drawn[1].min() > 230
 
 
-@pytest.mark.parametrize(("opacity", "colours"), [(-0.1, "inferno"), (1.1, "inferno"), (float("nan"), "inferno"), (0.5, "jet")])
+@pytest.mark.parametrize(
+    ("opacity", "colours"), [(-0.1, "inferno"), (1.1, "inferno"), (float("nan"), "inferno"), (0.5, "jet")]
+)
 def test_look_refuses_what_cannot_be_drawn(opacity: float, colours: str) -> None:
-    with pytest.raises(ValueError, match=r"colours are inferno, .* not 'jet'" if colours == "jet" else "opacity lies in"):
+    with pytest.raises(
+        ValueError, match=r"colours are inferno, .* not 'jet'" if colours == "jet" else "opacity lies in"
+    ):
         Look(colours, opacity)
 
 
-# --- overlays and cut-outs --------------------------------------------------------------------------------------------------
+# --- overlays and cut-outs
+# --------------------------------------------------------------------------------------------------
 
 
 def test_overlay_mixes_by_opacity() -> None:
     rgb, colours = photo(), photo()[::-1].copy()
     assert np.array_equal(overlay(rgb, colours, 0), rgb) and np.array_equal(overlay(rgb, colours, 1), colours)
     mixed = overlay(rgb, colours, 0.3).astype(float)
-    assert np.abs(mixed - (0.3 * colours + 0.7 * rgb)).max() <= 0.5 + 1e-6 and overlay(rgb, colours, 0.3).dtype == np.uint8
+    assert (
+        np.abs(mixed - (0.3 * colours + 0.7 * rgb)).max() <= 0.5 + 1e-6 and overlay(rgb, colours, 0.3).dtype == np.uint8
+    )
 
 
 def test_overlay_takes_a_read_only_picture() -> None:
@@ -202,7 +222,8 @@ def test_display_picture_is_reduced_and_never_enlarged(longest: int, size: tuple
         assert np.array_equal(shown, photo())
 
 
-# --- the board -------------------------------------------------------------------------------------------------------------
+# --- the board
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_composed_board_shows_photo_overlay_and_mask_of_every_row_unchanged() -> None:
@@ -223,7 +244,12 @@ def test_composed_board_shows_photo_overlay_and_mask_of_every_row_unchanged() ->
     assert places[1][1] == places[3][1] > places[0][1] and places[2][1] == places[4][1] > places[1][1]
 
 
-LINES = ["predicts tench, 42 %", "mask 30 % of picture, 2 components", "spatial entropy 0.69 nats of logits", "grid 15 x 1, 3 ms"]
+LINES = [
+    "predicts tench, 42 %",
+    "mask 30 % of picture, 2 components",
+    "spatial entropy 0.69 nats of logits",
+    "grid 15 x 1, 3 ms",
+]
 
 
 def board_of(size: tuple[int, int], rows: int = 1, lines: list[str] = LINES) -> np.ndarray:
@@ -237,7 +263,8 @@ def test_rows_of_elongated_and_tiny_photos_have_the_same_whole_caption(size: tup
     roomy, board = board_of((300, 200)), board_of(size, rows=2)
     written = np.flatnonzero((roomy[64:, -330:] != 255).any(axis=(1, 2)))
     assert len(written) > 60
-    end = written[np.flatnonzero(np.diff(written) > 30)[0]] + 1  # where the lines stop and the room above the colour bar begins
+    # Where the lines stop and the room above the colour bar begins.
+    end = written[np.flatnonzero(np.diff(written) > 30)[0]] + 1
     caption = roomy[64 : 64 + end, -330:]
     tops = [y for y in range(len(board) - end) if np.array_equal(board[y : y + end, -330:], caption)]
     assert len(tops) == 2, "both rows have it, without the colour bar or another row drawn over it"
@@ -249,7 +276,9 @@ def test_long_caption_lines_are_wrapped_and_not_cut_at_the_edge() -> None:
     note = "a heuristic here: the classifier's head is applied to every patch token"
     board = board_of((300, 200), lines=[note])
     assert (board[:, -8:] == 255).all(), "nothing reaches the edge"
-    assert ((board != 255).any(axis=2).sum()) > ((board_of((300, 200), lines=[note[:40]]) != 255).any(axis=2).sum()) + 200
+    assert ((board != 255).any(axis=2).sum()) > (
+        (board_of((300, 200), lines=[note[:40]]) != 255).any(axis=2).sum()
+    ) + 200
 
 
 def test_no_figure_is_made_and_pyplot_never_imported() -> None:
@@ -261,7 +290,8 @@ def test_no_figure_is_made_and_pyplot_never_imported() -> None:
         "p = np.zeros((60, 91, 3), np.uint8)\n"
         "s = scale_of(np.ones((3, 5), np.float32), 'uniform')\n"
         "c = colour_map(np.ones((3, 5), np.float32), s, False, Look(), (91, 60))\n"
-        "compose_board(p, 'photo', [Strip('t', ['l'], [overlay(p, c, 0.5), cut_out(p, p[:, :, 0] == 0, [])], s, 'inferno')])\n"
+        "compose_board(p, 'photo', [Strip('t', ['l'], [overlay(p, c, 0.5), cut_out(p, p[:, :, 0] == 0, [])], s, "
+        "'inferno')])\n"
         "sys.exit('matplotlib.pyplot' in sys.modules or 'matplotlib.figure' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=600).returncode == 0
@@ -271,7 +301,9 @@ def test_maps_of_any_scale_are_drawn_in_times_their_mean() -> None:
     weights = np.random.default_rng(0).random((4, 6)).astype(np.float32)
     one, other = scale_of(weights, "mean"), scale_of(weights * 1000, "mean")
     assert one.label == other.label == "times its mean" and one.high == pytest.approx(other.high, rel=1e-5)
-    drawn = [colour_map(w, s, False, Look(), (60, 40)).astype(int) for w, s in ((weights, one), (weights * 1000, other))]
+    drawn = [
+        colour_map(w, s, False, Look(), (60, 40)).astype(int) for w, s in ((weights, one), (weights * 1000, other))
+    ]
     assert np.abs(drawn[0] - drawn[1]).max() <= 8, "at most one step of the colour table, by rounding"
     shares = weights / weights.sum()
     assert scale_of(shares, "mean").high == pytest.approx(scale_of(shares, "uniform").high)

@@ -1,4 +1,5 @@
-"""Evaluation: pairs of photos and masks, one value per photo and map, bootstrap intervals, and the table with its baselines."""
+"""Evaluation: pairs of photos and masks, one value per photo and map, bootstrap intervals, and the table with its
+baselines."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def make_set(folder: Path) -> Path:
     for i, (width, height) in enumerate(SIZES):
         Image.fromarray(make_photo(width, height, i)).save(folder / "images" / f"{i}.jpg")
         scale, suffix = (2, "bmp") if i == 2 else (1, "png")
-        Image.fromarray((255 * disc(scale * width, scale * height)).astype(np.uint8)).save(folder / "masks" / f"{i}.{suffix}")
+        Image.fromarray((255 * disc(scale * width, scale * height)).astype(np.uint8)).save(
+            folder / "masks" / f"{i}.{suffix}"
+        )
     return folder
 
 
@@ -42,12 +45,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> MaskSet:
     return open_mask_set(make_set(tmp_path_factory.mktemp("sets") / "discs"))
 
 
-# --- data sets -----------------------------------------------------------------------------------------------------------------
+# --- data sets
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_photos_and_masks_are_paired_by_stem_in_the_order_of_names(data: MaskSet) -> None:
     assert data.name == "discs"
-    assert [(i.name, m.name) for i, m in data.pairs] == [("0.jpg", "0.png"), ("1.jpg", "1.png"), ("2.jpg", "2.bmp"), ("3.jpg", "3.png")]
+    assert [(i.name, m.name) for i, m in data.pairs] == [
+        ("0.jpg", "0.png"),
+        ("1.jpg", "1.png"),
+        ("2.jpg", "2.bmp"),
+        ("3.jpg", "3.png"),
+    ]
 
 
 def test_hidden_files_and_spare_masks_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +82,8 @@ def test_folder_that_is_no_mask_set_is_refused(tmp_path: Path) -> None:
         open_mask_set(tmp_path / "empty")
 
 
-# --- figures --------------------------------------------------------------------------------------------------------------------
+# --- figures
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_every_figure_is_that_of_the_python_calls_per_photo(data: MaskSet, resnet: Encoder) -> None:
@@ -95,7 +105,9 @@ def test_every_figure_is_that_of_the_python_calls_per_photo(data: MaskSet, resne
             assert method.figures["spatial_entropy"][i] == attention.entropy()[0]
         for method in methods[2:]:
             wanted = score_baselines(reference)[method.label]
-            assert method.figures["iou_at_true_area"][i] == wanted["iou_at_true_area"] and np.isnan(method.figures["spatial_entropy"][i])
+            assert method.figures["iou_at_true_area"][i] == wanted["iou_at_true_area"] and np.isnan(
+                method.figures["spatial_entropy"][i]
+            )
 
 
 def test_without_maps_each_checkpoint_is_scored_by_its_own(data: MaskSet, resnet: Encoder, resnet_gap: Encoder) -> None:
@@ -119,7 +131,8 @@ def test_map_that_no_checkpoint_has_is_told(data: MaskSet, resnet: Encoder) -> N
         evaluate(data, [resnet], [MapRequest("cls")], Settings())
 
 
-# --- intervals and the table -----------------------------------------------------------------------------------------------------
+# --- intervals and the table
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_interval_holds_the_mean_in_95_per_cent_of_its_bootstraps() -> None:
@@ -127,13 +140,17 @@ def test_interval_holds_the_mean_in_95_per_cent_of_its_bootstraps() -> None:
     mean, low, high = interval(values)
     assert mean == pytest.approx(values.mean())
     error = values.std() / 20
-    assert low == pytest.approx(mean - 1.96 * error, abs=0.2 * error) and high == pytest.approx(mean + 1.96 * error, abs=0.2 * error)
+    assert low == pytest.approx(mean - 1.96 * error, abs=0.2 * error) and high == pytest.approx(
+        mean + 1.96 * error, abs=0.2 * error
+    )
     assert interval(values) == (mean, low, high), "the same every time"
     assert interval(np.full(7, 0.3)) == pytest.approx((0.3, 0.3, 0.3))
 
 
 def column(table: str, name: str) -> dict[str, str]:
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")
+    ]
     return {row[0]: row[rows[0].index(name)] for row in rows[2:]}
 
 
@@ -149,7 +166,10 @@ def test_table_carries_the_baselines_and_differences_paired_by_photo(data: MaskS
     assert table.startswith("**discs**, 4 photos\n")
     assert column(table, "above the centre prior") == {"mine": "+0.100 [+0.100, +0.100]", "centre prior": ""}
     assert column(table, "above the first row") == {"mine": "", "centre prior": "-0.100 [-0.100, -0.100]"}
-    assert column(table, "pointing")["mine"].startswith("0.750 [") and column(table, "spatial entropy")["centre prior"] == ""
+    assert (
+        column(table, "pointing")["mine"].startswith("0.750 [")
+        and column(table, "spatial entropy")["centre prior"] == ""
+    )
     mean, low, high = interval(figures["iou"])
     assert column(table, "IoU of mask otsu")["mine"] == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
@@ -162,13 +182,16 @@ def test_table_of_an_evaluation_is_whole(data: MaskSet, resnet: Encoder) -> None
     assert column(table, "pointing")["whole picture"].startswith("1.000")
 
 
-# --- DINO's Jaccard and the objects of a photo ---------------------------------------------------------------------------------
+# --- DINO's Jaccard and the objects of a photo
+# ---------------------------------------------------------------------------------
 
 
 def nearest(grid: np.ndarray, side: int) -> np.ndarray:
     """By loops: the cell whose area holds the pixel's centre."""
     h, w = grid.shape
-    return np.array([[grid[int((y + 0.5) * h / side), int((x + 0.5) * w / side)] for x in range(side)] for y in range(side)])
+    return np.array(
+        [[grid[int((y + 0.5) * h / side), int((x + 0.5) * w / side)] for x in range(side)] for y in range(side)]
+    )
 
 
 def test_jaccard_is_dinos_protocol_written_out() -> None:
@@ -206,10 +229,13 @@ def test_instances_are_the_references_where_a_set_has_them(tmp_path: Path, resne
     for i, (image, mask) in enumerate(data.pairs):
         attention = record(resnet, image, 48).map("pooling")
         assert own.figures["jaccard"][i] == jaccard(attention.mask("mass", 0.6).grid[None], read_reference(mask))[0]
-    assert (own.figures["jaccard_best"] >= own.figures["jaccard"]).all() and not np.isnan(prior.figures["jaccard"]).any()
+    assert (own.figures["jaccard_best"] >= own.figures["jaccard"]).all() and not np.isnan(
+        prior.figures["jaccard"]
+    ).any()
 
 
-# --- top-1 ---------------------------------------------------------------------------------------------------------------------
+# --- top-1
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_table_of_accuracies_pairs_the_differences_by_photo() -> None:

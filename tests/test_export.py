@@ -1,4 +1,5 @@
-"""The exported folder: what is in it, that its maps are those of Python bit by bit, and that it appears whole or not at all."""
+"""The exported folder: what is in it, that its maps are those of Python bit by bit, and that it appears whole or not at
+all."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ from tests.conftest import make_photo, small_resnet
 def board(photos: dict[str, Path], resnet: Encoder, resnet_gap: Encoder) -> Board:
     references = {1: read_reference(photos["tall mask"])}
     maps = ["pooling", "contribution:classes=square"]
-    return make_board([photos["wide"], photos["tall"]], [resnet, resnet_gap], maps, Settings(mask="area:0.3"), references)
+    return make_board(
+        [photos["wide"], photos["tall"]], [resnet, resnet_gap], maps, Settings(mask="area:0.3"), references
+    )
 
 
 NAMES = [
@@ -57,7 +60,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
 
 
-# --- what is in it --------------------------------------------------------------------------------------------------------------
+# --- what is in it
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_folder_holds_the_board_two_pictures_per_row_maps_scores_and_manifest(folder: Path) -> None:
@@ -92,7 +96,17 @@ def test_pictures_are_what_render_row_draws(folder: Path, board: Board) -> None:
 def test_scores_are_one_line_per_row_and_baseline_of_a_photo_with_a_reference(folder: Path, board: Board) -> None:
     with (folder / "scores.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
-    figures = ["picture", "checkpoint", "map", "prediction", "probability", "coverage", "components", "spatial_entropy", "entropy_of"]
+    figures = [
+        "picture",
+        "checkpoint",
+        "map",
+        "prediction",
+        "probability",
+        "coverage",
+        "components",
+        "spatial_entropy",
+        "entropy_of",
+    ]
     scores = ["iou", "iou_at_true_area", "pointing", "energy", "precision", "recall"]
     assert list(table[0]) == [*figures, "milliseconds", *scores]
     assert [(t["picture"], t["checkpoint"], t["map"]) for t in table] == [
@@ -101,11 +115,24 @@ def test_scores_are_one_line_per_row_and_baseline_of_a_photo_with_a_reference(fo
         ("tall.png", "whole picture", ""),
     ]
     for line, row in zip(table, board.rows, strict=False):
-        assert (line["prediction"], float(line["probability"])) == (row.prediction[0], pytest.approx(row.prediction[1], abs=6e-5))
-        assert float(line["coverage"]) == pytest.approx(row.mask.coverage, abs=6e-5) and int(line["components"]) == row.mask.components
-        assert float(line["spatial_entropy"]) == pytest.approx(row.entropy, abs=6e-5) and line["entropy_of"] == row.entropy_of
+        assert (line["prediction"], float(line["probability"])) == (
+            row.prediction[0],
+            pytest.approx(row.prediction[1], abs=6e-5),
+        )
+        assert (
+            float(line["coverage"]) == pytest.approx(row.mask.coverage, abs=6e-5)
+            and int(line["components"]) == row.mask.components
+        )
+        assert (
+            float(line["spatial_entropy"]) == pytest.approx(row.entropy, abs=6e-5)
+            and line["entropy_of"] == row.entropy_of
+        )
         for score in scores:
-            assert line[score] == "" if row.picture == 0 else float(line[score]) == pytest.approx(row.scores[score], abs=6e-5)
+            assert (
+                line[score] == ""
+                if row.picture == 0
+                else float(line[score]) == pytest.approx(row.scores[score], abs=6e-5)
+            )
     for line, wanted in zip(table[-2:], score_baselines(board.references[1]).values(), strict=True):
         assert {s: float(line[s]) for s in scores} == pytest.approx(wanted, abs=6e-5) and line["coverage"] == ""
 
@@ -121,24 +148,32 @@ def test_manifest_tells_versions_settings_pictures_and_rows(folder: Path, board:
     }
     assert manifest["settings"] == {"size": None, "mask": "area:0.3", "largest": False, "fusion": None}
     assert manifest["look"] == {"colours": "viridis", "opacity": 0.5, "smooth": False, "shared_scale": False}
-    assert manifest["pictures"] == [{"name": "wide.png", "width": 91, "height": 60}, {"name": "tall.png", "width": 64, "height": 100}]
+    assert manifest["pictures"] == [
+        {"name": "wide.png", "width": 91, "height": 60},
+        {"name": "tall.png", "width": 64, "height": 100},
+    ]
     assert manifest["skipped"] == board.skipped and len(board.skipped) == 1
     assert [r["name"] for r in manifest["rows"]] == NAMES
     for told, row in zip(manifest["rows"], board.rows, strict=True):
         assert told["grid"] == list(row.attention.weights.shape[1:]) and told["input_size"] == list(row.input_size)
         assert (told["picture"], told["checkpoint"], told["map"]) == (row.picture, row.checkpoint, row.request.label)
         assert told["maps"] == list(row.attention.names) and told["note"] == row.attention.note
-        assert np.array_equal(row.mask.weights >= told["level"], row.mask.grid), "the mask follows from the map and its level"
+        assert np.array_equal(row.mask.weights >= told["level"], row.mask.grid), (
+            "the mask follows from the map and its level"
+        )
         assert told["boxes"] == [list(box) for box in row.mask.boxes]
 
 
-# --- names ---------------------------------------------------------------------------------------------------------------------
+# --- names
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def named(board: Board, *names: str) -> Board:
     """One row per name, of pictures that go by these names."""
     pictures = [Picture(board.pictures[0].rgb, name) for name in names]
-    return dataclasses.replace(board, pictures=pictures, rows=[dataclasses.replace(board.rows[0], picture=i) for i in range(len(names))])
+    return dataclasses.replace(
+        board, pictures=pictures, rows=[dataclasses.replace(board.rows[0], picture=i) for i in range(len(names))]
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +217,8 @@ def test_two_checkpoints_of_one_name_and_one_map_asked_twice_do_not_overwrite_ea
     assert not np.array_equal(stored[0], stored[2])
 
 
-# --- drawing choices -------------------------------------------------------------------------------------------------------------
+# --- drawing choices
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_one_scale_per_row_or_one_for_all_rows_of_a_kind(board: Board) -> None:
@@ -210,7 +246,9 @@ def test_large_photos_are_reduced_in_the_export_and_boxes_go_with_them(tmp_path:
     with Image.open(overlay) as image:
         assert image.size == (LONGEST, round(900 * LONGEST / 1500))
     assert read_manifest(tmp_path / "out")["pictures"][0]["width"] == 1500
-    assert max(box[2] for box in read_manifest(tmp_path / "out")["rows"][0]["boxes"]) > LONGEST, "boxes are in pixels of the original"
+    assert max(box[2] for box in read_manifest(tmp_path / "out")["rows"][0]["boxes"]) > LONGEST, (
+        "boxes are in pixels of the original"
+    )
 
 
 @pytest.mark.parametrize("size", [(900, 40), (40, 900), (9, 8)])
@@ -219,7 +257,8 @@ def test_elongated_and_tiny_photos_are_exported(tmp_path: Path, resnet: Encoder,
     assert len(list(export_board(board, tmp_path / "out", Look(smooth=True)).glob("*.[jp]*g"))) == 9
 
 
-# --- whole or not at all ----------------------------------------------------------------------------------------------------------
+# --- whole or not at all
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", ["render_board", "render_row", "_write_scores", "manifest"])
@@ -236,7 +275,9 @@ def test_failure_in_the_middle_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failure_leaves_an_earlier_result_as_it_was(tmp_path: Path, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_leaves_an_earlier_result_as_it_was(
+    tmp_path: Path, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = export_board(board, tmp_path / "out")
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     monkeypatch.setattr(export, "manifest", lambda *_: 1 / 0)
@@ -268,9 +309,13 @@ def test_earlier_result_is_replaced_only_when_told_to(tmp_path: Path, board: Boa
     assert not (out / "stale.png").exists() and (out / "board.png").is_file()
 
 
-@pytest.mark.parametrize("content", [None, "{}", '{"name": "my-app", "version": "1.0"}', '{"versions": null}', "no json", "[]"])
+@pytest.mark.parametrize(
+    "content", [None, "{}", '{"name": "my-app", "version": "1.0"}', '{"versions": null}', "no json", "[]"]
+)
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_folder_of_something_else_is_never_touched(tmp_path: Path, board: Board, overwrite: bool, content: str | None) -> None:
+def test_folder_of_something_else_is_never_touched(
+    tmp_path: Path, board: Board, overwrite: bool, content: str | None
+) -> None:
     """Web apps and browser extensions have a manifest.json too."""
     out = tmp_path / "project"
     out.mkdir()

@@ -36,7 +36,11 @@ def board(photos: dict[str, Path], resnet: Encoder, resnet_gap: Encoder) -> Boar
 
 
 def test_matrix_has_photos_down_and_checkpoints_with_maps_across(board: Board) -> None:
-    assert matrix_columns(board) == [("small_simpool", "pooling"), ("small_simpool", "contribution"), ("small_gap", "contribution")]
+    assert matrix_columns(board) == [
+        ("small_simpool", "pooling"),
+        ("small_simpool", "contribution"),
+        ("small_gap", "contribution"),
+    ]
     look = Look(opacity=0.5)
     pixels = np.asarray(draw_matrix(board, look))
     heights = [display_picture(p.rgb, CELL).shape[0] for p in board.pictures]
@@ -71,8 +75,14 @@ def test_agreement_table_has_every_pair_of_a_photo_once(board: Board) -> None:
     table = list(csv.DictReader(io.StringIO(agreement_table(board))))
     assert [line["picture"] for line in table] == ["wide.png"] * 3 + ["tall.png"] * 3
     values = agreement([row.mask for row in board.rows[3:]])
-    assert [float(line["iou"]) for line in table[3:]] == pytest.approx([values[0, 1], values[0, 2], values[1, 2]], abs=1e-4)
-    assert (table[1]["checkpoint"], table[1]["map"], table[1]["other_checkpoint"]) == ("small_simpool", "pooling", "small_gap")
+    assert [float(line["iou"]) for line in table[3:]] == pytest.approx(
+        [values[0, 1], values[0, 2], values[1, 2]], abs=1e-4
+    )
+    assert (table[1]["checkpoint"], table[1]["map"], table[1]["other_checkpoint"]) == (
+        "small_simpool",
+        "pooling",
+        "small_gap",
+    )
 
 
 def test_parts_stand_in_lines_of_their_groups_each_on_its_own_scale(board: Board) -> None:
@@ -95,7 +105,10 @@ def test_difference_is_red_where_the_first_is_stronger(board: Board) -> None:
     values = difference(first, second)
     top = pixels.shape[0] - 48 - values.shape[0]
     shown = pixels[top : top + 60, GAP : GAP + 91]
-    strongest, weakest = np.unravel_index(values.argmax(), values.shape), np.unravel_index(values.argmin(), values.shape)
+    strongest, weakest = (
+        np.unravel_index(values.argmax(), values.shape),
+        np.unravel_index(values.argmin(), values.shape),
+    )
     assert shown[strongest][0] > shown[strongest][2] and shown[weakest][2] > shown[weakest][0]
     high = np.percentile(np.abs(values), 99.5)
     index = np.round(np.clip((values + high) / (2 * high) * 255, 0, 255)).astype(int)

@@ -1,4 +1,5 @@
-"""Checkpoint files: every container that people have loads to maps that equal a float64 computation from its raw tensors."""
+"""Checkpoint files: every container that people have loads to maps that equal a float64 computation from its raw
+tensors."""
 
 from __future__ import annotations
 
@@ -56,12 +57,15 @@ def assert_same(found: Tensor, wanted: Tensor) -> None:
     assert wanted.max() > 1.5 / len(wanted), "a map far from uniform, or nothing is proven"
 
 
-# --- SimPool and DINO, self-supervised ----------------------------------------------------------------------------------------
+# --- SimPool and DINO, self-supervised
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("beta", [False, True])
-def test_self_supervised_vit_with_simpool_equals_its_raw_tensors_with_the_quirk(tmp_path: Path, size: tuple[int, int], beta: bool) -> None:
+def test_self_supervised_vit_with_simpool_equals_its_raw_tensors_with_the_quirk(
+    tmp_path: Path, size: tuple[int, int], beta: bool
+) -> None:
     state = made.vit(cls=False) | made.simpool(128, "simpool.", beta)
     path = save(tmp_path, made.self_supervised(state, gamma=None))
     encoder, report = load_with_report(path, device="cpu")
@@ -69,7 +73,11 @@ def test_self_supervised_vit_with_simpool_equals_its_raw_tensors_with_the_quirk(
     assert_same(weights_of(encoder, size), oracle.simpool_map(tokens, double(state), "simpool."))
     assert encoder.pooling.gamma == (1.25 if beta else None) and not encoder.has_class_token
     told = " ".join(report.lines())
-    assert "self-supervised checkpoint, entry teacher" in told and "3 blocks of 128 channels" in told and "DINO's code" in told
+    assert (
+        "self-supervised checkpoint, entry teacher" in told
+        and "3 blocks of 128 channels" in told
+        and "DINO's code" in told
+    )
     assert report.dropped == {"projection head of the self-supervised training": 4} and report.used == len(state)
 
 
@@ -89,7 +97,9 @@ def test_the_quirk_changes_the_map_at_224_and_the_vector_is_normed_after_pooling
 @pytest.mark.parametrize("size", SIZES)
 def test_self_supervised_vit_with_class_token_equals_its_raw_tensors(tmp_path: Path, size: tuple[int, int]) -> None:
     state = made.vit()
-    encoder = load_checkpoint(save(tmp_path, made.self_supervised(state, mode="official", arch="vit_small")), device="cpu", num_heads=2)
+    encoder = load_checkpoint(
+        save(tmp_path, made.self_supervised(state, mode="official", arch="vit_small")), device="cpu", num_heads=2
+    )
     _, attentions = oracle.vit_tokens(images(*size)[0].double(), double(state), heads=2, quirk=True)
     with torch.inference_mode():
         x = images(*size)
@@ -140,7 +150,9 @@ def test_resnet_with_simpool_equals_its_raw_tensors(tmp_path: Path, size: tuple[
 @pytest.mark.parametrize("norm", ["norm", "norm_output"])
 def test_convnext_with_simpool_equals_its_raw_tensors(tmp_path: Path, size: tuple[int, int], norm: str) -> None:
     backbone = made.convnext(norm=norm)
-    encoder = load_checkpoint(save(tmp_path, made.self_supervised(backbone | made.simpool(40, "simpool."), gamma=2.0)), device="cpu")
+    encoder = load_checkpoint(
+        save(tmp_path, made.self_supervised(backbone | made.simpool(40, "simpool."), gamma=2.0)), device="cpu"
+    )
     features = oracle.convnext_features(images(*size)[0].double(), double(backbone)).flatten(1).T
     assert_same(weights_of(encoder, size), oracle.simpool_map(features, double(made.simpool(40, ""))))
     assert torch.equal(encoder.norm.weight, backbone[f"{norm}.weight"])
@@ -149,24 +161,33 @@ def test_convnext_with_simpool_equals_its_raw_tensors(tmp_path: Path, size: tupl
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", ["resnet", "convnext", "vit"])
 def test_timms_names_of_simpool_load_with_timms_minimum(tmp_path: Path, size: tuple[int, int], kind: str) -> None:
-    backbone, dim = {"resnet": (made.resnet(), 512), "convnext": (made.convnext(), 40), "vit": (made.vit(cls=False), 128)}[kind]
+    backbone, dim = {
+        "resnet": (made.resnet(), 512),
+        "convnext": (made.convnext(), 40),
+        "vit": (made.vit(cls=False), 128),
+    }[kind]
     names = {"norm_patches": "norm", "wq": "q", "wk": "k"}
     pool = {f"pool.{names[k.split('.')[0]]}.{k.split('.')[1]}": v for k, v in made.simpool(dim, "").items()}
     encoder = load_checkpoint(save(tmp_path, backbone | pool), device="cpu", gamma=2.0)
-    assert encoder.pooling.min == "channel" and encoder.pooling.norm_patches.eps == 1e-5 and encoder.pooling.gamma == 2.0
+    assert (
+        encoder.pooling.min == "channel" and encoder.pooling.norm_patches.eps == 1e-5 and encoder.pooling.gamma == 2.0
+    )
     if kind == "resnet":
         features = oracle.resnet_features(images(*size)[0].double(), double(backbone)).flatten(1).T
         assert_same(weights_of(encoder, size), oracle.simpool_map(features, double(made.simpool(512, "")), eps=1e-5))
 
 
-# --- full size ----------------------------------------------------------------------------------------------------------------
+# --- full size
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_full_size_vit_small_simpool_has_the_published_counts(tmp_path: Path) -> None:
     state = made.vit(384, 12, cls=False) | made.simpool(384, "simpool.", beta=True)
     assert len(state) == 154 and len(made.vit(384, 12)) == 150
     assert sum(v.numel() for v in made.vit(384, 12).values()) == 21_665_664
-    encoder, report = load_with_report(save(tmp_path, made.self_supervised(state, arch="vit_small", gamma=None)), device="cpu")
+    encoder, report = load_with_report(
+        save(tmp_path, made.self_supervised(state, arch="vit_small", gamma=None)), device="cpu"
+    )
     assert report.parameters == 21_960_577 and report.used == 154
     for size in SIZES:
         tokens, _ = oracle.vit_tokens(images(*size)[0].double(), double(state), heads=6, quirk=True)
@@ -184,8 +205,12 @@ def test_full_size_supervised_vit_small_simpool_has_the_published_counts(tmp_pat
         assert_same(weights_of(encoder, size), oracle.simpool_map(normed, double(state), "gp.pool."))
 
 
-@pytest.mark.parametrize(("prefix", "classes", "count"), [("simpool.", 0, 31_900_736), ("global_pool.pool.", 1000, 33_949_736)])
-def test_full_size_resnet50_simpool_has_the_published_counts(tmp_path: Path, prefix: str, classes: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "classes", "count"), [("simpool.", 0, 31_900_736), ("global_pool.pool.", 1000, 33_949_736)]
+)
+def test_full_size_resnet50_simpool_has_the_published_counts(
+    tmp_path: Path, prefix: str, classes: int, count: int
+) -> None:
     backbone = made.resnet((3, 4, 6, 3), 64, classes=classes)
     state = backbone | made.simpool(2048, prefix)
     content = made.supervised(state, mode="simpool", gamma=2.0) if classes else made.self_supervised(state, gamma=2.0)
@@ -206,14 +231,17 @@ def test_full_size_convnext_small_simpool_has_the_published_counts(tmp_path: Pat
         assert_same(weights_of(encoder, size), oracle.simpool_map(features, double(state), "simpool."))
 
 
-# --- supervised, plain, LIFE, SAR, SPE, probes ------------------------------------------------------------------------------------
+# --- supervised, plain, LIFE, SAR, SPE, probes
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("ema", [True, False])
 def test_supervised_vit_pools_after_the_final_norm(tmp_path: Path, ema: bool, size: tuple[int, int]) -> None:
     state = made.vit(cls=False, classes=1000) | made.simpool(128, "gp.pool.", beta=True)
-    encoder, report = load_with_report(save(tmp_path, made.supervised(state, ema, mode="simpool", gamma=1.25), "a.pth.tar"), device="cpu")
+    encoder, report = load_with_report(
+        save(tmp_path, made.supervised(state, ema, mode="simpool", gamma=1.25), "a.pth.tar"), device="cpu"
+    )
     tokens, _ = oracle.vit_tokens(images(*size)[0].double(), double(state), heads=2, quirk=False)
     normed = oracle.layer_norm(tokens, double(state), "norm")
     assert_same(weights_of(encoder, size), oracle.simpool_map(normed, double(state), "gp.pool."))
@@ -229,7 +257,9 @@ def test_plain_vit_resizes_its_positions_as_asked_for(tmp_path: Path, size: tupl
     assert_tokens(encoder, state, size, heads=2, quirk=way == "dino")
 
 
-def assert_tokens(encoder: Encoder, state: State, size: tuple[int, int], tolerance: float = 1e-4, **options: Any) -> None:
+def assert_tokens(
+    encoder: Encoder, state: State, size: tuple[int, int], tolerance: float = 1e-4, **options: Any
+) -> None:
     """The tokens after the final norm, prefixes first, are those of the raw tensors."""
     tokens, _ = oracle.vit_tokens(images(*size)[0].double(), double(state), **options)
     with torch.inference_mode():
@@ -245,7 +275,9 @@ def test_supervised_cnns_load_without_their_auxiliary_norms(tmp_path: Path) -> N
     convnext = made.convnext(classes=7) | made.simpool(40, "head.global_pool.pool.")
     encoder = load_checkpoint(save(tmp_path, made.supervised(convnext)), device="cpu")
     assert encoder.head.out_features == 7 and encoder.pooling.name == "simpool"
-    assert torch.equal(encoder.head.weight, convnext["head.weight"]) and torch.equal(encoder.norm.weight, convnext["norm.weight"])
+    assert torch.equal(encoder.head.weight, convnext["head.weight"]) and torch.equal(
+        encoder.norm.weight, convnext["norm.weight"]
+    )
 
 
 def test_plain_state_dicts_load_with_the_pooling_they_have(tmp_path: Path) -> None:
@@ -258,12 +290,18 @@ def test_plain_state_dicts_load_with_the_pooling_they_have(tmp_path: Path) -> No
         (torchvision.models.resnet50().state_dict(), "gap", 0),
         (made.convnext(classes=3), "gap", 0),
         (timm.create_model("vit_tiny_patch16_224", depth=2, reg_tokens=4, no_embed_class=True).state_dict(), "cls", 2),
-        (timm.create_model("vit_tiny_patch16_224", depth=2, class_token=False, global_pool="avg").state_dict(), "gap", 2),
+        (
+            timm.create_model("vit_tiny_patch16_224", depth=2, class_token=False, global_pool="avg").state_dict(),
+            "gap",
+            2,
+        ),
     ):
         encoder = load_checkpoint(save(tmp_path, state), device="cpu")
         assert (encoder.pooling.name, encoder.depth) == (pooling, depth)
         assert sum(p.numel() for p in encoder.parameters()) == sum(
-            v.numel() for k, v in state.items() if not k.endswith(("running_mean", "running_var", "num_batches_tracked"))
+            v.numel()
+            for k, v in state.items()
+            if not k.endswith(("running_mean", "running_var", "num_batches_tracked"))
         )
 
 
@@ -292,7 +330,9 @@ def test_dinov2s_own_names_with_registers_give_the_same_tokens_as_timms(tmp_path
     import timm
 
     torch.manual_seed(0)
-    model = timm.create_model("vit_tiny_patch16_224", depth=2, reg_tokens=4, no_embed_class=True, init_values=1.0, num_classes=0).eval()
+    model = timm.create_model(
+        "vit_tiny_patch16_224", depth=2, reg_tokens=4, no_embed_class=True, init_values=1.0, num_classes=0
+    ).eval()
     theirs = dict(model.state_dict())
     place = torch.randn(1, 1, 192)
     theirs["pos_embed"] = torch.cat([place, theirs["pos_embed"]], 1)
@@ -310,7 +350,13 @@ def test_dinov2s_own_names_with_registers_give_the_same_tokens_as_timms(tmp_path
 def test_life_checkpoint_follows_the_released_code(tmp_path: Path, size: tuple[int, int]) -> None:
     state = made.vit(192, 2, classes=4, life=True)
     other = {k: v + 1 for k, v in state.items()}
-    content = {"model": state, "model_ema": other, "optimizer": {"state": {}}, "epoch": 3, "args": argparse.Namespace(model="life")}
+    content = {
+        "model": state,
+        "model_ema": other,
+        "optimizer": {"state": {}},
+        "epoch": 3,
+        "args": argparse.Namespace(model="life"),
+    }
     path = save(tmp_path, content)
     encoder, report = load_with_report(path, device="cpu")
     assert_tokens(encoder, state, size, 1e-3, heads=3, quirk=False)
@@ -331,7 +377,13 @@ def test_sar_checkpoint_without_a_last_norm_has_no_last_skip(tmp_path: Path, siz
 @pytest.mark.parametrize("bottleneck", [True, False])
 def test_spe_checkpoint_equals_its_raw_tensors(tmp_path: Path, size: tuple[int, int], bottleneck: bool) -> None:
     state = made.resnet(bottleneck=bottleneck, spe=True, classes=5)
-    content = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}, "acc": 1.0, "best_acc": 2.0, "optimizer": {}}
+    content = {
+        "epoch": 3,
+        "state_dict": {f"module.{k}": v for k, v in state.items()},
+        "acc": 1.0,
+        "best_acc": 2.0,
+        "optimizer": {},
+    }
     encoder, report = load_with_report(save(tmp_path, content), device="cpu")
     wanted = oracle.resnet_features(images(*size)[0].double(), double(state)).flatten(1).T
     with torch.inference_mode():
@@ -351,8 +403,16 @@ def test_probing_head_goes_onto_its_backbone(tmp_path: Path, kind: str, containe
     state = {f"0.{k}": torch.randn_like(v) if v.is_floating_point() else v for k, v in pooling.state_dict().items()}
     state |= {"0.bn.running_var": torch.rand(128) + 0.5} if kind == "aim" else {}
     state |= {"1.running_mean": torch.randn(pooling.out_dim), "1.running_var": torch.rand(pooling.out_dim) + 0.5}
-    state |= {"1.num_batches_tracked": torch.tensor(3), "2.weight": torch.randn(6, pooling.out_dim), "2.bias": torch.randn(6)}
-    content = {"saved_module": "head", "model": state, "epoch": 3} if container == "saved" else {"state_dict": state, "meta": {"k": 1}}
+    state |= {
+        "1.num_batches_tracked": torch.tensor(3),
+        "2.weight": torch.randn(6, pooling.out_dim),
+        "2.bias": torch.randn(6),
+    }
+    content = (
+        {"saved_module": "head", "model": state, "epoch": 3}
+        if container == "saved"
+        else {"state_dict": state, "meta": {"k": 1}}
+    )
     backbone = save(tmp_path, made.vit(), "backbone.pth")
     path = save(tmp_path, content, "head.pth")
     heads = {"num_heads": 4} if kind == "aim" else {}
@@ -365,7 +425,9 @@ def test_probing_head_goes_onto_its_backbone(tmp_path: Path, kind: str, containe
     pooled = pooling.eval()(output.tokens)
     normed = (pooled.vector - state["1.running_mean"]) / (state["1.running_var"] + 1e-6).sqrt()
     assert (output.logits - (normed @ state["2.weight"].T + state["2.bias"])).abs().max() < 1e-3
-    with pytest.raises(ValueError, match=r"a probing head without a backbone; name the checkpoint it was trained on with backbone="):
+    with pytest.raises(
+        ValueError, match=r"a probing head without a backbone; name the checkpoint it was trained on with backbone="
+    ):
         load_checkpoint(path, device="cpu")
     other = save(tmp_path, made.vit(dim=192), "other.pth")
     with pytest.raises(ValueError, match=r"128 channels, and the backbone has 192|shape"):
@@ -378,7 +440,8 @@ def test_whole_model_of_an_efficient_probing_run_is_refused(tmp_path: Path) -> N
         load_checkpoint(path, device="cpu")
 
 
-# --- safety -------------------------------------------------------------------------------------------------------------------
+# --- safety
+# -------------------------------------------------------------------------------------------------------------------
 
 
 class Malicious:
@@ -426,7 +489,9 @@ def truncate(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "legacy.pth"])
-@pytest.mark.parametrize("damage", [truncate, lambda p: p.write_bytes(b""), lambda p: p.write_bytes(b"hello, this is no checkpoint")])
+@pytest.mark.parametrize(
+    "damage", [truncate, lambda p: p.write_bytes(b""), lambda p: p.write_bytes(b"hello, this is no checkpoint")]
+)
 def test_damaged_file_is_a_sentence_that_names_it(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
     path = tmp_path / name
     if name.endswith("safetensors"):
@@ -444,8 +509,14 @@ def test_damaged_file_is_a_sentence_that_names_it(tmp_path: Path, name: str, dam
     [
         (lambda s: s.pop("blocks.1.norm1.bias"), r"blocks\.1\.norm1\.bias is missing"),
         (lambda s: s.update({"blocks.1.extra.weight": torch.ones(3)}), r"blocks\.1\.extra\.weight is not known"),
-        (lambda s: s.update({"blocks.1.norm1.bias": torch.ones(3)}), r"blocks\.1\.norm1\.bias has shape \(3,\), not \(128,\)"),
-        (lambda s: s.update({"simpool.wq.weight": torch.ones(128, 128)}), r"exactly one tensor norm_patches\.weight, and it has none"),
+        (
+            lambda s: s.update({"blocks.1.norm1.bias": torch.ones(3)}),
+            r"blocks\.1\.norm1\.bias has shape \(3,\), not \(128,\)",
+        ),
+        (
+            lambda s: s.update({"simpool.wq.weight": torch.ones(128, 128)}),
+            r"exactly one tensor norm_patches\.weight, and it has none",
+        ),
         (lambda s: s.pop("pos_embed"), r"has no pos_embed"),
         (lambda s: s.update({"pos_embed": torch.ones(1, 200, 128)}), r"200 position embeddings are no square grid"),
         (
@@ -478,7 +549,10 @@ def test_file_of_something_else_is_told(tmp_path: Path, content: Any, says: str)
 
 def test_options_are_checked(tmp_path: Path) -> None:
     path = save(tmp_path, made.vit())
-    for query, says in (("colour=red", "takes no option colour. It takes weights"), ("num_heads=many", "num_heads= takes a number")):
+    for query, says in (
+        ("colour=red", "takes no option colour. It takes weights"),
+        ("num_heads=many", "num_heads= takes a number"),
+    ):
         with pytest.raises(ValueError, match=says):
             load_checkpoint(f"{path}?{query}", device="cpu")
     with pytest.raises(ValueError, match="pos_embed is timm or dino, not 'x'"):
@@ -491,7 +565,9 @@ def test_options_are_checked(tmp_path: Path) -> None:
 
 def test_loading_leaves_the_list_of_allowed_globals_as_it_was(tmp_path: Path) -> None:
     before = set(torch.serialization.get_safe_globals())
-    load_checkpoint(save(tmp_path, made.self_supervised(made.vit(cls=False) | made.simpool(128, "simpool."))), device="cpu")
+    load_checkpoint(
+        save(tmp_path, made.self_supervised(made.vit(cls=False) | made.simpool(128, "simpool."))), device="cpu"
+    )
     assert set(torch.serialization.get_safe_globals()) == before
 
 
@@ -502,14 +578,19 @@ def test_training_checkpoints_of_numpy_1_and_2_both_load(tmp_path: Path) -> None
     assert torch.equal(first.pooling.wq.weight, second.pooling.wq.weight)
 
 
-# --- conversion -----------------------------------------------------------------------------------------------------------------
+# --- conversion
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["vit", "supervised", "resnet", "convnext"])
 def test_converted_file_is_a_fifth_and_maps_identically(tmp_path: Path, kind: str) -> None:
     content = {
-        "vit": lambda: made.self_supervised(made.vit(cls=False) | made.simpool(128, "simpool.", beta=True), arch="vit", gamma=None),
-        "supervised": lambda: made.supervised(made.vit(cls=False, classes=3) | made.simpool(128, "gp.pool."), mode="simpool", gamma=1.25),
+        "vit": lambda: made.self_supervised(
+            made.vit(cls=False) | made.simpool(128, "simpool.", beta=True), arch="vit", gamma=None
+        ),
+        "supervised": lambda: made.supervised(
+            made.vit(cls=False, classes=3) | made.simpool(128, "gp.pool."), mode="simpool", gamma=1.25
+        ),
         "resnet": lambda: made.self_supervised(made.resnet() | made.simpool(512, "simpool."), gamma=2.0),
         "convnext": lambda: made.self_supervised(made.convnext() | made.simpool(40, "simpool."), gamma=2.0),
     }[kind]()
@@ -556,12 +637,16 @@ def test_converted_probing_head_goes_onto_its_backbone(tmp_path: Path) -> None:
     state |= {"2.weight": torch.randn(6, 128), "2.bias": torch.randn(6)}
     backbone = save(tmp_path, made.vit(), "backbone.pth")
     convert(save(tmp_path, {"saved_module": "head", "model": state}, "head.pth"), tmp_path / "head.safetensors")
-    before, after = (load_checkpoint(tmp_path / f"head.{n}", device="cpu", backbone=str(backbone)) for n in ("pth", "safetensors"))
+    before, after = (
+        load_checkpoint(tmp_path / f"head.{n}", device="cpu", backbone=str(backbone)) for n in ("pth", "safetensors")
+    )
     with torch.inference_mode():
         assert torch.equal(before(images(*SIZES[1])).logits, after(images(*SIZES[1])).logits)
     del state["2.weight"]
     with pytest.raises(ValueError, match=r"head\.pth: 2\.weight, the classifier of a probing head, is missing"):
-        load_checkpoint(save(tmp_path, {"saved_module": "head", "model": state}, "head.pth"), device="cpu", backbone=str(backbone))
+        load_checkpoint(
+            save(tmp_path, {"saved_module": "head", "model": state}, "head.pth"), device="cpu", backbone=str(backbone)
+        )
 
 
 def test_what_cannot_be_converted_leaves_no_file(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
 
 
-def operands(heads: int = 3, rows: int = 7, tokens: int = 11, size: int = 5, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+def operands(
+    heads: int = 3, rows: int = 7, tokens: int = 11, size: int = 5, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     return tuple(torch.randn(2, heads, n, size, generator=generator).to(dtype) for n in (rows, tokens, tokens))
 
@@ -28,11 +30,15 @@ def expected(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, sca
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize(("size", "tokens"), [(1, 1), (5, 11), (64, 300), (65, 33)])
-def test_cpu_kernel_gives_attention_and_its_log_sum_exp(size: int, tokens: int, biased: bool, dtype: torch.dtype) -> None:
+def test_cpu_kernel_gives_attention_and_its_log_sum_exp(
+    size: int, tokens: int, biased: bool, dtype: torch.dtype
+) -> None:
     query, key, value = operands(tokens=tokens, size=size, dtype=dtype)
     bias = torch.randn(1, 3, 7, tokens, dtype=dtype) if biased else None
     assert find_kernel(CPU, dtype, size, biased) is cpu_kernel
-    for found, wanted in zip(cpu_kernel(query, key, value, bias, 0.3), expected(query, key, value, bias, 0.3), strict=True):
+    for found, wanted in zip(
+        cpu_kernel(query, key, value, bias, 0.3), expected(query, key, value, bias, 0.3), strict=True
+    ):
         torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -49,12 +55,15 @@ def test_kernels_are_chosen_by_device_precision_and_bias(monkeypatch: pytest.Mon
 
 
 class Operator:
-    """Stands for a CUDA operator: checks what such an operator asks for, computes on the CPU, and pads what it gives as they do."""
+    """Stands for a CUDA operator: checks what such an operator asks for, computes on the CPU, and pads what it gives as
+    they do."""
 
     def __init__(self, takes_bias: bool, padding: int) -> None:
         self.takes_bias, self.padding, self.calls = takes_bias, padding, 0
 
-    def default(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, scale: float, **options: Any) -> tuple[Any, ...]:
+    def default(
+        self, query: Tensor, key: Tensor, value: Tensor, *args: Any, scale: float, **options: Any
+    ) -> tuple[Any, ...]:
         self.calls += 1
         for x in (query, key, value):
             assert x.shape[-1] == query.shape[-1] and x.shape[-1] % 8 == 0 and x.stride(-1) == 1
@@ -81,7 +90,9 @@ def put_operator(monkeypatch: pytest.MonkeyPatch, name: str, operator: Operator)
 
 @pytest.mark.parametrize("size", [5, 8, 65])
 @pytest.mark.parametrize("biased", [False, True])
-def test_efficient_kernel_keeps_the_operators_rules_and_cuts_its_padding(monkeypatch: pytest.MonkeyPatch, size: int, biased: bool) -> None:
+def test_efficient_kernel_keeps_the_operators_rules_and_cuts_its_padding(
+    monkeypatch: pytest.MonkeyPatch, size: int, biased: bool
+) -> None:
     query, key, value = operands(size=size)
     bias = torch.randn(1, 1, 7, 11, dtype=torch.float64) if biased else None
     put_operator(monkeypatch, "_scaled_dot_product_efficient_attention", operator := Operator(True, 32))

@@ -1,4 +1,5 @@
-"""Grad-CAM against the grad-cam package, relevance against eager N x N matrices, channel gates against the modules' own numbers."""
+"""Grad-CAM against the grad-cam package, relevance against eager N x N matrices, channel gates against the modules' own
+numbers."""
 
 from __future__ import annotations
 
@@ -29,13 +30,17 @@ def cnn(pooling: str = "gap", **options: Any) -> Encoder:
     torch.manual_seed(0)
     backbone = timm.create_model("resnet18", num_classes=0, channels=[8, 8, 16, 24], zero_init_last=False, **options)
     extra: dict[str, Any] = {"gamma": 2.0} if pooling == "simpool" else {}
-    return Encoder(backbone, create_pooling(pooling, 24, **extra), head=nn.Linear(24, 5), facts=Facts("cnn", size=64)).eval()
+    return Encoder(
+        backbone, create_pooling(pooling, 24, **extra), head=nn.Linear(24, 5), facts=Facts("cnn", size=64)
+    ).eval()
 
 
 def vit(tag: str = "vit_tiny_patch16_224", pooling: str = "cls", **options: Any) -> Encoder:
     torch.manual_seed(0)
     kwargs = {} if tag.startswith("beit") else {"dynamic_img_size": True}
-    backbone = timm.create_model(tag, num_classes=0, embed_dim=24, depth=3, num_heads=3, img_size=64, patch_size=8, **kwargs, **options)
+    backbone = timm.create_model(
+        tag, num_classes=0, embed_dim=24, depth=3, num_heads=3, img_size=64, patch_size=8, **kwargs, **options
+    )
     return Encoder(backbone, create_pooling(pooling, 24), head=nn.Linear(24, 5), facts=Facts("vit", size=64)).eval()
 
 
@@ -66,7 +71,8 @@ def test_grad_cam_equals_the_grad_cam_package(pooling: str):
             activations = package.activations_and_grads.activations[0].numpy()
             gradients = package.activations_and_grads.gradients[0].numpy()
             layer = encoder.backbone.layer4
-            raw = package.get_cam_image(image, layer, [ClassifierOutputTarget(c)], activations, gradients, False)  # before its scaling
+            # Before its scaling.
+            raw = package.get_cam_image(image, layer, [ClassifierOutputTarget(c)], activations, gradients, False)
             np.testing.assert_allclose(ours, np.maximum(raw[0], 0), rtol=1e-5, atol=1e-5 * np.abs(raw).max())
 
 
@@ -123,7 +129,9 @@ def eager_relevance(recording: Recording, wanted: int) -> np.ndarray:
     ],
 )
 @pytest.mark.parametrize("tile", [rollout.TILE, 700])
-def test_relevance_equals_n_by_n_matrices(monkeypatch: pytest.MonkeyPatch, tag: str, pooling: str, options: dict[str, Any], tile: int):
+def test_relevance_equals_n_by_n_matrices(
+    monkeypatch: pytest.MonkeyPatch, tag: str, pooling: str, options: dict[str, Any], tile: int
+):
     monkeypatch.setattr(rollout, "TILE", tile)
     encoder = vit(tag, pooling, **options)
     recording = record(encoder, PHOTO)
@@ -178,7 +186,9 @@ def test_gates_of_a_batch_equal_singles_and_hooks_are_gone_also_after_an_excepti
     encoder = cnn(block_args={"attn_layer": "se"})
     other = PHOTO.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for together, photo in zip(record_batch(encoder, [PHOTO, other]), (PHOTO, other), strict=True):
-        np.testing.assert_allclose(together.map("gates").weights, record(encoder, photo).map("gates").weights, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            together.map("gates").weights, record(encoder, photo).map("gates").weights, rtol=1e-4, atol=1e-6
+        )
     handle = encoder.backbone.layer4.register_forward_hook(lambda *_: 1 / 0)  # type: ignore[union-attr, operator]
     with pytest.raises(ZeroDivisionError):
         record(encoder, PHOTO)
@@ -200,7 +210,12 @@ def test_contributions_sum_to_the_logit_less_its_bias(pooling: str, norm: str):
     from simpool_viz.maps.contribution import folded_head
 
     torch.manual_seed(1)
-    kinds = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": lambda d: nn.BatchNorm1d(d, affine=False), "batch affine": nn.BatchNorm1d}
+    kinds = {
+        "none": nn.Identity,
+        "layer": nn.LayerNorm,
+        "batch": lambda d: nn.BatchNorm1d(d, affine=False),
+        "batch affine": nn.BatchNorm1d,
+    }
     encoder = cnn(pooling)
     encoder.norm = kinds[norm](24)
     for parameter in [*encoder.norm.parameters(), *encoder.norm.buffers()]:

@@ -34,7 +34,9 @@ HEADS: dict[str, dict[str, Any]] = {
 
 
 def recipe_for(shapes: Path, **changes: Any) -> HeadsRecipe:
-    recipe = HeadsRecipe("mine", str(shapes), "base", HEADS, size=32, photos=32 * 60, lr=0.02, warmup=64, batch_size=32, license="none")
+    recipe = HeadsRecipe(
+        "mine", str(shapes), "base", HEADS, size=32, photos=32 * 60, lr=0.02, warmup=64, batch_size=32, license="none"
+    )
     return dataclasses.replace(recipe, **changes)
 
 
@@ -56,9 +58,15 @@ def test_head_folder_holds_the_head_alone_and_loads_onto_its_backbone(runs: Path
     stored = load_file(folder / "model.safetensors")
     assert stored and not any(key.startswith("backbone.") for key in stored)
     encoder, base = load_checkpoint(folder, device="cpu"), load_checkpoint(runs / "base", device="cpu")
-    assert encoder.facts.base == "base" and encoder.facts.classes == CLASSES and encoder.pooling.name == HEADS[head]["pooling"]
+    assert (
+        encoder.facts.base == "base"
+        and encoder.facts.classes == CLASSES
+        and encoder.pooling.name == HEADS[head]["pooling"]
+    )
     own, others = encoder.backbone.state_dict(), base.backbone.state_dict()
-    assert all(torch.equal(value, others[key]) for key, value in own.items()), "batch statistics too: the backbone was frozen"
+    assert all(torch.equal(value, others[key]) for key, value in own.items()), (
+        "batch statistics too: the backbone was frozen"
+    )
     recording = record(encoder, make_photo())
     assert recording.map("pooling").weights.shape[1:] == recording.geometry.grid and recording.logits is not None
 
@@ -75,7 +83,11 @@ def test_head_learns(runs: Path, head: str) -> None:
 def test_card_says_what_the_head_stands_on(runs: Path) -> None:
     card = (runs / "base+slots" / "README.md").read_text()
     assert card.startswith("# Slot Attention on frozen base\n") and "`base+slots`: **slot** pooling (k = 3)" in card
-    assert "32 px, one crop of each, at least 50 % of its area" in card and "mine.yaml" in card and "1,920 photos seen" in card
+    assert (
+        "32 px, one crop of each, at least 50 % of its area" in card
+        and "mine.yaml" in card
+        and "1,920 photos seen" in card
+    )
 
 
 def test_features_are_computed_once_and_are_those_of_the_backbone(
@@ -97,7 +109,11 @@ def test_features_are_computed_once_and_are_those_of_the_backbone(
     tokens, labels = features.batch(np.array([7, 3]))
     images, aspect = torch.tensor(photos.images[[7, 3]]), torch.tensor(photos.aspect[[7, 3]])
     wanted = encoder.tokens(heads_module.centre_crops(aspect).images(images, 32))
-    assert tokens.grid == wanted.grid and tokens.patches.dtype == torch.float32 and labels.tolist() == photos.labels[[7, 3]].tolist()
+    assert (
+        tokens.grid == wanted.grid
+        and tokens.patches.dtype == torch.float32
+        and labels.tolist() == photos.labels[[7, 3]].tolist()
+    )
     assert (tokens.patches - wanted.patches).abs().max() < 0.03 * wanted.patches.abs().max(), "up to half precision"
 
 
@@ -111,7 +127,11 @@ def test_head_on_a_vit_sees_its_prefix_tokens(tmp_path: Path, shapes: Path) -> N
     for folder in folders:
         encoder, base = load_bundle(folder), load_bundle(tmp_path / "base")
         x = torch.randn(2, 3, 32, 48)
-        assert torch.equal(encoder.tokens(x).prefix, base.tokens(x).prefix) and base.tokens(x).prefix.shape == (2, 3, 24)
+        assert torch.equal(encoder.tokens(x).prefix, base.tokens(x).prefix) and base.tokens(x).prefix.shape == (
+            2,
+            3,
+            24,
+        )
 
 
 def test_same_seed_gives_the_same_head(tmp_path: Path, runs: Path, shapes: Path) -> None:
@@ -128,7 +148,9 @@ def test_same_seed_gives_the_same_head(tmp_path: Path, runs: Path, shapes: Path)
 
 def test_head_refuses_another_backbone_and_an_absent_one(tmp_path: Path, runs: Path) -> None:
     shutil.copytree(runs / "base+look", tmp_path / "base+look")
-    with pytest.raises(ValueError, match=r"head on the backbone of 'base', which is not in .*; put that checkpoint folder there"):
+    with pytest.raises(
+        ValueError, match=r"head on the backbone of 'base', which is not in .*; put that checkpoint folder there"
+    ):
         load_checkpoint(tmp_path / "base+look")
     save_small(tmp_path / "base", "gap", "base", seed=1)
     with pytest.raises(ValueError, match=r"is not the one that 'base\+look' was trained on; train it again"):
@@ -180,4 +202,6 @@ def test_bundled_heads_are_entries_that_nobody_gets_unasked() -> None:
     recipe = load_recipe("resnet_heads")
     assert isinstance(recipe, HeadsRecipe)
     trained = {name for name, entry in entries.items() if entry.is_head}
-    assert trained == {f"{recipe.frozen}+{head}" for head in recipe.heads} and all(entries[name].available for name in trained)
+    assert trained == {f"{recipe.frozen}+{head}" for head in recipe.heads} and all(
+        entries[name].available for name in trained
+    )

@@ -1,4 +1,5 @@
-"""The hub, with its client replaced: what is asked of it, what is refused, and the sentences when it is out of reach."""
+"""The hub, with its client replaced: what is asked of it, what is refused, and the sentences when it is out of
+reach."""
 
 from __future__ import annotations
 
@@ -37,7 +38,10 @@ class Hub:
         if self.error:
             raise self.error
         files = [p for p in sorted((self.folder / repository).rglob("*")) if p.is_file()]
-        siblings = [SimpleNamespace(rfilename=p.relative_to(self.folder / repository).as_posix(), size=p.stat().st_size) for p in files]
+        siblings = [
+            SimpleNamespace(rfilename=p.relative_to(self.folder / repository).as_posix(), size=p.stat().st_size)
+            for p in files
+        ]
         return SimpleNamespace(siblings=siblings)
 
     def download(self, repository: str, file: str, cache_dir: Any = None, token: Any = None) -> str:
@@ -79,7 +83,10 @@ def test_repository_loads_by_its_one_file(hub: Hub) -> None:
 def test_several_files_ask_for_one_and_safetensors_comes_first(hub: Hub, tmp_path: Path) -> None:
     for name in ("a.pth", "b.pth.tar"):
         hub.put("user/repo", name, simpool_vit())
-    with pytest.raises(ValueError, match=r"holds several weights: name one, as in hf:user/repo/a\.pth \(there are a\.pth, b\.pth\.tar\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds several weights: name one, as in hf:user/repo/a\.pth \(there are a\.pth, b\.pth\.tar\)",
+    ):
         load_checkpoint("hf:user/repo", device="cpu")
     from safetensors.torch import save_file
 
@@ -89,16 +96,26 @@ def test_several_files_ask_for_one_and_safetensors_comes_first(hub: Hub, tmp_pat
         load_checkpoint("hf:user/repo/c.pth", device="cpu")
 
 
-@pytest.mark.parametrize("name", ["vits_dino_simpool_ep100", "resnet50_dino_simpool_ep100", "vits_supervised_simpool_no_gamma_ep100"])
+@pytest.mark.parametrize(
+    "name", ["vits_dino_simpool_ep100", "resnet50_dino_simpool_ep100", "vits_supervised_simpool_no_gamma_ep100"]
+)
 def test_published_name_loads_from_its_repository_with_its_gamma_and_accuracy(hub: Hub, name: str) -> None:
     entry = published()[name]
     vit = made.vit(cls=False, classes=3 if "supervised" in name else 0) | made.simpool(
         128, "gp.pool." if "supervised" in name else "simpool."
     )
-    content = made.self_supervised(made.resnet() | made.simpool(512, "simpool.")) if "resnet" in name else made.self_supervised(vit)
+    content = (
+        made.self_supervised(made.resnet() | made.simpool(512, "simpool."))
+        if "resnet" in name
+        else made.self_supervised(vit)
+    )
     hub.put(f"billpsomas/{name}", f"{name}.pth", made.supervised(vit) if "supervised" in name else content)
     encoder = load_checkpoint(name, device="cpu")
-    assert encoder.facts.title == entry.title and encoder.facts.accuracy == entry.accuracy and encoder.facts.license == "cc-by-4.0"
+    assert (
+        encoder.facts.title == entry.title
+        and encoder.facts.accuracy == entry.accuracy
+        and encoder.facts.license == "cc-by-4.0"
+    )
     assert encoder.pooling.gamma == entry.options["gamma"]
 
 
@@ -118,7 +135,10 @@ def test_repository_in_timms_form_loads_with_its_preprocessing(hub: Hub) -> None
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (ConnectionError("no route"), r"the Hugging Face hub cannot be reached for user/repo \(ConnectionError\); check the network"),
+        (
+            ConnectionError("no route"),
+            r"the Hugging Face hub cannot be reached for user/repo \(ConnectionError\); check the network",
+        ),
         (OSError(28, "No space left on device"), r"there is no space left for hf:user/repo; free some, or let HF_HOME"),
         (type("RepositoryNotFoundError", (Exception,), {})("404"), r"has no repository 'user/repo' that can be read"),
         (type("GatedRepoError", (Exception,), {})("403"), r"asks for consent first"),
@@ -138,13 +158,23 @@ def test_repository_fetched_earlier_loads_without_the_hub(hub: Hub, monkeypatch:
 
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(hub, "model_info", gone)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **kwargs: asked.append(kwargs) or str(hub.folder / name))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **kwargs: asked.append(kwargs) or str(hub.folder / name)
+    )
     assert load_checkpoint("hf:user/repo", device="cpu").pooling.name == "simpool"
     assert asked == [{"local_files_only": True, "cache_dir": None}], "nothing is fetched by this way"
 
 
 @pytest.mark.parametrize(
-    "config", [{"mean": 3}, {"mean": [0.5]}, {"std": [0.0, 1, 1]}, {"input_size": []}, {"input_size": [3, 9999, 9999]}, {"std": ["a"] * 3}]
+    "config",
+    [
+        {"mean": 3},
+        {"mean": [0.5]},
+        {"std": [0.0, 1, 1]},
+        {"input_size": []},
+        {"input_size": [3, 9999, 9999]},
+        {"std": ["a"] * 3},
+    ],
 )
 def test_description_that_cannot_be_meant_is_told(hub: Hub, config: dict[str, Any]) -> None:
     hub.put("user/tiny", "model.bin", timm.create_model("vit_tiny_patch16_224", num_classes=3).state_dict())
@@ -173,7 +203,8 @@ def test_address_without_a_repository_is_told() -> None:
             split_address(address)
 
 
-# --- visitors -----------------------------------------------------------------------------------------------------------------
+# --- visitors
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_visitor_downloads_as_a_stranger_into_a_folder_that_goes(hub: Hub) -> None:
@@ -217,7 +248,8 @@ def test_visitors_timm_tag_comes_from_timms_repository(hub: Hub) -> None:
         assert load_for_visitor(tag, device="cpu")[0].depth == 12
 
 
-# --- the command line -----------------------------------------------------------------------------------------------------------
+# --- the command line
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_convert_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,10 +259,17 @@ def test_convert_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert "ViT, 3 blocks of 128 channels" in out and "MB instead of" in out and "projection head" in out
     assert main(["convert", str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors")]) == 2
     assert "exists; add --overwrite" in capsys.readouterr().err
-    assert main(["convert", str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors"), "--weights", "student", "--overwrite"]) == 0
+    assert (
+        main(
+            ["convert", str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors"), "--weights", "student", "--overwrite"]
+        )
+        == 0
+    )
 
 
-def test_publish_uploads_what_the_app_needs_and_nothing_else(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_publish_uploads_what_the_app_needs_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     calls: list[tuple[str, dict[str, Any]]] = []
 
     class Client:
@@ -245,7 +284,12 @@ def test_publish_uploads_what_the_app_needs_and_nothing_else(monkeypatch: pytest
         pytest.skip("publishing runs from a checkout")
     assert "https://huggingface.co/spaces/me/viz" in capsys.readouterr().out
     (space, made_with), (_, uploaded) = calls
-    assert space == "me/viz" and made_with == {"repo_type": "space", "space_sdk": "gradio", "private": True, "exist_ok": True}
+    assert space == "me/viz" and made_with == {
+        "repo_type": "space",
+        "space_sdk": "gradio",
+        "private": True,
+        "exist_ok": True,
+    }
     from huggingface_hub.utils import filter_repo_objects
 
     root = Path(uploaded["folder_path"])
@@ -257,9 +301,17 @@ def test_publish_uploads_what_the_app_needs_and_nothing_else(monkeypatch: pytest
         "models/resnet_gap/model.safetensors",
         "assets/chelsea.jpg",
     ]
-    others = [".venv/bin/python", "tests/conftest.py", "simpool_viz/__pycache__/a.pyc", "runs/a/model.safetensors", ".git/config"]
+    others = [
+        ".venv/bin/python",
+        "tests/conftest.py",
+        "simpool_viz/__pycache__/a.pyc",
+        "runs/a/model.safetensors",
+        ".git/config",
+    ]
     patterns = {"allow_patterns": uploaded["allow_patterns"], "ignore_patterns": uploaded["ignore_patterns"]}
-    assert list(filter_repo_objects([*names, *others], **patterns)) == names and all((root / name).is_file() for name in names[:4])
+    assert list(filter_repo_objects([*names, *others], **patterns)) == names and all(
+        (root / name).is_file() for name in names[:4]
+    )
 
 
 def test_publish_says_what_stopped_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,5 @@
-"""Pictures in and geometry: every mode, orientation and kind of damage that users meet; and pixels to tokens and back, exactly."""
+"""Pictures in and geometry: every mode, orientation and kind of damage that users meet; and pixels to tokens and back,
+exactly."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def saved(folder: Path, image: Image.Image, suffix: str, **options: object) -> P
     return path
 
 
-# --- modes --------------------------------------------------------------------------------------------------------------
+# --- modes
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_rgb_file_is_read_as_it_is_and_named_after_itself(tmp_path: Path) -> None:
@@ -83,7 +85,9 @@ def test_palette_colours_are_looked_up_and_its_transparent_entry_is_white(tmp_pa
     table = np.array([[10, 20, 30], [200, 100, 50], [0, 255, 0]])
     assert np.array_equal(read_picture(saved(tmp_path, with_palette(indices), suffix)).rgb, table[indices])
     table[1] = 255
-    assert np.array_equal(read_picture(saved(tmp_path, with_palette(indices), suffix, transparency=1)).rgb, table[indices])
+    assert np.array_equal(
+        read_picture(saved(tmp_path, with_palette(indices), suffix, transparency=1)).rgb, table[indices]
+    )
 
 
 def test_palette_with_graded_transparency_is_laid_on_white(tmp_path: Path) -> None:
@@ -143,9 +147,11 @@ def test_floats_without_a_finite_value_are_refused(tmp_path: Path) -> None:
         read_picture(saved(tmp_path, Image.fromarray(np.full((HEIGHT, WIDTH), np.nan, np.float32)), ".tif"))
 
 
-# --- orientation and frames -------------------------------------------------------------------------------------------------
+# --- orientation and frames
+# -------------------------------------------------------------------------------------------------
 
-# How a picture lies in the file when its EXIF orientation is the key: "where the file's first row and first column are seen".
+# How a picture lies in the file when its EXIF orientation is the key: "where the file's first row and first column are
+# seen".
 STORED = {
     1: lambda u: u,
     2: lambda u: u[:, ::-1],
@@ -207,12 +213,18 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path, suffix: str) -
         assert (read_picture(image).rgb == (255, 0, 0)).all()
 
 
-# --- arrays and objects -----------------------------------------------------------------------------------------------------
+# --- arrays and objects
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_arrays_of_bytes_and_of_floats_give_the_same_picture() -> None:
     rgb = colourful()
-    for array in (rgb, rgb / 255, (rgb / 255).astype(np.float32), np.dstack([rgb, np.full((HEIGHT, WIDTH), 255, np.uint8)])):
+    for array in (
+        rgb,
+        rgb / 255,
+        (rgb / 255).astype(np.float32),
+        np.dstack([rgb, np.full((HEIGHT, WIDTH), 255, np.uint8)]),
+    ):
         assert np.array_equal(read_picture(array).rgb, rgb)
     grey = rgb[:, :, 0]
     for array in (grey, grey[:, :, None], grey / 255):
@@ -260,7 +272,8 @@ def test_picture_is_returned_as_it_is() -> None:
     assert read_picture(picture) is picture
 
 
-# --- what cannot be read ------------------------------------------------------------------------------------------------------
+# --- what cannot be read
+# ------------------------------------------------------------------------------------------------------
 
 
 def png_bytes(width: int = WIDTH, height: int = HEIGHT) -> bytes:
@@ -289,7 +302,9 @@ def jpeg_bytes() -> bytes:
         ("thin.png", png_bytes(100, 7), "thin.png is 100 x 7 pixels"),
     ],
 )
-def test_file_that_is_no_whole_picture_is_refused_in_a_sentence(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_file_that_is_no_whole_picture_is_refused_in_a_sentence(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=says):
@@ -318,7 +333,9 @@ def test_cut_or_garbled_file_of_any_format_is_read_or_refused_with_a_value_error
     assert refused > 5
 
 
-def test_picture_of_900_megapixels_is_refused_before_a_pixel_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picture_of_900_megapixels_is_refused_before_a_pixel_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -344,7 +361,8 @@ def test_folder_and_missing_file_are_refused(tmp_path: Path) -> None:
         read_picture(tmp_path / "absent.jpg")
 
 
-# --- geometry -------------------------------------------------------------------------------------------------------------------
+# --- geometry
+# -------------------------------------------------------------------------------------------------------------------
 
 SIZES = [(451, 300), (300, 451), (640, 480), (1000, 999), (333, 1000), (17, 900), (2048, 2047), (8, 9)]
 
@@ -357,7 +375,9 @@ def test_fit_rounds_the_shorter_side_to_the_stride_and_keeps_the_aspect_to_half_
 ) -> None:
     geometry = fit(original, size, stride)
     (width, height), (h, w) = original, geometry.grid
-    assert geometry.original == original and geometry.stride == stride and geometry.input_size == (w * stride, h * stride)
+    assert (
+        geometry.original == original and geometry.stride == stride and geometry.input_size == (w * stride, h * stride)
+    )
     if max(original) / min(original) * (size / stride) ** 2 > MAX_TOKENS * 0.98:
         return  # capped: below
     shorter, tokens = (height, h) if height <= width else (width, w)
@@ -367,9 +387,13 @@ def test_fit_rounds_the_shorter_side_to_the_stride_and_keeps_the_aspect_to_half_
         assert abs(h - height * scale) <= 0.5 + 1e-9 and abs(w - width * scale) <= 0.5 + 1e-9
 
 
-@pytest.mark.parametrize("original", [(10_000, 100), (100, 10_000), (1600, 8), (3000, 800), (901, 30_000), (2000, 1000)])
+@pytest.mark.parametrize(
+    "original", [(10_000, 100), (100, 10_000), (1600, 8), (3000, 800), (901, 30_000), (2000, 1000)]
+)
 @pytest.mark.parametrize(("size", "stride"), [(224, 16), (448, 8), (1024, 8), (2000, 16)])
-def test_elongated_pictures_are_capped_with_their_aspect_kept(original: tuple[int, int], size: int, stride: int) -> None:
+def test_elongated_pictures_are_capped_with_their_aspect_kept(
+    original: tuple[int, int], size: int, stride: int
+) -> None:
     (width, height), (h, w) = original, fit(original, size, stride).grid
     assert 1 <= h * w <= MAX_TOKENS
     # Some scale exists at which both sides are right to half a token: the two intervals of scales overlap.
@@ -428,7 +452,11 @@ def test_token_of_pixels_is_the_token_at_their_centres(geometry: Geometry) -> No
     rows, columns = geometry.token_of_pixels()
     assert rows.tolist() == [token_of_centre(y, height, h) for y in range(height)]
     assert columns.tolist() == [token_of_centre(x, width, w) for x in range(width)]
-    assert all(geometry.token_at(x + 0.5, y + 0.5) == (rows[y], columns[x]) for x in range(0, width, 3) for y in range(0, height, 3))
+    assert all(
+        geometry.token_at(x + 0.5, y + 0.5) == (rows[y], columns[x])
+        for x in range(0, width, 3)
+        for y in range(0, height, 3)
+    )
     rows, columns = geometry.token_of_pixels((37, 23))
     assert rows.tolist() == [token_of_centre(y, 23, h) for y in range(23)] and len(columns) == 37
 
@@ -471,12 +499,15 @@ def test_box_to_pixels_holds_exactly_the_pixels_of_its_tokens(geometry: Geometry
 
 def test_box_to_tokens_takes_fractions_of_pixels_and_stays_in_the_grid() -> None:
     geometry = Geometry((160, 120), (6, 8), 20)  # 20 pixels per token
-    assert geometry.box_to_tokens((19.6, 0.0, 60.4, 40.0)) == (1, 0, 3, 2), "no centre of a pixel of columns 0 and 3 lies in it"
+    assert geometry.box_to_tokens((19.6, 0.0, 60.4, 40.0)) == (1, 0, 3, 2), (
+        "no centre of a pixel of columns 0 and 3 lies in it"
+    )
     assert geometry.box_to_tokens((19.4, 0.0, 60.6, 40.0)) == (0, 0, 4, 2)
     assert geometry.box_to_tokens((-30, -30, 500, 500)) == (0, 0, 8, 6)
 
 
-# --- preprocessing --------------------------------------------------------------------------------------------------------------
+# --- preprocessing
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_preprocess_normalises_each_channel() -> None:
@@ -493,7 +524,9 @@ def test_preprocess_is_an_antialiased_bicubic_of_the_whole_picture(size: int) ->
     geometry = fit((451, 300), size, 16)
     x = preprocess(Picture(rgb, "photo"), geometry, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     source = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].double() / 255
-    wanted = F.interpolate(source, geometry.input_size[::-1], mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)[0]
+    wanted = F.interpolate(
+        source, geometry.input_size[::-1], mode="bicubic", antialias=True, align_corners=False
+    ).clamp(0, 1)[0]
     assert x.shape == wanted.shape and (x - wanted).abs().max() < 2 / 255
 
 
@@ -502,5 +535,7 @@ def test_preprocess_of_a_large_reduction_stays_close_to_the_exact_one() -> None:
     geometry = fit((1800, 1200), 64, 16)
     x = preprocess(Picture(rgb, "photo"), geometry, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     source = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255
-    wanted = F.interpolate(source, geometry.input_size[::-1], mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)[0]
+    wanted = F.interpolate(
+        source, geometry.input_size[::-1], mode="bicubic", antialias=True, align_corners=False
+    ).clamp(0, 1)[0]
     assert (x - wanted).abs().mean() < 2 / 255 and (x - wanted).abs().max() < 0.05

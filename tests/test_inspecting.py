@@ -22,7 +22,12 @@ from tests.test_inspection import small_vit
 
 @pytest.fixture(scope="module")
 def encoders() -> dict[str, Encoder]:
-    return {"vit": small_vit(), "life": small_vit(inside="life"), "ggem": small_resnet("ggem"), "simpool": small_resnet()}
+    return {
+        "vit": small_vit(),
+        "life": small_vit(inside="life"),
+        "ggem": small_resnet("ggem"),
+        "simpool": small_resnet(),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,9 @@ def weights(row: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(row["weights"]), "<f4").reshape(row["grid"])
 
 
-def test_point_gives_the_maps_of_the_python_call(page: InspectPage, encoders: dict[str, Encoder], photos: dict[str, Path]) -> None:
+def test_point_gives_the_maps_of_the_python_call(
+    page: InspectPage, encoders: dict[str, Encoder], photos: dict[str, Path]
+) -> None:
     visit = Visit()
     look(page, visit, photos["wide"], "life", "cls")
     for x, y in ((3.5, 50.0), (91.0, 60.0)):
@@ -52,8 +59,12 @@ def test_point_gives_the_maps_of_the_python_call(page: InspectPage, encoders: di
         heads = recording.map("token", at=(x, y), block=2).weights
         assert np.array_equal(weights(sent["rows"][0]), heads.mean(axis=0))
         assert np.array_equal(weights(sent["rows"][1]), recording.map("token", at=(x, y), rollout=True).weights[0])
-        assert [np.array_equal(weights(part), head) for part, head in zip(sent["gallery"], heads, strict=True)] == [True] * 6
-        assert [part["group"] for part in sent["gallery"]] == [f"scale {s}" for s in ("1 x 1", "3 x 3", "5 x 5") for _ in range(2)]
+        assert [np.array_equal(weights(part), head) for part, head in zip(sent["gallery"], heads, strict=True)] == [
+            True
+        ] * 6
+        assert [part["group"] for part in sent["gallery"]] == [
+            f"scale {s}" for s in ("1 x 1", "3 x 3", "5 x 5") for _ in range(2)
+        ]
         assert (sent["point"]["row"], sent["point"]["column"]) == recording.geometry.token_at(x, y)
 
 
@@ -65,11 +76,16 @@ def test_controls_follow_the_checkpoint_and_change_the_answer(page: InspectPage,
     assert fusion["visible"] and first["visible"] and residual["visible"] and len(target["choices"]) == 5
     assert visit.now is not None
     shown, slider = page.ask("cls", 0, "one head", 3, 1, 0.2, None, ALONE[1], visit)
-    assert slider["visible"] and np.array_equal(shown.board.rows[0].mask.weights, visit.now.recording.map("cls", block=0).weights[3])
+    assert slider["visible"] and np.array_equal(
+        shown.board.rows[0].mask.weights, visit.now.recording.map("cls", block=0).weights[3]
+    )
     assert shown.board.rows[1].request.options == {"first": 1, "residual": 0.2}
     *_, question, block, _, _, _, residual, _, also = look(page, visit, photos["wide"], "ggem")
     assert (
-        [name for _, name in question["choices"]] == ["class"] and not block["visible"] and not residual["visible"] and not also["visible"]
+        [name for _, name in question["choices"]] == ["class"]
+        and not block["visible"]
+        and not residual["visible"]
+        and not also["visible"]
     )
 
 
@@ -82,7 +98,9 @@ def test_facts_tell_exponents_classes_and_what_cannot_be_asked(page: InspectPage
     assert any("its backbone is a CNN" in line for line in sent["facts"][2]["lines"])
 
 
-def test_recordings_are_kept_bounded_and_made_once(page: InspectPage, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_are_kept_bounded_and_made_once(
+    page: InspectPage, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[str] = []
     original = module.record
 

@@ -1,4 +1,5 @@
-"""Questions to a recording: each answer is the maps of the plain calls; figures beside them against computations of their own."""
+"""Questions to a recording: each answer is the maps of the plain calls; figures beside them against computations of
+their own."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def small_vit(pooling: str = "cls", inside: str = "", seed: int = 0, **options: 
     torch.manual_seed(seed)
     kwargs = {"img_size": 64, "embed_dim": 96, "depth": 3, "num_heads": 6}
     kwargs |= {} if pooling == "cls" else {"class_token": False, "global_pool": "avg", "fc_norm": False}
-    spec = EncoderSpec("vit_tiny_patch16_224", pooling, 5, kwargs, pooling_options=dict(options), norm="none", inside=inside)
+    spec = EncoderSpec(
+        "vit_tiny_patch16_224", pooling, 5, kwargs, pooling_options=dict(options), norm="none", inside=inside
+    )
     encoder = spec.build(Facts(f"small_{pooling}{inside}", f"small {pooling}", 64, classes=CLASSES))
     for name, parameter in encoder.named_parameters():
         if "qkv" in name or name.startswith("head"):
@@ -78,15 +81,25 @@ def test_heads_are_grouped_by_scale_for_life_and_only_there(photos: dict[str, Pa
 
 def test_class_is_shown_by_every_map_that_has_classes(seen: Recording) -> None:
     found = classes_found(seen)
-    scores = (seen.tokens.patches[0].double() @ seen.encoder.head.weight.double().T + seen.encoder.head.bias.double()).argmax(1)  # type: ignore[union-attr]
+    scores = (
+        seen.tokens.patches[0].double() @ seen.encoder.head.weight.double().T + seen.encoder.head.bias.double()
+    ).argmax(1)  # type: ignore[union-attr]
     for entry in found:
         assert entry.share == pytest.approx(float((scores == entry.index).double().mean()))
         assert entry.probability == pytest.approx(float(seen.logits.softmax(0)[entry.index]), abs=1e-6)  # type: ignore[union-attr]
-    assert [e.index for e in found][:1] == [int(seen.logits.argmax())] and sorted(e.index for e in found) == [0, 1, 2, 3, 4]  # type: ignore[union-attr]
+    assert [e.index for e in found][:1] == [int(seen.logits.argmax())] and sorted(e.index for e in found) == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]  # type: ignore[union-attr]
     present = next(e for e in found if e.share)
     answer = inspect(seen, "class", Lens(target=present.name, residual=0.7))
     assert [row.request.name for row in answer.rows] == ["dense_rollout"]
-    assert np.array_equal(answer.rows[0].mask.weights, seen.map("dense_rollout", classes=[present.name], residual=0.7).weights[0])
+    assert np.array_equal(
+        answer.rows[0].mask.weights, seen.map("dense_rollout", classes=[present.name], residual=0.7).weights[0]
+    )
     assert len(answer.notes) == 2 and "no Contribution map" in answer.notes[0] and "no Grad-CAM map" in answer.notes[1]
 
 
@@ -109,7 +122,9 @@ def test_cnn_answers_what_applies_and_says_why_not(photos: dict[str, Path], resn
     assert "no Attention Roll-Out map: its backbone is a CNN" in answer.notes[0]
     assert [row.request.name for row in inspect(recording, "class", Lens(target=1)).rows] == ["contribution", "gradcam"]
     best = recording.map("class_logits", classes=[0, 1, 2]).weights.argmax(0)
-    assert {found.index: found.share for found in classes_found(recording)} == {i: float((best == i).mean()) for i in range(3)}
+    assert {found.index: found.share for found in classes_found(recording)} == {
+        i: float((best == i).mean()) for i in range(3)
+    }
     with pytest.raises(ValueError, match="small_simpool cannot answer 'token': its backbone is a CNN"):
         inspect(recording, "token")
     with pytest.raises(ValueError, match="the questions are token, cls, pooling, class, gates, not 'why'"):
@@ -136,7 +151,9 @@ def test_gates_are_told_by_depth(photos: dict[str, Path]) -> None:
     for profile, gate in zip(profiles, recording.gates, strict=True):
         values = sorted(gate.values.tolist())
         n = len(values)
-        assert profile.channels == n and (profile.quantiles[0], profile.quantiles[4]) == pytest.approx((values[0], values[-1]))
+        assert profile.channels == n and (profile.quantiles[0], profile.quantiles[4]) == pytest.approx(
+            (values[0], values[-1])
+        )
         assert profile.quantiles[2] == pytest.approx((values[n // 2 - 1] + values[n // 2]) / 2)
         assert list(profile.quantiles) == sorted(profile.quantiles)
     rows = inspect(recording, "gates").rows

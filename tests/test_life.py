@@ -16,13 +16,18 @@ from tests.oracles.backbones import life_qkv
 TINY = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3}
 
 
-@pytest.mark.parametrize(("tag", "before", "after"), [("tiny", 5_543_716, 5_617_444), ("small", 21_704_164, 21_851_620)])
+@pytest.mark.parametrize(
+    ("tag", "before", "after"), [("tiny", 5_543_716, 5_617_444), ("small", 21_704_164, 21_851_620)]
+)
 def test_parameters_are_the_published_ones(tag: str, before: int, after: int) -> None:
     model = timm.create_model(f"vit_{tag}_patch16_224", num_classes=100)
     assert sum(p.numel() for p in model.parameters()) == before
     insert_life(model)
     assert sum(p.numel() for p in model.parameters()) == after
-    keys = {f"scale{n}.{part}.weight" for n in (2, 3) for part in ("depthwise", "pointwise")} | {"scale1.weight", "scale1.bias"}
+    keys = {f"scale{n}.{part}.weight" for n in (2, 3) for part in ("depthwise", "pointwise")} | {
+        "scale1.weight",
+        "scale1.bias",
+    }
     assert {k.split("qkv.")[1] for k in model.state_dict() if k.startswith("blocks.0.attn.qkv.")} == keys
 
 
@@ -90,7 +95,9 @@ NO_CLS = {"class_token": False, "global_pool": ""}
 def test_encoder_runs_it_on_any_grid_with_any_prefix_and_every_map_follows(prefix: dict) -> None:
     torch.manual_seed(0)
     pooling = "cls" if prefix["class_token"] else "simpool"
-    encoder = EncoderSpec("vit_tiny_patch16_224", pooling, 3, TINY | prefix, inside="life").build(Facts("life", size=64))
+    encoder = EncoderSpec("vit_tiny_patch16_224", pooling, 3, TINY | prefix, inside="life").build(
+        Facts("life", size=64)
+    )
     encoder.eval().requires_grad_(False)
     recording = record(encoder, make_photo(), 64)
     h, w = recording.geometry.grid

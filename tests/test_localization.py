@@ -1,4 +1,5 @@
-"""Scores against reference masks: each against a loop over pixels, with void, ties and h != w; and what mask files mean."""
+"""Scores against reference masks: each against a loop over pixels, with void, ties and h != w; and what mask files
+mean."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def cells(array: np.ndarray) -> set[tuple[int, int]]:
     return {(int(r), int(c)) for r, c in np.argwhere(array)}
 
 
-# --- overlap ---------------------------------------------------------------------------------------------------------------
+# --- overlap
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -51,7 +53,9 @@ def test_iou_precision_and_recall_count_pixels_outside_void(seed: int, with_void
     mine, objects = cells(mask) - cells(target.void), cells(target.objects)
     assert iou(mask, target) == pytest.approx(len(mine & objects) / len(mine | objects))
     precision, recall = precision_recall(mask, target)
-    assert precision == pytest.approx(len(mine & objects) / len(mine)) and recall == pytest.approx(len(mine & objects) / len(objects))
+    assert precision == pytest.approx(len(mine & objects) / len(mine)) and recall == pytest.approx(
+        len(mine & objects) / len(objects)
+    )
 
 
 def test_what_a_mask_does_in_void_changes_no_score() -> None:
@@ -77,7 +81,9 @@ def test_iou_at_true_area_is_that_of_the_first_level_set_with_as_many_pixels(see
     target = reference(seed)
     rng = np.random.default_rng(seed + 50)
     weights = rng.random(SHAPE) if levels is None else rng.integers(levels, size=SHAPE).astype(float)
-    outside_void = sorted(((float(w), cell) for cell, w in np.ndenumerate(weights) if not target.void[cell]), reverse=True)
+    outside_void = sorted(
+        ((float(w), cell) for cell, w in np.ndenumerate(weights) if not target.void[cell]), reverse=True
+    )
     level = outside_void[int(target.objects.sum()) - 1][0]
     chosen = {cell for w, cell in outside_void if w >= level}
     objects = cells(target.objects)
@@ -90,7 +96,8 @@ def test_iou_at_true_area_of_a_map_that_ranks_perfectly_is_one_and_of_a_constant
     assert iou_at_true_area(np.ones(SHAPE), target) == pytest.approx(target.objects.sum() / (~target.void).sum())
 
 
-# --- pointing and energy ---------------------------------------------------------------------------------------------------
+# --- pointing and energy
+# ---------------------------------------------------------------------------------------------------
 
 
 def one_object(shape: tuple[int, int] = (90, 140)) -> Reference:
@@ -158,14 +165,17 @@ def test_energy_of_a_map_without_positive_mass_is_zero() -> None:
     assert energy(-np.ones(SHAPE), reference(0)) == 0
 
 
-# --- baselines -------------------------------------------------------------------------------------------------------------
+# --- baselines
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_centre_prior_has_sigma_of_half_the_side() -> None:
     prior = centre_prior((101, 101))
     assert prior[50, 50] == prior.max() == 1
     offset = 50 / 101  # of the outermost pixels' centres, in sides
-    assert prior[50, 0] == pytest.approx(np.exp(-(offset**2) / 0.5)) and prior[0, 0] == pytest.approx(np.exp(-2 * offset**2 / 0.5))
+    assert prior[50, 0] == pytest.approx(np.exp(-(offset**2) / 0.5)) and prior[0, 0] == pytest.approx(
+        np.exp(-2 * offset**2 / 0.5)
+    )
     assert centre_prior((3001, 3001))[1500, 0] == pytest.approx(np.exp(-0.5), abs=1e-3), "one sigma away"
 
 
@@ -174,7 +184,9 @@ def test_centre_prior_is_symmetric_and_falls_from_the_centre(size: tuple[int, in
     prior = centre_prior(size)
     assert prior.shape == size[::-1]
     assert np.allclose(prior, prior[::-1]) and np.allclose(prior, prior[:, ::-1])
-    assert (np.diff(prior[: (size[1] + 1) // 2], axis=0) > 0).all() and (np.diff(prior[:, : (size[0] + 1) // 2], axis=1) > 0).all()
+    assert (np.diff(prior[: (size[1] + 1) // 2], axis=0) > 0).all() and (
+        np.diff(prior[:, : (size[0] + 1) // 2], axis=1) > 0
+    ).all()
 
 
 def test_centre_prior_of_a_wide_picture_is_that_of_the_square_stretched() -> None:
@@ -192,10 +204,14 @@ def test_baselines_are_the_prior_masked_at_mass_60_and_the_whole_picture() -> No
     assert whole["recall"] == 1 and whole["pointing"] == 1
     prior = np.sort(centre_prior((140, 90)).ravel())[::-1]
     inside = np.searchsorted(prior.cumsum(), 0.6 * prior.sum()) + 1
-    assert scores["centre prior"]["precision"] == pytest.approx(200 / inside, rel=1e-2) and scores["centre prior"]["recall"] == 1
+    assert (
+        scores["centre prior"]["precision"] == pytest.approx(200 / inside, rel=1e-2)
+        and scores["centre prior"]["recall"] == 1
+    )
 
 
-# --- scoring a map ---------------------------------------------------------------------------------------------------------
+# --- scoring a map
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_score_map_brings_mask_as_patches_and_map_bilinearly_to_the_size_of_the_reference() -> None:
@@ -208,7 +224,8 @@ def test_score_map_brings_mask_as_patches_and_map_bilinearly_to_the_size_of_the_
     assert scores["iou"] == iou(mask.pixels(size=(91, 60)), target)
 
 
-# --- mask files ------------------------------------------------------------------------------------------------------------
+# --- mask files
+# ------------------------------------------------------------------------------------------------------------
 
 
 def saved(folder: Path, labels: np.ndarray, name: str = "mask.png", mode: str = "L") -> Path:
@@ -229,7 +246,9 @@ def test_two_valued_mask_marks_the_object_by_any_value_and_has_no_void(tmp_path:
 @pytest.mark.parametrize("mode", ["1", "RGB", "P", "L"])
 def test_masks_of_every_mode_are_read(tmp_path: Path, mode: str) -> None:
     objects = one_object().objects
-    assert np.array_equal(read_reference(saved(tmp_path, (1 if mode == "P" else 255) * objects, mode=mode)).objects, objects)
+    assert np.array_equal(
+        read_reference(saved(tmp_path, (1 if mode == "P" else 255) * objects, mode=mode)).objects, objects
+    )
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
@@ -288,7 +307,9 @@ def test_reference_of_other_proportions_than_its_picture_is_refused() -> None:
     weights = np.random.default_rng(0).random((4, 6), np.float32)
     mask = make_mask(weights, Geometry((60, 40), (4, 6), 10))
     for height, width in ((60, 40), (48, 48)):
-        with pytest.raises(ValueError, match=f"is {width} x {height} pixels for a picture of 60 x 40; it belongs to another picture"):
+        with pytest.raises(
+            ValueError, match=f"is {width} x {height} pixels for a picture of 60 x 40; it belongs to another picture"
+        ):
             score_map(mask, Reference(np.eye(height, width, dtype=bool), np.zeros((height, width), bool)))
     for height, width in ((40, 60), (80, 120), (41, 61), (13, 20)):
         reference = Reference(np.eye(height, width, dtype=bool), np.zeros((height, width), bool))

@@ -24,7 +24,9 @@ def test_loss_is_the_mean_entropy_of_the_maps() -> None:
 
 def test_gradient_flows_through_the_excess_and_its_mean_alone() -> None:
     """Against a derivative by hand: the components held fixed, sum_k -(ln P_k + 1) dP_k."""
-    scores = torch.randn(1, 1, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).requires_grad_(True)
+    scores = torch.randn(1, 1, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).requires_grad_(
+        True
+    )
     spatial_entropy_loss(scores).backward()
     step, numeric = 1e-3, torch.zeros(9, 8)
     for i in range(9):

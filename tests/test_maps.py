@@ -1,4 +1,5 @@
-"""Every map method against an independent computation, on ViTs and CNNs with random weights, h != w, with prefix tokens."""
+"""Every map method against an independent computation, on ViTs and CNNs with random weights, h != w, with prefix
+tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from tests.oracles import attention as oracle
 PHOTO = np.random.default_rng(0).integers(256, size=(100, 150, 3), dtype=np.uint8)
 
 
-def vit(pooling: str = "token", classes: int = 7, registers: int = 2, seed: int = 0, **pooling_options: object) -> Encoder:
+def vit(
+    pooling: str = "token", classes: int = 7, registers: int = 2, seed: int = 0, **pooling_options: object
+) -> Encoder:
     """A small ViT with registers, and a class token where the pooling reads one."""
     from timm.models.vision_transformer import VisionTransformer
 
@@ -38,7 +41,9 @@ def vit(pooling: str = "token", classes: int = 7, registers: int = 2, seed: int 
     if has_class or pooling == "avg":
         return encoder_from_timm(model, facts).eval().requires_grad_(False)
     model.norm, norm = nn.Identity(), nn.LayerNorm(24)
-    encoder = Encoder(model, create_pooling(pooling, 24, **pooling_options), norm=norm, head=nn.Linear(24, classes), facts=facts)
+    encoder = Encoder(
+        model, create_pooling(pooling, 24, **pooling_options), norm=norm, head=nn.Linear(24, classes), facts=facts
+    )
     return encoder.eval().requires_grad_(False)
 
 
@@ -46,7 +51,9 @@ def cnn(pooling: str, **options: object) -> Encoder:
     torch.manual_seed(0)
     kwargs = {"channels": (8, 8, 16, 16), "stem_type": "deep", "stem_width": 8, "output_stride": 16}
     spec = EncoderSpec("resnet18", pooling, 5, kwargs, False, options)
-    return spec.build(Facts("small_cnn", "small CNN", 64, classes=("a", "b", "c", "d", "e"))).eval().requires_grad_(False)
+    return (
+        spec.build(Facts("small_cnn", "small CNN", 64, classes=("a", "b", "c", "d", "e"))).eval().requires_grad_(False)
+    )
 
 
 def eager(recording: Recording) -> list[np.ndarray]:
@@ -62,7 +69,11 @@ def grids(recording: Recording, rows: np.ndarray) -> np.ndarray:
 
 
 def close(found: AttentionMap, expected: np.ndarray) -> None:
-    assert found.weights.dtype == np.float32 and found.weights.shape == expected.shape and found.weights.shape[1] != found.weights.shape[2]
+    assert (
+        found.weights.dtype == np.float32
+        and found.weights.shape == expected.shape
+        and found.weights.shape[1] != found.weights.shape[2]
+    )
     np.testing.assert_allclose(found.weights, expected, atol=1e-5)
 
 
@@ -103,7 +114,9 @@ def test_rollout_starts_from_the_poolings_own_row_without_a_class_token():
 
 
 def test_rollout_of_siglip_starts_from_its_query():
-    recording = record(load_checkpoint("timm:vit_base_patch16_siglip_224", device="cpu", pretrained=False, depth=2), PHOTO, 96)
+    recording = record(
+        load_checkpoint("timm:vit_base_patch16_siglip_224", device="cpu", pretrained=False, depth=2), PHOTO, 96
+    )
     *blocks, pool = eager(recording)
     close(recording.map("rollout"), grids(recording, pool.mean((0, 1))[None] @ oracle.rollout(blocks)))
     close(recording.map("pooling"), grids(recording, pool[:, 0]))
@@ -125,7 +138,9 @@ def test_dense_rollout_is_the_mean_row_of_the_classes_tokens(soft: bool):
     if not soft:  # hard maps, unnormalised, sum over the classes to the column sums over the patches
         counts = np.bincount(scores.argmax(1), minlength=7)[present]
         column_sums = oracle.rollout(eager(recording))[prefix:, prefix:].sum(0)
-        np.testing.assert_allclose((found.weights.reshape(len(present), -1) * counts[:, None]).sum(0), column_sums, atol=1e-4)
+        np.testing.assert_allclose(
+            (found.weights.reshape(len(present), -1) * counts[:, None]).sum(0), column_sums, atol=1e-4
+        )
 
 
 def test_dense_rollout_reports_a_class_that_no_token_has():
@@ -256,7 +271,9 @@ def test_fusions_names_and_indices():
     attention = record(vit(), PHOTO, 96).map("cls")
     np.testing.assert_allclose(attention.fused(), attention.weights.mean(0), atol=1e-7)
     assert np.array_equal(attention.fused("max"), attention.weights.max(0))
-    assert np.array_equal(attention.fused(1), attention.weights[1]) and np.array_equal(attention.fused("head 2"), attention.weights[2])
+    assert np.array_equal(attention.fused(1), attention.weights[1]) and np.array_equal(
+        attention.fused("head 2"), attention.weights[2]
+    )
     with pytest.raises(ValueError, match="is no fusion"):
         attention.fused("head 9")
 

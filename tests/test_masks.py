@@ -70,7 +70,8 @@ def geometry_of(weights: np.ndarray, original: tuple[int, int] = (451, 300)) -> 
     return Geometry(original, weights.shape, 16)
 
 
-# --- rules --------------------------------------------------------------------------------------------------------------
+# --- rules
+# --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rule", "amount"), RULES)
@@ -82,10 +83,14 @@ def test_mask_of_every_rule_is_that_of_the_oracle(name: str, rule: str, amount: 
 
 @pytest.mark.parametrize(("rule", "amount"), RULES)
 @pytest.mark.parametrize("name", MAPS)
-def test_mask_is_the_level_set_of_a_level_that_float32_holds_exactly(name: str, rule: str, amount: float | None) -> None:
+def test_mask_is_the_level_set_of_a_level_that_float32_holds_exactly(
+    name: str, rule: str, amount: float | None
+) -> None:
     level = find_level(MAPS[name], rule, amount)
     assert float(np.float32(level)) == level
-    assert np.array_equal(make_mask(MAPS[name], geometry_of(MAPS[name]), rule, amount).grid, MAPS[name].astype(np.float64) >= level)
+    assert np.array_equal(
+        make_mask(MAPS[name], geometry_of(MAPS[name]), rule, amount).grid, MAPS[name].astype(np.float64) >= level
+    )
 
 
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.9])
@@ -184,12 +189,19 @@ def test_weights_that_are_not_finite_are_refused(rule: str, bad: float) -> None:
         find_level(weights, rule)
 
 
-# --- asking for a rule --------------------------------------------------------------------------------------------------
+# --- asking for a rule
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [("mass", ("mass", 0.6)), ("mass:0.35", ("mass", 0.35)), ("area:1", ("area", 1.0)), ("mean", ("mean", None)), ("otsu", ("otsu", None))],
+    [
+        ("mass", ("mass", 0.6)),
+        ("mass:0.35", ("mass", 0.35)),
+        ("area:1", ("area", 1.0)),
+        ("mean", ("mean", None)),
+        ("otsu", ("otsu", None)),
+    ],
 )
 def test_parse_rule_reads_name_and_amount(text: str, wanted: tuple[str, float | None]) -> None:
     assert parse_rule(text) == wanted
@@ -223,7 +235,8 @@ def test_find_level_refuses_unknown_rules_and_amounts() -> None:
         make_mask(MAPS["random"], geometry_of(MAPS["random"]), "mass", 2)
 
 
-# --- components and boxes -----------------------------------------------------------------------------------------------
+# --- components and boxes
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("density", [0.15, 0.4, 0.6])
@@ -280,7 +293,8 @@ def test_boxes_hold_exactly_the_pixels_of_their_components(original: tuple[int, 
             assert np.array_equal(pixels, wanted)
 
 
-# --- pixels -------------------------------------------------------------------------------------------------------------
+# --- pixels
+# -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [None, (451, 300), (97, 33), (5, 4), (640, 1)])
@@ -306,11 +320,17 @@ def test_upsample_is_bilinear_as_in_torch_opencv_and_the_oracle(shape: tuple[int
     assert np.abs(mine - cv2.resize(weights.astype(np.float64), size, interpolation=cv2.INTER_LINEAR)).max() < 1e-6
 
 
-@pytest.mark.parametrize(("rule", "amount"), [("mass", 0.6), ("area", 0.25), ("quantile", 0.75), ("mean", None), ("otsu", None)])
-def test_smooth_mask_is_the_level_set_of_the_upsampled_map_at_the_level_of_the_grid(rule: str, amount: float | None) -> None:
+@pytest.mark.parametrize(
+    ("rule", "amount"), [("mass", 0.6), ("area", 0.25), ("quantile", 0.75), ("mean", None), ("otsu", None)]
+)
+def test_smooth_mask_is_the_level_set_of_the_upsampled_map_at_the_level_of_the_grid(
+    rule: str, amount: float | None
+) -> None:
     weights = peaked(9, 14).astype(np.float32)
     mask = make_mask(weights, geometry_of(weights), rule, amount)
-    assert np.array_equal(mask.pixels(smooth=True, size=(101, 67)), oracle.bilinear(weights, 101, 67) >= find_level(weights, rule, amount))
+    assert np.array_equal(
+        mask.pixels(smooth=True, size=(101, 67)), oracle.bilinear(weights, 101, 67) >= find_level(weights, rule, amount)
+    )
     assert mask.pixels(smooth=True).shape == (300, 451)
 
 

@@ -39,7 +39,8 @@ def status(key):
 
 def growth(pooling, maps):
     torch.manual_seed(0)
-    spec = EncoderSpec("vit_tiny_patch16_224", pooling, 5, dict(img_size=32, patch_size=4, embed_dim=16, depth=2, num_heads=2))
+    kwargs = dict(img_size=32, patch_size=4, embed_dim=16, depth=2, num_heads=2)
+    spec = EncoderSpec("vit_tiny_patch16_224", pooling, 5, kwargs)
     encoder = spec.build(Facts("small")).eval().requires_grad_(False)
     make_board([photo], [encoder], maps, Settings(size=32))  # what is imported and allocated once
     with open("/proc/self/clear_refs", "w") as file:
@@ -48,7 +49,8 @@ def growth(pooling, maps):
     board = make_board([photo], [encoder], maps, Settings(size={SIDE * 4}))
     assert len(board.rows) == len(maps), board.skipped
     for row in board.rows:
-        assert row.mask.weights.shape == ({SIDE}, {SIDE}) and row.mask.pixels(smooth=True).shape == ({SIDE * 4}, {SIDE * 4})
+        assert row.mask.weights.shape == ({SIDE}, {SIDE})
+        assert row.mask.pixels(smooth=True).shape == ({SIDE * 4}, {SIDE * 4})
     return status("VmHWM") - before
 
 torch.set_num_threads(1)

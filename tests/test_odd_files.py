@@ -1,4 +1,5 @@
-"""Files with one fault, tensor by tensor, and files made to exhaust the machine: each is refused in a sentence that names the fault."""
+"""Files with one fault, tensor by tensor, and files made to exhaust the machine: each is refused in a sentence that
+names the fault."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from simpool_viz import load_checkpoint
 from simpool_viz.checkpoints.files import MARK
 from simpool_viz.checkpoints.formats.containers import find_weights
-from simpool_viz.checkpoints.formats.parts import Settings
+from simpool_viz.checkpoints.formats.parts import LoadOptions
 from simpool_viz.checkpoints.formats.recognise import build_encoder
 from simpool_viz.modeling.encoder import Facts
 from tests import made_files as made
@@ -30,25 +31,37 @@ FILES: dict[str, Callable[[], State]] = {
     "self-supervised vit": lambda: made.vit(64, 2, grid=4, cls=False) | made.simpool(64, "simpool."),
     "life": lambda: made.vit(192, 1, grid=4, classes=3, life=True),
     "siglip": lambda: dict(
-        timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2, class_token=False, global_pool="map", reg_tokens=1).state_dict()
+        timm.create_model(
+            "vit_tiny_patch16_224", img_size=64, depth=2, class_token=False, global_pool="map", reg_tokens=1
+        ).state_dict()
     ),
     "resnet": lambda: made.resnet(width=4, classes=3),
     "resnet with spe": lambda: made.resnet(width=4, bottleneck=False, spe=True) | made.simpool(32, "global_pool.pool."),
-    "convnext": lambda: made.convnext((1, 1, 1, 1), (8, 8, 12, 16), classes=3) | made.simpool(16, "head.global_pool.pool."),
-    "convnext of timm": lambda: dict(timm.create_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 12, 16)).state_dict()),
+    "convnext": lambda: (
+        made.convnext((1, 1, 1, 1), (8, 8, 12, 16), classes=3) | made.simpool(16, "head.global_pool.pool.")
+    ),
+    "convnext of timm": lambda: dict(
+        timm.create_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 12, 16)).state_dict()
+    ),
 }
-UNSEEN = {  # what no tensor of these files contradicts: whether there is one token more before the patches, and of which kind
+# what no tensor of these files contradicts: whether there is one token more before the patches, and of which kind
+UNSEEN = {
     "siglip": {"reg_token missing"},
 }
 
 
 def attempt(state: State) -> None:
-    build_encoder(find_weights(state, "odd.pth"), Facts("odd.pth"), Settings())
+    build_encoder(find_weights(state, "odd.pth"), Facts("odd.pth"), LoadOptions())
 
 
 def faults(key: str, value: Tensor) -> Iterator[tuple[str, dict[str, Tensor | None], str]]:
     """(name, change of the state, what the sentence must name)."""
-    yield "missing", {key: None}, re.sub(r".*pool\.(norm_patches|wq|wk)\.", r"\1.", key)  # SimPool's are told by their suffix
+    # SimPool's are told by their suffix.
+    yield (
+        "missing",
+        {key: None},
+        re.sub(r".*pool\.(norm_patches|wq|wk)\.", r"\1.", key),
+    )
     yield "scalar", {key: torch.tensor(1.0)}, key
     yield "longer", {key: torch.cat([value, value]) if value.ndim else torch.ones(2)}, ""
     if value.ndim > 1 and 1 != value.shape[0] != value.shape[1] != 1:  # axes of length 1 change nothing
@@ -79,7 +92,10 @@ def test_tensor_of_as_many_numbers_in_another_shape_is_refused(kind: str, key: s
     state = FILES[kind]()
     rows, columns = state[key].shape
     state[key] = state[key].T.contiguous()
-    with pytest.raises(ValueError, match=rf"odd\.pth does not fit .*: {key} has shape \({columns}, {rows}\), not \({rows}, {columns}\)$"):
+    with pytest.raises(
+        ValueError,
+        match=rf"odd\.pth does not fit .*: {key} has shape \({columns}, {rows}\), not \({rows}, {columns}\)$",
+    ):
         attempt(state)
 
 
@@ -87,13 +103,14 @@ def test_axes_of_length_one_may_differ() -> None:
     state = FILES["convnext"]()
     key = "stages.0.0.pwconv1.weight"
     wide = dict(state) | {key: state[key][:, :, None, None]}
-    one, other = (build_encoder(find_weights(s, "a.pth"), Facts("a.pth"), Settings())[0] for s in (state, wide))
+    one, other = (build_encoder(find_weights(s, "a.pth"), Facts("a.pth"), LoadOptions())[0] for s in (state, wide))
     x = torch.randn(1, 3, 64, 96)
     with torch.inference_mode():
         assert torch.equal(one(x).logits, other(x).logits)
 
 
-# --- files made to exhaust the machine ----------------------------------------------------------------------------------------------
+# --- files made to exhaust the machine
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -115,7 +132,9 @@ def test_axes_of_length_one_may_differ() -> None:
     ],
     ids=["deep", "deep resnet", "wide", "giant"],
 )
-def test_model_far_larger_than_its_file_takes_no_memory(tmp_path: Path, state: State, options: dict[str, Any], says: str) -> None:
+def test_model_far_larger_than_its_file_takes_no_memory(
+    tmp_path: Path, state: State, options: dict[str, Any], says: str
+) -> None:
     torch.save(state, tmp_path / "bomb.pth")
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     with pytest.raises(ValueError, match=says) as caught:
@@ -132,10 +151,14 @@ def test_numbers_of_heads_that_cannot_be_are_refused(tmp_path: Path, heads: floa
         load_checkpoint(tmp_path / "a.pth", device="cpu", num_heads=heads)
 
 
-@pytest.mark.parametrize("mark", ["", "{", "[]", "{}", '{"family": "plain", "where": "", "args": 3}', '{"family": "plain"}'])
+@pytest.mark.parametrize(
+    "mark", ["", "{", "[]", "{}", '{"family": "plain", "where": "", "args": 3}', '{"family": "plain"}']
+)
 def test_converted_file_whose_description_is_damaged_is_told(tmp_path: Path, mark: str) -> None:
     save_file(made.vit(64, 1, grid=4), tmp_path / "a.safetensors", metadata={MARK: mark})
-    with pytest.raises(ValueError, match=r"a\.safetensors does not tell what it was converted from .*; convert it again"):
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors does not tell what it was converted from .*; convert it again"
+    ):
         load_checkpoint(tmp_path / "a.safetensors", device="cpu")
 
 

@@ -26,7 +26,10 @@ def panel() -> OwnPanel:
 
 
 def visit_file(folder: Path, name: str = "mine.pth", **changes: Any) -> str:
-    torch.save(made.self_supervised(made.vit(cls=False, grid=4) | made.simpool(128, "simpool."), gamma=1.25, **changes), folder / name)
+    torch.save(
+        made.self_supervised(made.vit(cls=False, grid=4) | made.simpool(128, "simpool."), gamma=1.25, **changes),
+        folder / name,
+    )
     return str(folder / name)
 
 
@@ -34,7 +37,10 @@ def test_file_is_told_before_use_and_deleted_at_once(panel: OwnPanel, tmp_path: 
     own = OwnCheckpoints()
     told, button, cleared, same = panel.recognise(visit_file(tmp_path), "", own)
     assert "ViT, 3 blocks of 128 channels" in told and "Maps: Pooling attention" in told and "projection head" in told
-    assert "No CLS attention: its backbone has no class token." in told and "No Contribution: it has no linear head" in told
+    assert (
+        "No CLS attention: its backbone has no class token." in told
+        and "No Contribution: it has no linear head" in told
+    )
     assert button["visible"] is True and cleared is None and same is own and own.encoders == {}
     assert list(tmp_path.iterdir()) == []
 
@@ -94,7 +100,9 @@ def test_limits_hold(panel: OwnPanel, tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reading_that_takes_too_long_is_given_up(panel: OwnPanel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_that_takes_too_long_is_given_up(
+    panel: OwnPanel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(own_module, "SECONDS", 0.05)
     monkeypatch.setattr(OwnPanel, "_load", lambda *_: time.sleep(0.5))
     started = time.monotonic()

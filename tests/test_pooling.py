@@ -1,4 +1,5 @@
-"""Poolings against independent float64 references, and the properties that the framework promises for every one of them."""
+"""Poolings against independent float64 references, and the properties that the framework promises for every one of
+them."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ def make_tokens(batch: int = 3, prefix: int = 1, dtype: torch.dtype = torch.floa
     return Tokens.from_sequence(sequence.to(dtype), GRID, prefix)
 
 
-def make_pooling(name: str, dtype: torch.dtype = torch.float64, dim: int = D, seed: int = 1, **options: object) -> Pooling:
+def make_pooling(
+    name: str, dtype: torch.dtype = torch.float64, dim: int = D, seed: int = 1, **options: object
+) -> Pooling:
     """A pooling with parameters and running statistics away from their initial values."""
     torch.manual_seed(seed)
     pooling = create_pooling(name, dim, **options).to(dtype).eval()
@@ -117,7 +120,10 @@ def test_simpool_equals_its_definition(gamma: float | None, beta: bool, minimum:
     state = {k: v.detach().numpy() for k, v in pooling.state_dict().items()}
     norm = state["norm_patches.weight"], state["norm_patches.bias"]
     shift = float(state["beta"][0]) if beta else None
-    results = [oracle.simpool(x, norm, state["wq.weight"], state["wk.weight"], gamma, shift, minimum == "channel") for x in each(tokens)]
+    results = [
+        oracle.simpool(x, norm, state["wq.weight"], state["wk.weight"], gamma, shift, minimum == "channel")
+        for x in each(tokens)
+    ]
     pooled = pooling(tokens)
     assert_equal(pooled.vector, [vector for vector, _ in results])
     assert pooled.weights is not None and pooled.weights.shape == (3, 1, 15)
@@ -152,7 +158,8 @@ def test_cls_reads_the_class_token_and_refuses_where_there_is_none():
 
 
 def test_cls_is_the_framework_with_one_step_per_block():
-    """A ViT's last block moves the class token by one framework step: q from U, k and v from X, softmax over positions."""
+    """A ViT's last block moves the class token by one framework step: q from U, k and v from X, softmax over
+    positions."""
     from timm.models.vision_transformer import VisionTransformer
 
     torch.manual_seed(0)
@@ -205,7 +212,8 @@ def test_half_precision_stays_close(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_torch_compile_follows_the_whole_of_it(name: str):
-    """In one graph, with its gradients; `aot_eager` runs the graph without generating code, which would take minutes."""
+    """In one graph, with its gradients; `aot_eager` runs the graph without generating code, which would take
+    minutes."""
     short = {"otk": {"sinkhorn": 2}, "kmeans": {"steps": 2}, "slot": {"steps": 1}, "cait": {"layers": 1}}
     tokens, pooling = make_tokens(), make_pooling(name, **{**OPTIONS, **short}.get(name, {}))
     wanted, wanted_gradient = vector_and_gradient(pooling, tokens)
@@ -279,9 +287,13 @@ def test_contributions_of_generalised_means_follow_their_formulas():
     gem, lse = create_pooling("gem", D, p=3.0).double(), create_pooling("lse", D, r=2.0).double()
     y = np.maximum(x, 1e-6) ** 3
     f = oracle.gem(x, np.full(D, 3.0))
-    np.testing.assert_allclose(gem.contribution(tokens, gem(tokens))[0].detach().numpy(), f * y / y.sum(0), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(
+        gem.contribution(tokens, gem(tokens))[0].detach().numpy(), f * y / y.sum(0), rtol=1e-6, atol=1e-12
+    )
     e = np.exp(2 * x)
-    np.testing.assert_allclose(lse.contribution(tokens, lse(tokens))[0].detach().numpy(), oracle.lse(x, 2.0) * e / e.sum(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        lse.contribution(tokens, lse(tokens))[0].detach().numpy(), oracle.lse(x, 2.0) * e / e.sum(0), rtol=1e-6
+    )
 
 
 def test_feature_maps_are_flattened_by_rows_and_keep_a_batch_of_one():
@@ -297,13 +309,13 @@ def test_sequences_that_do_not_fit_their_grid_are_refused():
 
 
 def test_a_new_pooling_is_one_class_and_one_line():
+    from simpool_viz.modeling.pooling.create import _POOLINGS as registered
+
     class Median(Pooling):
         name, title = "toy_median", "Median"
 
         def readout(self, u: torch.Tensor) -> torch.Tensor:
             return u[:, 0]
-
-    from simpool_viz.modeling.pooling import registry
 
     register_pooling(Median)
     try:
@@ -311,7 +323,7 @@ def test_a_new_pooling_is_one_class_and_one_line():
         with pytest.raises(ValueError, match="name of its own"):
             register_pooling(Median)
     finally:
-        registry._POOLINGS.pop("toy_median")
+        registered.pop("toy_median")
     with pytest.raises(ValueError, match="no pooling is called"):
         create_pooling("toy_median", D)
 

@@ -1,4 +1,5 @@
-"""Row by row of the framework's table: HOW, groups 2 to 4 and the probes equal their float64 references, and refuse what they cannot do."""
+"""Row by row of the framework's table: HOW, groups 2 to 4 and the probes equal their float64 references, and refuse
+what they cannot do."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def assert_row(pooling: Pooling, tokens: Tokens, results: list[tuple[np.ndarray,
     assert_equal(pooled.weights, [np.atleast_2d(weights) for _, weights in results], ROW)
 
 
-# --- group 1 ------------------------------------------------------------------------------------------------------------
+# --- group 1
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weight", ["squared", "norm"])
@@ -57,7 +59,8 @@ def test_how_gives_zeros_and_finite_gradients_where_there_is_no_feature(weight: 
     assert all(torch.isfinite(p.grad).all() for p in pooling.parameters())
 
 
-# --- group 2 ------------------------------------------------------------------------------------------------------------
+# --- group 2
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("k", "eps", "sinkhorn"), [(4, 0.1, 100), (1, 0.5, 3), (3, 2.0, 7)])
@@ -67,7 +70,8 @@ def test_otk_equals_its_definition(k: int, eps: float, sinkhorn: int):
 
 
 def test_otk_plans_have_their_marginals_and_solve_the_regularised_problem():
-    """A plan with these marginals whose logarithm is S / eps plus something of each row and column is the only solution."""
+    """A plan with these marginals whose logarithm is S / eps plus something of each row and column is the only
+    solution."""
     tokens, pooling = make_tokens(), make_pooling("otk")
     moderate = Tokens(tokens.patches * 0.1, GRID, tokens.prefix)
     with torch.no_grad():
@@ -131,7 +135,8 @@ def test_kmeans_objective_never_rises():
 
 
 def test_an_empty_cluster_of_kmeans_keeps_its_centre():
-    """Two centres start on equal tokens: the first takes all of them, the second stays where it is, and the map of none is empty."""
+    """Two centres start on equal tokens: the first takes all of them, the second stays where it is, and the map of none
+    is empty."""
     x = torch.tensor([[[0.0], [0.0], [1.0], [0.0], [9.0], [9.0]]], dtype=torch.float64)
     tokens = Tokens(x, (2, 3), x[:, :0])
     pooling = create_pooling("kmeans", 1, k=3, steps=4)
@@ -182,7 +187,8 @@ def test_draws_are_the_same_for_every_picture_and_every_instance_of_a_seed(name:
     assert not torch.equal(first(0), first(1))
 
 
-# --- group 3 ------------------------------------------------------------------------------------------------------------
+# --- group 3
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_squeeze_and_excitation_equals_its_definition():
@@ -201,7 +207,9 @@ def test_cbam_equals_its_definition(kernel: int):
     assert_equal(pooling.channel_gate(tokens), [oracle.channel_gate(x, state) for x in each(tokens)], ROW)
 
 
-@pytest.mark.parametrize(("extent", "grid"), [(0, (3, 5)), (1, (3, 5)), (2, (3, 5)), (2, (4, 6)), (3, (7, 7)), (4, (3, 5)), (9, (2, 3))])
+@pytest.mark.parametrize(
+    ("extent", "grid"), [(0, (3, 5)), (1, (3, 5)), (2, (3, 5)), (2, (4, 6)), (3, (7, 7)), (4, (3, 5)), (9, (2, 3))]
+)
 def test_gather_excite_equals_its_definition(extent: int, grid: tuple[int, int]):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, grid[0] * grid[1], D, generator=generator, dtype=torch.float64)
@@ -217,7 +225,8 @@ def test_gather_excite_gates_channels_by_their_own_means():
     assert_equal(gate, [oracle.sigmoid(oracle.gap(x)) for x in each(tokens)], ROW)
 
 
-# --- group 4 and the probes -----------------------------------------------------------------------------------------------
+# --- group 4 and the probes
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("heads", "layers"), [(3, 2), (1, 1), (4, 3)])
@@ -251,10 +260,13 @@ def test_aim_learns_the_statistics_of_its_tokens():
 @pytest.mark.parametrize(("depth", "activation"), [(2, "tanh"), (2, "relu"), (1, "tanh"), (3, "relu")])
 def test_abmilp_equals_its_definition(depth: int, activation: str):
     tokens, pooling = make_tokens(), make_pooling("abmilp", depth=depth, activation=activation)
-    assert_row(pooling, tokens, [oracle.abmilp(x, state_of(pooling), depth, activation == "relu") for x in each(tokens)])
+    assert_row(
+        pooling, tokens, [oracle.abmilp(x, state_of(pooling), depth, activation == "relu") for x in each(tokens)]
+    )
 
 
-# --- what they refuse -------------------------------------------------------------------------------------------------------
+# --- what they refuse
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -278,11 +290,23 @@ def test_abmilp_equals_its_definition(depth: int, activation: str):
         ("cait", {"layers": 0}, "CaiT: layers is at least 1, not 0"),
         ("ep", {"d_out": 5}, "efficient probing: d_out divides the width 12, which 5 does not"),
         ("ep", {"d_out": 0}, "efficient probing: d_out divides the width 12, which 0 does not"),
-        ("ep", {"num_queries": 5}, "efficient probing: 12 values do not split into 5 slices; choose num_queries to divide them"),
-        ("ep", {"num_queries": 4, "d_out": 2}, "efficient probing: 6 values do not split into 4 slices; choose num_queries to divide them"),
+        (
+            "ep",
+            {"num_queries": 5},
+            "efficient probing: 12 values do not split into 5 slices; choose num_queries to divide them",
+        ),
+        (
+            "ep",
+            {"num_queries": 4, "d_out": 2},
+            "efficient probing: 6 values do not split into 4 slices; choose num_queries to divide them",
+        ),
         ("aim", {"num_heads": 7}, "AIM: 12 channels do not split into 7 heads; choose num_heads to divide 12"),
         ("abmilp", {"depth": 0}, "ABMILP: depth is at least 1 and activation one of tanh, relu, not 0 and 'tanh'"),
-        ("abmilp", {"activation": "gelu"}, "ABMILP: depth is at least 1 and activation one of tanh, relu, not 2 and 'gelu'"),
+        (
+            "abmilp",
+            {"activation": "gelu"},
+            "ABMILP: depth is at least 1 and activation one of tanh, relu, not 2 and 'gelu'",
+        ),
     ],
 )
 def test_options_that_cannot_be_are_refused_in_a_sentence(name: str, options: dict[str, object], sentence: str):

@@ -1,4 +1,5 @@
-"""Recordings: the captured queries and keys give the eager attention of every supported family, and nothing stays patched."""
+"""Recordings: the captured queries and keys give the eager attention of every supported family, and nothing stays
+patched."""
 
 from __future__ import annotations
 
@@ -30,7 +31,10 @@ TAGS = [
 def load(tag: str, **options: object) -> Encoder:
     torch.manual_seed(0)
     encoder = load_checkpoint(f"timm:{tag}", device="cpu", pretrained=False, depth=2, **options)
-    for name, parameter in encoder.named_parameters():  # relative position tables start at zero, which would hide their effect
+    for (
+        name,
+        parameter,
+    ) in encoder.named_parameters():  # relative position tables start at zero, which would hide their effect
         if "relative_position_bias_table" in name:
             parameter.copy_(torch.randn_like(parameter))
     return encoder
@@ -43,7 +47,9 @@ def photos(count: int, size: tuple[int, int] = (150, 100), seed: int = 0) -> lis
 
 def inputs(encoder: Encoder, pictures: list[np.ndarray], size: int) -> torch.Tensor:
     read = [read_picture(p) for p in pictures]
-    return torch.stack([preprocess(p, fit(p.size, size, encoder.stride), encoder.facts.mean, encoder.facts.std) for p in read])
+    return torch.stack(
+        [preprocess(p, fit(p.size, size, encoder.stride), encoder.facts.mean, encoder.facts.std) for p in read]
+    )
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -68,7 +74,9 @@ def test_a_batch_equals_its_pictures_alone(tag: str):
     for picture, recording in zip(pictures, together, strict=True):
         alone = record(encoder, picture, size=96)
         np.testing.assert_allclose(recording.vector.numpy(), alone.vector.numpy(), atol=2e-5)
-        np.testing.assert_allclose(recording.blocks[-1].rows(slice(0, 1)).numpy(), alone.blocks[-1].rows(slice(0, 1)).numpy(), atol=1e-5)
+        np.testing.assert_allclose(
+            recording.blocks[-1].rows(slice(0, 1)).numpy(), alone.blocks[-1].rows(slice(0, 1)).numpy(), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
@@ -105,16 +113,27 @@ def test_pictures_of_different_shapes_are_grouped_and_returned_in_order():
     assert [r.geometry.grid for r in recordings] == [(4, 6), (6, 4), (4, 6)]
     for picture, recording in zip(pictures, recordings, strict=True):
         assert np.array_equal(recording.picture.rgb, picture)
-        np.testing.assert_allclose(recording.vector.numpy(), record(encoder, picture, size=64).vector.numpy(), atol=2e-5)
+        np.testing.assert_allclose(
+            recording.vector.numpy(), record(encoder, picture, size=64).vector.numpy(), atol=2e-5
+        )
 
 
 def test_a_cnn_has_no_blocks_and_a_grid_of_its_stride():
     recording = record(load_checkpoint("timm:resnet18", device="cpu", pretrained=False), photos(1)[0], size=128)
-    assert len(recording.blocks) == 0 and recording.geometry.grid == (4, 6) and recording.tokens.patches.shape == (1, 24, 512)
+    assert (
+        len(recording.blocks) == 0
+        and recording.geometry.grid == (4, 6)
+        and recording.tokens.patches.shape == (1, 24, 512)
+    )
 
 
 @pytest.mark.parametrize(
-    "tag, reason", [("swin_tiny_patch4_window7_224", "windows"), ("cait_xxs24_224", "talking-heads"), ("mixer_s32_224", "not a supported")]
+    "tag, reason",
+    [
+        ("swin_tiny_patch4_window7_224", "windows"),
+        ("cait_xxs24_224", "talking-heads"),
+        ("mixer_s32_224", "not a supported"),
+    ],
 )
 def test_backbones_that_cannot_be_shown_are_refused_in_a_sentence(tag: str, reason: str):
     with pytest.raises(ValueError, match=reason):
@@ -260,7 +279,9 @@ def test_only_the_blocks_to_be_kept_are_looked_into():
     encoder.backbone.blocks[0].attn.fused_attn = False
     with pytest.raises(ValueError, match="block 0: fused attention calls were seen 0 times"):
         record(encoder, picture, size=64, keep={0})
-    np.testing.assert_allclose(record(encoder, picture, size=64, keep={1}).map("cls").weights, whole.map("cls").weights, atol=1e-6)
+    np.testing.assert_allclose(
+        record(encoder, picture, size=64, keep={1}).map("cls").weights, whole.map("cls").weights, atol=1e-6
+    )
 
 
 def test_the_mode_is_on_inside_the_attention_of_kept_blocks_alone():
@@ -281,7 +302,9 @@ def test_the_mode_is_on_inside_the_attention_of_kept_blocks_alone():
 
 @pytest.mark.parametrize("tag", ["vit_tiny_patch16_224", "seresnet18"])
 def test_threads_that_look_at_once_see_each_only_its_own(tag: str):
-    encoder = load_checkpoint(f"timm:{tag}", device="cpu", pretrained=False, **({"depth": 2} if tag.startswith("vit") else {}))
+    encoder = load_checkpoint(
+        f"timm:{tag}", device="cpu", pretrained=False, **({"depth": 2} if tag.startswith("vit") else {})
+    )
     pictures = [photos(1)[0], photos(2)[1]]
     alone = [record(encoder, picture, size=64) for picture in pictures]
     meeting = threading.Barrier(2, timeout=30)

@@ -23,13 +23,16 @@ def blocks_of_any_size_are_turned(monkeypatch: pytest.MonkeyPatch) -> None:
 def blocks_and_matrices(
     depth: int, heads: int, tokens: int, spread: float = 4.0, size: int = 8, kernel: bool = True
 ) -> tuple[list[Attention], list[np.ndarray]]:
-    """Random blocks, every second with a bias, and their matrices in float64; with `kernel`, blocks carry what the kernel gives."""
+    """Random blocks, every second with a bias, and their matrices in float64; with `kernel`, blocks carry what the
+    kernel gives."""
     blocks, matrices = [], []
     for q, k, bias in oracle.random_blocks(depth, heads, tokens, spread, size=size):
         q = q / SCALE
         scores = q.double() @ k.double().transpose(1, 2) * SCALE + (0 if bias is None else bias.double())
         matrices.append(scores.softmax(-1).numpy())
-        lse = cpu_kernel(q[None], k[None], k[None], None if bias is None else bias[None], SCALE)[1][0] if kernel else None
+        lse = (
+            cpu_kernel(q[None], k[None], k[None], None if bias is None else bias[None], SCALE)[1][0] if kernel else None
+        )
         blocks.append(Attention(q, k, bias, SCALE, lse))
     return blocks, matrices
 
@@ -82,7 +85,9 @@ def test_the_statistic_goes_into_values_or_logits_to_the_same_end(spread: float,
 def test_the_chain_is_exact_at_thousands_of_tokens():
     blocks, matrices = blocks_and_matrices(2, 2, 2500)
     w = torch.cat([rows(20, 2500), torch.eye(2500)[:1]])
-    np.testing.assert_allclose(roll_out(w, blocks).numpy(), w.double().numpy() @ oracle.rollout(matrices), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        roll_out(w, blocks).numpy(), w.double().numpy() @ oracle.rollout(matrices), rtol=1e-4, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 65])
@@ -109,7 +114,10 @@ def test_queries_and_keys_in_half_precision_lose_nothing_further():
 
 def test_float64_stays_float64():
     blocks, matrices = blocks_and_matrices(2, 2, 71)
-    wide = [Attention(b.query.double(), b.key.double(), None if b.bias is None else b.bias.double(), SCALE, None) for b in blocks]
+    wide = [
+        Attention(b.query.double(), b.key.double(), None if b.bias is None else b.bias.double(), SCALE, None)
+        for b in blocks
+    ]
     wide = [Attention(b.query, b.key, b.bias, SCALE, b.logits(slice(None)).logsumexp(-1)) for b in wide]
     w = rows(3, 71).double()
     found = roll_out(w, wide)
@@ -131,7 +139,11 @@ def test_a_token_that_no_one_may_attend_to_gets_nothing():
 def test_the_kernel_runs_where_it_can_and_rows_are_read_where_few_have_weight(monkeypatch: pytest.MonkeyPatch):
     called = []
     original = through_kernel
-    monkeypatch.setattr(module, "through_kernel", lambda w, block, kernel, room: called.append(len(w)) or original(w, block, kernel, room))
+    monkeypatch.setattr(
+        module,
+        "through_kernel",
+        lambda w, block, kernel, room: called.append(len(w)) or original(w, block, kernel, room),
+    )
     blocks, matrices = blocks_and_matrices(3, 2, 90)
     found = roll_out(torch.eye(90)[:2], blocks, residual=0.0)
     assert called == [2, 2], "the last block's rows are read, the two before it are turned around"
@@ -144,7 +156,9 @@ def test_one_token_needs_one_row_of_the_last_block_however_small_it_is(small: in
     monkeypatch.setattr(module, "SMALL", small)
     read: list[int] = []
     original = Attention.rows
-    monkeypatch.setattr(Attention, "rows", lambda self, rows: read.append(original(self, rows).shape[1]) or original(self, rows))
+    monkeypatch.setattr(
+        Attention, "rows", lambda self, rows: read.append(original(self, rows).shape[1]) or original(self, rows)
+    )
     found = roll_out(torch.eye(90)[:1], blocks)
     assert read == ([1, 90] if small else [1])
     np.testing.assert_allclose(found.numpy(), oracle.rollout(matrices)[:1], atol=1e-6)
@@ -153,8 +167,12 @@ def test_one_token_needs_one_row_of_the_last_block_however_small_it_is(small: in
 def test_blocks_whose_matrix_is_small_are_not_turned(monkeypatch: pytest.MonkeyPatch):
     blocks, matrices = blocks_and_matrices(2, 2, 90)
     monkeypatch.setattr(module, "SMALL", 2 * 90 * 90)
-    monkeypatch.setattr(module, "through_kernel", lambda *_: pytest.fail("a block as small as this costs less as a tile"))
-    np.testing.assert_allclose(roll_out(rows(3, 90), blocks).numpy(), rows(3, 90).double().numpy() @ oracle.rollout(matrices), atol=1e-6)
+    monkeypatch.setattr(
+        module, "through_kernel", lambda *_: pytest.fail("a block as small as this costs less as a tile")
+    )
+    np.testing.assert_allclose(
+        roll_out(rows(3, 90), blocks).numpy(), rows(3, 90).double().numpy() @ oracle.rollout(matrices), atol=1e-6
+    )
     monkeypatch.setattr(module, "SMALL", 2 * 90 * 90 - 1)
     with pytest.raises(pytest.fail.Exception, match="costs less"):
         roll_out(rows(3, 90), blocks)
@@ -220,13 +238,16 @@ def test_no_tile_is_larger_than_its_bound(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "TILE", 1000)
     sizes = []
     original = Attention.rows
-    monkeypatch.setattr(Attention, "rows", lambda self, part: sizes.append(original(self, part).numel()) or original(self, part))
+    monkeypatch.setattr(
+        Attention, "rows", lambda self, part: sizes.append(original(self, part).numel()) or original(self, part)
+    )
     roll_out(rows(1, 50), blocks)
     assert max(sizes) <= 1000 and sum(sizes) == 2 * 50 * 50
 
 
 @pytest.mark.parametrize(
-    "options, words", [({"fusion": "sum"}, "mean, max or min"), ({"residual": 1.5}, r"\[0, 1\]"), ({"first": 2}, "0 to 1")]
+    "options, words",
+    [({"fusion": "sum"}, "mean, max or min"), ({"residual": 1.5}, r"\[0, 1\]"), ({"first": 2}, "0 to 1")],
 )
 def test_options_that_do_not_fit_are_refused(options: dict, words: str):
     blocks, _ = blocks_and_matrices(2, 1, 4)

@@ -81,7 +81,8 @@ def root(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "wanted"), [((3, 9, 18), False), ((3, 10, 0), True), ((3, 13, 9), True), ((3, 14, 0), False), ((), False)]
+    ("version", "wanted"),
+    [((3, 9, 18), False), ((3, 10, 0), True), ((3, 13, 9), True), ((3, 14, 0), False), ((), False)],
 )
 def test_supported_versions(run: ModuleType, version: tuple[int, ...], wanted: bool) -> None:
     assert run.supported(version) is wanted
@@ -92,12 +93,16 @@ def test_unsupported_python_names_the_range_and_itself(
     run: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: tuple[int, ...]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match=r"needs Python 3\.10 to 3\.13, and this is Python " + r"\.".join(map(str, version))):
+    with pytest.raises(
+        SystemExit, match=r"needs Python 3\.10 to 3\.13, and this is Python " + r"\.".join(map(str, version))
+    ):
         run.other_python(version)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="writes shell scripts")
-def test_goes_on_with_a_supported_python_that_runs(run: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_goes_on_with_a_supported_python_that_runs(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     shims, programs = tmp_path / "shims", tmp_path / "bin"
     shims.mkdir(), programs.mkdir()
     executable(shims / "python3.13", "exit 127")  # pyenv's name of a version that is not active
@@ -122,11 +127,15 @@ def test_the_oldest_python_at_hand_reads_the_file() -> None:
 def test_missing_ensurepip_names_the_debian_package(run: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     nobody(monkeypatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=rf"python{THIS}-venv is missing: install it \(sudo apt-get install python{THIS}-venv\)"):
+    with pytest.raises(
+        SystemExit, match=rf"python{THIS}-venv is missing: install it \(sudo apt-get install python{THIS}-venv\)"
+    ):
         run.prepare("app", cpu=False, run=Programs())
 
 
-def test_root_installs_the_missing_debian_package(run: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_root_installs_the_missing_debian_package(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     root(monkeypatch, tmp_path / "bin")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     programs = Programs()
@@ -170,7 +179,9 @@ def test_changed_requirements_are_installed(installed: ModuleType, kind: str, fi
 
 
 @pytest.mark.parametrize("who", [f"{THIS}.1 elsewhere", f"{THIS}.0 moved"])
-def test_changed_interpreter_or_folder_is_installed(installed: ModuleType, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+def test_changed_interpreter_or_folder_is_installed(
+    installed: ModuleType, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
     monkeypatch.setattr(installed, "identity", lambda python: who)
     programs = Programs()
     installed.prepare("app", cpu=False, run=programs)
@@ -232,7 +243,9 @@ def test_read_only_checkout_says_so(run: ModuleType) -> None:
         run.ROOT.chmod(0o755)
 
 
-def test_unwritable_home_is_told(run: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_home_is_told(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.setenv("USERPROFILE", "/nonexistent")
     run.tell_unwritable_home()
@@ -263,7 +276,9 @@ def test_app_gets_port_host_and_further_arguments(
     monkeypatch.setattr(run, "hand_over", lambda command: commands.append(command) or 0)
     monkeypatch.setattr(run, "choose_port", lambda host, port: port or 7860)
     assert run.main(["app", "--cpu", "--share", "--host", "0.0.0.0", "picture.jpg"]) == 0
-    assert commands == [["PYTHON", str(run.ROOT / "app.py"), "--port", "7860", "--host", "0.0.0.0", "--share", "picture.jpg"]]
+    assert commands == [
+        ["PYTHON", str(run.ROOT / "app.py"), "--port", "7860", "--host", "0.0.0.0", "--share", "picture.jpg"]
+    ]
     assert capsys.readouterr().out.endswith("simpool_viz: http://127.0.0.1:7860\n")
 
 
@@ -315,7 +330,9 @@ def test_required_browser_fails_before_the_tests(run: ModuleType, machine: Path)
     assert programs.commands == []
 
 
-def test_playwright_that_does_not_start_is_told_and_mended_by_root(run: ModuleType, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_playwright_that_does_not_start_is_told_and_mended_by_root(
+    run: ModuleType, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CHROMIUM", sys.executable)
     with pytest.raises(SystemExit, match=r"PYTHON -m playwright --version fails: .* libatomic1"):
         run.run_tests(Path("PYTHON"), True, [], Programs("playwright"))
@@ -332,6 +349,7 @@ def test_without_browser_its_tests_are_skipped_and_the_last_line_says_so(
     assert run.run_tests(Path("PYTHON"), False, [], programs) == 5
     assert programs.commands == [
         ["PYTHON", "-m", "ruff", "check", "."],
+        ["PYTHON", "-m", "ruff", "format", "--check", "."],
         ["PYTHON", "-m", "mypy"],
         ["PYTHON", "-m", "pytest", "-m", "not browser"],
     ]
@@ -342,7 +360,8 @@ def test_browser_and_arguments_reach_pytest(run: ModuleType, machine: Path, monk
     monkeypatch.setenv("CHROMIUM", sys.executable)
     programs = Programs()
     assert run.run_tests(Path("PYTHON"), True, ["-k", "board"], programs) == 0
-    assert programs.commands[1:] == [["PYTHON", "-m", "pytest", "-k", "board"]]  # a selection is for a quick look: no linter
+    # A selection is for a quick look: no linter.
+    assert programs.commands[1:] == [["PYTHON", "-m", "pytest", "-k", "board"]]
     assert programs.environments[1] is not None and programs.environments[1]["CHROMIUM"] == sys.executable
 
 

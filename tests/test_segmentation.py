@@ -1,4 +1,5 @@
-"""Dense checkpoints: what they find, the properties of Dense Attention Roll-Out on them, their tables, and a class that is clicked."""
+"""Dense checkpoints: what they find, the properties of Dense Attention Roll-Out on them, their tables, and a class that
+is clicked."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def dense(**changes: Any) -> Encoder:
 @pytest.fixture(scope="module", params=["registers", "life", *BUNDLED])
 def seen(request: pytest.FixtureRequest) -> Recording:
     """Of random models and of the bundled ones, on a picture whose grid is not square."""
-    encoder = dense(inside="life" if request.param == "life" else "") if request.param in ("registers", "life") else None
+    encoder = (
+        dense(inside="life" if request.param == "life" else "") if request.param in ("registers", "life") else None
+    )
     return record(encoder or load_checkpoint(request.param, device="cpu"), make_photo(150, 90), 96)
 
 
@@ -69,7 +72,8 @@ def flat(weights: np.ndarray) -> np.ndarray:
     return weights.reshape(len(weights), -1).astype(np.float64)
 
 
-# --- the properties of the maps -------------------------------------------------------------------------------------------
+# --- the properties of the maps
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -126,7 +130,10 @@ def test_absent_class_is_told_and_never_nan() -> None:
     assert 3 not in segment(recording).found()
     assert np.isfinite(recording.map("dense_rollout", classes=["tree", "car"], union=True).weights).all()
     answer = inspect(recording, "class", Lens(target="tree"))
-    assert "absent from this picture: tree" in answer.notes[0] and [r.request.name for r in answer.rows][-2:] == ["class_logits", "rollout"]
+    assert "absent from this picture: tree" in answer.notes[0] and [r.request.name for r in answer.rows][-2:] == [
+        "class_logits",
+        "rollout",
+    ]
 
 
 def test_all_classes_cost_one_chain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,11 +142,18 @@ def test_all_classes_cost_one_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     recording, walks = record(dense(), make_photo(150, 90), 96), []
     monkeypatch.setattr(make, "roll_out", lambda rows, *a, **k: walks.append(len(rows)) or roll_out(rows, *a, **k))
     everything = segment(recording).found()
-    recording.maps([("dense_rollout", {"classes": everything}), ("dense_rollout", {"classes": everything, "soft": True}), ("rollout", {})])
+    recording.maps(
+        [
+            ("dense_rollout", {"classes": everything}),
+            ("dense_rollout", {"classes": everything, "soft": True}),
+            ("rollout", {}),
+        ]
+    )
     assert walks == [2 * len(everything) + 1]
 
 
-# --- what is found ----------------------------------------------------------------------------------------------------------
+# --- what is found
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_segmentation_is_the_best_logit_of_tokens_and_of_upsampled_pixels(seen: Recording) -> None:
@@ -147,7 +161,9 @@ def test_segmentation_is_the_best_logit_of_tokens_and_of_upsampled_pixels(seen: 
     grid = seen.geometry.grid
     assert np.array_equal(found.labels, scores.argmax(1).reshape(grid))
     stacked = torch.from_numpy(scores.T.reshape(-1, *grid))[None]
-    enlarged = torch.nn.functional.interpolate(stacked, (90, 150), mode="bilinear", align_corners=False)[0].argmax(0).numpy()
+    enlarged = (
+        torch.nn.functional.interpolate(stacked, (90, 150), mode="bilinear", align_corners=False)[0].argmax(0).numpy()
+    )
     assert (found.pixels() == enlarged).mean() > 0.999 and found.shares().sum() == pytest.approx(1)
     logits = seen.map("class_logits", classes=found.found()[:2])
     np.testing.assert_allclose(flat(logits.weights), scores[:, found.found()[:2]].T, rtol=1e-4, atol=1e-4)
@@ -160,7 +176,9 @@ def test_classifier_makes_no_segmentation_and_its_class_logits_are_a_heuristic()
         segment(recording)
     attention = recording.map("class_logits")
     assert "heuristic" in attention.note
-    assert attention.weights.mean() == pytest.approx(float(recording.logits.max()), rel=1e-4), "GAP of logits is the logit of GAP"
+    assert attention.weights.mean() == pytest.approx(float(recording.logits.max()), rel=1e-4), (
+        "GAP of logits is the logit of GAP"
+    )
 
 
 def test_board_of_a_dense_checkpoint_tells_what_it_finds() -> None:
@@ -202,7 +220,8 @@ def test_figure_shows_every_class_found_in_its_colour() -> None:
         assert (figure[10:100, 10:160].reshape(-1, 3) == colours[index]).all(1).any(), "and on the photo"
 
 
-# --- a class that is clicked ------------------------------------------------------------------------------------------------
+# --- a class that is clicked
+# ------------------------------------------------------------------------------------------------
 
 
 def test_class_that_is_clicked_shows_its_maps(tmp_path: Path) -> None:
@@ -227,7 +246,8 @@ def test_class_that_is_clicked_shows_its_maps(tmp_path: Path) -> None:
     assert together.answer.rows[0].attention.names == (f"{NAMES[index]} + {payload['classes'][0]['name']}",)
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------------
+# --- tables
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -258,22 +278,30 @@ def test_mass_on_a_class_is_counted_on_its_pixels(scenes: Path) -> None:
     recording, labels = record(encoder, pairs[0][0]), np.asarray(Image.open(pairs[0][1])).astype(int)
     for index in segment(recording).found():
         row = recording.map("dense_rollout", classes=[index]).weights[0]
-        enlarged = torch.nn.functional.interpolate(torch.from_numpy(row)[None, None], (64, 96), mode="bilinear", align_corners=False)[
-            0, 0
-        ].numpy()
+        enlarged = torch.nn.functional.interpolate(
+            torch.from_numpy(row)[None, None], (64, 96), mode="bilinear", align_corners=False
+        )[0, 0].numpy()
         expected = enlarged[labels == index].sum() / enlarged[labels < 5].sum()
         assert seen.mass["dense_rollout"][0, index] == pytest.approx(expected, rel=1e-4)
-    assert seen.area[0].sum() == pytest.approx(1) and np.isnan(seen.mass["rollout"][0]).sum() == 5 - len(segment(recording).found())
+    assert seen.area[0].sum() == pytest.approx(1) and np.isnan(seen.mass["rollout"][0]).sum() == 5 - len(
+        segment(recording).found()
+    )
 
 
-def test_command_prints_both_tables_and_writes_the_segmentation(tmp_path: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_both_tables_and_writes_the_segmentation(
+    tmp_path: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     encoder, photo = dense(), str(scenes / "images" / "0.png")
     encoder.facts = dataclasses.replace(encoder.facts, size=64)
     save_bundle(tmp_path / "dense", encoder, dense_spec(), "")
     source = str(tmp_path / "dense")
     assert main(["evaluate", "--scenes", str(scenes), "-c", source, "-c", source]) == 0
     told = capsys.readouterr().out
-    assert "| mean IoU (%) |" in told and "+0.0 [+0.0, +0.0]" in told and "mass of the map on the class's true pixels" in told
+    assert (
+        "| mean IoU (%) |" in told
+        and "+0.0 [+0.0, +0.0]" in told
+        and "mass of the map on the class's true pixels" in told
+    )
     name = segment(record(encoder, photo)).names[segment(record(encoder, photo)).found()[0]]
     assert main(["inspect", photo, "-c", source, "--ask", "class", "--class", name, "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "segmentation.png").is_file() and f"class {name}: " in capsys.readouterr().out

@@ -42,7 +42,10 @@ def heads(kind: str) -> list[Encoder]:
         torch.manual_seed(0)
         options = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3, "reg_tokens": 1}
         made = [
-            EncoderSpec("vit_tiny_patch16_224", pooling, 3, options).build(Facts(name, size=64)).eval().requires_grad_(False)
+            EncoderSpec("vit_tiny_patch16_224", pooling, 3, options)
+            .build(Facts(name, size=64))
+            .eval()
+            .requires_grad_(False)
             for pooling, name in (("cls", "base"), ("latent", "base+a"), ("simpool", "base+b"), ("gap", "stranger"))
         ]
         base, others, stranger = made[0], made[1:3], made[3]
@@ -66,14 +69,22 @@ def test_one_forward_serves_all_heads_and_each_recording_is_as_alone(kind: str) 
         assert (recording.pool_attention is None) == (alone.pool_attention is None)
         for one, other in zip(recording.blocks, alone.blocks, strict=True):
             assert torch.equal(one.query, other.query)
-        name = "pooling" if encoder.pooling.name in ("simpool", "latent") else "contribution" if kind == "resnet" else "rollout"
+        name = (
+            "pooling"
+            if encoder.pooling.name in ("simpool", "latent")
+            else "contribution"
+            if kind == "resnet"
+            else "rollout"
+        )
         assert np.array_equal(recording.map(name).weights, alone.map(name).weights)
 
 
 def test_board_keeps_the_order_of_its_checkpoints_and_grows_one_by_one() -> None:
     encoders = heads("resnet")
     with counted(encoders[0]) as calls:
-        boards = list(iterate_board([read_picture(make_photo())] * 2, encoders, [MapRequest("contribution")], Settings()))
+        boards = list(
+            iterate_board([read_picture(make_photo())] * 2, encoders, [MapRequest("contribution")], Settings())
+        )
     assert calls == [1, 1] and [len(board.rows) for board in boards] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [row.checkpoint for row in boards[-1].rows] == ["base", "base+a", "stranger", "base+b"] * 2
 
@@ -84,7 +95,9 @@ def test_heads_of_different_sizes_look_for_themselves_unless_one_size_is_asked_f
     assert not shares_forward(base, head) and shares_forward(base, head, size=64)
     board = make_board([make_photo()], [base, head], ["contribution"])
     assert board.rows[0].input_size != board.rows[1].input_size
-    with pytest.raises(ValueError, match=r"base\+a and base have not the same backbone and size, so no forward serves both"):
+    with pytest.raises(
+        ValueError, match=r"base\+a and base have not the same backbone and size, so no forward serves both"
+    ):
         record_shared([base, head], [make_photo()])
 
 
@@ -115,7 +128,8 @@ def test_bundled_heads_share_the_backbone_of_their_base() -> None:
     assert lonely.backbone is other.backbone is not base.backbone
 
 
-# --- a stem of several models --------------------------------------------------------------------------------------------
+# --- a stem of several models
+# --------------------------------------------------------------------------------------------
 
 
 def hybrids(*names: str) -> list[Encoder]:

@@ -39,7 +39,9 @@ def test_mass_weighs_blobs_by_their_excess_and_count_by_their_cells() -> None:
     scores = with_blobs((0, 0)) + 3 * with_blobs((5, 8))
     mean = scores.mean().item()
     share = (1 - mean) / ((1 - mean) + (3 - mean))
-    assert spatial_entropy(scores, "mass").item() == pytest.approx(-share * math.log(share) - (1 - share) * math.log(1 - share), abs=1e-6)
+    assert spatial_entropy(scores, "mass").item() == pytest.approx(
+        -share * math.log(share) - (1 - share) * math.log(1 - share), abs=1e-6
+    )
     assert spatial_entropy(scores, "count").item() == pytest.approx(math.log(2), abs=1e-6)
 
 
@@ -50,7 +52,8 @@ def test_checkerboard_is_one_component_because_diagonals_touch() -> None:
 
 
 def test_blobs_of_neighbouring_maps_never_join() -> None:
-    """Blobs in the last row of one map and the first of the next must stay apart, although all maps are labelled together."""
+    """Blobs in the last row of one map and the first of the next must stay apart, although all maps are labelled
+    together."""
     maps = torch.stack([with_blobs((7, 5)), with_blobs((0, 5)), with_blobs((0, 0), (7, 5))])
     assert torch.allclose(spatial_entropy(maps), torch.tensor([0.0, 0.0, math.log(2)]), atol=1e-6)
 
@@ -87,7 +90,9 @@ def test_positive_affine_change_of_the_scores_changes_nothing(a: float, b: float
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("shape", [(3, 4, 7, 11), (5, 2, 12, 5), (2, 3, 1, 9), (2, 3, 8, 1), (3, 2, 1, 1), (6, 1, 2, 3)])
+@pytest.mark.parametrize(
+    "shape", [(3, 4, 7, 11), (5, 2, 12, 5), (2, 3, 1, 9), (2, 3, 8, 1), (3, 2, 1, 1), (6, 1, 2, 3)]
+)
 def test_batch_equals_a_loop_over_maps_and_single_calls(shape: tuple[int, ...], mode: str) -> None:
     scores = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     scores[0, 0] = 0.3  # a constant map among the others
@@ -106,11 +111,15 @@ def test_one_map_gives_one_number() -> None:
 def test_gradient_flows_through_mass_and_mean_and_is_that_of_finite_differences() -> None:
     blobs = torch.zeros(2, 2, 4, 7, dtype=torch.float64)
     blobs[..., :2, :3], blobs[..., 3:, 5:] = 2.0, 3.0  # two components of unequal mass, far from the mean
-    scores = (blobs + 0.3 * torch.rand(blobs.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)).requires_grad_(True)
+    scores = (
+        blobs + 0.3 * torch.rand(blobs.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    ).requires_grad_(True)
     assert [len(components((m > m.mean()).numpy())) for m in scores.detach().flatten(0, 1)] == [2, 2, 2, 2]
     assert torch.autograd.gradcheck(lambda s: spatial_entropy(s, "mass"), (scores,), eps=1e-7, atol=1e-5)
     spatial_entropy(scores).sum().backward()
-    assert scores.grad is not None and (scores.grad != 0).all(), "a cell below the mean has a gradient too: it moves the mean"
+    assert scores.grad is not None and (scores.grad != 0).all(), (
+        "a cell below the mean has a gradient too: it moves the mean"
+    )
 
 
 def test_gradient_of_constant_and_one_blob_maps_is_finite() -> None:

@@ -1,4 +1,5 @@
-"""SPE: the released formula and the paper's figure, its parameters, its place in a ResNet, and its gates on the board."""
+"""SPE: the released formula and the paper's figure, its parameters, its place in a ResNet, and its gates on the
+board."""
 
 from __future__ import annotations
 
@@ -90,7 +91,9 @@ def test_spe_stands_before_the_add_in_every_block(tag: str) -> None:
     assert torch.allclose(seen["out"], (first.se(seen["branch"]) + skip).relu(), atol=1e-5)
 
 
-@pytest.mark.parametrize(("tag", "says"), [("vit_tiny_patch16_224", "has none"), ("seresnet50", "another channel attention")])
+@pytest.mark.parametrize(
+    ("tag", "says"), [("vit_tiny_patch16_224", "has none"), ("seresnet50", "another channel attention")]
+)
 def test_backbone_that_cannot_take_it_is_refused(tag: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         insert_spe(timm.create_model(tag, num_classes=0))

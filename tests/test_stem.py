@@ -1,4 +1,5 @@
-"""A ResNet's first blocks as the stem of a ViT: the same features, tokens at their stride, and a start from the ResNet's weights."""
+"""A ResNet's first blocks as the stem of a ViT: the same features, tokens at their stride, and a start from the
+ResNet's weights."""
 
 from __future__ import annotations
 

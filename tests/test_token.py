@@ -13,7 +13,9 @@ from tests.oracles.attention import eager_attention, rollout
 from tests.test_gradient import PHOTO, vit
 
 
-@pytest.mark.parametrize("options", [{}, {"first": 1}, {"residual": 0.2}, {"fusion": "max"}, {"fusion": "min", "first": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"first": 1}, {"residual": 0.2}, {"fusion": "max"}, {"fusion": "min", "first": 2}]
+)
 @pytest.mark.parametrize("registers", [0, 3])
 def test_a_tokens_roll_out_is_its_row_of_the_product(options: dict[str, Any], registers: int):
     encoder = vit(reg_tokens=registers)
@@ -24,7 +26,9 @@ def test_a_tokens_roll_out_is_its_row_of_the_product(options: dict[str, Any], re
     row, column = recording.geometry.token_at(20, 50)
     index = encoder.num_prefix_tokens + row * recording.geometry.grid[1] + column
     np.testing.assert_allclose(found.weights.ravel(), r[index, encoder.num_prefix_tokens :], atol=1e-5)
-    assert found.weights.argmax() == index - encoder.num_prefix_tokens, "the skip connections keep most of a token in its place"
+    assert found.weights.argmax() == index - encoder.num_prefix_tokens, (
+        "the skip connections keep most of a token in its place"
+    )
 
 
 def test_options_of_a_roll_out_are_refused_without_one():

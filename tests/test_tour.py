@@ -34,7 +34,10 @@ def test_stops_are_offered_where_their_checkpoints_are() -> None:
 def test_board_of_a_stop_has_the_maps_of_the_plain_calls() -> None:
     stop = next(stop for stop in STOPS if stop.name == "simpool")
     board = stop_board(stop)
-    assert [(row.checkpoint, row.request.name) for row in board.rows] == [("vit_cls", "cls"), ("vit_simpool", "pooling")]
+    assert [(row.checkpoint, row.request.name) for row in board.rows] == [
+        ("vit_cls", "cls"),
+        ("vit_simpool", "pooling"),
+    ]
     expected = record(load_checkpoint("vit_simpool"), bundled_folder("assets") / stop.photo).map("simpool").fused()
     np.testing.assert_allclose(board.rows[1].mask.weights, expected, atol=1e-6)
 

@@ -1,4 +1,5 @@
-"""What the trainer can be asked for beside the plain classifier: processes, sources, starts, averages, dense heads, entropy."""
+"""What the trainer can be asked for beside the plain classifier: processes, sources, starts, averages, dense heads,
+entropy."""
 
 from __future__ import annotations
 
@@ -47,14 +48,17 @@ def vit_spec(pooling: str = "cls", **changes: Any) -> EncoderSpec:
 
 def recipe_for(data: Path, spec: EncoderSpec, photos: int = 32 * 4, **changes: Any) -> Recipe:
     stage = Stage(32, photos, 0.004, warmup=32)
-    return dataclasses.replace(Recipe("mine", "Mine", str(data), spec, (stage,), 48, batch_size=32, precision="no"), **changes)
+    return dataclasses.replace(
+        Recipe("mine", "Mine", str(data), spec, (stage,), 48, batch_size=32, precision="no"), **changes
+    )
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-# --- processes ----------------------------------------------------------------------------------------------------------
+# --- processes
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_two_processes_under_accelerate_launch_train_as_one(tmp_path: Path, shapes: Path) -> None:
@@ -62,9 +66,29 @@ def test_two_processes_under_accelerate_launch_train_as_one(tmp_path: Path, shap
     settings = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("source", "overrides", "classes")}
     settings["stages"] = [dict(stage) for stage in settings["stages"]]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
-    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    command = [sys.executable, *launch.split(), "--main_process_port", "0", "-m", "simpool_viz", "train", str(tmp_path / "mine.yaml")]
-    command += ["-o", str(tmp_path / "two"), "--threads", "1", "--device", "cpu"]  # where there are GPUs, they are left alone
+    launch = (
+        "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
+        "--dynamo_backend no"
+    )
+    command = [
+        sys.executable,
+        *launch.split(),
+        "--main_process_port",
+        "0",
+        "-m",
+        "simpool_viz",
+        "train",
+        str(tmp_path / "mine.yaml"),
+    ]
+    # Where there are GPUs, they are left alone.
+    command += [
+        "-o",
+        str(tmp_path / "two"),
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+    ]
     done = subprocess.run(command, env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("holds the checkpoint") == 1
@@ -93,7 +117,8 @@ def test_precision_is_checked_when_the_recipe_is_read() -> None:
         load_recipe("resnet_gap", ["mixup=0.2", "batch_size=33"])
 
 
-# --- sources ------------------------------------------------------------------------------------------------------------
+# --- sources
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_folder_of_pictures_by_class_trains(tmp_path: Path) -> None:
@@ -107,18 +132,24 @@ def test_folder_of_pictures_by_class_trains(tmp_path: Path) -> None:
     photos = load_photos(tmp_path / "data", "val", tmp_path / "cache", stored=40)
     assert photos.images.shape == (9, 40, 40, 3) and sorted(photos.labels.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     folder = train(recipe_for(tmp_path / "data", small_spec("gap"), stored=40), tmp_path, tmp_path / "cache")
-    assert load_checkpoint(folder, device="cpu").facts.classes == CLASSES and "| data | 24 photos" in (folder / "README.md").read_text()
+    assert (
+        load_checkpoint(folder, device="cpu").facts.classes == CLASSES
+        and "| data | 24 photos" in (folder / "README.md").read_text()
+    )
 
 
 def test_folder_that_holds_nothing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no train-\*\.parquet; set data=.* or with train/images and train/labels"):
+    with pytest.raises(
+        ValueError, match=r"holds no train-\*\.parquet; set data=.* or with train/images and train/labels"
+    ):
         open_source(tmp_path, "train")
     (tmp_path / "train" / "empty").mkdir(parents=True)
     with pytest.raises(ValueError, match="is no folder of pictures by class"):
         open_source(tmp_path, "train")
 
 
-# --- starts -------------------------------------------------------------------------------------------------------------
+# --- starts
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_training_starts_from_another_and_tells_what_it_took(tmp_path: Path, shapes: Path) -> None:
@@ -150,15 +181,27 @@ def test_frozen_stem_keeps_its_start_to_the_bit_while_the_rest_learns(tmp_path: 
     assert "bn1.running_mean" in stem and all(
         torch.equal(value.to(before[f"backbone.{key}"].dtype), before[f"backbone.{key}"]) for key, value in stem.items()
     )
-    assert encoder.facts.stem == "first" and not any("patch_embed.backbone" in key for key in after), "it is not saved a second time"
-    untrained = train(dataclasses.replace(recipe, name="untrained", stages=(Stage(32, 32, 0.0),)), tmp_path, tmp_path / "cache")
-    assert not torch.equal(after["backbone.blocks.0.attn.qkv.weight"], stored(untrained)["backbone.blocks.0.attn.qkv.weight"])
+    assert encoder.facts.stem == "first" and not any("patch_embed.backbone" in key for key in after), (
+        "it is not saved a second time"
+    )
+    untrained = train(
+        dataclasses.replace(recipe, name="untrained", stages=(Stage(32, 32, 0.0),)), tmp_path, tmp_path / "cache"
+    )
+    assert not torch.equal(
+        after["backbone.blocks.0.attn.qkv.weight"], stored(untrained)["backbone.blocks.0.attn.qkv.weight"]
+    )
     card = (folder / "README.md").read_text()
     assert "the first 5 blocks of a resnet18" in card and "; the stem stays as it is |" in card
-    later = train(recipe_for(shapes, hybrid("simpool"), name="later", init_from="mine", freeze="stem"), tmp_path, tmp_path / "cache")
+    later = train(
+        recipe_for(shapes, hybrid("simpool"), name="later", init_from="mine", freeze="stem"),
+        tmp_path,
+        tmp_path / "cache",
+    )
     assert load_checkpoint(later, device="cpu").facts.stem == "first", "the stem is lent by who had it first"
     loose = train(recipe_for(shapes, hybrid(), name="loose", init_from="first"), tmp_path, tmp_path / "cache")
-    assert load_checkpoint(loose, device="cpu").facts.stem == "" and any("patch_embed.backbone" in key for key in stored(loose))
+    assert load_checkpoint(loose, device="cpu").facts.stem == "" and any(
+        "patch_embed.backbone" in key for key in stored(loose)
+    )
     before["backbone.conv1.0.weight"][0] += 1
     save_file(before, first / "model.safetensors")
     with pytest.raises(ValueError, match=r"the first blocks in .* are not those that 'mine' was trained on"):
@@ -170,13 +213,17 @@ def test_frozen_stem_keeps_its_start_to_the_bit_while_the_rest_learns(tmp_path: 
 
 def test_frozen_backbone_leaves_pooling_and_head_to_learn(tmp_path: Path, shapes: Path) -> None:
     first = train(recipe_for(shapes, small_spec("simpool"), name="first"), tmp_path, tmp_path / "cache")
-    folder = train(recipe_for(shapes, small_spec("simpool"), init_from="first", freeze="backbone"), tmp_path, tmp_path / "cache")
+    folder = train(
+        recipe_for(shapes, small_spec("simpool"), init_from="first", freeze="backbone"), tmp_path, tmp_path / "cache"
+    )
     before, after = stored(first), stored(folder)
     changed = {key.split(".")[0] for key in after if not torch.equal(after[key], before[key])}
     assert changed == {"pooling", "head"}
 
 
-@pytest.mark.parametrize(("freeze", "told"), [("head", "freeze is stem or backbone"), ("stem", "there is no stem to freeze")])
+@pytest.mark.parametrize(
+    ("freeze", "told"), [("head", "freeze is stem or backbone"), ("stem", "there is no stem to freeze")]
+)
 def test_freezing_what_is_not_there_is_refused(tmp_path: Path, freeze: str, told: str) -> None:
     (tmp_path / "mine.yaml").write_text(
         f"base: {FOLDER / '_resnet'}\nname: mine\ntitle: Mine\nencoder: {{pooling: gap}}\nfreeze: {freeze}\n"
@@ -185,7 +232,8 @@ def test_freezing_what_is_not_there_is_refused(tmp_path: Path, freeze: str, told
         load_recipe(str(tmp_path / "mine.yaml"))
 
 
-# --- the average of weights, mixup ----------------------------------------------------------------------------------------
+# --- the average of weights, mixup
+# ----------------------------------------------------------------------------------------
 
 
 def test_average_of_weights_is_what_is_kept(tmp_path: Path, shapes: Path) -> None:
@@ -194,17 +242,23 @@ def test_average_of_weights_is_what_is_kept(tmp_path: Path, shapes: Path) -> Non
     torch.manual_seed(recipe.seed)
     start = recipe.encoder.build(Facts("start")).state_dict()["head.weight"]
     plain = stored(train(recipe, tmp_path / "plain", tmp_path / "cache"))["head.weight"].float()
-    slow = stored(train(dataclasses.replace(recipe, ema=0.5), tmp_path / "slow", tmp_path / "cache"))["head.weight"].float()
+    slow = stored(train(dataclasses.replace(recipe, ema=0.5), tmp_path / "slow", tmp_path / "cache"))[
+        "head.weight"
+    ].float()
     assert 0.05 < (slow - start).norm() / (plain - start).norm() < 0.98
 
 
 def test_mixed_photos_give_mixed_targets(tmp_path: Path, shapes: Path) -> None:
     recipe = recipe_for(shapes, small_spec("gap"))
-    runs = [train(dataclasses.replace(recipe, mixup=alpha), tmp_path / str(alpha), tmp_path / "cache") for alpha in (0.0, 0.8)]
+    runs = [
+        train(dataclasses.replace(recipe, mixup=alpha), tmp_path / str(alpha), tmp_path / "cache")
+        for alpha in (0.0, 0.8)
+    ]
     assert not torch.equal(*(stored(run)["head.weight"] for run in runs))
 
 
-# --- spatial entropy --------------------------------------------------------------------------------------------------------
+# --- spatial entropy
+# --------------------------------------------------------------------------------------------------------
 
 
 def entropy_on(folder: Path, shapes: Path, cache: Path) -> float:
@@ -216,7 +270,8 @@ def entropy_on(folder: Path, shapes: Path, cache: Path) -> float:
 def test_spatial_entropy_is_lower_where_it_is_trained_for(tmp_path: Path, shapes: Path) -> None:
     recipe = recipe_for(shapes, vit_spec("cls"), photos=32 * 60, stages=(Stage(64, 32 * 60, 0.004, warmup=32),))
     plain, regular = (
-        train(dataclasses.replace(recipe, spatial_entropy=weight), tmp_path / str(weight), tmp_path / "cache") for weight in (0.0, 1.0)
+        train(dataclasses.replace(recipe, spatial_entropy=weight), tmp_path / str(weight), tmp_path / "cache")
+        for weight in (0.0, 1.0)
     )
     plain_entropy, regular_entropy = (entropy_on(folder, shapes, tmp_path / "cache") for folder in (plain, regular))
     assert regular_entropy < 0.8 * plain_entropy
@@ -242,16 +297,20 @@ def test_scores_that_read_the_tokens_are_the_map_before_its_softmax(pooling: str
 
 
 def test_encoder_without_anything_that_attends_is_refused(tmp_path: Path, shapes: Path) -> None:
-    with pytest.raises(ValueError, match="spatial entropy needs a class token or a pooling that attends, and mine has neither"):
+    with pytest.raises(
+        ValueError, match="spatial entropy needs a class token or a pooling that attends, and mine has neither"
+    ):
         train(recipe_for(shapes, small_spec("gap"), spatial_entropy=0.01), tmp_path, tmp_path / "cache")
 
 
-# --- dense heads ------------------------------------------------------------------------------------------------------------
+# --- dense heads
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos of a shape on its ground with their label maps: 0 ground, 1 to 3 the shapes' colours, 9 void at the left edge."""
+    """Photos of a shape on its ground with their label maps: 0 ground, 1 to 3 the shapes' colours, 9 void at the left
+    edge."""
     folder, rng = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
     for split, count in (("train", 48), ("val", 12)):
         for kind in ("images", "labels"):
@@ -271,7 +330,9 @@ NAMES = ("ground", *CLASSES)
 
 def test_dense_head_learns_to_segment_and_its_maps_say_so(tmp_path: Path, scenes: Path) -> None:
     spec = vit_spec("cls", num_classes=4, dense=True, inside="life")
-    recipe = recipe_for(scenes, spec, photos=32 * 60, classes=NAMES, void=9, stored=64, stages=(Stage(64, 32 * 60, 0.004, warmup=32),))
+    recipe = recipe_for(
+        scenes, spec, photos=32 * 60, classes=NAMES, void=9, stored=64, stages=(Stage(64, 32 * 60, 0.004, warmup=32),)
+    )
     folder = train(recipe, tmp_path, tmp_path / "cache")
     encoder = load_checkpoint(folder, device="cpu")
     told = float(encoder.facts.accuracy.split("mean IoU ")[1].split(" %")[0])
@@ -294,7 +355,13 @@ def test_pixels_of_void_count_nowhere_and_an_unknown_class_is_told() -> None:
     labels = torch.randint(4, (2, 6, 10), generator=torch.Generator().manual_seed(1))
     labels[0, :2] = 9
     enlarged = torch.nn.functional.interpolate(logits, (6, 10), mode="bilinear", align_corners=False).log_softmax(1)
-    wanted = [-float(enlarged[b, labels[b, y, x], y, x]) for b in range(2) for y in range(6) for x in range(10) if labels[b, y, x] != 9]
+    wanted = [
+        -float(enlarged[b, labels[b, y, x], y, x])
+        for b in range(2)
+        for y in range(6)
+        for x in range(10)
+        if labels[b, y, x] != 9
+    ]
     assert float(pixel_loss(logits, labels, 9, 0.0)) == pytest.approx(sum(wanted) / len(wanted), rel=1e-5)
     assert float(pixel_loss(logits, torch.full((2, 6, 10), 9), 9, 0.1)) == 0
     with pytest.raises(ValueError, match="a label map holds class 9, but the head has classes 0 to 3; set void="):
@@ -319,10 +386,16 @@ def test_mean_iou_is_that_of_torchmetrics_and_scikit_learn() -> None:
 def test_dense_head_on_a_frozen_backbone(tmp_path: Path, scenes: Path, shapes: Path) -> None:
     train(recipe_for(shapes, vit_spec("cls"), name="base"), tmp_path, tmp_path / "cache")
     heads = {"segment": {"pooling": "cls", "dense": True}}
-    recipe = HeadsRecipe("heads", str(scenes), "base", heads, 32, 32 * 40, 0.02, 64, batch_size=32, classes=NAMES, void=9, stored=64)
+    recipe = HeadsRecipe(
+        "heads", str(scenes), "base", heads, 32, 32 * 40, 0.02, 64, batch_size=32, classes=NAMES, void=9, stored=64
+    )
     (folder,) = train_heads(recipe, tmp_path, tmp_path / "cache")
     encoder = load_checkpoint(folder, device="cpu")
-    assert encoder.dense and encoder.facts.classes == NAMES and not any(key.startswith("backbone") for key in stored(folder))
+    assert (
+        encoder.dense
+        and encoder.facts.classes == NAMES
+        and not any(key.startswith("backbone") for key in stored(folder))
+    )
     assert float(encoder.facts.accuracy.split("mean IoU ")[1].split(" %")[0]) > 20
     with pytest.raises(ValueError, match="dense: true is for heads on photos with label maps"):
         train_heads(dataclasses.replace(recipe, heads={"plain": {"pooling": "cls"}}), tmp_path, tmp_path / "cache")

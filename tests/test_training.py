@@ -1,4 +1,5 @@
-"""Training: recipes, crops in true proportions, the schedule, and a short run on made-up photos that ends in a checkpoint that works."""
+"""Training: recipes, crops in true proportions, the schedule, and a short run on made-up photos that ends in a
+checkpoint that works."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ from simpool_viz.training.step import Step, make_accelerator, make_optimizer
 from tests.conftest import BACKBONE, CLASSES, small_resnet, small_spec
 from tests.photos import shape_photo, write_parquet
 
-# --- recipes --------------------------------------------------------------------------------------------------------------------
+# --- recipes
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -43,7 +45,9 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def test_bundled_recipes_are_listed_without_their_bases_and_load() -> None:
-    assert {"resnet_gap", "resnet_simpool"} <= set(list_recipes()) and not any(name.startswith("_") for name in list_recipes())
+    assert {"resnet_gap", "resnet_simpool"} <= set(list_recipes()) and not any(
+        name.startswith("_") for name in list_recipes()
+    )
     for name in list_recipes():
         recipe = load_recipe(name)
         assert recipe.name == name and recipe.sources and recipe.license
@@ -51,7 +55,10 @@ def test_bundled_recipes_are_listed_without_their_bases_and_load() -> None:
 
 
 def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
-    siblings = {p: flat(dataclasses.asdict(load_recipe(f"resnet_{p}"))) for p in ("gap", "gem", "simpool", "spe_gap", "spe_simpool")}
+    siblings = {
+        p: flat(dataclasses.asdict(load_recipe(f"resnet_{p}")))
+        for p in ("gap", "gem", "simpool", "spe_gap", "spe_simpool")
+    }
     gap, compared = siblings["gap"], {"encoder.pooling", "encoder.pooling_options.gamma", "encoder.inside"}
     for name, recipe in siblings.items():
         differing = {k for k in gap.keys() | recipe.keys() if gap.get(k) != recipe.get(k)}
@@ -80,7 +87,12 @@ def test_vits_and_dense_models_with_life_differ_from_their_siblings_in_life_alon
     for one, other in (("vit_simpool", "vit_life_simpool"), ("camvid_vit", "camvid_vit_life")):
         own, theirs = (flat(dataclasses.asdict(load_recipe(n))) for n in (one, other))
         start = {"init_from"} if "camvid" in one else set()
-        assert {key for key in own | theirs if own.get(key) != theirs.get(key)} == {"name", "title", "source", "encoder.inside"} | start
+        assert {key for key in own | theirs if own.get(key) != theirs.get(key)} == {
+            "name",
+            "title",
+            "source",
+            "encoder.inside",
+        } | start
 
 
 def test_recipes_of_vits_are_of_three_to_five_million_parameters_on_one_frozen_stem() -> None:
@@ -113,7 +125,9 @@ def write_recipe(folder: Path, name: str = "mine", **changes: Any) -> Path:
 
 def test_recipe_of_ones_own_inherits_from_a_base_beside_it(tmp_path: Path) -> None:
     write_recipe(tmp_path, "_base")
-    (tmp_path / "child.yaml").write_text("base: _base\nname: child\nencoder: {pooling_options: {beta: true}}\nbatch_size: 16\n")
+    (tmp_path / "child.yaml").write_text(
+        "base: _base\nname: child\nencoder: {pooling_options: {beta: true}}\nbatch_size: 16\n"
+    )
     child, base = load_recipe(str(tmp_path / "child.yaml")), load_recipe(str(tmp_path / "_base.yaml"))
     assert child.encoder.pooling_options == {"gamma": 2.0, "beta": True}
     same = dataclasses.replace(child.encoder, pooling_options=base.encoder.pooling_options)
@@ -169,7 +183,8 @@ def test_file_that_is_no_recipe_is_refused_in_a_sentence(tmp_path: Path, content
         load_recipe("absent")
 
 
-# --- schedule -------------------------------------------------------------------------------------------------------------------
+# --- schedule
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def learning_rates(stage: Stage, at: tuple[int, ...]) -> list[float]:
@@ -195,16 +210,23 @@ def test_biases_norms_and_exponents_are_not_decayed() -> None:
     optimizer, _ = make_optimizer(encoder, load_recipe("resnet_gap"), Stage(64, 1000, 0.02))
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     own = dict(encoder.named_parameters())
-    assert id(own["pooling.mean.p"]) not in decayed and id(own["head.bias"]) not in decayed and id(own["head.weight"]) in decayed
+    assert (
+        id(own["pooling.mean.p"]) not in decayed
+        and id(own["head.bias"]) not in decayed
+        and id(own["head.weight"]) in decayed
+    )
     assert len(decayed) == len([p for p in own.values() if p.ndim > 1])
 
 
-# --- crops ----------------------------------------------------------------------------------------------------------------------
+# --- crops
+# ----------------------------------------------------------------------------------------------------------------------
 
 ASPECTS = [1.0, 1.5, 0.6, 4.0, 0.2]
 
 
-def cropped(images: torch.Tensor, aspect: torch.Tensor, size: int, smallest: float, seed: int, **options: Any) -> torch.Tensor:
+def cropped(
+    images: torch.Tensor, aspect: torch.Tensor, size: int, smallest: float, seed: int, **options: Any
+) -> torch.Tensor:
     return random_crops(aspect, smallest, torch.Generator().manual_seed(seed), **options).images(images, size)
 
 
@@ -226,7 +248,11 @@ def test_random_crops_stay_inside_and_keep_proportions_to_the_usual_jitter(aspec
     crops = cropped(with_coordinates(count), torch.full((count,), aspect), size, 0.25, 0)
     x, y = coordinates(crops)
     assert crops.shape == (count, 3, size, size) and crops.dtype == torch.float32
-    step_x, step_y = (x[:, 5, 20] - x[:, 5, 10]) / 10, (y[:, 20, 5] - y[:, 10, 5]) / 10  # shares of the photo per pixel of the crop
+    # Shares of the photo per pixel of the crop.
+    step_x, step_y = (
+        (x[:, 5, 20] - x[:, 5, 10]) / 10,
+        (y[:, 20, 5] - y[:, 10, 5]) / 10,
+    )
     width, height = step_x.abs() * size, step_y * size
     assert (width <= 1 + 1e-3).all() and (height <= 1 + 1e-3).all() and (height > 0).all()
     left, top = torch.minimum(x[:, 0, 0], x[:, 0, -1]) - width / size / 2, y[:, 0, 0] - height / size / 2
@@ -294,7 +320,8 @@ def test_circle_in_an_elongated_photo_is_round_in_its_centre_crop(tmp_path: Path
     assert abs(across - down) <= 2 and across == pytest.approx(96 * 81 / min(size), abs=2)
 
 
-# --- photos ---------------------------------------------------------------------------------------------------------------------
+# --- photos
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_photos_are_squashed_to_squares_with_their_aspect_and_label(tmp_path: Path) -> None:
@@ -307,7 +334,9 @@ def test_photos_are_squashed_to_squares_with_their_aspect_and_label(tmp_path: Pa
     assert read_classes(tmp_path) == CLASSES
 
 
-def test_photos_are_decoded_once_and_again_when_the_shards_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_are_decoded_once_and_again_when_the_shards_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_parquet(tmp_path, "train", [(Image.new("RGB", (90, 60)), 1)])
     first = load_photos(tmp_path, "train", tmp_path / "cache")
     decoded = []
@@ -347,10 +376,13 @@ def test_batch_of_photos_keeps_rows_together() -> None:
     images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     photos = Photos(images, np.arange(10, dtype=np.float32), np.arange(10))
     index = np.array([1, 4, 9])
-    assert [part.flatten(1)[:, 0].tolist() if part.ndim > 1 else part.tolist() for part in photos.batch(index)] == [index.tolist()] * 3
+    assert [part.flatten(1)[:, 0].tolist() if part.ndim > 1 else part.tolist() for part in photos.batch(index)] == [
+        index.tolist()
+    ] * 3
 
 
-# --- the loop --------------------------------------------------------------------------------------------------------------------
+# --- the loop
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def losses(folder: Path, stage: int = 1) -> list[float]:
@@ -362,7 +394,10 @@ def losses(folder: Path, stage: int = 1) -> list[float]:
 def trained(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
     """What `simpool-viz train` made of a recipe with two stages."""
     folder = tmp_path_factory.mktemp("trained")
-    stages = [{"size": 32, "photos": 100 * 32, "lr": 0.004, "warmup": 320}, {"size": 40, "photos": 32, "lr": 0.0005, "warmup": 0}]
+    stages = [
+        {"size": 32, "photos": 100 * 32, "lr": 0.004, "warmup": 320},
+        {"size": 40, "photos": 32, "lr": 0.0005, "warmup": 0},
+    ]
     recipe = write_recipe(folder, stages=stages, data=str(shapes), sources="made up", license="none")
     assert main(["train", str(recipe), "-o", str(folder / "runs"), "--threads", "1"]) == 0
     return folder / "runs" / "mine"
@@ -385,7 +420,9 @@ def test_training_ends_in_a_folder_that_loads_classifies_and_records(trained: Pa
     recording = record(encoder, photo)
     assert recording.geometry.grid == (6, 9) and recording.map("simpool").weights.sum() == pytest.approx(1, abs=1e-4)
     told = float(facts.accuracy.split(" %")[0])
-    assert told == pytest.approx(100 * correct / 50, abs=6), "the accuracy is that of the weights, up to their half precision"
+    assert told == pytest.approx(100 * correct / 50, abs=6), (
+        "the accuracy is that of the weights, up to their half precision"
+    )
 
 
 def test_card_tells_data_recipe_stages_and_accuracy(trained: Path) -> None:
@@ -393,7 +430,11 @@ def test_card_tells_data_recipe_stages_and_accuracy(trained: Path) -> None:
     assert "# Mine" in card and "**simpool** pooling (gamma = 2.0)" in card and "48 px" in card
     assert "| data | 150 photos: made up |" in card and "of 50 held-out photos" in card and "seed 0" in card
     assert "1. mine: 32 px, 3,200 photos seen, peak learning rate 0.004, crops of at least 25 % of a photo" in card
-    assert "2. mine: 40 px, 32 photos seen" in card and "no max-pooling after the stem" in card and "random weights, seed 0" in card
+    assert (
+        "2. mine: 40 px, 32 photos seen" in card
+        and "no max-pooling after the stem" in card
+        and "random weights, seed 0" in card
+    )
     assert load_checkpoint(trained, device="cpu").facts.stages == tuple(
         line.split(". ", 1)[1] for line in card.splitlines() if line.startswith(("1. ", "2. "))
     )
@@ -401,10 +442,21 @@ def test_card_tells_data_recipe_stages_and_accuracy(trained: Path) -> None:
 
 def test_card_lists_the_stages_done_the_machine_and_what_was_set() -> None:
     recipe = load_recipe("resnet_spe_simpool", ["mixup=0.2", "ema=0.999", "spatial_entropy=0.01"])
-    lines = [stage_line("first", Stage(96, 5000, 0.001, crop=0.5), 3.2), stage_line("mine", Stage(64, 1000, 0.01, squeeze=True), 12.3)]
-    card = write_card(recipe, Result(12.3, 2, 1, "cpu", "50.0 % ± 1"), 1000, lines, "started from `first`: 3 tensors taken")
-    assert "1. first: 96 px, 5,000 photos seen, peak learning rate 0.001, crops of at least 50 % of a photo, 3 minutes" in card
-    assert "2. mine: 64 px, 1,000 photos seen, peak learning rate 0.01, crops of at least 25 % of a photo, squeezed, 12 minutes" in card
+    lines = [
+        stage_line("first", Stage(96, 5000, 0.001, crop=0.5), 3.2),
+        stage_line("mine", Stage(64, 1000, 0.01, squeeze=True), 12.3),
+    ]
+    card = write_card(
+        recipe, Result(12.3, 2, 1, "cpu", "50.0 % ± 1"), 1000, lines, "started from `first`: 3 tensors taken"
+    )
+    assert (
+        "1. first: 96 px, 5,000 photos seen, peak learning rate 0.001, crops of at least 50 % of a photo, 3 minutes"
+        in card
+    )
+    assert (
+        "2. mine: 64 px, 1,000 photos seen, peak learning rate 0.01, crops of at least 25 % of a photo, squeezed, 12 "
+        "minutes" in card
+    )
     assert "12 minutes on 2 CPU thread(s)" in card and "| start | started from `first`: 3 tensors taken |" in card
     assert "mixup 0.2, average of weights with decay 0.999, seed 0" in card and "spe inside" in card
     assert "0.1 of SPE's penalty + 0.01 of spatial entropy" in card
@@ -498,7 +550,8 @@ def test_card_prints_the_command_with_what_was_changed() -> None:
     assert "`simpool-viz train resnet_simpool --set 'seed=3' --set 'title=My own'`" in card
 
 
-# --- interruption ---------------------------------------------------------------------------------------------------------------
+# --- interruption
+# ---------------------------------------------------------------------------------------------------------------
 
 TWO = (Stage(32, 32 * 7, 0.004, warmup=32), Stage(40, 32 * 4, 0.001, warmup=0))
 
@@ -514,7 +567,9 @@ def every_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("every_two_steps")
 @pytest.mark.parametrize("at", [1, 5, 6, 8, 10])
-def test_interrupted_training_goes_on_to_the_same_bits(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+def test_interrupted_training_goes_on_to_the_same_bits(
+    tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
     spec = dataclasses.replace(small_spec(), backbone_kwargs={**BACKBONE, "drop_path_rate": 0.3})
     recipe = short(shapes, stages=TWO, encoder=spec, mixup=0.4, ema=0.9)  # chance and memory beside the weights' own
     whole = train(recipe, tmp_path / "whole", tmp_path / "cache")
@@ -550,7 +605,9 @@ def test_interrupted_training_of_another_recipe_is_not_gone_on_with(
     with pytest.raises(ZeroDivisionError):
         train(recipe, tmp_path, tmp_path / "cache")
     monkeypatch.setattr(loop_module, "measure", count)
-    with pytest.raises(ValueError, match="holds an interrupted run of another recipe; begin anew with --restart, or choose another"):
+    with pytest.raises(
+        ValueError, match="holds an interrupted run of another recipe; begin anew with --restart, or choose another"
+    ):
         train(dataclasses.replace(recipe, seed=1), tmp_path, tmp_path / "cache")
     moved = dataclasses.replace(recipe, data=str(shapes / ".." / shapes.name), source="elsewhere")
     train(moved, tmp_path, tmp_path / "cache")
@@ -563,9 +620,14 @@ def test_interrupted_training_of_another_recipe_is_not_gone_on_with(
 
 def test_spe_is_trained_with_its_penalty(tmp_path: Path, shapes: Path) -> None:
     spec = dataclasses.replace(small_spec("gap"), inside="spe")
-    strong, none = (short(shapes, encoder=spec, spe_penalty=weight, stages=(Stage(32, 32 * 30, 0.01, warmup=0),)) for weight in (10.0, 0.0))
+    strong, none = (
+        short(shapes, encoder=spec, spe_penalty=weight, stages=(Stage(32, 32 * 30, 0.01, warmup=0),))
+        for weight in (10.0, 0.0)
+    )
     penalties = []
     for i, recipe in enumerate((strong, none)):
         state = weights_of(train(recipe, tmp_path / str(i), tmp_path / "cache"))
-        penalties.append(sum(float((value.float() ** 2).sum()) for key, value in state.items() if key.endswith(".se.p")))
+        penalties.append(
+            sum(float((value.float() ** 2).sum()) for key, value in state.items() if key.endswith(".se.p"))
+        )
     assert penalties[0] < 0.8 * penalties[1]

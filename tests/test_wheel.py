@@ -16,7 +16,9 @@ BUNDLED = ("models", "assets")
 
 
 def pip(*arguments: str | Path) -> None:
-    result = subprocess.run([sys.executable, "-m", "pip", *arguments, "--no-deps", "--no-index"], capture_output=True, text=True, cwd=ROOT)
+    result = subprocess.run(
+        [sys.executable, "-m", "pip", *arguments, "--no-deps", "--no-index"], capture_output=True, text=True, cwd=ROOT
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -30,7 +32,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files_below(folder: Path) -> set[str]:
-    """Every file that a checkout has there, without what Python (.pyc), Gradio (.pyi) and desktops (.DS_Store) leave behind."""
+    """Every file that a checkout has there, without what Python (.pyc), Gradio (.pyi) and desktops (.DS_Store) leave
+    behind."""
     left = (".pyc", ".pyi", ".DS_Store")
     found = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(left))
     return {path.relative_to(folder).as_posix() for path in found}
@@ -61,7 +64,9 @@ def test_wheel_holds_data_of_each_kind(wheel: Path, pattern: str) -> None:
 
 def test_wheel_requires_what_the_space_installs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        (metadata,) = (
+            archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/METADATA")
+        )
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
     assert len(required) == len(lines)
@@ -75,11 +80,16 @@ def test_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
 
     def python(*arguments: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(target)}
-        result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=elsewhere, env=environment)
+        result = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, cwd=elsewhere, env=environment
+        )
         assert result.returncode == 0, result.stderr
         return result.stdout
 
     assert python("-c", "import simpool_viz; print(simpool_viz.__file__)").startswith(str(target))
-    listed = {checkpoint["name"]: checkpoint for checkpoint in json.loads(python("-m", "simpool_viz", "list", "--json"))["checkpoints"]}
+    listed = {
+        checkpoint["name"]: checkpoint
+        for checkpoint in json.loads(python("-m", "simpool_viz", "list", "--json"))["checkpoints"]
+    }
     assert checkpoints(), "models/ holds no checkpoint to bundle"
     assert checkpoints() <= {name for name, checkpoint in listed.items() if checkpoint["available"]}

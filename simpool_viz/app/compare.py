@@ -30,11 +30,16 @@ from simpool_viz.tensors import choose_device
 SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
 MOST_PHOTOS = 12  # of one run
 FIRST_PHOTO = "chelsea.jpg"
-FIRST_CHECKPOINTS = ("resnet_gap", "resnet_simpool")  # of the board that the page opens with; more rows would hide the point
+# Of the board that the page opens with; more rows would hide the point.
+FIRST_CHECKPOINTS = (
+    "resnet_gap",
+    "resnet_simpool",
+)
 
 
 class EncoderStore:
-    """Checkpoints in memory, loaded at first use, the least recently used dropped beyond `limit`. Safe between threads."""
+    """Checkpoints in memory, loaded at first use, the least recently used dropped beyond `limit`. Safe between
+    threads."""
 
     def __init__(self, device: str = "auto", limit: int = 8) -> None:
         self.device, self.limit = device, limit
@@ -50,8 +55,12 @@ class EncoderStore:
         """The checkpoint of that name. Errors as in `load_checkpoint`."""
         with self._lock:
             if name not in self._loaded:
-                if name not in catalogue():  # what a visitor sends names nothing on this machine, and nothing on the network
-                    raise ValueError(f"no bundled checkpoint is called {name!r}; add your own under 'Your own checkpoint'")
+                if (
+                    name not in catalogue()
+                ):  # what a visitor sends names nothing on this machine, and nothing on the network
+                    raise ValueError(
+                        f"no bundled checkpoint is called {name!r}; add your own under 'Your own checkpoint'"
+                    )
                 self._loaded[name] = load_checkpoint(name, device=self.device)
                 share_backbones(list(self._loaded.values()))
             self._loaded.move_to_end(name)
@@ -83,7 +92,8 @@ class ComparePage:
 
     def __init__(self, store: EncoderStore) -> None:
         self.store = store
-        entries = sorted((e for e in catalogue().values() if e.available), key=lambda entry: entry.spec.dense)  # classifiers first
+        # Classifiers first.
+        entries = sorted((e for e in catalogue().values() if e.available), key=lambda entry: entry.spec.dense)
         self.checkpoints = {e.name: e.facts.title or e.name for e in entries}
         self.whole = [e.name for e in entries if not e.is_head]
         self.first_checkpoints = [name for name in self.whole if name in FIRST_CHECKPOINTS] or self.whole[:2]
@@ -93,7 +103,8 @@ class ComparePage:
 
     def _offered_maps(self) -> dict[str, str]:
         """The maps that at least one checkpoint has."""
-        had = [maps_of(entry.outline()) for entry in catalogue().values() if entry.available]  # no weights are read for that
+        # No weights are read for that.
+        had = [maps_of(entry.outline()) for entry in catalogue().values() if entry.available]
         return {name: method.title for name, method in map_methods().items() if any(why[name] is None for why in had)}
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -129,7 +140,12 @@ class ComparePage:
             raise gr.Error(in_a_sentence(error), print_exception=False) from error
 
     def _states(
-        self, photos: Sequence[str], checkpoints: list[str], maps: list[str], settings: Settings, own: OwnCheckpoints | None = None
+        self,
+        photos: Sequence[str],
+        checkpoints: list[str],
+        maps: list[str],
+        settings: Settings,
+        own: OwnCheckpoints | None = None,
     ) -> Iterator[BoardState]:
         if len(photos) > MOST_PHOTOS:
             raise ValueError(f"{len(photos)} photos were given; at most {MOST_PHOTOS} are compared here at once")
@@ -137,7 +153,9 @@ class ComparePage:
         references = {i: reference for i, photo in enumerate(photos) if (reference := reference_of(photo))}
         yield BoardState(Board(pictures, [], {}, [], settings), self._waiting(checkpoints, 0, len(pictures)), sent)
         encoders = [self.find(name, own) for name in checkpoints]
-        for done, board in enumerate(iterate_board(pictures, encoders, [MapRequest(m) for m in maps], settings, references), 1):
+        for done, board in enumerate(
+            iterate_board(pictures, encoders, [MapRequest(m) for m in maps], settings, references), 1
+        ):
             yield BoardState(board, self._waiting(checkpoints, done, len(pictures)), sent)
 
     def _waiting(self, checkpoints: list[str], done: int, photos: int) -> str:
@@ -165,7 +183,9 @@ class ComparePage:
         if not address.strip().startswith(("http://", "https://")):
             raise gr.Error("An address of a picture starts with https:// or http://.", print_exception=False)
         try:
-            return await processing_utils.async_ssrf_protected_download(address.strip(), processing_utils.utils.get_upload_folder())
+            return await processing_utils.async_ssrf_protected_download(
+                address.strip(), processing_utils.utils.get_upload_folder()
+            )
         except Exception as error:  # of the HTTP client, of the guard, of the name look-up
             raise gr.Error(
                 f"The picture could not be fetched ({type(error).__name__}). Save it and upload the file instead.",
@@ -177,7 +197,9 @@ class ComparePage:
         photos = {p.name: p for p in example_photos()}
         if FIRST_PHOTO not in photos or not self.checkpoints:
             return None
-        for _ in range(2):  # the first forward of a process is slow, and its milliseconds would stand on the page for good
+        for _ in range(
+            2
+        ):  # the first forward of a process is slow, and its milliseconds would stand on the page for good
             *_, last = self._states([str(photos[FIRST_PHOTO])], self.first_checkpoints, self._first_maps(), Settings())
         return last
 
@@ -189,7 +211,10 @@ class ComparePage:
     def build(self) -> None:
         """Create the components and connect their events."""
         with gr.Row():
-            with gr.Column(scale=1, min_width=300), gr.Accordion("Photos, checkpoints, maps", elem_id="settings") as settings:
+            with (
+                gr.Column(scale=1, min_width=300),
+                gr.Accordion("Photos, checkpoints, maps", elem_id="settings") as settings,
+            ):
                 inputs, runs = self._inputs()
             with gr.Column(scale=3):
                 self.panels = [settings, look_controls("board")]
@@ -216,7 +241,12 @@ class ComparePage:
             elem_id="examples",
         )
         with gr.Accordion("More photos, for the matrix", open=False, elem_id="more-photos"):
-            photos = gr.File(label=f"Further photos, up to {MOST_PHOTOS - 1}", file_count="multiple", file_types=["image"], height=150)
+            photos = gr.File(
+                label=f"Further photos, up to {MOST_PHOTOS - 1}",
+                file_count="multiple",
+                file_types=["image"],
+                height=150,
+            )
             four = gr.Button("All example photos", elem_id="all-examples")
         with gr.Accordion("Photo by address", open=False):
             address = gr.Textbox(label="Address of a picture", placeholder="https://", max_lines=1)
@@ -260,7 +290,13 @@ class ComparePage:
 
     def _connect(self, inputs: list[Any], controls: dict[str, Any], view: BoardView) -> None:
         photo = inputs[0]
-        shared: dict[str, Any] = {"fn": self.look, "inputs": inputs, "outputs": view, "show_progress": "hidden", "concurrency_id": "look"}
+        shared: dict[str, Any] = {
+            "fn": self.look,
+            "inputs": inputs,
+            "outputs": view,
+            "show_progress": "hidden",
+            "concurrency_id": "look",
+        }
         chosen = controls["gallery"].select(self._choose_example, None, photo, api_visibility="private")
         fetched = controls["fetch"].click(self.fetch, controls["address"], photo, api_visibility="private")
         runs = [
@@ -270,7 +306,9 @@ class ComparePage:
             fetched.success(**shared, api_visibility="private"),
         ]
         controls["cancel"].click(None, None, None, cancels=runs, api_visibility="private")
-        controls["cancel"].click(None, None, None, js=dispatch("board", "simpool-stopped"), queue=False, api_visibility="private")
+        controls["cancel"].click(
+            None, None, None, js=dispatch("board", "simpool-stopped"), queue=False, api_visibility="private"
+        )
 
     def _other_examples(self, photo: str | None) -> list[str]:
         """The example photos that are not chosen already."""

@@ -1,4 +1,5 @@
-"""The Inspect page: one checkpoint and one photo, looked into. What has been recorded is kept for the visit, and for it alone."""
+"""The Inspect page: one checkpoint and one photo, looked into. What has been recorded is kept for the visit, and for it
+alone."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from simpool_viz.app.board.inspected import InspectState, InspectView
 from simpool_viz.app.own_checkpoint import VISIT, OwnCheckpoints, in_a_sentence
 from simpool_viz.app.style_controls import look_controls
 from simpool_viz.board.board import Board, Settings
-from simpool_viz.board.inspection import QUESTIONS, Facts, Lens, facts_of, inspect, recording_bytes
+from simpool_viz.board.inspection import QUESTIONS, Lens, RecordingFacts, facts_of, inspect, recording_bytes
 from simpool_viz.images import read_picture
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.recording import Recording, record
@@ -26,11 +27,11 @@ ALONE = ("no other class", -1)
 
 
 @dataclass(frozen=True)
-class Seen:
+class KeptRecording:
     """A recording that a visitor looks into, and what of it has been sent already."""
 
     recording: Recording
-    facts: Facts
+    facts: RecordingFacts
     sent: Sent
 
 
@@ -38,26 +39,28 @@ class Visit:
     """What one visit has recorded, the newest last, and how it looks at it."""
 
     def __init__(self) -> None:
-        self.seen: OrderedDict[tuple[str, str, int], Seen] = OrderedDict()
+        self.seen: OrderedDict[tuple[str, str, int], KeptRecording] = OrderedDict()
         self.lens = Lens()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Visit:
         return Visit()  # each visit begins with nothing
 
     @property
-    def now(self) -> Seen | None:
+    def now(self) -> KeptRecording | None:
         """What is looked into at the moment."""
         return next(reversed(self.seen.values()), None)
 
-    def look(self, photo: str, encoder: Encoder, size: int) -> Seen:
+    def look(self, photo: str, encoder: Encoder, size: int) -> KeptRecording:
         """The recording of a photo, made unless it is kept. Errors as in `record`."""
         key = (photo, encoder.facts.name, size)
         kept = self.seen.pop(key, None)
         if kept is None or kept.recording.encoder is not encoder:
             recording = record(encoder, read_picture(photo), size or None)
-            kept = Seen(recording, facts_of(recording), Sent())
+            kept = KeptRecording(recording, facts_of(recording), Sent())
         self.seen[key] = kept
-        while len(self.seen) > KEPT or (len(self.seen) > 1 and sum(recording_bytes(s.recording) for s in self.seen.values()) > BYTES):
+        while len(self.seen) > KEPT or (
+            len(self.seen) > 1 and sum(recording_bytes(s.recording) for s in self.seen.values()) > BYTES
+        ):
             self.seen.popitem(last=False)
         return kept
 
@@ -85,7 +88,9 @@ class InspectPage:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    def look(self, photo: str | None, checkpoint: str | None, size: int, question: str, own: OwnCheckpoints, visit: Visit) -> list[Any]:
+    def look(
+        self, photo: str | None, checkpoint: str | None, size: int, question: str, own: OwnCheckpoints, visit: Visit
+    ) -> list[Any]:
         """Record the photo and ask; the controls follow what the checkpoint has."""
         for value, sentence in ((photo, "Choose a photo first."), (checkpoint, "Choose a checkpoint first.")):
             if not value:
@@ -99,11 +104,11 @@ class InspectPage:
         visit.lens = Lens(block=max(0, len(seen.recording.blocks) - 1))
         return [self._answer(visit, question), visit, *self._follow(seen, question)]
 
-    def _follow(self, seen: Seen, question: str) -> list[Any]:
+    def _follow(self, seen: KeptRecording, question: str) -> list[Any]:
         """Updates of the controls: question, block, fusion, head, first, residual, target, also."""
         recording, found = seen.recording, seen.facts.classes
-        depth, attentive = len(recording.blocks), recording.pooled.weights is not None
-        heads = max(recording.blocks[0].query.shape[0] if depth else 1, recording.pooled.weights.shape[1] if attentive else 1)  # type: ignore[union-attr]
+        depth, weights = len(recording.blocks), recording.pooled.weights
+        heads = max(recording.blocks[0].query.shape[0] if depth else 1, 1 if weights is None else weights.shape[1])
         classes = [(c.told, c.index) for c in found]
         return [
             gr.update(choices=[(QUESTIONS[name].title, name) for name in seen.facts.answers], value=question),
@@ -113,11 +118,24 @@ class InspectPage:
             gr.update(maximum=max(depth - 1, 1), value=0, visible=depth > 1),
             gr.update(value=0.5, visible=depth > 0),
             gr.update(choices=classes, value=found[0].index if found else None, visible=bool(found)),
-            gr.update(choices=[ALONE, *classes], value=ALONE[1], visible=bool(found) and "class" in seen.facts.answers and depth > 0),
+            gr.update(
+                choices=[ALONE, *classes],
+                value=ALONE[1],
+                visible=bool(found) and "class" in seen.facts.answers and depth > 0,
+            ),
         ]
 
     def ask(
-        self, question: str, block: int, fusion: str, head: int, first: int, residual: float, target: int | None, also: int, visit: Visit
+        self,
+        question: str,
+        block: int,
+        fusion: str,
+        head: int,
+        first: int,
+        residual: float,
+        target: int | None,
+        also: int,
+        visit: Visit,
     ) -> tuple[Any, Any]:
         """The answer through the controls, and the slider of heads where one is shown alone."""
         how: str | int = int(head) if fusion == ONE_HEAD else fusion
@@ -134,7 +152,12 @@ class InspectPage:
     def choose_class(self, event: gr.EventData, visit: Visit) -> tuple[Any, Any, Any, Any]:
         """The maps of a class that was clicked in the segmentation."""
         visit.lens = replace(visit.lens, target=int(event.index), also=None)
-        return self._answer(visit, "class"), gr.update(value="class"), gr.update(value=int(event.index)), gr.update(value=ALONE[1])
+        return (
+            self._answer(visit, "class"),
+            gr.update(value="class"),
+            gr.update(value=int(event.index)),
+            gr.update(value=ALONE[1]),
+        )
 
     def _answer(self, visit: Visit, question: str) -> InspectState:
         seen = visit.now
@@ -145,7 +168,9 @@ class InspectPage:
             answer = inspect(seen.recording, question, visit.lens, settings) if question else None
         except ValueError as error:
             raise gr.Error(in_a_sentence(error), print_exception=False) from error
-        board = Board([seen.recording.picture], answer.rows if answer else [], {}, answer.notes if answer else [], settings)
+        board = Board(
+            [seen.recording.picture], answer.rows if answer else [], {}, answer.notes if answer else [], settings
+        )
         return InspectState(board, seen.recording, seen.facts, answer, visit.lens, seen.sent)
 
     # --- the page -------------------------------------------------------------------------------------------------
@@ -158,9 +183,16 @@ class InspectPage:
                 with gr.Accordion("Photo and checkpoint", elem_id="inspect-settings") as settings:
                     sources: Any = ["upload", "webcam", "clipboard"]
                     self.photo = Photo(
-                        value=self.example, type="filepath", sources=sources, label="Photo", height=200, elem_id="inspect-photo"
+                        value=self.example,
+                        type="filepath",
+                        sources=sources,
+                        label="Photo",
+                        height=200,
+                        elem_id="inspect-photo",
                     )
-                    self.checkpoint = gr.Dropdown(self.choices, value=self.choices[0][1] if self.choices else None, label="Checkpoint")
+                    self.checkpoint = gr.Dropdown(
+                        self.choices, value=self.choices[0][1] if self.choices else None, label="Checkpoint"
+                    )
                     self.size = gr.Dropdown(self.sizes, value=0, label="Size")
                     look = gr.Button("Look", variant="primary", elem_id="look")
                 lens = self._lens_controls()
@@ -184,18 +216,29 @@ class InspectPage:
     def _lens_controls(self) -> list[Any]:
         """The controls that `_follow` updates, in its order."""
         with gr.Accordion("Question, block, heads, class", elem_id="lens") as self.asking:
-            question = gr.Radio([(q.title, q.name) for q in QUESTIONS.values()], label="Question", show_label=False, elem_id="question")
+            question = gr.Radio(
+                [(q.title, q.name) for q in QUESTIONS.values()], label="Question", show_label=False, elem_id="question"
+            )
             block = gr.Slider(0, 11, 11, step=1, label="Block", visible=False, elem_id="block")
-            fusion = gr.Radio(["mean", "max", "min", ONE_HEAD], value="mean", label="Heads as one", visible=False, elem_id="fusion")
+            fusion = gr.Radio(
+                ["mean", "max", "min", ONE_HEAD], value="mean", label="Heads as one", visible=False, elem_id="fusion"
+            )
             head = gr.Slider(0, 11, 0, step=1, label="Head", visible=False, elem_id="head")
             first = gr.Slider(0, 11, 0, step=1, label="Roll-out: first block", visible=False, elem_id="first")
-            residual = gr.Slider(0, 1, 0.5, step=0.05, label="Roll-out: weight of the skip connection", visible=False, elem_id="residual")
+            residual = gr.Slider(
+                0, 1, 0.5, step=0.05, label="Roll-out: weight of the skip connection", visible=False, elem_id="residual"
+            )
             target = gr.Dropdown([], label="Class", visible=False, elem_id="target")
             also = gr.Dropdown([], label="Roll-out of the class together with", visible=False, elem_id="also")
         return [question, block, fusion, head, first, residual, target, also]
 
     def _connect(self, lens: list[Any]) -> None:
-        shared: dict[str, Any] = {"queue": True, "show_progress": "hidden", "concurrency_id": "ask", "concurrency_limit": 2}
+        shared: dict[str, Any] = {
+            "queue": True,
+            "show_progress": "hidden",
+            "concurrency_id": "ask",
+            "concurrency_limit": 2,
+        }
         shared |= {"trigger_mode": "always_last", "api_visibility": "private"}
         head = lens[3]
         for control in lens:

@@ -10,33 +10,37 @@ from pathlib import Path
 from typing import Any
 
 INTRO = """# simpool_viz
-Where does a vision model look, and would it look better with another pooling? Drop a photo: each row shows one checkpoint's
-map over it, and the object mask that the map alone gives."""
-GUIDE = """**Attention.** A map whose weights sum to 1 is drawn in *times uniform*: 1 is what plain averaging would give each token, 10 is
-ten times that. Gates, norms and Grad-CAM have a scale of their own and are drawn in *times their mean*. A contribution map is
-signed: red speaks for the class, blue against it.
+Where does a vision model look, and would it look better with another pooling? Drop a photo: each row shows one
+checkpoint's map over it, and the object mask that the map alone gives."""
+GUIDE = """**Attention.** A map whose weights sum to 1 is drawn in *times uniform*: 1 is what plain averaging would
+give each token, 10 is ten times that. Gates, norms and Grad-CAM have a scale of their own and are drawn in *times
+their mean*. A contribution map is signed: red speaks for the class, blue against it.
 
-**Object mask.** The tokens at or above one level, with a box around each connected part. *Share of mass* 0.6 keeps the fewest
-tokens that hold 60 % of the attention.
+**Object mask.** The tokens at or above one level, with a box around each connected part. *Share of mass* 0.6 keeps
+the fewest tokens that hold 60 % of the attention.
 
-**Spatial entropy.** 0 when the map is one blob, ln n when it is n equal ones; of the logits before the softmax where there are any.
+**Spatial entropy.** 0 when the map is one blob, ln n when it is n equal ones; of the logits before the softmax where
+there are any.
 
-**Views.** *Rows* can be grouped, and sorted by any figure. *Matrix* has photos down and checkpoints across, as papers print it.
-*Agreement* is the IoU of all pairs of masks. *Two maps* lays one over the other under a slider, and takes their difference. The
-pointer, or the arrow keys on a picture, read the same point in every cell.
+**Views.** *Rows* can be grouped, and sorted by any figure. *Matrix* has photos down and checkpoints across, as papers
+print it. *Agreement* is the IoU of all pairs of masks. *Two maps* lays one over the other under a slider, and takes
+their difference. The pointer, or the arrow keys on a picture, read the same point in every cell.
 
-**Inspect.** One checkpoint on one photo: with a ViT, click a token and see what it attends to, in any block, per head, and through
-the roll-out. Classes, channel gates and exponents stand beside it, and what cannot be asked of a checkpoint says why.
+**Inspect.** One checkpoint on one photo: with a ViT, click a token and see what it attends to, in any block, per
+head, and through the roll-out. Classes, channel gates and exponents stand beside it, and what cannot be asked of a
+checkpoint says why.
 
-**Tour.** On one photo, what CLS, SimPool, GGeM, LIFE, spatial entropy and Dense Attention Roll-Out do differently, and where they do not.
+**Tour.** On one photo, what CLS, SimPool, GGeM, LIFE, spatial entropy and Dense Attention Roll-Out do differently,
+and where they do not.
 
-**Predictions.** The bundled models are small. Most know 114 kinds of object; two find the parts of street scenes. Look at where
-they look rather than at what they say."""
+**Predictions.** The bundled models are small. Most know 114 kinds of object; two find the parts of street scenes.
+Look at where they look rather than at what they say."""
 
 
 def build(device: str = "auto") -> Any:
     """The app as a `gr.Blocks`, its example board already made."""
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: the app must be silent without a network
+    # Before the import: the app must be silent without a network.
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     _use_private_folder()
     import gradio as gr
 
@@ -51,7 +55,8 @@ def build(device: str = "auto") -> Any:
         with gr.Accordion("How to read the board", open=False):
             gr.Markdown(GUIDE)
         gr.Markdown(
-            f"Computed on `{page.store.where()}`. Photos are deleted within two hours, your own checkpoints when the visit ends.",
+            f"Computed on `{page.store.where()}`. Photos are deleted within two hours, your own checkpoints when the "
+            "visit ends.",
             elem_classes="simpool-intro",
         )
     return blocks
@@ -63,7 +68,8 @@ def _close_where_narrow(panels: int) -> str:
 
 
 def _use_private_folder() -> None:
-    """Keep photos in a folder of this process alone, gone when it ends: Gradio's own, /tmp/gradio, is shared by all users."""
+    """Keep photos in a folder of this process alone, gone when it ends: Gradio's own, /tmp/gradio, is shared by all
+    users."""
     if "GRADIO_TEMP_DIR" not in os.environ:
         folder = tempfile.mkdtemp(prefix="simpool_viz-")
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -84,7 +90,10 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
 
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
     theme = gr.themes.Base(
-        primary_hue="orange", neutral_hue="zinc", font=fonts, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"]
+        primary_hue="orange",
+        neutral_hue="zinc",
+        font=fonts,
+        font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"],
     )
     theme.set(  # text dark enough to read on its ground, which Gradio's own defaults are not everywhere
         block_label_text_color="*neutral_800",
@@ -104,7 +113,9 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
     except OSError as error:
         if "port" not in str(error):
             raise
-        raise OSError(f"port {port} is taken; choose another with --port, or leave it out for the first free one") from error
+        raise OSError(
+            f"port {port} is taken; choose another with --port, or leave it out for the first free one"
+        ) from error
 
 
 def _serve(blocks: Any, host: str | None, port: int | None, theme: Any, options: dict[str, Any]) -> Any:

@@ -63,13 +63,18 @@ class OwnPanel:
         """Create the controls; `more` and `maps` get the new choices. Returns the visit's state."""
         own = gr.State(OwnCheckpoints(), time_to_live=VISIT, delete_callback=OwnCheckpoints.clear)
         with gr.Accordion("Your own checkpoint", open=False, elem_id="own"):
-            file = gr.File(label="A file: .safetensors, .pth, .pt, .pth.tar", file_types=SUFFIXES, height=150, elem_id="own-file")
+            file = gr.File(
+                label="A file: .safetensors, .pth, .pt, .pth.tar", file_types=SUFFIXES, height=150, elem_id="own-file"
+            )
             address = gr.Dropdown(
                 [(f"{p.title} ({p.size})", p.name) for p in published().values()],
                 value="",
                 allow_custom_value=True,
                 label="or a name on the hub",
-                info="Choose, or write hf:user/repository or timm:tag. Options follow a ?, for a file too: ?gamma=1.25&num_heads=6",
+                info=(
+                    "Choose, or write hf:user/repository or timm:tag. Options follow a ?, for a file too: "
+                    "?gamma=1.25&num_heads=6"
+                ),
                 elem_id="own-address",
             )
             look_at = gr.Button("Recognise", elem_id="recognise")
@@ -80,7 +85,9 @@ class OwnPanel:
         use.click(self.use, [own, more, maps], [more, maps, use, told, own], api_visibility="private")
         return own
 
-    def recognise(self, file: str | None, address: str | None, own: OwnCheckpoints) -> tuple[str, Any, None, OwnCheckpoints]:
+    def recognise(
+        self, file: str | None, address: str | None, own: OwnCheckpoints
+    ) -> tuple[str, Any, None, OwnCheckpoints]:
         """Read a file or fetch a name; the file is deleted whatever comes of it."""
         own.waiting, address = None, address or ""
         if not file and not address.strip():
@@ -95,37 +102,53 @@ class OwnPanel:
                     Path(file).unlink()
         own.waiting = encoder
         first, *others = [_plain(line[0].upper() + line[1:] if i else line) for i, line in enumerate(report.lines())]
-        told = "\n".join([f"**{first}**", "", *(f"- {line}" for line in [*others, *map(_plain, self._offers(encoder))])])
+        told = "\n".join(
+            [f"**{first}**", "", *(f"- {line}" for line in [*others, *map(_plain, self._offers(encoder))])]
+        )
         return told, gr.update(visible=True), None, own
 
     def _load(self, file: str | None, address: str) -> tuple[Encoder, Report]:
         if file:
             path = Path(file)
             if path.stat().st_size > LARGEST:
-                raise ValueError(f"{path.name} has {path.stat().st_size / 2**20:,.0f} MB; at most {LARGEST / 2**20:.0f} MB are read here")
+                raise ValueError(
+                    f"{path.name} has {path.stat().st_size / 2**20:,.0f} MB; at most {LARGEST / 2**20:.0f} MB are read "
+                    "here"
+                )
             options = parse_options(dict(parse_qsl(address.removeprefix("?")))) if address.startswith("?") else {}
             if "backbone" in options:
-                raise ValueError("a probing head needs a backbone, which can be named in Python and on the command line only")
+                raise ValueError(
+                    "a probing head needs a backbone, which can be named in Python and on the command line only"
+                )
             encoder, report = load_with_report(path, device=self.device, **options)
         else:
             encoder, report = load_for_visitor(address, device=self.device, limit=LARGEST)
         if report.parameters > PARAMETERS:
-            raise ValueError(f"{report.source} has {report.parameters:,} parameters; at most {PARAMETERS:,} are taken here")
-        encoder.facts = dataclasses.replace(encoder.facts, name=f"own:{encoder.facts.name}", title=f"{encoder.facts.title} (yours)")
+            raise ValueError(
+                f"{report.source} has {report.parameters:,} parameters; at most {PARAMETERS:,} are taken here"
+            )
+        encoder.facts = dataclasses.replace(
+            encoder.facts, name=f"own:{encoder.facts.name}", title=f"{encoder.facts.title} (yours)"
+        )
         return encoder, report
 
     def _offers(self, encoder: Encoder) -> list[str]:
         """The maps it has, and why it has not the others."""
         reasons, titles = maps_of(encoder), {name: method.title for name, method in map_methods().items()}
         had = [titles[name] for name, reason in reasons.items() if reason is None]
-        return [f"Maps: {', '.join(had)}.", *(f"No {titles[name]}: {reason}." for name, reason in reasons.items() if reason)]
+        return [
+            f"Maps: {', '.join(had)}.",
+            *(f"No {titles[name]}: {reason}." for name, reason in reasons.items() if reason),
+        ]
 
     def use(self, own: OwnCheckpoints, chosen: list[str], maps: list[str]) -> tuple[Any, Any, Any, str, OwnCheckpoints]:
         """Put the recognised checkpoint among the choices, chosen, with the maps it brings."""
         if own.waiting is None:
             raise gr.Error("Nothing is waiting; choose a file and press Recognise first.", print_exception=False)
         name = own.add()
-        choices = [(title, key) for key, title in self.heads.items()] + [(e.facts.title, key) for key, e in own.encoders.items()]
+        choices = [(title, key) for key, title in self.heads.items()] + [
+            (e.facts.title, key) for key, e in own.encoders.items()
+        ]
         kept = [key for key in chosen if key in self.heads or (key in own.encoders and key != name)]
         had = set(self.maps) | {m for e in own.encoders.values() for m, reason in maps_of(e).items() if reason is None}
         offered = [(method.title, key) for key, method in map_methods().items() if key in had]
@@ -150,7 +173,9 @@ def _within(seconds: float, work: Callable[[], Any]) -> Any:
 
 def _told(error: Exception) -> str:
     if isinstance(error, TookTooLong):
-        return f"Reading it took longer than {SECONDS} s; convert it with `simpool-viz convert` and bring the small file."
+        return (
+            f"Reading it took longer than {SECONDS} s; convert it with `simpool-viz convert` and bring the small file."
+        )
     return in_a_sentence(error)
 
 

@@ -45,7 +45,9 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
         opened.append(touring.view.inspect(open_row_of_stop, [touring.stop, own], into, api_visibility="private"))
     for event in opened:
         event.success(**inspecting.looking)
-    tab.select(lambda own: gr.update(choices=_with_own(choices, own)), own, inspecting.checkpoint, api_visibility="private")
+    tab.select(
+        lambda own: gr.update(choices=_with_own(choices, own)), own, inspecting.checkpoint, api_visibility="private"
+    )
     return [*compare.panels, *inspecting.panels]
 
 
@@ -54,12 +56,17 @@ def _with_own(choices: Choices, own: OwnCheckpoints) -> Choices:
 
 
 def _opener(choices: Choices) -> Callable[..., list[Any]]:
-    """The event that opens a row: it brings the row's photo, checkpoint and size, and the question that its map answers."""
+    """The event that opens a row: it brings the row's photo, checkpoint and size, and the question that its map
+    answers."""
 
-    def open_row(event: gr.EventData, photo: str | None, photos: list[str] | None, size: int, own: OwnCheckpoints) -> list[Any]:
+    def open_row(
+        event: gr.EventData, photo: str | None, photos: list[str] | None, size: int, own: OwnCheckpoints
+    ) -> list[Any]:
         here = [photo, *(photos or [])]
         if not isinstance(event.picture, int) or not 0 <= event.picture < len(here) or here[event.picture] is None:
-            raise gr.Error("The photo of this row is no longer chosen; choose it again and press Run.", print_exception=False)
+            raise gr.Error(
+                "The photo of this row is no longer chosen; choose it again and press Run.", print_exception=False
+            )
         name = parse_map(str(event.map)).name
         question = next((q.name for q in QUESTIONS.values() if name in q.maps), "pooling")
         checkpoint = gr.update(choices=_with_own(choices, own), value=str(event.checkpoint))

@@ -43,6 +43,7 @@ def publish(space: str, *, private: bool = False) -> str:
     except Exception as error:  # of the hub's client, which are of several libraries
         told = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"{space} could not be published ({type(error).__name__}: {told}); log in with: hf auth login, and check the network"
+            f"{space} could not be published ({type(error).__name__}: {told}); log in with: hf auth login, and check "
+            "the network"
         ) from error
     return f"https://huggingface.co/spaces/{space}"

@@ -22,14 +22,20 @@ def look_controls(board: str, shown: bool = True) -> gr.Accordion:
     with gr.Accordion("Drawing: changes at once", open=shown, elem_classes="simpool-look") as panel:
         with gr.Row():
             rule = gr.Dropdown(rules, value=LOOK["rule"], label="Mask rule", min_width=150)
-            amount = gr.Slider(0.01, 1, LOOK["amount"], step=0.01, label="Amount", min_width=170, elem_id=name("amount"))
-            opacity = gr.Slider(0, 1, LOOK["opacity"], step=0.01, label="Opacity", min_width=150, elem_id=name("opacity"))
+            amount = gr.Slider(
+                0.01, 1, LOOK["amount"], step=0.01, label="Amount", min_width=170, elem_id=name("amount")
+            )
+            opacity = gr.Slider(
+                0, 1, LOOK["opacity"], step=0.01, label="Opacity", min_width=150, elem_id=name("opacity")
+            )
             colours = gr.Dropdown(list(SEQUENTIAL), value=LOOK["colours"], label="Colours", min_width=120)
         with gr.Row(elem_classes="switches"):
             smooth = gr.Checkbox(LOOK["smooth"], label="Smooth", min_width=140, elem_id=name("smooth"))
             shared = gr.Checkbox(LOOK["shared"], label="One scale for all rows", min_width=200)
             boxes = gr.Checkbox(LOOK["boxes"], label="Boxes", min_width=140)
-            largest = gr.Checkbox(LOOK["largest"], label="Largest component only", min_width=200, elem_id=name("largest"))
+            largest = gr.Checkbox(
+                LOOK["largest"], label="Largest component only", min_width=200, elem_id=name("largest")
+            )
     controls: dict[str, Any] = {"amount": amount, "opacity": opacity, "colours": colours}
     controls |= {"smooth": smooth, "shared": shared, "boxes": boxes, "largest": largest}
     for key, control in controls.items():
@@ -41,7 +47,10 @@ def look_controls(board: str, shown: bool = True) -> gr.Accordion:
 def dispatch(board: str, event: str, detail: str = "{}", before: str = "", after: str = "", takes: str = "") -> str:
     """JavaScript that sends a board an event."""
     target = f"document.querySelector('#{board} .simpool-board')"
-    return f"({takes}) => {{ {before} {target}.dispatchEvent(new CustomEvent('{event}', {{ bubbles: true, detail: {detail} }})); {after} }}"
+    return (
+        f"({takes}) => {{ {before} {target}.dispatchEvent(new CustomEvent('{event}', {{ bubbles: true, detail: "
+        f"{detail} }})); {after} }}"
+    )
 
 
 def _tell(board: str, key: str) -> str:
@@ -50,7 +59,8 @@ def _tell(board: str, key: str) -> str:
 
 
 def _tell_rule(board: str) -> str:
-    """The same for the mask rule, which brings its own default amount; rules without an amount leave the slider as it is."""
+    """The same for the mask rule, which brings its own default amount; rules without an amount leave the slider as it
+    is."""
     defaults = json.dumps({rule.name: rule.default for rule in mask_rules().values()})
     chosen = f"const amount = {defaults}[rule] ?? old;"
     return dispatch(board, "simpool-look", "{ rule, amount }", before=chosen, after="return amount;", takes="rule, old")

@@ -16,7 +16,8 @@ from simpool_viz.modeling.encoder import Encoder
 
 
 class TourPage:
-    """Builds the page inside a `gr.Blocks`. Its boards are the same for every visitor, so each is made once, when first asked for.
+    """Builds the page inside a `gr.Blocks`. Its boards are the same for every visitor, so each is made once, when first
+    asked for.
 
     Args:
         stops: those whose checkpoints are here; at least one.
@@ -36,7 +37,9 @@ class TourPage:
         stop = self.stops[name]
         with self._lock:
             if name not in self._made:
-                self._made[name] = BoardState(stop_board(stop, [self.find(checkpoint) for checkpoint in stop.checkpoints]))
+                self._made[name] = BoardState(
+                    stop_board(stop, [self.find(checkpoint) for checkpoint in stop.checkpoints])
+                )
             return stop.markdown, self._made[name]
 
     def step(self, name: str, by: int) -> str:
@@ -49,7 +52,8 @@ class TourPage:
         return str(bundled_folder("assets") / self.stops[name].photo)
 
     def take_along(self, name: str) -> tuple[Any, ...]:
-        """The Compare page with the stop's checkpoints and maps: updates of tabs, checkpoints, maps, and further checkpoints."""
+        """The Compare page with the stop's checkpoints and maps: updates of tabs, checkpoints, maps, and further
+        checkpoints."""
         stop = self.stops[name]
         return gr.Tabs(selected="compare"), list(stop.checkpoints), [m.partition(":")[0] for m in stop.maps], []
 
@@ -74,10 +78,17 @@ class TourPage:
     def connect(self, tab: gr.Tab, tabs: gr.Tabs, chosen: list[Any]) -> None:
         """Join the events. chosen: the controls of Compare for checkpoints, maps and further checkpoints."""
         showing: dict[str, Any] = {"fn": self.show, "inputs": self.stop, "outputs": [self.text, self.view]}
-        showing |= {"show_progress": "minimal", "show_progress_on": self.stop, "concurrency_id": "look", "api_visibility": "private"}
+        showing |= {
+            "show_progress": "minimal",
+            "show_progress_on": self.stop,
+            "concurrency_id": "look",
+            "api_visibility": "private",
+        }
         tab.select(**showing)
         self.stop.input(**showing)
         for button, by in ((self.back, -1), (self.next, 1)):
-            moved = button.click(lambda name, by=by: self.step(name, by), self.stop, self.stop, queue=False, api_visibility="private")
+            moved = button.click(
+                lambda name, by=by: self.step(name, by), self.stop, self.stop, queue=False, api_visibility="private"
+            )
             moved.then(**showing)
         self.own.click(self.take_along, self.stop, [tabs, *chosen], api_visibility="private")

@@ -1,4 +1,5 @@
-"""From a batch of prepared pictures to a board for each: one forward for all pictures of a shape and all heads on a backbone."""
+"""From a batch of prepared pictures to a board for each: one forward for all pictures of a shape and all heads on a
+backbone."""
 
 from __future__ import annotations
 
@@ -67,7 +68,10 @@ def look(job: Job, batch: Sequence[Prepared]) -> list[Board]:
                 rows[i][index], reasons = record_rows(recording, job.requests, job.settings)
                 skipped |= dict.fromkeys(reasons)
     boards = zip(pictures, rows, strict=True)
-    return [Board([picture], [r for i in sorted(own) for r in own[i]], {}, list(skipped), job.settings) for picture, own in boards]
+    return [
+        Board([picture], [r for i in sorted(own) for r in own[i]], {}, list(skipped), job.settings)
+        for picture, own in boards
+    ]
 
 
 def _record(job: Job, number: int, batch: Sequence[Prepared], pictures: Sequence[Picture]) -> list[list[Recording]]:

@@ -1,4 +1,5 @@
-"""The folder loop on one machine: worker processes read, this thread looks, writer threads draw and encode; all at once.
+"""The folder loop on one machine: worker processes read, this thread looks, writer threads draw and encode; all at
+once.
 
 Waiting pictures are bounded, so that a folder of any length takes the memory of a few batches.
 """
@@ -24,7 +25,7 @@ from simpool_viz.drawing.render import LONGEST, SUFFIXES
 
 
 @dataclass(frozen=True)
-class Report:
+class BatchReport:
     """What a run did. done: pictures now done; of these, `earlier` by an earlier run. seconds: of this run."""
 
     done: int
@@ -44,8 +45,9 @@ def run(
     workers: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
-) -> Report:
-    """Look at every picture of some folders and write what `export_board` writes, per picture; goes on where it was interrupted.
+) -> BatchReport:
+    """Look at every picture of some folders and write what `export_board` writes, per picture; goes on where it was
+    interrupted.
 
     Args:
         job: checkpoints, maps, settings.
@@ -77,7 +79,7 @@ def run(
             journal.add(line)
             bar.update()
     journal.finish(list(found), faults, str(job.device))
-    return Report(sum(key in journal.done for key in found), earlier, faults, time.perf_counter() - started)
+    return BatchReport(sum(key in journal.done for key in found), earlier, faults, time.perf_counter() - started)
 
 
 def _settings(job: Job, drawn: Look, pictures: str) -> dict[str, Any]:

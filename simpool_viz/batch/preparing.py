@@ -28,7 +28,8 @@ class Prepared:
     """A picture that was read.
 
     key: its path below the folder it was found in.
-    display: (H, W, 3) uint8, at most as large as it will be drawn; a single pixel where nothing is, so that none travels for nothing.
+    display: (H, W, 3) uint8, at most as large as it will be drawn; a single pixel where nothing is, so that none
+        travels for nothing.
     geometries, inputs: per frame, and pixels (h, w, 3) uint8 at the geometry's input size.
     """
 
@@ -69,7 +70,11 @@ def find_pictures(folders: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
         before = "" if len(roots) == 1 else f"{name}_{twins}/" if twins else f"{name}/"
         for path in sorted(root.rglob("*")):
             below = path.relative_to(root)
-            if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in below.parts) and path.is_file():
+            if (
+                path.suffix.lower() in SUFFIXES
+                and not any(part.startswith(".") for part in below.parts)
+                and path.is_file()
+            ):
                 found[before + below.as_posix()] = path
     if not found:
         raise ValueError(f"no picture ({', '.join(s[1:] for s in SUFFIXES)}) lies in {', '.join(map(str, roots))}")

@@ -85,7 +85,9 @@ class Journal:
             self.path.write_bytes(whole + b"\n" if whole else b"")
         first, *lines = [json.loads(line) for line in whole.decode().splitlines()] or [{}]
         if first.get("settings") != self.settings:
-            raise FileExistsError(f"{self.out} holds a run with other settings; add --overwrite to begin anew, or choose another folder")
+            raise FileExistsError(
+                f"{self.out} holds a run with other settings; add --overwrite to begin anew, or choose another folder"
+            )
         self.done = {line["key"]: line for line in lines}
 
     def add(self, line: dict[str, Any]) -> None:
@@ -112,4 +114,6 @@ class Journal:
             "skipped": list(dict.fromkeys(reason for line in lines for reason in line["skipped"])),
             "faults": [{"key": fault.key, "sentence": fault.sentence} for fault in faults],
         }
-        (self.out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (self.out / "manifest.json").write_text(
+            json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )

@@ -1,4 +1,5 @@
-"""The board: pictures x checkpoints x maps, each with its mask and figures. What the app, the CLI and Python all show."""
+"""The board: pictures x checkpoints x maps, each with its mask and figures. What the app, the CLI and Python all
+show."""
 
 from __future__ import annotations
 
@@ -22,7 +23,17 @@ from simpool_viz.recording import Recording, record_shared, shares_forward
 from simpool_viz.scores.localization import Reference, score_map
 from simpool_viz.timing import Profile
 
-__all__ = ["Board", "MapRequest", "Row", "Settings", "default_map", "iterate_board", "make_board", "parse_map", "parse_maps"]
+__all__ = [
+    "Board",
+    "MapRequest",
+    "Row",
+    "Settings",
+    "default_map",
+    "iterate_board",
+    "make_board",
+    "parse_map",
+    "parse_maps",
+]
 __all__ += ["blocks_of", "record_each", "record_rows", "require_rows"]
 
 
@@ -49,8 +60,8 @@ class Row:
     fusion: how several maps were made one, as asked for; None: the map's own way.
     prediction: (class, probability), or None without a classifier. found: what a dense head finds, in a line, else "".
     entropy: spatial entropy in nats; entropy_of: "logits" or "weights".
-    milliseconds: of the forward and of this map. What several rows share counts in each (the forward) or in equal parts (a walk of
-        several roll-outs through the blocks); a stem that several checkpoints share counts in the first.
+    milliseconds: of the forward and of this map. What several rows share counts in each (the forward) or in equal parts
+        (a walk of several roll-outs through the blocks); a stem that several checkpoints share counts in the first.
     scores: against the reference, {} without one.
     """
 
@@ -106,12 +117,16 @@ class Row:
         """The lines of the caption that do not depend on the mask."""
         h, w = self.attention.geometry.grid
         lines = [
-            f"predicts {self.prediction[0]}, {100 * self.prediction[1]:.0f} %" if self.prediction else self.found or "no classifier head"
+            f"predicts {self.prediction[0]}, {100 * self.prediction[1]:.0f} %"
+            if self.prediction
+            else self.found or "no classifier head"
         ]
         if len(self.attention.names) > 1:
             count, by = len(self.attention.names), "" if self._fused_by == "mean" else f" by {self._fused_by}"
             one = self._one_map
-            lines.append(f"{one}, one of {count} maps" if one else f"{count} maps ({self.attention.names[0]}, ...) fused{by}")
+            lines.append(
+                f"{one}, one of {count} maps" if one else f"{count} maps ({self.attention.names[0]}, ...) fused{by}"
+            )
         elif self.attention.signed or self.request.name == "dense_rollout":
             lines.append(f"for the class {self.attention.names[0]}")
         lines.append(f"spatial entropy {self.entropy:.2f} nats of {self.entropy_of}")
@@ -251,13 +266,14 @@ def record_each(
     requests: Sequence[MapRequest] | None = None,
     profile: Profile | None = None,
 ) -> Iterator[Recording]:
-    """A picture as each encoder saw it, in their order; heads on one backbone share its forward, and models on one stem that stem's.
+    """A picture as each encoder saw it, in their order; heads on one backbone share its forward, and models on one stem
+    that stem's.
 
     Errors as in `record`.
 
     Args:
-        requests: the maps that will be asked for, as in `record_rows`; the attention of blocks that none of them needs is not
-            kept. None keeps all.
+        requests: the maps that will be asked for, as in `record_rows`; the attention of blocks that none of them needs
+            is not kept. None keeps all.
     """
     waiting: dict[int, Recording] = {}
     stems: dict[int, tuple[Tensor, Tensor]] = {}
@@ -319,7 +335,9 @@ def make_board(
     if not images or not encoders:
         raise ValueError("a board needs at least one picture and one checkpoint")
     if not set(references or ()) <= set(range(len(images))):
-        raise ValueError(f"references {sorted(references or ())} are indices of pictures, of which there are {len(images)}")
+        raise ValueError(
+            f"references {sorted(references or ())} are indices of pictures, of which there are {len(images)}"
+        )
     requests = [m if isinstance(m, MapRequest) else parse_map(m) for m in maps]
     *_, board = iterate_board([read_picture(i) for i in images], encoders, requests, settings or Settings(), references)
     require_rows(board.rows, board.skipped)

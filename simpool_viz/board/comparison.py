@@ -1,4 +1,5 @@
-"""What the rows of a board tell when they are laid side by side: their order by a figure, how far their masks agree, and
+"""What the rows of a board tell when they are laid side by side: their order by a figure, how far their masks agree,
+and
 where two maps differ.
 
 The board in the browser does the same, with the same rules, for the masks as they are drawn at the moment.
@@ -20,7 +21,7 @@ GROUPINGS = ("none", "checkpoint", "map")
 
 
 @dataclass(frozen=True)
-class Figure:
+class RowFigure:
     """A number by which rows are sorted. value: of a row, None where it has none."""
 
     name: str
@@ -37,18 +38,22 @@ def _score(name: str) -> Callable[[Row], float | None]:
     return lambda row: row.scores.get(name)
 
 
-FIGURES: dict[str, Figure] = {
+ROW_FIGURES: dict[str, RowFigure] = {
     figure.name: figure
     for figure in (
-        Figure("probability", "probability of the predicted class", lambda row: row.prediction[1] if row.prediction else None),
-        Figure("entropy", "spatial entropy", lambda row: row.entropy),
-        Figure("peak", "strongest weight", _peak),
-        Figure("coverage", "share of the picture in the mask", lambda row: row.mask.coverage),
-        Figure("components", "components of the mask", lambda row: row.mask.components),
-        Figure("milliseconds", "milliseconds", lambda row: sum(row.milliseconds)),
-        Figure("iou", "IoU with the reference", _score("iou")),
-        Figure("iou_at_true_area", "IoU at true area", _score("iou_at_true_area")),
-        Figure("energy", "share of the mass on the object", _score("energy")),
+        RowFigure(
+            "probability",
+            "probability of the predicted class",
+            lambda row: row.prediction[1] if row.prediction else None,
+        ),
+        RowFigure("entropy", "spatial entropy", lambda row: row.entropy),
+        RowFigure("peak", "strongest weight", _peak),
+        RowFigure("coverage", "share of the picture in the mask", lambda row: row.mask.coverage),
+        RowFigure("components", "components of the mask", lambda row: row.mask.components),
+        RowFigure("milliseconds", "milliseconds", lambda row: sum(row.milliseconds)),
+        RowFigure("iou", "IoU with the reference", _score("iou")),
+        RowFigure("iou_at_true_area", "IoU at true area", _score("iou_at_true_area")),
+        RowFigure("energy", "share of the mass on the object", _score("energy")),
     )
 }
 
@@ -60,8 +65,8 @@ def parse_sort(text: str) -> tuple[str, bool]:
         ValueError: an unknown figure or direction.
     """
     name, _, direction = text.partition(":")
-    if name not in FIGURES:
-        raise ValueError(f"rows are sorted by {', '.join(FIGURES)}, not by {name!r}")
+    if name not in ROW_FIGURES:
+        raise ValueError(f"rows are sorted by {', '.join(ROW_FIGURES)}, not by {name!r}")
     if direction not in ("", "highest", "lowest"):
         raise ValueError(f"sort {text!r}: the direction is highest or lowest, as in {name}:lowest")
     return name, direction == "lowest"
@@ -71,7 +76,8 @@ def arrange(board: Board, group: str = "none", sort: str = "") -> Board:
     """The same board with its rows in another order. Photos keep theirs.
 
     Args:
-        group: "checkpoint" or "map" keeps the rows of each together, groups in the order of their first rows; "none" does not.
+        group: "checkpoint" or "map" keeps the rows of each together, groups in the order of their first rows; "none"
+            does not.
         sort: a figure, with its direction as in `parse_sort`; within each group. Rows without the figure come last.
 
     Raises:
@@ -87,7 +93,7 @@ def arrange(board: Board, group: str = "none", sort: str = "") -> Board:
 
 
 def _rank(row: Row, figure: str, lowest: bool) -> tuple[bool, float]:
-    value = FIGURES[figure].value(row)
+    value = ROW_FIGURES[figure].value(row)
     return value is None, 0.0 if value is None else value if lowest else -value
 
 
@@ -122,15 +128,17 @@ def difference(first: Row, second: Row, smooth: bool = False, size: tuple[int, i
         size: (W, H); the picture's own by default.
 
     Raises:
-        ValueError: maps of different pictures or units, or class contributions on different grids, whose logits per token
-            are not comparable.
+        ValueError: maps of different pictures or units, or class contributions on different grids, whose logits per
+            token are not comparable.
     """
     one, other = first.attention, second.attention
     if first.picture != second.picture or one.geometry.original != other.geometry.original:
         raise ValueError("a difference is of two maps of one picture")
     if one.unit != other.unit:
         units = [scale_of(row.mask.weights, row.attention.unit).label for row in (first, second)]
-        raise ValueError(f"{first.title} is drawn in {units[0]} and {second.title} in {units[1]}, so they have no difference")
+        raise ValueError(
+            f"{first.title} is drawn in {units[0]} and {second.title} in {units[1]}, so they have no difference"
+        )
     if one.unit == "logit" and one.geometry.grid != other.geometry.grid:
         raise ValueError("logits per token of different grids are not comparable, so they have no difference")
     values = [_as_drawn(row, smooth, size or one.geometry.original) for row in (first, second)]

@@ -1,4 +1,5 @@
-"""What a map or a pooling is, in two sentences, a formula and a paper, from the registries: for the place where a reader meets it."""
+"""What a map or a pooling is, in two sentences, a formula and a paper, from the registries: for the place where a
+reader meets it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """One checkpoint and one photo, looked into: questions, and the maps that answer them.
 
 A question is asked of a `Recording` through a `Lens`: the block, the point, the class, and how heads and blocks are put
-together. The answer is the rows of a board, the single maps (heads, queries) behind the first of them, and what cannot be
-shown and why. Every map is one that `recording.map` gives.
+together. The answer is the rows of a board, the single maps (heads, queries) behind the first of them, and what cannot
+be shown and why. Every map is one that `recording.map` gives.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class Lens:
     """How a recording is looked at.
 
     at: (x, y) in pixels of the picture; its centre where None. block: negative from the last.
-    fusion: of heads: "mean", "max", "min", or the index of one. first, residual: of roll-outs, as in `rollout.roll_out`.
-    target: a class by name or index; the predicted one where None. also: a second class, taken together with it in Dense
-        Attention Roll-Out.
+    fusion: of heads: "mean", "max", "min", or the index of one. first, residual: of roll-outs, as in
+        `rollout.roll_out`.
+    target: a class by name or index; the predicted one where None. also: a second class, taken together with it in
+        Dense Attention Roll-Out.
     """
 
     at: tuple[float, float] | None = None
@@ -47,9 +48,14 @@ class Lens:
 
     @property
     def rollout(self) -> dict[str, Any]:
-        """Options of a roll-out, those that differ from its own. One head alone cannot be followed through blocks: its mean is."""
+        """Options of a roll-out, those that differ from its own. One head alone cannot be followed through blocks: its
+        mean is."""
         usual = {"first": 0, "residual": 0.5, "fusion": "mean"}
-        chosen = {"first": self.first, "residual": self.residual, "fusion": self.fusion if self.fusion in FUSIONS else "mean"}
+        chosen = {
+            "first": self.first,
+            "residual": self.residual,
+            "fusion": self.fusion if self.fusion in FUSIONS else "mean",
+        }
         return {key: value for key, value in chosen.items() if value != usual[key]}
 
     @property
@@ -59,7 +65,11 @@ class Lens:
     @property
     def together(self) -> dict[str, Any]:
         """Options of a Dense Attention Roll-Out of both classes."""
-        return self.classes if self.also is None or self.target is None else {"classes": [self.target, self.also], "union": True}
+        return (
+            self.classes
+            if self.also is None or self.target is None
+            else {"classes": [self.target, self.also], "union": True}
+        )
 
 
 Asked = list[tuple[MapRequest, "str | int | None"]]
@@ -67,7 +77,8 @@ Asked = list[tuple[MapRequest, "str | int | None"]]
 
 @dataclass(frozen=True)
 class Question:
-    """What can be asked. maps: a checkpoint must have one of them. asks: the maps of an answer with their fusions, by lens."""
+    """What can be asked. maps: a checkpoint must have one of them. asks: the maps of an answer with their fusions, by
+    lens."""
 
     name: str
     title: str
@@ -94,7 +105,12 @@ def _of_class(lens: Lens, dense: bool) -> Asked:
     through = (MapRequest("dense_rollout", rolled), None)
     if dense:
         soft = (MapRequest("dense_rollout", {**rolled, "soft": True}), None)
-        return [through, soft, (MapRequest("class_logits", lens.classes), None), (MapRequest("rollout", lens.rollout), None)]
+        return [
+            through,
+            soft,
+            (MapRequest("class_logits", lens.classes), None),
+            (MapRequest("rollout", lens.rollout), None),
+        ]
     return [(MapRequest("contribution", lens.classes), None), through, (MapRequest("gradcam", lens.classes), None)]
 
 
@@ -108,7 +124,9 @@ QUESTIONS: dict[str, Question] = {
         Question("token", "What does a token attend to?", ("token",), _of_token),
         Question("cls", "What does the class token attend to?", ("cls",), _of_class_token),
         Question("pooling", "Where does the pooling look?", ("pooling",), _of_pooling),
-        Question("class", "What speaks for a class?", ("contribution", "dense_rollout", "class_logits", "gradcam"), _of_class),
+        Question(
+            "class", "What speaks for a class?", ("contribution", "dense_rollout", "class_logits", "gradcam"), _of_class
+        ),
         Question("gates", "What do the channel gates let through?", ("gates",), _of_gates),
     )
 }
@@ -131,7 +149,9 @@ class Inspection:
     notes: list[str] = field(default_factory=list)
 
 
-def inspect(recording: Recording, question: str, lens: Lens | None = None, settings: Settings | None = None) -> Inspection:
+def inspect(
+    recording: Recording, question: str, lens: Lens | None = None, settings: Settings | None = None
+) -> Inspection:
     """Ask a recording.
 
     Args:
@@ -139,7 +159,8 @@ def inspect(recording: Recording, question: str, lens: Lens | None = None, setti
         settings: of the masks; its fusion is the lens's.
 
     Raises:
-        ValueError: an unknown question, one that this checkpoint cannot answer, or a block, point or head that does not exist.
+        ValueError: an unknown question, one that this checkpoint cannot answer, or a block, point or head that does not
+            exist.
     """
     lens, settings = lens or Lens(), settings or Settings()
     if question not in QUESTIONS:
@@ -155,7 +176,11 @@ def inspect(recording: Recording, question: str, lens: Lens | None = None, setti
         except ValueError as error:
             if request.name != "dense_rollout":
                 raise
-            made, skipped = [], [f"Dense Attention Roll-Out: {error}."]  # no token has the class, which is worth knowing
+            # No token has the class, which is worth knowing.
+            made, skipped = (
+                [],
+                [f"Dense Attention Roll-Out: {error}."],
+            )
         rows += made
         notes += [sentence for sentence in skipped if sentence not in notes]
     first = rows[0].attention if rows else None
@@ -164,9 +189,12 @@ def inspect(recording: Recording, question: str, lens: Lens | None = None, setti
 
 
 def group_parts(recording: Recording, attention: AttentionMap) -> list[tuple[str, list[int]]]:
-    """The maps of an AttentionMap in groups, (title, indices): heads by their scale where LIFE gives each one, else one group."""
+    """The maps of an AttentionMap in groups, (title, indices): heads by their scale where LIFE gives each one, else one
+    group."""
     indices = list(range(len(attention.names)))
-    scales = scale_of_heads(len(indices)) if has_life(recording.encoder) and attention.method in ("cls", "token") else None
+    scales = (
+        scale_of_heads(len(indices)) if has_life(recording.encoder) and attention.method in ("cls", "token") else None
+    )
     if scales is None:
         return [("", indices)]
     return [(f"scale {scale}", [i for i in indices if scales[i] == scale]) for scale in dict.fromkeys(scales)]
@@ -186,12 +214,14 @@ def recording_bytes(recording: Recording) -> int:
     return sum(storages.values()) + recording.picture.rgb.nbytes
 
 
-# --- what is known beside the maps ---------------------------------------------------------------------------------------
+# --- what is known beside the maps
+# ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ClassFound:
-    """A class of the head: its probability, None for a dense head, and the share of tokens that the head gives to it, None where
+    """A class of the head: its probability, None for a dense head, and the share of tokens that the head gives to it,
+    None where
     tokens have no scores."""
 
     index: int
@@ -203,7 +233,9 @@ class ClassFound:
     def told(self) -> str:
         """Such as "road: 31 % of tokens" or "tench: 80 %, 12 % of tokens"."""
         figures = [] if self.probability is None else [f"{100 * self.probability:.0f} %"]
-        return f"{self.name}: " + ", ".join(figures + ([] if self.share is None else [f"{percent(self.share)} of tokens"]))
+        return f"{self.name}: " + ", ".join(
+            figures + ([] if self.share is None else [f"{percent(self.share)} of tokens"])
+        )
 
 
 def classes_found(recording: Recording, count: int = 5) -> list[ClassFound]:
@@ -224,7 +256,10 @@ def classes_found(recording: Recording, count: int = 5) -> list[ClassFound]:
     wanted = [index for index, *_ in top]
     if shares is not None:
         wanted += [int(i) for i in np.argsort(-shares, kind="stable")[:count] if shares[i] > 0 and int(i) not in wanted]
-    return [ClassFound(i, class_name(encoder, i), probability[i], None if shares is None else float(shares[i])) for i in wanted]
+    return [
+        ClassFound(i, class_name(encoder, i), probability[i], None if shares is None else float(shares[i]))
+        for i in wanted
+    ]
 
 
 def exponents(encoder: Encoder) -> tuple[float, ...]:
@@ -254,8 +289,9 @@ def gate_profiles(recording: Recording) -> list[GateProfile]:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a checkpoint on a photo beside its maps: `absent` says of each question that has no answer why."""
+class RecordingFacts:
+    """What is known of a checkpoint on a photo beside its maps: `absent` says of each question that has no answer
+    why."""
 
     checkpoint: str
     picture: str
@@ -272,7 +308,8 @@ class Facts:
     def lines(self) -> list[str]:
         """The same in sentences."""
         lines = [
-            f"{self.checkpoint} on {self.picture}: grid {self.grid[1]} x {self.grid[0]}, {self.blocks} attention blocks, {self.pooling}"
+            f"{self.checkpoint} on {self.picture}: grid {self.grid[1]} x {self.grid[0]}, {self.blocks} attention "
+            f"blocks, {self.pooling}"
         ]
         for found in self.classes:
             lines.append(f"  class {found.told}")
@@ -280,15 +317,18 @@ class Facts:
             lines.append(f"  exponents p: {', '.join(f'{p:.3g}' for p in self.exponents)}")
         for gate in self.gates:
             low, q1, median, q3, high = (f"{v:.3g}" for v in gate.quantiles)
-            lines.append(f"  gate {gate.name}, {gate.channels} channels: median {median}, half in {q1} to {q3}, all in {low} to {high}")
+            lines.append(
+                f"  gate {gate.name}, {gate.channels} channels: median {median}, half in {q1} to {q3}, all in {low} to "
+                f"{high}"
+            )
         lines += [f"can be asked: {name} ({QUESTIONS[name].title})" for name in self.answers]
         return lines + [f"cannot be asked: {name}, since {why}" for name, why in self.absent.items()]
 
 
-def facts_of(recording: Recording) -> Facts:
+def facts_of(recording: Recording) -> RecordingFacts:
     """Everything about a recording that is no map."""
     encoder, why_not = recording.encoder, questions_of(recording.encoder)
-    return Facts(
+    return RecordingFacts(
         checkpoint=encoder.facts.title or encoder.facts.name,
         picture=recording.picture.name,
         grid=recording.geometry.grid,

@@ -1,4 +1,5 @@
-"""Ready-made comparisons: questions that a few checkpoints and maps, side by side, answer. Data, and who can be asked now."""
+"""Ready-made comparisons: questions that a few checkpoints and maps, side by side, answer. Data, and who can be asked
+now."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ COMPARISONS = (
     Comparison(
         "street_scenes",
         "Dense models on street scenes, with and without LIFE",
-        "Where do the tokens of a class take their information from? Drop a street scene: these two know road, car, building and the like.",
+        "Where do the tokens of a class take their information from? Drop a street scene: these two know road, car, "
+        "building and the like.",
         ("camvid_vit", "camvid_vit_life"),
         ("dense_rollout", "class_logits", "rollout"),
     ),

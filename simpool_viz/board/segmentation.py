@@ -31,9 +31,15 @@ class Segmentation:
         return self.scores.argmax(0).cpu().numpy()
 
     def pixels(self, size: tuple[int, int] | None = None) -> np.ndarray:
-        """The class of every pixel, (H, W) int64: logits upsampled bilinearly to `size` = (W, H), the picture's own by default."""
+        """The class of every pixel, (H, W) int64: logits upsampled bilinearly to `size` = (W, H), the picture's own by
+        default."""
         width, height = size or self.size
-        return F.interpolate(self.scores[None], (height, width), mode="bilinear", align_corners=False)[0].argmax(0).cpu().numpy()
+        return (
+            F.interpolate(self.scores[None], (height, width), mode="bilinear", align_corners=False)[0]
+            .argmax(0)
+            .cpu()
+            .numpy()
+        )
 
     def shares(self) -> np.ndarray:
         """The share of tokens that each class has, (K,) in [0, 1]."""
@@ -64,7 +70,9 @@ def segment(recording: Recording) -> Segmentation:
     """
     encoder = recording.encoder
     if not encoder.dense:
-        raise ValueError(f"{encoder.facts.name} has no dense head, so it makes no segmentation; choose a checkpoint that has one")
+        raise ValueError(
+            f"{encoder.facts.name} has no dense head, so it makes no segmentation; choose a checkpoint that has one"
+        )
     with torch.inference_mode():
         scores = encoder.token_logits(recording.tokens)[0].float()
     return Segmentation(scores, tuple(class_name(encoder, i) for i in range(len(scores))), recording.picture.size)

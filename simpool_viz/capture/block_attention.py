@@ -36,7 +36,8 @@ class Attention:
 
 
 class Blocks(Sequence[Attention]):
-    """The attention of a checkpoint's blocks, from first to last; what no requested map needed was not kept, and asking for it says so.
+    """The attention of a checkpoint's blocks, from first to last; what no requested map needed was not kept, and asking
+    for it says so.
 
     Args:
         kept: one entry per block, None where it was not kept.

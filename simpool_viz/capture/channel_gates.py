@@ -1,4 +1,5 @@
-"""Channel gates inside a backbone: what modules such as SE multiply their channels by, seen by hooks during one forward."""
+"""Channel gates inside a backbone: what modules such as SE multiply their channels by, seen by hooks during one
+forward."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ class ChannelGate:
     """One gate of one picture.
 
     name: of the module. values: (C,), what each channel is multiplied by.
-    features: (N, C), row-major, what the gate was applied to; kept for the last gate only, where its grid is the tokens'.
+    features: (N, C), row-major, what the gate was applied to; kept for the last gate only, where its grid is the
+        tokens'.
     """
 
     name: str
@@ -25,13 +27,16 @@ class ChannelGate:
 
 
 def gated_modules(backbone: nn.Module) -> dict[str, nn.Module]:
-    """Modules that end in a parameter-free child called `gate`, as those of timm do (SE, ESE, ECA, CBAM) and as ours do."""
-    named = ((name, module, module._modules.get("gate")) for name, module in backbone.named_modules())  # quicker than getattr
+    """Modules that end in a parameter-free child called `gate`, as those of timm do (SE, ESE, ECA, CBAM) and as ours
+    do."""
+    # Quicker than getattr.
+    named = ((name, module, module._modules.get("gate")) for name, module in backbone.named_modules())
     return {name: module for name, module, gate in named if isinstance(gate, nn.Module) and not list(gate.parameters())}
 
 
 class GateCapture:
-    """Keeps the values of every channel gate that runs inside its `with` block, in the thread that entered it, and the last one's features.
+    """Keeps the values of every channel gate that runs inside its `with` block, in the thread that entered it, and the
+    last one's features.
 
     calls: (name, values (B, C)) in the order of the forward. features: (B, C, h, w) or None.
     """
@@ -51,7 +56,9 @@ class GateCapture:
             self._hooks.append(module.register_forward_hook(partial(self._apply, name)))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for hook in self._hooks:
             hook.remove()
 

@@ -1,10 +1,10 @@
 """Queries and keys of an ordinary fused forward, seen where the kernel gets them.
 
-A `TorchFunctionMode` sees each call of `F.scaled_dot_product_attention` after the norms and rotary embeddings of queries and keys,
-with bias and scale. Keeping references costs nothing, and any row of any attention matrix follows from them exactly. The call goes on
-to the kernel that would have served it anyway, which also gives the log-sum-exp of the rows: what roll-outs need to make no matrix at
-all. A mode costs every function that runs under it some microseconds, so a recording switches it on inside the attention of those
-blocks alone that a map needs.
+A `TorchFunctionMode` sees each call of `F.scaled_dot_product_attention` after the norms and rotary embeddings of
+queries and keys, with bias and scale. Keeping references costs nothing, and any row of any attention matrix follows
+from them exactly. The call goes on to the kernel that would have served it anyway, which also gives the log-sum-exp of
+the rows: what roll-outs need to make no matrix at all. A mode costs every function that runs under it some
+microseconds, so a recording switches it on inside the attention of those blocks alone that a map needs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def one_of(batch: Tensor, index: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Call:
-    """A fused attention call of a batch: query (B, H, Nq, d), key (B, H, N, d), bias that broadcasts to (B, H, Nq, N) or None, scale.
+    """A fused attention call of a batch: query (B, H, Nq, d), key (B, H, N, d), bias that broadcasts to (B, H, Nq, N)
+    or None, scale.
 
     lse: (B, H, Nq) log-sum-exp of the logits, or None where PyTorch ran without giving it.
     """
@@ -63,7 +64,9 @@ class AttentionCapture(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         return self._attend(*args, **(kwargs or {}))
@@ -81,7 +84,9 @@ class AttentionCapture(TorchFunctionMode):
     ) -> Tensor:
         """The call's output, by the kernel that also gives the log-sum-exp where there is one."""
         if is_causal or enable_gqa or query.ndim != 4:
-            raise ValueError("this model's attention is causal, grouped or not over one sequence of tokens; its maps cannot be shown")
+            raise ValueError(
+                "this model's attention is causal, grouped or not over one sequence of tokens; its maps cannot be shown"
+            )
         bias, factor = _as_bias(attn_mask, query), query.shape[-1] ** -0.5 if scale is None else scale
         kernel = find_kernel(query.device, query.dtype, query.shape[-1], bias is not None)
         differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
@@ -94,7 +99,8 @@ class AttentionCapture(TorchFunctionMode):
 
 
 class BlockCapture:
-    """An `AttentionCapture` that is on only while the attention of some blocks runs, in the thread that entered its `with` block.
+    """An `AttentionCapture` that is on only while the attention of some blocks runs, in the thread that entered its
+    `with` block.
 
     Args:
         blocks: the transformer blocks of a backbone, from first to last.
@@ -102,7 +108,9 @@ class BlockCapture:
     """
 
     def __init__(self, blocks: Sequence[nn.Module], keep: Collection[int] | None = None) -> None:
-        self._modules = {i: getattr(block, "attn", block) for i, block in enumerate(blocks) if keep is None or i in keep}
+        self._modules = {
+            i: getattr(block, "attn", block) for i, block in enumerate(blocks) if keep is None or i in keep
+        }
         self._modes = {i: AttentionCapture() for i in self._modules}
         self._depth = len(blocks)
         self._hooks: list[Any] = []
@@ -112,7 +120,8 @@ class BlockCapture:
         """One entry per block; None for those that were not looked into.
 
         Raises:
-            ValueError: a block did not make one fused call, so it is not what its family's are; `name` is the checkpoint's.
+            ValueError: a block did not make one fused call, so it is not what its family's are; `name` is the
+                checkpoint's.
         """
         found: list[Call | None] = [None] * self._depth
         for i, mode in self._modes.items():
@@ -127,7 +136,9 @@ class BlockCapture:
             self._hooks.append(module.register_forward_hook(self._close, always_call=True))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for hook in self._hooks:
             hook.remove()
         self._leave()
@@ -157,7 +168,8 @@ def _as_bias(mask: Tensor | None, query: Tensor) -> Tensor | None:
 
 
 def check_calls(where: str, seen: int, expected: int) -> None:
-    """Raise a ValueError unless as many fused attention calls were seen as a checkpoint, or a part of it, should have made."""
+    """Raise a ValueError unless as many fused attention calls were seen as a checkpoint, or a part of it, should have
+    made."""
     if seen != expected:
         raise ValueError(
             f"{where}: fused attention calls were seen {seen} times and expected {expected} times, "

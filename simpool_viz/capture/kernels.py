@@ -1,8 +1,9 @@
 """PyTorch's fused attention kernels, called so that they also give the log-sum-exp of every row.
 
-`F.scaled_dot_product_attention` picks one of these kernels and throws the statistic away, though it has been computed. Taken from
-the same kernel it costs nothing, and it is what turns attention around (see rollout.py): softmax rows follow from it without being made.
-Where no kernel fits (other devices, other precisions, gradients) there is none, and plain PyTorch serves.
+`F.scaled_dot_product_attention` picks one of these kernels and throws the statistic away, though it has been computed.
+Taken from the same kernel it costs nothing, and it is what turns attention around (see rollout.py): softmax rows follow
+from it without being made. Where no kernel fits (other devices, other precisions, gradients) there is none, and plain
+PyTorch serves.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Kernel = Callable[[Tensor, Tensor, Tensor, "Tensor | None", float], tuple[Tensor, Tensor]]
-"""(query (B, H, Nq, d), key (B, H, N, d), value (B, H, N, d), bias (B, H, Nq, N) or None, scale) -> (output, log-sum-exp (B, H, Nq))."""
+"""(query (B, H, Nq, d), key (B, H, N, d), value (B, H, N, d), bias (B, H, Nq, N) or None, scale) ->
+(output, log-sum-exp (B, H, Nq))."""
 
 _HALVES = (torch.float16, torch.bfloat16)
 
 
 def find_kernel(device: torch.device, dtype: torch.dtype, size: int, biased: bool) -> Kernel | None:
-    """The kernel for a device, a precision, a head size and calls with or without a bias, or None where plain PyTorch must serve."""
+    """The kernel for a device, a precision, a head size and calls with or without a bias, or None where plain PyTorch
+    must serve."""
     if device.type == "cpu":
         return cpu_kernel if dtype in (torch.float32, torch.float64, *_HALVES) else None
     if device.type != "cuda" or dtype not in (torch.float32, *_HALVES):
@@ -32,7 +35,9 @@ def find_kernel(device: torch.device, dtype: torch.dtype, size: int, biased: boo
 
 def cpu_kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """What PyTorch runs on a CPU. Takes any head size; its log-sum-exp is not contiguous."""
-    out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default(query, key, value, attn_mask=bias, scale=scale)
+    out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default(
+        query, key, value, attn_mask=bias, scale=scale
+    )
     return out[0], out[1]
 
 
@@ -46,7 +51,9 @@ def flash_kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None,
     return out[0][..., :size], out[1][..., : query.shape[-2]]
 
 
-def efficient_kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def efficient_kernel(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     """Memory-efficient attention on CUDA: float32 too, and a bias, whose rows must begin at multiples of 16 bytes.
 
     Its log-sum-exp is padded to a multiple of 32 rows.
@@ -56,7 +63,9 @@ def efficient_kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | N
     if bias is not None:
         shape = (*query.shape[:2], rows, key.shape[-2])
         bias = _padded(bias.to(query.dtype), 16).expand(*shape[:3], -1)[..., : shape[3]]
-    out = torch.ops.aten._scaled_dot_product_efficient_attention.default(query, key, value, bias, compute_log_sumexp=True, scale=scale)
+    out = torch.ops.aten._scaled_dot_product_efficient_attention.default(
+        query, key, value, bias, compute_log_sumexp=True, scale=scale
+    )
     return out[0][..., :size], out[1][..., :rows]
 
 

@@ -1,4 +1,5 @@
-"""The data of one forward pass: features, pooling weights, logits, and the queries and keys of the blocks that maps need."""
+"""The data of one forward pass: features, pooling weights, logits, and the queries and keys of the blocks that maps
+need."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ from simpool_viz.tensors import wide
 class Recorded:
     """What one forward pass of a checkpoint on one picture leaves behind; every map of it is computed from here.
 
-    picture: what is drawn. Of a folder it may be smaller than the original, whose size `geometry` has, or a single pixel where nothing
-        is drawn; maps are made of `image` and what was recorded.
+    picture: what is drawn. Of a folder it may be smaller than the original, whose size `geometry` has, or a single
+        pixel where nothing is drawn; maps are made of `image` and what was recorded.
     image: (3, H, W), what the encoder was given.
     blocks: the attention of every block that was to be kept, from first to last; empty for a CNN.
     pool_attention: the captured attention of a pooling that runs the fused kernel itself (SigLIP's), else None.

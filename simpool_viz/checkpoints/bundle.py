@@ -1,9 +1,9 @@
 """Checkpoint folders: `model.safetensors`, `config.json` and a card, the form in which this project ships its models.
 
-`config.json` describes the encoder (`EncoderSpec`) and its facts, so that a folder loads without code of its own. Where a
-head was trained on the frozen backbone of another checkpoint, or a ViT on a frozen stem of another's first blocks, its folder
-holds the rest alone: that part is read from the other checkpoint, which lies beside it or is bundled, and a digest makes sure
-that it is the same one to the last bit.
+`config.json` describes the encoder (`EncoderSpec`) and its facts, so that a folder loads without code of its own. Where
+a head was trained on the frozen backbone of another checkpoint, or a ViT on a frozen stem of another's first blocks,
+its folder holds the rest alone: that part is read from the other checkpoint, which lies beside it or is bundled, and a
+digest makes sure that it is the same one to the last bit.
 """
 
 from __future__ import annotations
@@ -38,11 +38,14 @@ def bundled_folder(kind: str) -> Path:
     for root in (_PACKAGE / "_bundled", _PACKAGE.parent):
         if (root / kind).is_dir():
             return root / kind
-    raise FileNotFoundError(f"the folder {kind!r} is neither in the installed package nor beside it; install simpool_viz again")
+    raise FileNotFoundError(
+        f"the folder {kind!r} is neither in the installed package nor beside it; install simpool_viz again"
+    )
 
 
 def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) -> None:
-    """Write a checkpoint folder, floating-point weights in half precision, without the part that its facts say another one holds.
+    """Write a checkpoint folder, floating-point weights in half precision, without the part that its facts say another
+    one holds.
 
     Raises:
         ValueError: a weight is not finite in half precision, as after a training that diverged.
@@ -73,7 +76,9 @@ def read_config(folder: Path) -> tuple[EncoderSpec, Facts]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ValueError(f"{folder} holds no {CONFIG} that can be read, so it is not a checkpoint folder of simpool_viz") from None
+        raise ValueError(
+            f"{folder} holds no {CONFIG} that can be read, so it is not a checkpoint folder of simpool_viz"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -129,7 +134,8 @@ def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class _Lent:
-    """A part of a checkpoint that another one, the lender, holds: "backbone" or "stem", and the prefix of its tensors here."""
+    """A part of a checkpoint that another one, the lender, holds: "backbone" or "stem", and the prefix of its tensors
+    here."""
 
     lender: str
     part: str
@@ -153,7 +159,8 @@ def _borrow(lent: _Lent, folder: Path, digest: str, facts: Facts, encoder: Encod
     if digest_of({lent.theirs(key): value for key, value in part.items()}) != digest:
         what = "backbone in {} is not the one" if lent.part == "backbone" else "first blocks in {} are not those"
         raise ValueError(
-            f"the {what.format(folder)} that {facts.name!r} was trained on; train it again, or put the earlier {lent.lender!r} beside it"
+            f"the {what.format(folder)} that {facts.name!r} was trained on; train it again, or put the earlier "
+            f"{lent.lender!r} beside it"
         )
     return part
 

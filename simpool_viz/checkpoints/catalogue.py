@@ -14,7 +14,8 @@ from simpool_viz.modeling.spec import EncoderSpec
 
 @dataclass(frozen=True)
 class Entry:
-    """A bundled checkpoint: its folder, description and facts; `available` is whether its weights are here, and those of the one
+    """A bundled checkpoint: its folder, description and facts; `available` is whether its weights are here, and those
+    of the one
     that holds its backbone or stem."""
 
     folder: Path
@@ -27,7 +28,8 @@ class Entry:
 
     @property
     def is_head(self) -> bool:
-        """Whether it is a head on another checkpoint's frozen backbone; nothing takes those unless they are asked for."""
+        """Whether it is a head on another checkpoint's frozen backbone; nothing takes those unless they are asked
+        for."""
         return bool(self.facts.base)
 
     @property
@@ -36,7 +38,8 @@ class Entry:
         return all((folder / WEIGHTS).is_file() for folder in (self.folder, self.folder.parent / lender))
 
     def outline(self) -> Encoder:
-        """The encoder without its weights (on PyTorch's "meta" device): enough to ask which maps it has, and made in no time."""
+        """The encoder without its weights (on PyTorch's "meta" device): enough to ask which maps it has, and made in no
+        time."""
         with torch.device("meta"):
             return self.spec.build(self.facts).eval().requires_grad_(False)
 

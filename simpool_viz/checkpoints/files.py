@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from simpool_viz.checkpoints.formats import parts
 from simpool_viz.checkpoints.formats.containers import Weights, find_weights
-from simpool_viz.checkpoints.formats.parts import UNSET, Settings
+from simpool_viz.checkpoints.formats.parts import UNSET, LoadOptions
 from simpool_viz.checkpoints.formats.recognise import OPTIONS, Report, assign, build_encoder
 from simpool_viz.checkpoints.reading import read_file
 from simpool_viz.modeling.encoder import Encoder, Facts
@@ -58,7 +58,9 @@ def read_weights(path: Path, which: str = "") -> tuple[Weights, dict[str, str], 
         return weights, metadata, {}
     try:
         kept = json.loads(metadata[MARK])
-        weights = dataclasses.replace(weights, family=str(kept["family"]), where=str(kept["where"]), args=dict(kept["args"]))
+        weights = dataclasses.replace(
+            weights, family=str(kept["family"]), where=str(kept["where"]), args=dict(kept["args"])
+        )
         return weights, metadata, dict(kept.get("options", {}))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path.name} does not tell what it was converted from ({error}); convert it again") from error
@@ -72,7 +74,8 @@ def convert(source: Path, target: Path, which: str = "", **options: Any) -> Repo
         options: those with which `source` is to load, see `formats.OPTIONS`; the new file keeps them.
 
     Raises:
-        ValueError: `source` cannot be read or is not recognised; `target` is no `.safetensors` file; an option that does not exist.
+        ValueError: `source` cannot be read or is not recognised; `target` is no `.safetensors` file; an option that
+            does not exist.
     """
     from safetensors.torch import save_file
 
@@ -82,17 +85,23 @@ def convert(source: Path, target: Path, which: str = "", **options: Any) -> Repo
     options = earlier | options
     settings = _settings(options)
     if weights.family == "probe":
-        report = Report(source.name, "probing head", "no backbone", "a probing head", _count(weights.state), len(weights.state))
+        report = Report(
+            source.name, "probing head", "no backbone", "a probing head", _count(weights.state), len(weights.state)
+        )
     else:
         facts = _facts(source, "", settings, weights, metadata)
         _, report = build_encoder(dataclasses.replace(weights, state=dict(weights.state)), facts, settings)
-        metadata = {k: v for k, v in dataclasses.asdict(facts).items() if k in ("title", "source", "license", "accuracy")}
+        metadata = {
+            k: v for k, v in dataclasses.asdict(facts).items() if k in ("title", "source", "license", "accuracy")
+        }
     args = {k: v for k, v in weights.args.items() if k in KEPT}
     kept = {"family": weights.family, "where": weights.where, "args": args, "options": options}
     metadata |= {"format": "pt", MARK: json.dumps(kept, default=str)}
     state = {key: value.contiguous().clone() for key, value in weights.state.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=target.parent) as folder:  # never half a file under its name
+    with tempfile.TemporaryDirectory(
+        prefix=".convert-", dir=target.parent
+    ) as folder:  # never half a file under its name
         part = Path(folder) / target.name
         save_file(state, part, metadata=metadata)
         part.chmod(0o644)
@@ -114,7 +123,11 @@ def split_options(name: str) -> tuple[str, dict[str, Any]]:
 
 def parse_options(texts: Mapping[str, str]) -> dict[str, Any]:
     """Options from text, as they stand after the `?` of a name on the command line."""
-    kinds: dict[str, Any] = {"num_heads": int, "size": int, "gamma": lambda text: None if text == "none" else float(text)}
+    kinds: dict[str, Any] = {
+        "num_heads": int,
+        "size": int,
+        "gamma": lambda text: None if text == "none" else float(text),
+    }
     options: dict[str, Any] = {}
     for key, text in texts.items():
         try:
@@ -124,13 +137,13 @@ def parse_options(texts: Mapping[str, str]) -> dict[str, Any]:
     return options
 
 
-def _settings(options: Mapping[str, Any]) -> Settings:
+def _settings(options: Mapping[str, Any]) -> LoadOptions:
     unknown = [key for key in options if key not in OPTIONS]
     if unknown:
         known = "; ".join(f"{key}: {told}" for key, told in OPTIONS.items())
         raise ValueError(f"a checkpoint file takes no option {', '.join(unknown)}. It takes {known}")
     gamma = options.get("gamma", UNSET)
-    return Settings(
+    return LoadOptions(
         arch=options.get("arch", "").removeprefix("timm:"),
         num_heads=options.get("num_heads", 0),
         gamma=gamma,
@@ -139,10 +152,14 @@ def _settings(options: Mapping[str, Any]) -> Settings:
     )
 
 
-def _facts(path: Path, name: str, settings: Settings, weights: Weights, metadata: Mapping[str, str]) -> Facts:
+def _facts(path: Path, name: str, settings: LoadOptions, weights: Weights, metadata: Mapping[str, str]) -> Facts:
     from simpool_viz.checkpoints.formats.timm import imagenet_classes
 
-    heads = [weights.state[k].shape[0] for k in ("head.weight", "fc.weight", "head.fc.weight", "2.weight") if k in weights.state]
+    heads = [
+        weights.state[k].shape[0]
+        for k in ("head.weight", "fc.weight", "head.fc.weight", "2.weight")
+        if k in weights.state
+    ]
     return Facts(
         name=name or path.name,
         title=metadata.get("title") or path.name.split(".")[0],
@@ -161,10 +178,12 @@ def _count(state: Mapping[str, Tensor]) -> int:
 # --- probing heads ----------------------------------------------------------------------------------------------------
 
 
-def _probe(weights: Weights, base: Encoder | None, facts: Facts, settings: Settings) -> tuple[Encoder, Report]:
+def _probe(weights: Weights, base: Encoder | None, facts: Facts, settings: LoadOptions) -> tuple[Encoder, Report]:
     """A head of efficient-probing's code, `0.*` pooling, `1.*` BatchNorm, `2.*` linear, on a backbone that is given."""
     if base is None:
-        raise ValueError(f"{facts.name} is a probing head without a backbone; name the checkpoint it was trained on with backbone=")
+        raise ValueError(
+            f"{facts.name} is a probing head without a backbone; name the checkpoint it was trained on with backbone="
+        )
     state = weights.state
     if "2.weight" not in state:
         raise ValueError(f"{facts.name}: 2.weight, the classifier of a probing head, is missing")
@@ -174,18 +193,29 @@ def _probe(weights: Weights, base: Encoder | None, facts: Facts, settings: Setti
     learned = nn.ModuleDict({"0": pooling, "1": norm or nn.Identity(), "2": head})
     assign(learned, state, {key: key for key in state}, facts.name)
     learned.eval().requires_grad_(False)
-    facts = dataclasses.replace(base.facts, name=facts.name, title=facts.title, classes=facts.classes, source=facts.source, accuracy="")
-    encoder = Encoder(base.backbone, pooling, norm=norm, head=head, facts=dataclasses.replace(facts, base=base.facts.name))
+    facts = dataclasses.replace(
+        base.facts, name=facts.name, title=facts.title, classes=facts.classes, source=facts.source, accuracy=""
+    )
+    encoder = Encoder(
+        base.backbone, pooling, norm=norm, head=head, facts=dataclasses.replace(facts, base=base.facts.name)
+    )
     what = f"a probing head on the backbone of {base.facts.name}"
-    notes = [f"{pooling.num_heads} heads are assumed, which no tensor tells; else say num_heads="] if isinstance(pooling, AIM) else []
-    return encoder.eval(), Report(facts.name, "probing head", what, pooling.title, _count(state), len(state), notes=tuple(notes))
+    notes = (
+        [f"{pooling.num_heads} heads are assumed, which no tensor tells; else say num_heads="]
+        if isinstance(pooling, AIM)
+        else []
+    )
+    return encoder.eval(), Report(
+        facts.name, "probing head", what, pooling.title, _count(state), len(state), notes=tuple(notes)
+    )
 
 
-def _probe_pooling(state: Mapping[str, Tensor], dim: int, settings: parts.Settings, source: str) -> Pooling:
+def _probe_pooling(state: Mapping[str, Tensor], dim: int, settings: parts.LoadOptions, source: str) -> Pooling:
     width = next((state[k].shape[-1] for k in ("0.cls_token", "0.attention_pred.0.weight") if k in state), dim)
     if width != dim:
         raise ValueError(
-            f"{source} is a head for features of {width} channels, and the backbone has {dim}; choose the one it was trained on"
+            f"{source} is a head for features of {width} channels, and the backbone has {dim}; choose the one it was "
+            "trained on"
         )
     if "0.attention_pred.0.weight" in state:
         layers = len([k for k in state if k.startswith("0.attention_pred.") and k.endswith(".weight")])
@@ -193,5 +223,10 @@ def _probe_pooling(state: Mapping[str, Tensor], dim: int, settings: parts.Settin
     if "0.cls_token" in state and "0.k.weight" in state:
         return create_pooling("aim", dim, num_heads=settings.num_heads or None)
     if "0.cls_token" in state and "0.v.weight" in state:
-        return create_pooling("ep", dim, num_queries=state["0.cls_token"].shape[1], d_out=dim // state["0.v.weight"].shape[0])
-    raise ValueError(f"{source} is a probing head of another kind than EP, AIM and ABMILP: its pooling holds {', '.join(list(state)[:6])}")
+        return create_pooling(
+            "ep", dim, num_queries=state["0.cls_token"].shape[1], d_out=dim // state["0.v.weight"].shape[0]
+        )
+    raise ValueError(
+        f"{source} is a probing head of another kind than EP, AIM and ABMILP: its pooling holds "
+        f"{', '.join(list(state)[:6])}"
+    )

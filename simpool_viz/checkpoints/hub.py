@@ -60,11 +60,15 @@ def find_file(repository: str, file: str = "", access: Access | None = None) -> 
         return file, sizes[file]
     names = [name for suffix in SUFFIXES for name in sizes if name.endswith(suffix)]
     if not names:
-        raise ValueError(f"hf:{repository} holds no weights ({', '.join(SUFFIXES)}); it holds {', '.join(sorted(sizes)[:8]) or 'nothing'}")
+        raise ValueError(
+            f"hf:{repository} holds no weights ({', '.join(SUFFIXES)}); it holds "
+            f"{', '.join(sorted(sizes)[:8]) or 'nothing'}"
+        )
     best = [name for name in names if name.endswith(".safetensors")] or names
     if len(best) > 1:
         raise ValueError(
-            f"hf:{repository} holds several weights: name one, as in hf:{repository}/{best[0]} (there are {', '.join(best[:8])})"
+            f"hf:{repository} holds several weights: name one, as in hf:{repository}/{best[0]} (there are "
+            f"{', '.join(best[:8])})"
         )
     return best[0], sizes[best[0]]
 
@@ -83,13 +87,18 @@ def download(repository: str, file: str, access: Access | None = None) -> Path:
         return cached
     file, size = find_file(repository, file, access)
     if access.limit is not None and (size is None or size > access.limit):
-        raise ValueError(f"hf:{repository}/{file} has {_megabytes(size)}; at most {_megabytes(access.limit)} are fetched here")
+        raise ValueError(
+            f"hf:{repository}/{file} has {_megabytes(size)}; at most {_megabytes(access.limit)} are fetched here"
+        )
     try:
         path = Path(hf_hub_download(repository, file, cache_dir=access.cache, token=access.token))
     except Exception as error:
         raise ValueError(explain(error, repository)) from error
     if size is not None and path.stat().st_size != size:
-        raise ValueError(f"{file} of hf:{repository} arrived with {path.stat().st_size:,} of {size:,} bytes; delete {path} and try again")
+        raise ValueError(
+            f"{file} of hf:{repository} arrived with {path.stat().st_size:,} of {size:,} bytes; delete {path} and try "
+            "again"
+        )
     return path
 
 
@@ -124,7 +133,9 @@ def _sizes_in_cache(repository: str, access: Access) -> dict[str, int | None]:
         folder = Path(snapshot_download(repository, local_files_only=True, cache_dir=access.cache))
     except Exception:  # nothing of it is there
         return {}
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def explain(error: Exception, repository: str) -> str:
@@ -133,13 +144,17 @@ def explain(error: Exception, repository: str) -> str:
     if isinstance(error, OSError) and error.errno == 28:
         return f"there is no space left for hf:{repository}; free some, or let HF_HOME name a larger disk"
     if kind in ("RepositoryNotFoundError", "HFValidationError"):
-        return f"the Hugging Face hub has no repository {repository!r} that can be read; check the name, or log in with: hf auth login"
+        return (
+            f"the Hugging Face hub has no repository {repository!r} that can be read; check the name, or log in "
+            "with: hf auth login"
+        )
     if kind == "GatedRepoError":
         return f"hf:{repository} asks for consent first; give it on its page, then log in with: hf auth login"
     if status is not None:
         return f"the Hugging Face hub answered {status} for {repository}; try again later"
     return (
-        f"the Hugging Face hub cannot be reached for {repository} ({kind}); check the network, or choose a bundled checkpoint. "
+        f"the Hugging Face hub cannot be reached for {repository} ({kind}); check the network, or choose a bundled "
+        "checkpoint. "
         "What was fetched so far is kept, and the next try goes on from there"
     )
 

@@ -21,7 +21,15 @@ from simpool_viz.checkpoints.published import published
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.tensors import choose_device, identical
 
-__all__ = ["Report", "bundled_folder", "catalogue", "convert", "load_checkpoint", "load_checkpoints", "load_for_visitor"]
+__all__ = [
+    "Report",
+    "bundled_folder",
+    "catalogue",
+    "convert",
+    "load_checkpoint",
+    "load_checkpoints",
+    "load_for_visitor",
+]
 __all__ += ["load_with_report", "published", "share_backbones", "split_options"]
 
 PUBLISHED_LIMIT = 2 * 2**30  # bytes: training checkpoints also hold a student, an optimizer and projection heads
@@ -31,11 +39,13 @@ def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **opt
     """Load a checkpoint, ready to be recorded from.
 
     Args:
-        name: a bundled checkpoint ("resnet_simpool"), one of `published()`, "timm:<tag>", "hf:<user>/<repository>[/<file>]",
-            the path of a file (.safetensors, or .pth, .pt, .pth.tar read with weights only), or of a checkpoint folder such as
-            `simpool-viz train` writes. Options may follow as in a web address: "weights.pth?gamma=2&weights=student".
+        name: a bundled checkpoint ("resnet_simpool"), one of `published()`, "timm:<tag>",
+            "hf:<user>/<repository>[/<file>]", the path of a file (.safetensors, or .pth, .pt, .pth.tar read with
+            weights only), or of a checkpoint folder such as `simpool-viz train` writes. Options may follow as in a web
+            address: "weights.pth?gamma=2&weights=student".
         device: "auto", "cpu", "cuda", "cuda:1" or "mps"; half precision where it is a GPU.
-        options: for files those of `formats.OPTIONS`; for timm models `pretrained=False` and arguments of `timm.create_model`.
+        options: for files those of `formats.OPTIONS`; for timm models `pretrained=False` and arguments of
+            `timm.create_model`.
 
     Raises:
         ValueError: no such checkpoint, a damaged or unsafe one, one that does not fit, or a device that is not here.
@@ -52,11 +62,13 @@ def load_with_report(name: str | os.PathLike[str], *, device: str = "auto", **op
 
 
 def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> tuple[Encoder, Report]:
-    """A checkpoint from the network for a stranger: nothing local can be named, nothing is kept, no login of ours is used.
+    """A checkpoint from the network for a stranger: nothing local can be named, nothing is kept, no login of ours is
+    used.
 
     Args:
         name: "hf:<user>/<repository>[/<file>]", "timm:<tag>" or one of `published()`; options may follow a "?".
-        limit: the most bytes that are fetched; of those in `published()`, which are known, `PUBLISHED_LIMIT` if that is more.
+        limit: the most bytes that are fetched; of those in `published()`, which are known, `PUBLISHED_LIMIT` if that is
+            more.
 
     Raises:
         ValueError: another kind of name, or as in `load_checkpoint`.
@@ -76,7 +88,9 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
         elif text.startswith("timm:"):
             encoder, report = _load_from_hub(_repository_of(text.removeprefix("timm:")), options, access)
         else:
-            raise ValueError(f"{text!r} is neither hf:<user>/<repository> nor timm:<tag> nor the name of a published checkpoint")
+            raise ValueError(
+                f"{text!r} is neither hf:<user>/<repository> nor timm:<tag> nor the name of a published checkpoint"
+            )
     return encoder.to(where, dtype), report
 
 
@@ -87,24 +101,33 @@ def _repository_of(tag: str) -> str:
     config = timm.get_pretrained_cfg(tag) if timm.is_model(tag) else None
     repository = str((config and config.hf_hub_id) or "")
     if config is None or not repository:
-        raise ValueError(f"timm {timm.__version__} has no weights for {tag!r} on the hub; `timm.list_pretrained()` lists those it has")
+        raise ValueError(
+            f"timm {timm.__version__} has no weights for {tag!r} on the hub; `timm.list_pretrained()` lists those it "
+            "has"
+        )
     return f"{repository}{config.architecture}.{config.tag}" if repository.endswith("/") else repository
 
 
 def load_checkpoints(names: Sequence[str | os.PathLike[str]], *, device: str = "auto") -> list[Encoder]:
-    """Several checkpoints; heads on one backbone share it, so that a board runs it once. Errors as in `load_checkpoint`."""
+    """Several checkpoints; heads on one backbone share it, so that a board runs it once. Errors as in
+    `load_checkpoint`."""
     return share_backbones([load_checkpoint(name, device=device) for name in names])
 
 
 def share_backbones(encoders: Sequence[Encoder]) -> list[Encoder]:
-    """Let every head use the backbone of its base, or of the first other head on it, in place of its own equal copy; likewise stems.
+    """Let every head use the backbone of its base, or of the first other head on it, in place of its own equal copy;
+    likewise stems.
 
-    A base is known by its name, and two files may have one name: a backbone that is not equal to the last bit stays a head's own.
+    A base is known by its name, and two files may have one name: a backbone that is not equal to the last bit stays a
+        head's own.
     """
     stems: dict[str, Encoder] = {}
     for encoder in encoders:
         if encoder.facts.stem and encoder.has_stem:
-            own, first = encoder.backbone.patch_embed, stems.setdefault(encoder.facts.stem, encoder).backbone.patch_embed
+            own, first = (
+                encoder.backbone.patch_embed,
+                stems.setdefault(encoder.facts.stem, encoder).backbone.patch_embed,
+            )
             if _equal(own.backbone, first.backbone):  # type: ignore[union-attr, arg-type]
                 own.backbone = first.backbone  # type: ignore[union-attr]
     bases: dict[str, Encoder] = {e.facts.name: e for e in encoders if not e.facts.base}
@@ -134,13 +157,17 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
     entries = catalogue()
     if name in entries or (Path(name) / CONFIG).is_file():
         if options:
-            raise ValueError(f"options {', '.join(options)} are for files and timm:<tag> checkpoints; {name} takes none")
+            raise ValueError(
+                f"options {', '.join(options)} are for files and timm:<tag> checkpoints; {name} takes none"
+            )
         return _reported(load_bundle(entries[name].folder if name in entries else Path(name)), "checkpoint folder")
     if Path(name).exists():
         return _load_file(Path(name), options)
     raise ValueError(
-        f"no checkpoint is called {name!r}. Bundled are {', '.join(n for n, e in entries.items() if not e.is_head) or 'none'}; or give "
-        "timm:<tag>, hf:<user>/<repository>, or the path of a file, or of a checkpoint folder with config.json and model.safetensors"
+        f"no checkpoint is called {name!r}. Bundled are "
+        f"{', '.join(n for n, e in entries.items() if not e.is_head) or 'none'}; or give "
+        "timm:<tag>, hf:<user>/<repository>, or the path of a file, or of a checkpoint folder with config.json and "
+        "model.safetensors"
     )
 
 
@@ -159,10 +186,14 @@ def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | N
     encoder, report = _load_file(hub.download(repository, file, access), options, f"hf:{address}")
     if config:
         described = config.get("pretrained_cfg")
-        encoder.facts = _facts_of_timm(encoder.facts, described if isinstance(described, dict) else {}, "size" in options)
+        encoder.facts = _facts_of_timm(
+            encoder.facts, described if isinstance(described, dict) else {}, "size" in options
+        )
     known = published().get(repository.partition("/")[2])
     if known is not None and known.address == f"hf:{repository}":
-        encoder.facts = dataclasses.replace(encoder.facts, title=known.title, accuracy=known.accuracy, license=known.license)
+        encoder.facts = dataclasses.replace(
+            encoder.facts, title=known.title, accuracy=known.accuracy, license=known.license
+        )
     return encoder, report
 
 
@@ -180,7 +211,9 @@ def _facts_of_timm(facts: Facts, config: dict[str, Any], sized: bool) -> Facts:
     except (TypeError, ValueError, IndexError, KeyError) as error:
         wrong = str(error)
     if wrong:
-        raise ValueError(f"{facts.name}: its config.json does not tell how pictures are prepared ({wrong}); name its file instead")
+        raise ValueError(
+            f"{facts.name}: its config.json does not tell how pictures are prepared ({wrong}); name its file instead"
+        )
     if config.get("license"):
         told["license"] = str(config["license"])
     return dataclasses.replace(facts, **told)
@@ -194,6 +227,10 @@ def _possible(told: dict[str, Any]) -> bool:
 
 def _reported(encoder: Encoder, container: str) -> tuple[Encoder, Report]:
     """The report of a checkpoint whose description comes with it."""
-    what = f"{type(encoder.backbone).__name__} of {encoder.dim} channels" + (f" and {encoder.depth} blocks" if encoder.depth else "")
+    what = f"{type(encoder.backbone).__name__} of {encoder.dim} channels" + (
+        f" and {encoder.depth} blocks" if encoder.depth else ""
+    )
     parameters = sum(p.numel() for p in encoder.parameters())
-    return encoder, Report(encoder.facts.name, container, what, encoder.pooling.title, parameters, len(encoder.state_dict()))
+    return encoder, Report(
+        encoder.facts.name, container, what, encoder.pooling.title, parameters, len(encoder.state_dict())
+    )

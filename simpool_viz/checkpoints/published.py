@@ -10,7 +10,8 @@ OWNER = "billpsomas"
 
 @dataclass(frozen=True)
 class Published:
-    """One repository. accuracy: as published on ImageNet-1k; options: for loading its file; parameters: of the model."""
+    """One repository. accuracy: as published on ImageNet-1k; options: for loading its file; parameters: of the
+    model."""
 
     name: str
     title: str
@@ -25,7 +26,8 @@ class Published:
 
     @property
     def size(self) -> str:
-        """What a download takes at least: the weights in single precision. The hub tells the file's own size before it is fetched."""
+        """What a download takes at least: the weights in single precision. The hub tells the file's own size before it
+        is fetched."""
         return f"{self.parameters * 4:.0f} MB or more"
 
 
@@ -53,7 +55,13 @@ def _self_supervised() -> list[Row]:
         ("resnet50_dino_simpool_no_gamma_ep100", f"{resnet}, SimPool without gamma", told(63.7, 64.2), 31.9, none),
         ("convnext_small_dino_official_ep100", f"{convnext}, GAP", told(59.3, 63.9), 49.5, {}),
         ("convnext_small_dino_simpool_ep100", f"{convnext}, SimPool", told(68.7, 72.2), 50.6, cnns),
-        ("convnext_small_dino_simpool_no_gamma_ep100", f"{convnext}, SimPool without gamma", told(68.8, 72.2), 50.6, none),
+        (
+            "convnext_small_dino_simpool_no_gamma_ep100",
+            f"{convnext}, SimPool without gamma",
+            told(68.8, 72.2),
+            50.6,
+            none,
+        ),
     ]
 
 

@@ -39,7 +39,9 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
         ValueError: no such file, a damaged one, one that would run code, or one that unpacks to more than it is.
     """
     if path.is_dir():
-        raise ValueError(f"no checkpoint is called {str(path)!r}: it is a folder without config.json; name the weights' file in it")
+        raise ValueError(
+            f"no checkpoint is called {str(path)!r}: it is a folder without config.json; name the weights' file in it"
+        )
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -61,7 +63,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path.name} is damaged, incomplete or not a safetensors file ({error}); download it again") from error
+        raise ValueError(
+            f"{path.name} is damaged, incomplete or not a safetensors file ({error}); download it again"
+        ) from error
 
 
 def _check_archive(path: Path) -> None:
@@ -73,7 +77,10 @@ def _check_archive(path: Path) -> None:
         raise ValueError(f"{path.name} is damaged or incomplete ({error}); download it again") from error
     size = sum(entry.file_size for entry in entries)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or size > path.stat().st_size:
-        raise ValueError(f"{path.name} is compressed and unpacks to {size / 2**20:,.0f} MB, which PyTorch never writes; it was not opened")
+        raise ValueError(
+            f"{path.name} is compressed and unpacks to {size / 2**20:,.0f} MB, which PyTorch never writes; it was not "
+            "opened"
+        )
 
 
 def _read_pickle(path: Path) -> Any:
@@ -112,5 +119,7 @@ def check_tensor(name: str, value: Any, source: str) -> Tensor:
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
         raise ValueError(f"{source}: {name} is no ordinary tensor; save it as a dense one")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise ValueError(f"{source}: {name} claims {value.numel():,} numbers and holds fewer; the file is damaged or malicious")
+        raise ValueError(
+            f"{source}: {name} claims {value.numel():,} numbers and holds fewer; the file is damaged or malicious"
+        )
     return value

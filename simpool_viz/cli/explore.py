@@ -1,4 +1,5 @@
-"""The command line beyond one board: ready-made comparisons, order, matrix, agreement, difference; and looking into one checkpoint."""
+"""The command line beyond one board: ready-made comparisons, order, matrix, agreement, difference; and looking into one
+checkpoint."""
 
 from __future__ import annotations
 
@@ -16,19 +17,34 @@ if TYPE_CHECKING:
 def add_comparing(parser: argparse.ArgumentParser) -> None:
     """Options of `compare` beyond what is computed and how it is drawn."""
     parser.add_argument(
-        "--ready", default="", metavar="NAME", help="a ready-made comparison (see `simpool-viz list`): checkpoints and maps"
+        "--ready",
+        default="",
+        metavar="NAME",
+        help="a ready-made comparison (see `simpool-viz list`): checkpoints and maps",
     )
     parser.add_argument(
-        "--group", default="none", choices=("none", "checkpoint", "map"), help="keep rows of a checkpoint or map together (default: none)"
+        "--group",
+        default="none",
+        choices=("none", "checkpoint", "map"),
+        help="keep rows of a checkpoint or map together (default: none)",
     )
     parser.add_argument(
         "--sort",
         default="",
         metavar="FIGURE[:lowest]",
-        help="order of the rows: probability, entropy, peak, coverage, components, milliseconds, iou, iou_at_true_area or energy",
+        help=(
+            "order of the rows: probability, entropy, peak, coverage, components, milliseconds, iou, iou_at_true_area "
+            "or energy"
+        ),
     )
-    parser.add_argument("--matrix", action="store_true", help="also matrix.png: photos down, checkpoints and maps across")
-    parser.add_argument("--agreement", action="store_true", help="also agreement.png and .csv: IoU between the masks of all pairs of rows")
+    parser.add_argument(
+        "--matrix", action="store_true", help="also matrix.png: photos down, checkpoints and maps across"
+    )
+    parser.add_argument(
+        "--agreement",
+        action="store_true",
+        help="also agreement.png and .csv: IoU between the masks of all pairs of rows",
+    )
     parser.add_argument(
         "--difference",
         nargs=2,
@@ -41,10 +57,12 @@ def add_comparing(parser: argparse.ArgumentParser) -> None:
 
 
 def apply_ready(arguments: argparse.Namespace) -> None:
-    """Put the checkpoints and maps of a ready-made comparison where those of -c and -m stand, and check the order asked for.
+    """Put the checkpoints and maps of a ready-made comparison where those of -c and -m stand, and check the order asked
+    for.
 
     Raises:
-        ValueError: an unknown comparison, one with checkpoints that are not here, or -c or -m beside it; an unknown figure.
+        ValueError: an unknown comparison, one with checkpoints that are not here, or -c or -m beside it; an unknown
+            figure.
     """
     if arguments.sort:
         from simpool_viz.board.comparison import parse_sort
@@ -68,7 +86,8 @@ def arranged(arguments: argparse.Namespace, board: Board) -> Board:
 
 
 def comparing_files(arguments: argparse.Namespace, board: Board, look: Look) -> dict[str, Any]:
-    """The further files asked for, by name. Raises ValueError for a row that does not exist or maps without a difference."""
+    """The further files asked for, by name. Raises ValueError for a row that does not exist or maps without a
+    difference."""
     from simpool_viz.drawing.figures import agreement_figure, agreement_table, draw_difference, draw_matrix
 
     files: dict[str, Any] = {}
@@ -77,7 +96,9 @@ def comparing_files(arguments: argparse.Namespace, board: Board, look: Look) -> 
     if arguments.agreement:
         files |= {"agreement.png": agreement_figure(board), "agreement.csv": agreement_table(board)}
     for first, second in arguments.difference:
-        files[f"difference_{first}_{second}.png"] = draw_difference(board, _row(board, first), _row(board, second), look)
+        files[f"difference_{first}_{second}.png"] = draw_difference(
+            board, _row(board, first), _row(board, second), look
+        )
     return files
 
 
@@ -87,7 +108,8 @@ def _row(board: Board, number: int) -> Row:
     return board.rows[number - 1]
 
 
-# --- inspect --------------------------------------------------------------------------------------------------------------
+# --- inspect
+# --------------------------------------------------------------------------------------------------------------
 
 INSPECT_HELP = """\
 Look into one checkpoint on one photo: what it finds, its exponents and gates, and what can be asked of it.
@@ -96,8 +118,8 @@ Look into one checkpoint on one photo: what it finds, its exponents and gates, a
   simpool-viz inspect cat.jpg -c deit.pth --ask token --at 120x80 --block 5 --fusion max -o out
   simpool-viz inspect cat.jpg -c resnet_gap+ggem --ask class --class tench -o out
 
-With --ask, OUT gets what `compare` writes for the answer's maps, and heads.png, a gallery of the heads or queries behind the first;
-with a dense checkpoint also segmentation.png.
+With --ask, OUT gets what `compare` writes for the answer's maps, and heads.png, a gallery of the heads or queries
+behind the first; with a dense checkpoint also segmentation.png.
 """
 
 
@@ -114,13 +136,28 @@ def add_inspect(commands: Any) -> None:
     parser.add_argument("--size", type=int, help="shorter side in pixels (default: the checkpoint's own)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument("--ask", default="", metavar="QUESTION", help="token, cls, pooling, class or gates")
-    parser.add_argument("--at", metavar="XxY", help="the token's place in pixels of the photo, such as 120x80 (default: the centre)")
-    parser.add_argument("--block", type=int, default=-1, help="block of the attention, negative from the last (default: -1)")
-    parser.add_argument("--fusion", default="mean", help="of the heads: mean, max, min, or the number of one (default: mean)")
+    parser.add_argument(
+        "--at", metavar="XxY", help="the token's place in pixels of the photo, such as 120x80 (default: the centre)"
+    )
+    parser.add_argument(
+        "--block", type=int, default=-1, help="block of the attention, negative from the last (default: -1)"
+    )
+    parser.add_argument(
+        "--fusion", default="mean", help="of the heads: mean, max, min, or the number of one (default: mean)"
+    )
     parser.add_argument("--first", type=int, default=0, help="first block of roll-outs (default: 0)")
-    parser.add_argument("--residual", type=float, default=0.5, help="weight of the skip connection in roll-outs (default: 0.5)")
-    parser.add_argument("--class", dest="target", metavar="CLASS", help="a class by name or number (default: the predicted one)")
-    parser.add_argument("--with", dest="also", metavar="CLASS", help="with --ask class: Dense Attention Roll-Out of both classes together")
+    parser.add_argument(
+        "--residual", type=float, default=0.5, help="weight of the skip connection in roll-outs (default: 0.5)"
+    )
+    parser.add_argument(
+        "--class", dest="target", metavar="CLASS", help="a class by name or number (default: the predicted one)"
+    )
+    parser.add_argument(
+        "--with",
+        dest="also",
+        metavar="CLASS",
+        help="with --ask class: Dense Attention Roll-Out of both classes together",
+    )
     parser.add_argument("-o", "--out", type=Path, help="folder to make for the answer")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result in OUT")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -169,13 +206,18 @@ def _write_answer(arguments: argparse.Namespace, recording: Any) -> None:
     print(f"{len(answer.rows)} maps in {folder}; open {folder / 'board.png'}")
 
 
-# --- tour -----------------------------------------------------------------------------------------------------------------
+# --- tour
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def add_tour(commands: Any) -> None:
     """The command `tour`."""
-    parser = commands.add_parser("tour", help="the guided tour: what each method does differently on one photo, and where it does not")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to make: README.md, and a folder for each stop")
+    parser = commands.add_parser(
+        "tour", help="the guided tour: what each method does differently on one photo, and where it does not"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, help="folder to make: README.md, and a folder for each stop"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.set_defaults(run=_tour)
 

@@ -8,7 +8,9 @@ import json
 from typing import Any
 
 NOTES = {
-    "checkpoints": " (and timm:<tag>, hf:<user>/<repository>, or a file: ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet, ConvNeXt)",
+    "checkpoints": (
+        " (and timm:<tag>, hf:<user>/<repository>, or a file: ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet, ConvNeXt)"
+    ),
     "comparisons": " (ready-made: compare --ready NAME)",
     "published": " (on the Hugging Face hub; fetched when first used)",
 }
@@ -18,7 +20,9 @@ def add_list(commands: Any) -> None:
     """The command list."""
     listing = commands.add_parser("list", help="what there is: checkpoints, maps, poolings, mask rules, recipes")
     listing.add_argument("--json", action="store_true", help="as JSON")
-    listing.add_argument("--poolings", action="store_true", help="the table of poolings: what each puts into the slots of the framework")
+    listing.add_argument(
+        "--poolings", action="store_true", help="the table of poolings: what each puts into the slots of the framework"
+    )
     listing.set_defaults(run=_list)
 
 
@@ -48,15 +52,28 @@ def _list(arguments: argparse.Namespace) -> None:
             for p in published().values()
         ],
         "maps": [
-            {"name": m.name, "title": m.title, "summary": m.summary, "formula": m.formula, "paper": m.paper} for m in map_methods().values()
+            {"name": m.name, "title": m.title, "summary": m.summary, "formula": m.formula, "paper": m.paper}
+            for m in map_methods().values()
         ],
         "poolings": [
-            {"name": p.name, "title": p.title, "group": p.group, "summary": p.summary, "paper": p.paper, "formula": p.formula}
+            {
+                "name": p.name,
+                "title": p.title,
+                "group": p.group,
+                "summary": p.summary,
+                "paper": p.paper,
+                "formula": p.formula,
+            }
             | dataclasses.asdict(p.row)
             for p in poolings().values()
         ],
-        "comparisons": [{"name": c.name, "title": c.title, "summary": c.question} for c in comparisons(available()).values()],
-        "masks": [{"name": r.name, "title": r.title, "summary": r.summary, "default": r.default} for r in mask_rules().values()],
+        "comparisons": [
+            {"name": c.name, "title": c.title, "summary": c.question} for c in comparisons(available()).values()
+        ],
+        "masks": [
+            {"name": r.name, "title": r.title, "summary": r.summary, "default": r.default}
+            for r in mask_rules().values()
+        ],
         "recipes": [{"name": name} for name in list_recipes()],
     }
     if arguments.poolings:
@@ -80,7 +97,16 @@ def _print_poolings(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    heads = {"name": "name", "k": "k", "u0": "U0", "query": "phi_Q", "key": "phi_K", "similarity": "s", "attention": "h", "value": "phi_V"}
+    heads = {
+        "name": "name",
+        "k": "k",
+        "u0": "U0",
+        "query": "phi_Q",
+        "key": "phi_K",
+        "similarity": "s",
+        "attention": "h",
+        "value": "phi_V",
+    }
     heads |= {"mean": "f", "update": "phi_X, phi_U"}
     widths = {column: max(len(title), *(len(row[column]) for row in rows)) for column, title in heads.items()}
     print("  ".join(title.ljust(widths[column]) for column, title in heads.items()).rstrip())

@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     from simpool_viz.cli.listing import add_list
     from simpool_viz.cli.train import add_training
 
-    parser = argparse.ArgumentParser("simpool-viz", description="See where vision models look, and how that changes with their pooling.")
+    parser = argparse.ArgumentParser(
+        "simpool-viz", description="See where vision models look, and how that changes with their pooling."
+    )
     parser.add_argument("--version", action="version", version=f"simpool-viz {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -86,20 +88,33 @@ def _parser() -> argparse.ArgumentParser:
     add_inspect(commands)
     add_tour(commands)
 
-    batch = commands.add_parser("batch", help="every picture of some folders, in batches; goes on where it was interrupted")
-    batch.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="pictures in any common format, subfolders too")
+    batch = commands.add_parser(
+        "batch", help="every picture of some folders, in batches; goes on where it was interrupted"
+    )
+    batch.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="pictures in any common format, subfolders too"
+    )
     batch.add_argument("-o", "--out", required=True, type=Path, help="folder to make, or of a run to go on with")
     batch.add_argument("--overwrite", action="store_true", help="begin an earlier run in OUT anew")
     _add_what(batch)
     _add_look(batch, "none")
     batch.add_argument("--batch", type=int, default=16, metavar="N", help="pictures of a forward (default: 16)")
-    batch.add_argument("--workers", type=int, metavar="N", help="processes that read pictures (default: half the cores)")
+    batch.add_argument(
+        "--workers", type=int, metavar="N", help="processes that read pictures (default: half the cores)"
+    )
     batch.set_defaults(run=_batch)
 
-    evaluate = commands.add_parser("evaluate", help="score maps on folders of photos with masks, and top-1; prints Markdown tables")
-    evaluate.add_argument("data", nargs="*", type=Path, metavar="FOLDER", help="holds images/ and masks/ with files of the same names")
+    evaluate = commands.add_parser(
+        "evaluate", help="score maps on folders of photos with masks, and top-1; prints Markdown tables"
+    )
     evaluate.add_argument(
-        "--photos", type=Path, metavar="FOLDER", help="also classify its held-out photos: val-*.parquet or val/CLASS/* (see `train`)"
+        "data", nargs="*", type=Path, metavar="FOLDER", help="holds images/ and masks/ with files of the same names"
+    )
+    evaluate.add_argument(
+        "--photos",
+        type=Path,
+        metavar="FOLDER",
+        help="also classify its held-out photos: val-*.parquet or val/CLASS/* (see `train`)",
     )
     evaluate.add_argument(
         "--scenes",
@@ -108,7 +123,10 @@ def _parser() -> argparse.ArgumentParser:
         help="also segment, with dense checkpoints: holds images/ and labels/, grey maps of classes",
     )
     evaluate.add_argument(
-        "--residual", type=float, default=0.5, help="with --scenes: weight of the skip connection in roll-outs (default: 0.5)"
+        "--residual",
+        type=float,
+        default=0.5,
+        help="with --scenes: weight of the skip connection in roll-outs (default: 0.5)",
     )
     _add_what(evaluate)
     evaluate.set_defaults(run=_evaluate)
@@ -116,7 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     add_training(commands)
 
     serve = commands.add_parser("serve", help="start the app in the browser")
-    serve.add_argument("--host", help="address to listen on (default: GRADIO_SERVER_NAME, which Spaces set, or 127.0.0.1)")
+    serve.add_argument(
+        "--host", help="address to listen on (default: GRADIO_SERVER_NAME, which Spaces set, or 127.0.0.1)"
+    )
     serve.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     serve.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     serve.set_defaults(run=_serve)
@@ -131,26 +151,44 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="bundled name, timm:<tag> or checkpoint folder; repeat for more (default: all bundled classifiers; dense ones with --scenes)",
+        help=(
+            "bundled name, timm:<tag> or checkpoint folder; repeat for more (default: all bundled classifiers; dense "
+            "ones with --scenes)"
+        ),
     )
-    parser.add_argument("-m", "--map", action="append", default=[], metavar="MAP", help="repeat for more (default: each checkpoint's own)")
+    parser.add_argument(
+        "-m",
+        "--map",
+        action="append",
+        default=[],
+        metavar="MAP",
+        help="repeat for more (default: each checkpoint's own)",
+    )
     parser.add_argument("--size", type=int, help="shorter side in pixels (default: each checkpoint's own)")
     parser.add_argument(
-        "--mask", default="mass:0.6", metavar="RULE[:AMOUNT]", help="mass, area, quantile, mean or otsu (default: mass:0.6)"
+        "--mask",
+        default="mass:0.6",
+        metavar="RULE[:AMOUNT]",
+        help="mass, area, quantile, mean or otsu (default: mass:0.6)",
     )
     parser.add_argument("--largest", action="store_true", help="keep only the largest component of each mask")
     parser.add_argument(
         "--fusion",
         type=lambda text: int(text) if text.lstrip("-").isdigit() else text,
         metavar="HOW",
-        help="of several maps into one: mean, max, min, or one by name or index, as 'head 2' (default: each map's own, mostly mean)",
+        help=(
+            "of several maps into one: mean, max, min, or one by name or index, as 'head 2' (default: each map's own, "
+            "mostly mean)"
+        ),
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
 
 
 def _add_look(parser: argparse.ArgumentParser, *more: str) -> None:
     """Options that `compare` and `batch` share: how it is drawn."""
-    parser.add_argument("--colours", default="inferno", help="inferno, magma, viridis, cividis or gray (default: inferno)")
+    parser.add_argument(
+        "--colours", default="inferno", help="inferno, magma, viridis, cividis or gray (default: inferno)"
+    )
     parser.add_argument("--opacity", type=float, default=0.6, help="of the overlay, 0 to 1 (default: 0.6)")
     parser.add_argument("--smooth", action="store_true", help="bilinear maps and masks instead of patches")
     told = "format of overlays and masks; png loses nothing and takes ten times as long"
@@ -201,7 +239,10 @@ def _compare(arguments: argparse.Namespace) -> None:
     with profile.part("read"):
         pictures = [read_picture(image) for image in arguments.images]
     if arguments.reference and len(arguments.reference) != len(pictures):
-        raise ValueError(f"{len(arguments.reference)} reference masks were given for {len(pictures)} photos; give one per photo, in order")
+        raise ValueError(
+            f"{len(arguments.reference)} reference masks were given for {len(pictures)} photos; give one per photo, in "
+            "order"
+        )
     references = {i: read_reference(path) for i, path in enumerate(arguments.reference)}
     encoders = _encoders(arguments)
     steps = iterate_board(pictures, encoders, requests, settings, references, profile)
@@ -233,7 +274,10 @@ def _batch(arguments: argparse.Namespace) -> None:
         print(f"left out: {fault.sentence}", file=sys.stderr)
     made = report.done - report.earlier
     before = f", {report.earlier} were done before" if report.earlier else ""
-    print(f"{made} pictures in {report.seconds:.1f} s, {len(report.faults)} left out{before}; {arguments.out} holds maps and pictures")
+    print(
+        f"{made} pictures in {report.seconds:.1f} s, {len(report.faults)} left out{before}; {arguments.out} holds maps "
+        "and pictures"
+    )
     if not report.done:
         raise ValueError("none of the pictures could be read")
 
@@ -262,7 +306,10 @@ def _segment(arguments: argparse.Namespace, encoders: list[Any]) -> str:
     scenes = open_scenes(arguments.scenes)
     others = [e.facts.name for e in encoders if not e.dense or e.facts.classes != encoders[0].facts.classes]
     if others:
-        raise ValueError(f"{', '.join(others)} has no dense head, or one of other classes; leave it out with -c, or leave out --scenes")
+        raise ValueError(
+            f"{', '.join(others)} has no dense head, or one of other classes; leave it out with -c, or leave out "
+            "--scenes"
+        )
     rows = [look_at_scenes(e, scenes, arguments.size, arguments.residual, progress=True) for e in encoders]
     return "\n\n".join([iou_table(rows, "/".join(arguments.scenes.resolve().parts[-2:])), *map(mass_table, rows)])
 
@@ -278,7 +325,10 @@ def _classify(arguments: argparse.Namespace, encoders: list[Any]) -> str:
     classes = read_classes(arguments.photos)
     others = [e.facts.name for e in encoders if e.classifier is None or e.facts.classes != classes]
     if others:
-        raise ValueError(f"{', '.join(others)} knows other classes than {arguments.photos}; leave it out with -c, or leave out --photos")
+        raise ValueError(
+            f"{', '.join(others)} knows other classes than {arguments.photos}; leave it out with -c, or leave out "
+            "--photos"
+        )
     with tempfile.TemporaryDirectory() as cache:
         photos = load_photos(arguments.photos, "val", Path(cache))
         right = find_correct(encoders, photos, [arguments.size or e.facts.size for e in encoders], progress=True)

@@ -1,4 +1,5 @@
-"""The command line of weights: training them, converting a training checkpoint, publishing the app with the bundled ones."""
+"""The command line of weights: training them, converting a training checkpoint, publishing the app with the bundled
+ones."""
 
 from __future__ import annotations
 
@@ -19,14 +20,22 @@ def add_training(commands: Any) -> None:
         metavar="KEY=VALUE",
         help="change a setting, such as seed=1 or encoder.pooling_options.gamma=1.25",
     )
-    train.add_argument("-o", "--out", type=Path, default=Path("runs"), help="the checkpoint folder is made in it (default: runs)")
+    train.add_argument(
+        "-o", "--out", type=Path, default=Path("runs"), help="the checkpoint folder is made in it (default: runs)"
+    )
     train.add_argument("--threads", type=int, help="CPU threads, of each process (default: all cores)")
-    train.add_argument("--device", default="auto", choices=("auto", "cpu"), help="auto takes what accelerate finds (default)")
+    train.add_argument(
+        "--device", default="auto", choices=("auto", "cpu"), help="auto takes what accelerate finds (default)"
+    )
     train.add_argument("--restart", action="store_true", help="begin anew where an interrupted run would go on")
     train.set_defaults(run=_train)
 
-    convert = commands.add_parser("convert", help="a training checkpoint -> a small .safetensors file that loads and maps the same")
-    convert.add_argument("source", metavar="SRC", help="a checkpoint file of any kind that loads, with its options: a.pth?num_heads=6")
+    convert = commands.add_parser(
+        "convert", help="a training checkpoint -> a small .safetensors file that loads and maps the same"
+    )
+    convert.add_argument(
+        "source", metavar="SRC", help="a checkpoint file of any kind that loads, with its options: a.pth?num_heads=6"
+    )
     convert.add_argument("target", type=Path, metavar="DST", help="the .safetensors file to write")
     convert.add_argument("--weights", default="", help="another entry of SRC than the usual one, such as student")
     convert.add_argument("--overwrite", action="store_true", help="replace DST where it exists")

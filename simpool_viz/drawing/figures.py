@@ -1,4 +1,5 @@
-"""Figures that compare the rows of a board: the matrix that papers print, the agreement of masks, the difference of two maps."""
+"""Figures that compare the rows of a board: the matrix that papers print, the agreement of masks, the difference of two
+maps."""
 
 from __future__ import annotations
 
@@ -20,7 +21,13 @@ from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.scale import Scale, scale_of
 from simpool_viz.recording import Recording
 
-CELL, GAP, LABEL, LEGEND = 220, 10, 150, 22  # pixels of a cell's longer side, between cells, of a label's width, of a legend's line
+# Pixels of a cell's longer side, between cells, of a label's width, of a legend's line.
+CELL, GAP, LABEL, LEGEND = (
+    220,
+    10,
+    150,
+    22,
+)
 
 
 def matrix_columns(board: Board) -> list[tuple[str, str]]:
@@ -29,7 +36,8 @@ def matrix_columns(board: Board) -> list[tuple[str, str]]:
 
 
 def draw_matrix(board: Board, look: Look | None = None) -> Image.Image:
-    """Photos down, checkpoints and maps across, an overlay in every cell; a checkpoint without the map leaves its cell empty."""
+    """Photos down, checkpoints and maps across, an overlay in every cell; a checkpoint without the map leaves its cell
+    empty."""
     look = look or Look()
     columns, scales = matrix_columns(board), row_scales(board, look)
     cells = {
@@ -53,7 +61,9 @@ def draw_matrix(board: Board, look: Look | None = None) -> Image.Image:
     return figure
 
 
-def draw_parts(picture: Picture, attention: AttentionMap, groups: Sequence[tuple[str, list[int]]], look: Look | None = None) -> Image.Image:
+def draw_parts(
+    picture: Picture, attention: AttentionMap, groups: Sequence[tuple[str, list[int]]], look: Look | None = None
+) -> Image.Image:
     """A gallery of the single maps of an AttentionMap, a line for each group: heads by scale, queries, slots."""
     look, photo, tops = look or Look(), display_picture(picture.rgb, CELL), []
     size, line = (photo.shape[1], photo.shape[0]), photo.shape[0] + 24 + GAP
@@ -72,7 +82,9 @@ def draw_parts(picture: Picture, attention: AttentionMap, groups: Sequence[tuple
             x, y = GAP + n % per_line * (size[0] + GAP), top + n // per_line * line
             colours = colour_map(attention.weights[i], scale, attention.signed, look, size)
             figure.paste(Image.fromarray(overlay(photo, colours, look.opacity)), (x, y))
-            draw.text((x, y + size[1] + 4), f"{attention.names[i]}: 0 to {scale.high:.2g} {scale.label}", FAINT, font(12))
+            draw.text(
+                (x, y + size[1] + 4), f"{attention.names[i]}: 0 to {scale.high:.2g} {scale.label}", FAINT, font(12)
+            )
     return figure
 
 
@@ -148,7 +160,13 @@ def draw_difference(board: Board, first: Row, second: Row, look: Look | None = N
     bar = table[np.linspace(0, 255, width).astype(int)][None].repeat(10, 0)
     figure.paste(Image.fromarray(bar), (GAP, top + height + 8))
     for x, value, anchor in ((GAP, scale.low, "la"), (GAP + width // 2, 0.0, "ma"), (GAP + width, scale.high, "ra")):
-        draw.text((x, top + height + 22), f"{value:.3g}" + (f" {scale.label}" if value == 0 else ""), FAINT, font(12), anchor=anchor)
+        draw.text(
+            (x, top + height + 22),
+            f"{value:.3g}" + (f" {scale.label}" if value == 0 else ""),
+            FAINT,
+            font(12),
+            anchor=anchor,
+        )
     return figure
 
 

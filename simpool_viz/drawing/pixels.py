@@ -1,8 +1,8 @@
 """Pixels: colours, overlays, cut-outs, boxes, colour bars, and the board as one picture.
 
-Colours come from matplotlib's tables by look-up; no matplotlib figure is made. A map that is non-negative is drawn as N w,
-"times uniform": 1 is what plain averaging would give, and colours run from 0 to the 99.5th percentile of the row or of
-the whole board. Signed maps use a diverging table around 0.
+Colours come from matplotlib's tables by look-up; no matplotlib figure is made. A map that is non-negative is drawn as N
+w, "times uniform": 1 is what plain averaging would give, and colours run from 0 to the 99.5th percentile of the row or
+of the whole board. Signed maps use a diverging table around 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from PIL import Image
 from simpool_viz.images import expand_cells
 from simpool_viz.masks import Box
 
-if TYPE_CHECKING:  # importing maps registers them, which needs PyTorch: worker processes that only read pictures go without
+if (
+    TYPE_CHECKING
+):  # importing maps registers them, which needs PyTorch: worker processes that only read pictures go without
     from simpool_viz.maps.scale import Scale
 
 SEQUENTIAL = ("inferno", "magma", "viridis", "cividis", "gray")
@@ -57,7 +59,9 @@ def colour_table(name: str) -> np.ndarray:
 def palette(count: int) -> np.ndarray:
     """(K, 3) uint8: a colour for each class, neighbours in the list far apart in hue."""
     golden = 0.618034
-    colours = [colorsys.hsv_to_rgb((0.6 + golden * i) % 1, (0.75, 0.5)[i % 2], (0.95, 0.8, 0.65)[i % 3]) for i in range(count)]
+    colours = [
+        colorsys.hsv_to_rgb((0.6 + golden * i) % 1, (0.75, 0.5)[i % 2], (0.95, 0.8, 0.65)[i % 3]) for i in range(count)
+    ]
     return (np.array(colours) * 255).round().astype(np.uint8).reshape(count, 3)
 
 
@@ -66,12 +70,15 @@ def colour_map(weights: np.ndarray, scale: Scale, signed: bool, look: Look, size
     factor = scale.factor if scale.factor is not None else 1.0 if signed else weights.size
     values = weights * np.float32(factor)
     shares = (values.astype(np.float64) - scale.low) * (255 / (scale.high - scale.low))
-    if look.smooth:  # bilinear with half-pixel centres, as `upsample`, which masks need to the last bit and colours do not
+    if (
+        look.smooth
+    ):  # bilinear with half-pixel centres, as `upsample`, which masks need to the last bit and colours do not
         shares = cv2.resize(shares.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     np.rint(shares.clip(0, 255, out=shares), out=shares)
     table = colour_table(DIVERGING if signed else look.colours)
     if look.smooth:
-        return cv2.applyColorMap(shares.astype(np.uint8), table[:, None])  # a table of our own: whatever stands in it comes out
+        # A table of our own: whatever stands in it comes out.
+        return cv2.applyColorMap(shares.astype(np.uint8), table[:, None])
     return expand_cells(table[shares.astype(np.uint8)], size)
 
 
@@ -95,7 +102,8 @@ def cut_out(rgb: np.ndarray, mask: np.ndarray, boxes: list[Box]) -> np.ndarray:
 
 def display_boxes(mask: np.ndarray, smallest: float = 0.002) -> list[Box]:
     """Boxes of the drawn mask's components, specks under this share of the picture left out."""
-    contours, links = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)  # far cheaper than labels
+    # Far cheaper than labels.
+    contours, links = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     outer = (cv2.boundingRect(c) for c, link in zip(contours, links[0], strict=True) if link[3] < 0) if contours else ()
     boxes = sorted(((x, y, x + w, y + h) for x, y, w, h in outer), key=lambda box: (box[1], box[0]))
     return [b for b in boxes if (b[2] - b[0]) * (b[3] - b[1]) >= smallest * mask.size] or boxes
@@ -106,4 +114,8 @@ def display_picture(rgb: np.ndarray, longest: int) -> np.ndarray:
     height, width = rgb.shape[:2]
     factor = min(1.0, longest / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    return rgb if factor == 1.0 else np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    return (
+        rgb
+        if factor == 1.0
+        else np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    )

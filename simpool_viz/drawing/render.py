@@ -18,7 +18,9 @@ SUFFIXES = {"jpeg": "jpg", "png": "png"}
 BOARD_HEIGHT = 300  # pixels, about, of a picture on the board
 
 
-def render_row(board: Board, row: Row, scale: Scale, look: Look, longest: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
+def render_row(
+    board: Board, row: Row, scale: Scale, look: Look, longest: int = LONGEST
+) -> tuple[np.ndarray, np.ndarray]:
     """Overlay and cut-out of a row, (H, W, 3) uint8 each, the longer side at most `longest` pixels."""
     rgb = display_picture(board.pictures[row.picture].rgb, longest)
     size = rgb.shape[1], rgb.shape[0]
@@ -44,7 +46,11 @@ def render_board(board: Board, look: Look | None = None) -> Image.Image:
         for row, scale in zip(board.rows, scales, strict=True):
             if row.picture == index:
                 images = render_row(board, row, scale, look, longest)
-                strips.append(Strip(row.title, row.lines, list(images), scale, DIVERGING if row.attention.signed else look.colours))
+                strips.append(
+                    Strip(
+                        row.title, row.lines, list(images), scale, DIVERGING if row.attention.signed else look.colours
+                    )
+                )
         blocks.append(compose_board(display_picture(picture.rgb, longest), picture.name, strips))
     whole = Image.new("RGB", (max(b.width for b in blocks), sum(b.height for b in blocks)), "white")
     for i, block in enumerate(blocks):

@@ -20,17 +20,30 @@ class Classified:
 
 
 def classification_table(rows: Sequence[Classified], photos: str) -> str:
-    """Markdown: top-1 of each checkpoint, and its difference to the first one, with 95 % bootstrap intervals over photos.
+    """Markdown: top-1 of each checkpoint, and its difference to the first one, with 95 % bootstrap intervals over
+    photos.
 
     Args:
         photos: what was classified, for the heading.
     """
     first = rows[0]
-    head = ["checkpoint", "pooling", "parameters", "training", "top-1 (%)", f"against {first.encoder.facts.name} (points)"]
+    head = [
+        "checkpoint",
+        "pooling",
+        "parameters",
+        "training",
+        "top-1 (%)",
+        f"against {first.encoder.facts.name} (points)",
+    ]
     lines = [f"**{photos}**, {len(first.right):,} photos", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
         facts, parameters = row.encoder.facts, sum(p.numel() for p in row.encoder.parameters())
-        cells = [facts.name, row.encoder.pooling.title, f"{parameters / 1e6:.2f} M", f"{facts.minutes:.0f} min" if facts.minutes else ""]
+        cells = [
+            facts.name,
+            row.encoder.pooling.title,
+            f"{parameters / 1e6:.2f} M",
+            f"{facts.minutes:.0f} min" if facts.minutes else "",
+        ]
         cells.append(points(row.right))
         cells.append("" if row is first else points(row.right.astype(float) - first.right, signed=True))
         lines.append("| " + " | ".join(cells) + " |")

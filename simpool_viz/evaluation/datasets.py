@@ -1,7 +1,7 @@
 """Data sets of photos with reference masks: a folder with `images/` and `masks/`, paired by file stem.
 
-Where it also holds `instances/`, label maps with a number for each object, those are the references: their objects together
-are the mask, and each by itself counts for DINO's Jaccard score.
+Where it also holds `instances/`, label maps with a number for each object, those are the references: their objects
+together are the mask, and each by itself counts for DINO's Jaccard score.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def pair_files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     paths = _files(images)
     lonely = [path.name for path in paths if path.stem not in by_stem]
     if lonely or not paths:
-        raise ValueError(f"{images} holds no image" if not paths else f"{masks} holds no mask for {', '.join(lonely[:5])}")
+        raise ValueError(
+            f"{images} holds no image" if not paths else f"{masks} holds no mask for {', '.join(lonely[:5])}"
+        )
     return [(path, by_stem[path.stem]) for path in paths]
 
 

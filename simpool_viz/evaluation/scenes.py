@@ -30,13 +30,13 @@ MAPS: dict[str, tuple[str, dict[str, object]]] = {
 
 
 @dataclass(frozen=True)
-class Seen:
+class SceneScores:
     """What a dense checkpoint does on n scenes with K classes.
 
     pixels: (n, K, K) int64, of each scene by true class (rows) and found class (columns).
     area: (n, K), the share of the scene that each class has in truth.
-    mass: by map, (n, K), the share of the map's mass that lies on the class's true pixels; NaN where the class is not both there and
-        found. residual: of the roll-outs.
+    mass: by map, (n, K), the share of the map's mass that lies on the class's true pixels; NaN where the class is not
+        both there and found. residual: of the roll-outs.
     """
 
     encoder: Encoder
@@ -59,12 +59,17 @@ def open_scenes(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def look_at_scenes(
-    encoder: Encoder, scenes: Sequence[tuple[Path, Path]], size: int | None = None, residual: float = 0.5, progress: bool = False
-) -> Seen:
+    encoder: Encoder,
+    scenes: Sequence[tuple[Path, Path]],
+    size: int | None = None,
+    residual: float = 0.5,
+    progress: bool = False,
+) -> SceneScores:
     """Segment scenes and measure the maps of the classes found.
 
     Args:
-        size: shorter side in pixels; the checkpoint's own by default. residual: weight of the skip connection in roll-outs.
+        size: shorter side in pixels; the checkpoint's own by default. residual: weight of the skip connection in
+            roll-outs.
 
     Raises:
         ValueError: a checkpoint without a dense head, or a photo or label map that cannot be read.
@@ -85,7 +90,9 @@ def look_at_scenes(
         shares = _mass_on_classes(recording, [c for c in found.found() if area[-1][c] > 0], labels, count, residual)
         for name, values in shares.items():
             mass[name].append(values)
-    return Seen(encoder, np.stack(pixels), np.stack(area), {name: np.stack(values) for name, values in mass.items()}, residual)
+    return SceneScores(
+        encoder, np.stack(pixels), np.stack(area), {name: np.stack(values) for name, values in mass.items()}, residual
+    )
 
 
 def _read_labels(path: Path, recording: Recording) -> np.ndarray:
@@ -97,7 +104,9 @@ def _read_labels(path: Path, recording: Recording) -> np.ndarray:
     return labels
 
 
-def _mass_on_classes(recording: Recording, classes: list[int], labels: np.ndarray, count: int, residual: float) -> dict[str, np.ndarray]:
+def _mass_on_classes(
+    recording: Recording, classes: list[int], labels: np.ndarray, count: int, residual: float
+) -> dict[str, np.ndarray]:
     """By map of `MAPS`, (K,) shares of its mass on each class's pixels; NaN for classes not asked for."""
     shares = {name: np.full(count, np.nan) for name in MAPS}
     if not classes:
@@ -111,10 +120,11 @@ def _mass_on_classes(recording: Recording, classes: list[int], labels: np.ndarra
     return shares
 
 
-# --- tables -------------------------------------------------------------------------------------------------------------
+# --- tables
+# -------------------------------------------------------------------------------------------------------------
 
 
-def iou_table(rows: Sequence[Seen], scenes: str) -> str:
+def iou_table(rows: Sequence[SceneScores], scenes: str) -> str:
     """Markdown: the mean IoU of each checkpoint and its difference to the first one, and the IoU of each class.
 
     Args:
@@ -122,23 +132,52 @@ def iou_table(rows: Sequence[Seen], scenes: str) -> str:
     """
     first = rows[0]
     names = first.encoder.facts.classes
-    head = ["checkpoint", "parameters", "training", "mean IoU (%)", f"against {first.encoder.facts.name} (points)", *names]
-    lines = [f"**{scenes}**, {len(first.pixels):,} scenes", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    head = [
+        "checkpoint",
+        "parameters",
+        "training",
+        "mean IoU (%)",
+        f"against {first.encoder.facts.name} (points)",
+        *names,
+    ]
+    lines = [
+        f"**{scenes}**, {len(first.pixels):,} scenes",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|---" * len(head) + "|",
+    ]
     draws = {id(row): _drawn_ious(row.pixels) for row in rows}
     for row in rows:
         facts, parameters = row.encoder.facts, sum(p.numel() for p in row.encoder.parameters())
         own, drawn = mean_ious(row.pixels.sum(0)), draws[id(row)]
-        cells = [facts.name, f"{parameters / 1e6:.2f} M", f"{facts.minutes:.0f} min" if facts.minutes else "", _percent(own, drawn)]
+        cells = [
+            facts.name,
+            f"{parameters / 1e6:.2f} M",
+            f"{facts.minutes:.0f} min" if facts.minutes else "",
+            _percent(own, drawn),
+        ]
         against = "" if row is first else _percent(own - mean_ious(first.pixels.sum(0)), drawn - draws[id(first)], "+")
         each = [f"{100 * value:.0f}" for value in class_ious(row.pixels.sum(0))]
         lines.append("| " + " | ".join([*cells, against, *each]) + " |")
     return "\n".join(lines)
 
 
-def mass_table(row: Seen) -> str:
-    """Markdown: for each class the share of each map's mass on the class's true pixels, beside its share of area and plain roll-out."""
-    head = ["class", "scenes", "share of area", "roll-out", "dense roll-out, hard", "dense roll-out, soft", "hard minus roll-out"]
-    told = f"residual weight {row.residual:g}; mass of the map on the class's true pixels (%), where the class is there and found"
+def mass_table(row: SceneScores) -> str:
+    """Markdown: for each class the share of each map's mass on the class's true pixels, beside its share of area and
+    plain roll-out."""
+    head = [
+        "class",
+        "scenes",
+        "share of area",
+        "roll-out",
+        "dense roll-out, hard",
+        "dense roll-out, soft",
+        "hard minus roll-out",
+    ]
+    told = (
+        f"residual weight {row.residual:g}; mass of the map on the class's true pixels (%), where the class is "
+        "there and found"
+    )
     lines = [f"**{row.encoder.facts.name}**, {told}", ""]
     lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     hard, soft, plain = row.mass["dense_rollout"], row.mass["dense_rollout, soft"], row.mass["rollout"]
@@ -148,7 +187,12 @@ def mass_table(row: Seen) -> str:
             lines.append(f"| {name} | 0 |" + " |" * (len(head) - 2))
             continue
         columns = [table[seen, index] for table in (row.area, plain, hard, soft)]
-        cells = [name, str(int(seen.sum())), *(points(c) for c in columns), points(columns[2] - columns[1], signed=True)]
+        cells = [
+            name,
+            str(int(seen.sum())),
+            *(points(c) for c in columns),
+            points(columns[2] - columns[1], signed=True),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

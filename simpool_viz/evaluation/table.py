@@ -1,4 +1,5 @@
-"""The localization table: every checkpoint's map against the reference masks, beside the centre prior and the whole picture.
+"""The localization table: every checkpoint's map against the reference masks, beside the centre prior and the whole
+picture.
 
 Intervals are 95 % percentile bootstraps over pictures; the difference to the centre prior is paired by picture.
 """
@@ -18,7 +19,7 @@ from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import Reference, baselines, jaccard, read_reference, score_baselines
 
 DRAWS = 2000
-FIGURES = ("iou_at_true_area", "iou", "jaccard", "jaccard_best", "pointing", "spatial_entropy")
+TABLE_FIGURES = ("iou_at_true_area", "iou", "jaccard", "jaccard_best", "pointing", "spatial_entropy")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,11 @@ class Method:
 
 
 def evaluate(
-    data: MaskSet, encoders: Sequence[Encoder], requests: Sequence[MapRequest], settings: Settings, progress: bool = False
+    data: MaskSet,
+    encoders: Sequence[Encoder],
+    requests: Sequence[MapRequest],
+    settings: Settings,
+    progress: bool = False,
 ) -> list[Method]:
     """Score maps on a data set.
 
@@ -47,7 +52,9 @@ def evaluate(
     Raises:
         ValueError: no checkpoint has any of the maps, or a photo or mask cannot be read.
     """
-    methods: dict[tuple[int, str], tuple[str, list[dict[str, float]]]] = {}  # by checkpoint and map: names need not be unique
+    methods: dict[
+        tuple[int, str], tuple[str, list[dict[str, float]]]
+    ] = {}  # by checkpoint and map: names need not be unique
     plain: dict[str, list[dict[str, float]]] = {}  # the baselines, by name
     skipped: list[str] = []
     for image, mask in _progress(data, progress):
@@ -57,7 +64,9 @@ def evaluate(
             for row in rows:
                 label = f"{row.checkpoint}: {row.map_label}"
                 figures = methods.setdefault((number, row.request.label), (label, []))[1]
-                figures.append(row.scores | _jaccard(_masks(row, settings), reference) | {"spatial_entropy": row.entropy})
+                figures.append(
+                    row.scores | _jaccard(_masks(row, settings), reference) | {"spatial_entropy": row.entropy}
+                )
         scores = score_baselines(reference)
         for name, (_, disc) in baselines(reference).items():
             plain.setdefault(name, []).append(scores[name] | _jaccard([disc], reference))
@@ -77,7 +86,7 @@ def _jaccard(masks: Sequence[np.ndarray], reference: Reference) -> dict[str, flo
 
 
 def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in FIGURES}
+    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in TABLE_FIGURES}
 
 
 def _progress(data: MaskSet, progress: bool) -> Iterator:
@@ -103,7 +112,7 @@ def to_markdown(data: MaskSet, methods: Iterable[Method], settings: Settings) ->
     for method in methods:
         figures = method.figures
         above = [_above(method, prior), _above(method, methods[0])]
-        others = [_cell(figures[name]) for name in FIGURES[1:]]
+        others = [_cell(figures[name]) for name in TABLE_FIGURES[1:]]
         lines.append("| " + " | ".join([method.label, _cell(figures["iou_at_true_area"]), *above, *others]) + " |")
     return "\n".join(lines)
 

@@ -21,8 +21,8 @@ class AttentionMap:
 
     weights: (M, h, w) float32, raw: never min-max scaled.
     names: M names: heads, queries, classes.
-    unit: "uniform" for weights that sum to 1 (or less, where prefix tokens hold the rest), "mean" for non-negative values of
-        any scale (gates, norms, Grad-CAM), "logit" for signed ones (contributions).
+    unit: "uniform" for weights that sum to 1 (or less, where prefix tokens hold the rest), "mean" for non-negative
+        values of any scale (gates, norms, Grad-CAM), "logit" for signed ones (contributions).
     logits: (M, h, w) float32 scores before the softmax, where the map has them.
     method: the registered name of what made it.
     note: what a viewer must know, such as that a map is a heuristic; "" for most.
@@ -41,9 +41,14 @@ class AttentionMap:
     def __post_init__(self) -> None:
         if self.unit not in ("uniform", "mean", "logit"):
             raise ValueError(f"{self.method}: the unit of a map is uniform, mean or logit, not {self.unit!r}")
-        if self.weights.ndim != 3 or self.weights.shape[1:] != self.geometry.grid or len(self.names) != len(self.weights):
+        if (
+            self.weights.ndim != 3
+            or self.weights.shape[1:] != self.geometry.grid
+            or len(self.names) != len(self.weights)
+        ):
             raise ValueError(
-                f"{self.method}: maps of shape {self.weights.shape} do not fit grid {self.geometry.grid} and names {self.names}"
+                f"{self.method}: maps of shape {self.weights.shape} do not fit grid {self.geometry.grid} and names "
+                f"{self.names}"
             )
 
     @property
@@ -52,7 +57,8 @@ class AttentionMap:
         return self.unit == "logit"
 
     def fused(self, how: str | int | None = None) -> np.ndarray:
-        """One map (h, w): the mean, max or min over the M maps, or the map of one index or name; `fusion` where left out.
+        """One map (h, w): the mean, max or min over the M maps, or the map of one index or name; `fusion` where left
+        out.
 
         Raises:
             ValueError: no such fusion, index or name.
@@ -63,7 +69,9 @@ class AttentionMap:
         index = self.names.index(how) if how in self.names else how
         index = int(index) if isinstance(index, np.integer) else index
         if isinstance(index, bool) or not isinstance(index, int) or not -len(self.names) <= index < len(self.names):
-            raise ValueError(f"{how!r} is no fusion ({', '.join(FUSIONS)}), name ({', '.join(self.names)}) or index of {self.method}")
+            raise ValueError(
+                f"{how!r} is no fusion ({', '.join(FUSIONS)}), name ({', '.join(self.names)}) or index of {self.method}"
+            )
         return self.weights[index]
 
     def mask(
@@ -85,4 +93,6 @@ class AttentionMap:
         0 is one connected blob; ln n is n equal ones. See `scores.spatial_entropy`.
         """
         scores = self.weights if self.logits is None else self.logits
-        return float(spatial_entropy(torch.from_numpy(scores), mode).mean()), "weights" if self.logits is None else "logits"
+        return float(
+            spatial_entropy(torch.from_numpy(scores), mode).mean()
+        ), "weights" if self.logits is None else "logits"

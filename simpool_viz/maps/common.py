@@ -55,7 +55,8 @@ def head_names(count: int) -> tuple[str, ...]:
 
 
 def one_block(depth: int, options: dict[str, Any]) -> Sequence[int]:
-    """The block that the option `block` names, the last by default; none where it does not fit, which the map then says."""
+    """The block that the option `block` names, the last by default; none where it does not fit, which the map then
+    says."""
     block = options.get("block", -1)
     return [block % depth] if isinstance(block, int) and -depth <= block < depth else []
 

@@ -1,4 +1,5 @@
-"""Contribution: what every token adds to the logit of a class. With GAP and a linear head this is CAM (Zhou et al., 2016).
+"""Contribution: what every token adds to the logit of a class. With GAP and a linear head this is CAM (Zhou et al.,
+2016).
 
 The pooled vector splits into what each position gave, f_c = sum_i g_ic (see `pooling.means`); a linear head, with the
 norm between folded into it, then gives sum_c W'_kc g_ic per token, which sums to logit - b' exactly.
@@ -31,7 +32,11 @@ def _why_not(encoder: Encoder) -> str | None:
     norm = getattr(encoder.norm, "norm", encoder.norm)
     if isinstance(norm, nn.BatchNorm1d):
         fixed = norm.running_mean is not None and not norm.training
-        return None if fixed else "the BatchNorm between pooling and head has no fixed statistics; call eval() on the encoder"
+        return (
+            None
+            if fixed
+            else "the BatchNorm between pooling and head has no fixed statistics; call eval() on the encoder"
+        )
     if not isinstance(norm, (nn.Identity, nn.LayerNorm)):
         return f"the {type(encoder.norm).__name__} between pooling and head cannot be folded into the head"
     return None
@@ -40,7 +45,8 @@ def _why_not(encoder: Encoder) -> str | None:
 @register_map(
     "contribution",
     "Contribution",
-    "What each position adds to the logit of a class, the predicted one by default: positive for, negative against. With GAP this is CAM.",
+    "What each position adds to the logit of a class, the predicted one by default: positive for, negative against. "
+    "With GAP this is CAM.",
     formula="mᵢ = Σ_c W′_kc g_ic, with Σᵢ g_ic = f_c",
     paper="Zhou et al., CVPR 2016, for GAP",
     why_not=_why_not,
@@ -68,8 +74,8 @@ def folded_head(recording: Recorded, classes: list[int]) -> tuple[Tensor, Tensor
     """W' (K, D) and b' (K,) such that logits = W' g + b', g the sum of the contributions.
 
     A LayerNorm between pooling and head is folded with the mean and deviation of this picture's vector held fixed:
-    W' = centre(W * weight) / sigma and b' = b + W bias. A BatchNorm's statistics are fixed anyway: W' = W * weight / sigma and
-    b' = b + W bias - W' mean. What the pooling adds to every channel goes into b'.
+    W' = centre(W * weight) / sigma and b' = b + W bias. A BatchNorm's statistics are fixed anyway: W' = W * weight /
+    sigma and b' = b + W bias - W' mean. What the pooling adds to every channel goes into b'.
     """
     encoder = recording.encoder
     head, pooled = encoder.classifier, wide(recording.pooled.vector[0])

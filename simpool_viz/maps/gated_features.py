@@ -19,7 +19,11 @@ from simpool_viz.tensors import wide
 
 def _why_not(encoder: Encoder) -> str | None:
     inside = not encoder.depth and gated_modules(encoder.backbone)
-    return None if inside or encoder.pooling.has_channel_gate else "neither its backbone nor its pooling gates channels (SE, SPE, CBAM)"
+    return (
+        None
+        if inside or encoder.pooling.has_channel_gate
+        else "neither its backbone nor its pooling gates channels (SE, SPE, CBAM)"
+    )
 
 
 @register_map(
@@ -38,7 +42,9 @@ def channel_gates(recording: Recorded) -> AttentionMap:
     """
     gate = recording.gates[-1] if recording.gates else None
     if gate is None or gate.features is None:
-        raise ValueError(f"{recording.encoder.facts.name}: its last channel gate does not act on the grid of its tokens")
+        raise ValueError(
+            f"{recording.encoder.facts.name}: its last channel gate does not act on the grid of its tokens"
+        )
     with torch.inference_mode():
         positive = wide(gate.features).relu()  # (N, C)
         rows = torch.stack([positive @ wide(gate.values), positive.mean(1)])

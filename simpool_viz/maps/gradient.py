@@ -1,9 +1,10 @@
-"""Gradient baselines: Grad-CAM for CNNs (Selvaraju et al., ICCV 2017) and generic relevance for ViTs (Chefer et al., ICCV 2021).
+"""Gradient baselines: Grad-CAM for CNNs (Selvaraju et al., ICCV 2017) and generic relevance for ViTs (Chefer et al.,
+ICCV 2021).
 
-Grad-CAM needs no pass through the backbone: pooling, norm and head are differentiated from the recorded features. Relevance
-runs the forward again with gradients. Its R <- R + mean_h(relu(dA * A)) R is read by one row, as roll-outs are, and the gradient
-of an attention matrix is dA_ij = dO_i . v_j, dO that of the attention's output; so tiles of rows are made and thrown away, and
-no N x N matrix stands in memory.
+Grad-CAM needs no pass through the backbone: pooling, norm and head are differentiated from the recorded features.
+Relevance runs the forward again with gradients. Its R <- R + mean_h(relu(dA * A)) R is read by one row, as roll-outs
+are, and the gradient of an attention matrix is dA_ij = dO_i . v_j, dO that of the attention's output; so tiles of rows
+are made and thrown away, and no N x N matrix stands in memory.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ class _OutputCapture(AttentionCapture):
         self.values: list[Tensor] = []
         self.outputs: list[Tensor] = []
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         output = super().__torch_function__(func, types, args, kwargs)
         if func is F.scaled_dot_product_attention:
             self.values.append(args[2] if len(args) > 2 else (kwargs or {})["value"])
@@ -112,7 +115,8 @@ def _why_no_relevance(encoder: Encoder) -> str | None:
 @register_map(
     "relevance",
     "Gradient relevance",
-    "Attention weighted by the gradient of a class's logit and followed through all blocks. It runs the model once more, backwards too.",
+    "Attention weighted by the gradient of a class's logit and followed through all blocks. It runs the model once "
+    "more, backwards too.",
     formula="R ← R + meanₕ(relu(∇A ∘ A)) R",
     paper="Chefer et al., Generic attention-model explainability, ICCV 2021",
     why_not=_why_no_relevance,
@@ -146,7 +150,8 @@ def relevance(recording: Recorded, classes: Sequence[int | str] | int | str | No
 
 def _forward_with_graph(encoder: Encoder, recording: Recorded) -> tuple[_OutputCapture, Tensor]:
     with _OutputCapture() as capture:
-        output = encoder(recording.image[None].clone().requires_grad_())  # a graph, whether or not the parameters ask for one
+        # A graph, whether or not the parameters ask for one.
+        output = encoder(recording.image[None].clone().requires_grad_())
     check_calls(encoder.facts.name, len(capture.calls), encoder.depth + encoder.pooling.fused_calls)
     assert output.logits is not None, "why_not asks for a head"
     return capture, output.logits[0]

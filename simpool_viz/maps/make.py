@@ -23,7 +23,12 @@ def blocks_needed(encoder: Encoder, requests: Sequence[tuple[str, dict[str, Any]
         ValueError: neither a map nor a pooling has one of the names.
     """
     methods = [(*resolve_map(encoder, name), options) for name, options in requests]
-    return {block for method, reason, options in methods if reason is None for block in method.blocks(encoder.depth, options)}
+    return {
+        block
+        for method, reason, options in methods
+        if reason is None
+        for block in method.blocks(encoder.depth, options)
+    }
 
 
 def make_map(recording: Recorded, name: str, **options: Any) -> AttentionMap:
@@ -76,5 +81,7 @@ def _start(recording: Recorded, name: str, options: dict[str, Any]) -> Attention
 def _walk(recording: Recorded, walk: Walk, weights: list[Tensor]) -> list[Tensor]:
     """W R for several W, in one walk."""
     with torch.inference_mode():
-        rolled = roll_out(torch.cat(weights), recording.blocks, first=walk.first, residual=walk.residual, fusion=walk.fusion)
+        rolled = roll_out(
+            torch.cat(weights), recording.blocks, first=walk.first, residual=walk.residual, fusion=walk.fusion
+        )
     return list(rolled.split([len(w) for w in weights]))

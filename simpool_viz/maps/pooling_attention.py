@@ -1,7 +1,7 @@
 """Pooling attention: the weights with which a pooling step gathers the tokens (SimPool paper, section 3).
 
-The map "pooling" shows the checkpoint's own pooling. A pooling whose weights need no training (k-means, HOW) can also be put on
-the recorded features of any other checkpoint; each is a map by its own name.
+The map "pooling" shows the checkpoint's own pooling. A pooling whose weights need no training (k-means, HOW) can also
+be put on the recorded features of any other checkpoint; each is a map by its own name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from simpool_viz.maps.common import head_names, make_rows
 from simpool_viz.maps.registry import MapMethod, no_blocks, register_map, register_maps
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import Pooled, Pooling, create_pooling
-from simpool_viz.modeling.pooling.registry import poolings
+from simpool_viz.modeling.pooling.create import poolings
 
 
 def _why_not(encoder: Encoder) -> str | None:
@@ -26,7 +26,10 @@ def _why_not(encoder: Encoder) -> str | None:
         return None
     if pooling.name == "cls":
         return "its pooling is the class token, whose attention is the map 'cls'"
-    return f"{pooling.title} does not weigh positions by attention; 'contribution' shows what each position gives to a class"
+    return (
+        f"{pooling.title} does not weigh positions by attention; 'contribution' shows what each position gives to a "
+        "class"
+    )
 
 
 @register_map(
@@ -40,15 +43,22 @@ def _why_not(encoder: Encoder) -> str | None:
 def pooling_attention(recording: Recorded) -> AttentionMap:
     """The weights A of the pooling step: (M, h, w), one per query, head, slot or centre.
 
-    Those of a softmax over positions sum to 1 over patches and prefixes; gates and norms (CBAM, HOW) have a scale of their own.
+    Those of a softmax over positions sum to 1 over patches and prefixes; gates and norms (CBAM, HOW) have a scale of
+    their own.
     """
     if recording.pool_attention is None:
         return _weights_as_map(recording, recording.encoder.pooling, recording.pooled)
     attention = recording.pool_attention
     heads, queries, _ = attention.query.shape
-    names = head_names(heads) if queries == 1 else tuple(f"head {i // queries} query {i % queries}" for i in range(heads * queries))
+    names = (
+        head_names(heads)
+        if queries == 1
+        else tuple(f"head {i // queries} query {i % queries}" for i in range(heads * queries))
+    )
     every = slice(None)
-    return make_rows(recording, "pooling", attention.rows(every).flatten(0, 1), names, logits=attention.logits(every).flatten(0, 1))
+    return make_rows(
+        recording, "pooling", attention.rows(every).flatten(0, 1), names, logits=attention.logits(every).flatten(0, 1)
+    )
 
 
 def pooled_again(recording: Recorded, name: str, options: dict[str, Any]) -> AttentionMap:
@@ -79,7 +89,16 @@ def _weights_as_map(recording: Recorded, pooling: Pooling, pooled: Pooled, note:
     count = pooled.weights.shape[1]
     names = (pooling.title,) if count == 1 else tuple(f"{pooling.part} {i}" for i in range(count))
     logits = None if pooled.scores is None else pooled.scores[0]
-    return make_rows(recording, "pooling", pooled.weights[0], names, logits=logits, unit=pooling.unit, fusion=pooling.fusion, note=note)
+    return make_rows(
+        recording,
+        "pooling",
+        pooled.weights[0],
+        names,
+        logits=logits,
+        unit=pooling.unit,
+        fusion=pooling.fusion,
+        note=note,
+    )
 
 
 @register_maps
@@ -93,4 +112,6 @@ def _pooled_again(pooling: type[Pooling]) -> MapMethod:
         return replace(pooled_again(recording, pooling.name, options), method=pooling.name)
 
     title = f"{pooling.title} of the features"
-    return MapMethod(pooling.name, title, pooling.summary, pooling.formula, pooling.paper, make, lambda encoder: None, no_blocks)
+    return MapMethod(
+        pooling.name, title, pooling.summary, pooling.formula, pooling.paper, make, lambda encoder: None, no_blocks
+    )

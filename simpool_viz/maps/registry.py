@@ -1,7 +1,7 @@
 """The registry of the methods that make maps.
 
-A method is one function `Recorded -> AttentionMap` with one registration line; it then appears in the app, the command line, the API and
-the tables. A method that a checkpoint cannot have says why.
+A method is one function `Recorded -> AttentionMap` with one registration line; it then appears in the app, the command
+line, the API and the tables. A method that a checkpoint cannot have says why.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ def resolve_map(encoder: Encoder, name: str) -> tuple[MapMethod, str | None]:
         method, reason = methods[name], methods[name].why_not(encoder)
     elif name in poolings():
         method = methods["pooling"]
-        reason = method.why_not(encoder) if name == own.name else f"it pools by {own.title}, not by {poolings()[name].title}"
+        reason = (
+            method.why_not(encoder) if name == own.name else f"it pools by {own.title}, not by {poolings()[name].title}"
+        )
     else:
         offered = ", ".join(n for n, why in maps_of(encoder).items() if not why)
         raise ValueError(f"{encoder.facts.name} has no map {name!r}; its maps are {offered}")

@@ -20,7 +20,9 @@ class MapRequest:
     @property
     def label(self) -> str:
         """Its text form, as `parse_map` reads it."""
-        return self.name + (":" + ",".join(f"{k}={option_text(v)}" for k, v in self.options.items()) if self.options else "")
+        return self.name + (
+            ":" + ",".join(f"{k}={option_text(v)}" for k, v in self.options.items()) if self.options else ""
+        )
 
 
 def parse_map(text: str) -> MapRequest:
@@ -38,12 +40,15 @@ def parse_map(text: str) -> MapRequest:
 
 
 def parse_maps(texts: Sequence[str]) -> list[MapRequest]:
-    """Several maps, each checked to exist for some checkpoint. Errors as in `parse_map`, and ValueError for an unknown name."""
+    """Several maps, each checked to exist for some checkpoint. Errors as in `parse_map`, and ValueError for an unknown
+    name."""
     requests = [parse_map(text) for text in texts]
     known = [*map_methods(), *poolings()]
     for request in requests:
         if request.name not in known:
-            raise ValueError(f"no map is called {request.name!r}; there are {', '.join(map_methods())}, or the name of a pooling")
+            raise ValueError(
+                f"no map is called {request.name!r}; there are {', '.join(map_methods())}, or the name of a pooling"
+            )
     return requests
 
 
@@ -55,7 +60,9 @@ def _value(key: str, text: str) -> Any:
         try:
             return float(x), float(y)
         except ValueError:
-            raise ValueError(f"a point is written at=XxY in pixels of the picture, such as at=120x80, not at={text}") from None
+            raise ValueError(
+                f"a point is written at=XxY in pixels of the picture, such as at=120x80, not at={text}"
+            ) from None
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
@@ -70,4 +77,10 @@ def option_text(value: Any) -> str:
     """An option's value as `parse_map` reads it."""
     if isinstance(value, tuple):
         return "x".join(f"{v:g}" for v in value)
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "+".join(map(str, value))
+        if isinstance(value, list)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )

@@ -1,7 +1,8 @@
 """Attention Roll-Out and Dense Attention Roll-Out: rows of the same product of attention matrices (see rollout.py).
 
-Roll-out (Abnar & Zuidema, ACL 2020) reads the class token's row. Dense Attention Roll-Out (from the LIFE paper, which defines
-it in words; the formula is this project's) reads, for each class, the mean row of the tokens that a head gives to the class.
+Roll-out (Abnar & Zuidema, ACL 2020) reads the class token's row. Dense Attention Roll-Out (from the LIFE paper, which
+defines it in words; the formula is this project's) reads, for each class, the mean row of the tokens that a head gives
+to the class.
 """
 
 from __future__ import annotations
@@ -34,13 +35,16 @@ def _no_rows(recording: Recorded, count: int) -> Tensor:
 
 
 def readout_row(recording: Recorded) -> tuple[Tensor, str]:
-    """How the checkpoint reads its tokens, as row weights W (1, P + N), and a note where that is not a class token's row."""
+    """How the checkpoint reads its tokens, as row weights W (1, P + N), and a note where that is not a class token's
+    row."""
     encoder = recording.encoder
     if encoder.pooling.name == "cls" or (encoder.has_class_token and not encoder.pooling.attentive):
         return one_hot_rows(recording, [0]), ""
     rows = _no_rows(recording, 1)
     if recording.pool_attention is not None:
-        return rows + wide(recording.pool_attention.rows(slice(None))).mean(dim=(0, 1)), "starts from the pooling's own attention"
+        return rows + wide(recording.pool_attention.rows(slice(None))).mean(
+            dim=(0, 1)
+        ), "starts from the pooling's own attention"
     weights = recording.pooled.weights
     start = encoder.num_prefix_tokens
     if encoder.pooling.attentive and weights is not None:
@@ -53,7 +57,8 @@ def readout_row(recording: Recorded) -> tuple[Tensor, str]:
 @register_map(
     "rollout",
     "Attention Roll-Out",
-    "Attention followed through all blocks and their skip connections, down to the patches. Starts where the checkpoint reads its tokens.",
+    "Attention followed through all blocks and their skip connections, down to the patches. Starts where the "
+    "checkpoint reads its tokens.",
     formula="R = Â_L ⋯ Â₁, Â = (1 − a) meanₕ Aₕ + a I",
     paper="Abnar & Zuidema, ACL 2020",
     why_not=needs_blocks,
@@ -87,7 +92,8 @@ def _why_no_scores(encoder: Encoder) -> str | None:
 @register_map(
     "dense_rollout",
     "Dense Attention Roll-Out",
-    "For each class, the roll-out of all tokens that the head gives to it, averaged. On a classifier this is a heuristic.",
+    "For each class, the roll-out of all tokens that the head gives to it, averaged. On a classifier this is a "
+    "heuristic.",
     formula="m_c = Σᵢ w_ic Rᵢ / Σᵢ w_ic, w_ic = 1 where token i has class c (hard), softmax(Sᵢ)_c (soft)",
     paper="LIFE paper; definition of this project",
     why_not=_why_no_dense,
@@ -108,7 +114,8 @@ def dense_rollout(
     DAR_c = sum_i w_ic R_i / sum_i w_ic. All classes share one chain.
 
     Args:
-        classes: names or indices; by default the predicted class where any token has it, else the most frequent one of the tokens.
+        classes: names or indices; by default the predicted class where any token has it, else the most frequent one of
+            the tokens.
         soft: weigh tokens by the softmax instead of the argmax.
         union: one map of the classes together, (1, h, w): that of the tokens which have any of them.
         first, residual, fusion: as for the roll-out.
@@ -125,8 +132,12 @@ def dense_rollout(
     sums = weights.sum(1)
     absent = [class_name(recording.encoder, c) for c, total in zip(wanted, sums.tolist(), strict=True) if total == 0]
     if absent:
-        found = ", ".join(class_name(recording.encoder, int(c)) for c in scores.argmax(1).bincount().argsort(descending=True)[:5])
-        raise ValueError(f"absent from this picture: {', '.join(absent)}. No token has that class; tokens were given to {found}")
+        found = ", ".join(
+            class_name(recording.encoder, int(c)) for c in scores.argmax(1).bincount().argsort(descending=True)[:5]
+        )
+        raise ValueError(
+            f"absent from this picture: {', '.join(absent)}. No token has that class; tokens were given to {found}"
+        )
     rows = _no_rows(recording, len(wanted))
     rows[:, recording.encoder.num_prefix_tokens :] = weights.to(rows.dtype)
     note = _note(recording.encoder)
@@ -144,7 +155,8 @@ def _note(encoder: Encoder) -> str:
 @register_map(
     "class_logits",
     "Class logits",
-    "What the head scores each token for a class, before the softmax and without attention. On a classifier this is a heuristic.",
+    "What the head scores each token for a class, before the softmax and without attention. On a classifier this is a "
+    "heuristic.",
     formula="S_ic = w_c · xᵢ + b_c",
     paper="Long et al., CVPR 2015, for dense heads",
     why_not=_why_no_scores,

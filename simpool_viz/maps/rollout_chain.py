@@ -1,18 +1,19 @@
 """Attention Roll-Out, of any kind, as a chain of vector-matrix products that makes no matrix of many tokens.
 
-Roll-out multiplies residual attention matrices, R = A^_L ... A^_1 with A^_l = (1 - a) mean_h A_l + a I (Abnar & Zuidema,
-ACL 2020, eq. 1). Every map taken from it is W R for some row weights W (C, N): the class token's row, the mean over a
-class's tokens, one token. Running W from the last block to the first needs no product of two N x N matrices. A block itself is
+Roll-out multiplies residual attention matrices, R = A^_L ... A^_1 with A^_l = (1 - a) mean_h A_l + a I (Abnar &
+Zuidema, ACL 2020, eq. 1). Every map taken from it is W R for some row weights W (C, N): the class token's row, the mean
+over a class's tokens, one token. Running W from the last block to the first needs no product of two N x N matrices. A
+block itself is
 
     (W A)_j = sum_i W_i exp(s_ij - lse_i),    s = q k^T scale + b,    lse_i = logsumexp_j s_ij,
 
-which is attention with the roles of q and k exchanged: queries k, keys q, values W_i exp(-lse_i). The fused kernel normalises over i,
-and its own log-sum-exp undoes that: (W A)_j = out_j exp(lse'_j). Where the statistic lse spreads too far for exp, it enters the logits
-instead, s'_ij = s_ij - lse_i, as one more channel: queries [k, 1], keys [q, -lse / scale], values W. That is safe at any spread and costs
-copies of q and k.
+which is attention with the roles of q and k exchanged: queries k, keys q, values W_i exp(-lse_i). The fused kernel
+normalises over i, and its own log-sum-exp undoes that: (W A)_j = out_j exp(lse'_j). Where the statistic lse spreads too
+far for exp, it enters the logits instead, s'_ij = s_ij - lse_i, as one more channel: queries [k, 1], keys [q, -lse /
+scale], values W. That is safe at any spread and costs copies of q and k.
 
-Tiles of rows do the same in plain PyTorch: the twin of the kernel, and what serves where there is none, heads are not averaged, or the
-matrices are so small that one tile of all rows costs less than a turned call.
+Tiles of rows do the same in plain PyTorch: the twin of the kernel, and what serves where there is none, heads are not
+averaged, or the matrices are so small that one tile of all rows costs less than a turned call.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ from simpool_viz.tensors import wide
 
 TILE = 4_194_304  # entries of a tile (heads x rows x tokens): 16 MiB in float32
 FEW = 64  # query rows that cost less as rows than as a turned block
-SMALL = 524_288  # entries of a block's matrices (heads x tokens x tokens, 2 MiB in float32) up to which they cost less than a turned block
-SPREAD = 60.0  # of the statistic over a block's rows, up to which its exp is safe in float32, whose own range is about 88
+# entries of a block's matrices (heads x tokens x tokens, 2 MiB in float32) up to which they cost less than a turned
+# block
+SMALL = 524_288
+SPREAD = (
+    60.0  # of the statistic over a block's rows, up to which its exp is safe in float32, whose own range is about 88
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,9 @@ class Walk:
             raise ValueError(f"the first block is a number from 0, not {self.first}")
 
 
-def roll_out(weights: Tensor, blocks: Sequence[Attention], *, first: int = 0, residual: float = 0.5, fusion: str = "mean") -> Tensor:
+def roll_out(
+    weights: Tensor, blocks: Sequence[Attention], *, first: int = 0, residual: float = 0.5, fusion: str = "mean"
+) -> Tensor:
     """W R: row weights through the roll-out of some blocks.
 
     Args:
@@ -75,7 +82,9 @@ def roll_out(weights: Tensor, blocks: Sequence[Attention], *, first: int = 0, re
     if first >= max(len(blocks), 1):
         raise ValueError(f"the first block is 0 to {len(blocks) - 1}, not {first}")
     room = Room()
-    for index in reversed(range(first, len(blocks))):  # one block at a time: of those that are not kept, only a needed one complains
+    for index in reversed(
+        range(first, len(blocks))
+    ):  # one block at a time: of those that are not kept, only a needed one complains
         through = through_block(weights, blocks[index], walk.fusion, room)
         weights = through.mul_(1 - residual).add_(weights, alpha=residual)
     return weights
@@ -130,7 +139,8 @@ def fuse_heads(attention: Tensor, fusion: str) -> Tensor:
 
 
 class Room:
-    """Memory for the kernel's operands, made once for a whole chain: fresh pages for each block cost as much as filling them."""
+    """Memory for the kernel's operands, made once for a whole chain: fresh pages for each block cost as much as filling
+    them."""
 
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
@@ -147,7 +157,8 @@ def through_kernel(weights: Tensor, block: Attention, kernel: Kernel, room: Room
     """W A by one call of a fused kernel per group of as many rows of W as its heads have channels.
 
     Args:
-        weights: W (C, N), in the precision in which all is computed; queries and keys are cast to it, a block at a time.
+        weights: W (C, N), in the precision in which all is computed; queries and keys are cast to it, a block at a
+            time.
         block: with its `lse`.
         kernel: one that serves this device and precision.
         room: memory of the chain.
@@ -159,7 +170,11 @@ def through_kernel(weights: Tensor, block: Attention, kernel: Kernel, room: Room
     lse = block.lse.to(weights.dtype)
     lowest = lse.amin(1, keepdim=True)  # (H, 1)
     if float((lse - lowest).max()) <= SPREAD:
-        queries, keys, shrink = block.key[None].to(weights.dtype), block.query[None].to(weights.dtype), (lowest - lse).exp()
+        queries, keys, shrink = (
+            block.key[None].to(weights.dtype),
+            block.query[None].to(weights.dtype),
+            (lowest - lse).exp(),
+        )
     else:
         queries, keys, shrink = *_with_statistic(block, lse, room, weights), torch.ones_like(lse)
         lowest = torch.zeros_like(lowest)
@@ -177,12 +192,20 @@ def _with_statistic(block: Attention, lse: Tensor, room: Room, like: Tensor) -> 
 
 
 def _exchanged(
-    weights: Tensor, block: Attention, queries: Tensor, keys: Tensor, shrink: Tensor, lowest: Tensor, kernel: Kernel, room: Room
+    weights: Tensor,
+    block: Attention,
+    queries: Tensor,
+    keys: Tensor,
+    shrink: Tensor,
+    lowest: Tensor,
+    kernel: Kernel,
+    room: Room,
 ) -> Tensor:
     """(c, N) -> (c, N) for at most as many rows as queries and keys have channels.
 
     Args:
-        shrink: (H, N), what each key's values are multiplied by. lowest: (H, 1), what is taken off the kernel's log-sum-exp.
+        shrink: (H, N), what each key's values are multiplied by. lowest: (H, 1), what is taken off the kernel's
+            log-sum-exp.
     """
     (_, heads, count, width), c = queries.shape, len(weights)
     values = room.take("values", (1, heads, count, width), weights)
@@ -192,7 +215,8 @@ def _exchanged(
     for start in range(0, count, step):
         rows = slice(start, min(start + step, count))
         out, lse = kernel(queries[:, :, rows], keys, values, _turned(block.bias, rows, weights), block.scale)
-        product[:, rows] = (wide(out[0, ..., :c]) * (wide(lse[0]) - lowest).exp()[..., None]).mean(0).T  # heads averaged
+        # Heads averaged.
+        product[:, rows] = (wide(out[0, ..., :c]) * (wide(lse[0]) - lowest).exp()[..., None]).mean(0).T
     return product
 
 

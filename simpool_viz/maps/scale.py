@@ -1,7 +1,7 @@
 """The colour scale of a map: in what unit it is drawn, and between which values colours run.
 
-A map that is non-negative is drawn as N w, "times uniform": 1 is what plain averaging would give, and colours run from 0 to the 99.5th
-percentile of the row or of the whole board.
+A map that is non-negative is drawn as N w, "times uniform": 1 is what plain averaging would give, and colours run from
+0 to the 99.5th percentile of the row or of the whole board.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Scale:
-    """The values between which colours run, what they are called, and what a raw value is multiplied by to give one of them.
+    """The values between which colours run, what they are called, and what a raw value is multiplied by to give one of
+    them.
 
     A factor of None is 1 for signed maps and the number of tokens for others.
     """

@@ -23,7 +23,10 @@ def class_index(encoder: Encoder, wanted: int | str, count: int) -> int:
         lowered = [name.lower() for name in encoder.facts.classes]
         if wanted.lower() not in lowered:
             near = [n for n in encoder.facts.classes if wanted.lower() in n.lower()]
-            raise ValueError(f"{encoder.facts.name} has no class {wanted!r}" + (f"; did you mean {', '.join(near[:5])}?" if near else ""))
+            raise ValueError(
+                f"{encoder.facts.name} has no class {wanted!r}"
+                + (f"; did you mean {', '.join(near[:5])}?" if near else "")
+            )
         return lowered.index(wanted.lower())
     if not 0 <= int(wanted) < count:
         raise ValueError(f"{encoder.facts.name} has classes 0 to {count - 1}, not {wanted}")

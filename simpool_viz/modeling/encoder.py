@@ -28,8 +28,8 @@ class Facts:
 
     size: the shorter side in pixels at which its maps are best; what `record` uses when no size is asked for.
     classes: the names of the head's outputs, or () where unknown.
-    base: the checkpoint whose frozen backbone this one shares, or "" where it has its own. stem: likewise, the one whose first
-        blocks are its frozen stem.
+    base: the checkpoint whose frozen backbone this one shares, or "" where it has its own. stem: likewise, the one
+        whose first blocks are its frozen stem.
     stages: the stages of its training here, a line each, those of the checkpoint it started from included.
     minutes: its training here took.
     """
@@ -101,7 +101,8 @@ class Encoder(nn.Module):
                 module.fused_attn = True  # type: ignore[assignment]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_resizing"}  # a lock cannot be copied or sent
+        # A lock cannot be copied or sent.
+        return {key: value for key, value in self.__dict__.items() if key != "_resizing"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -150,7 +151,9 @@ class Encoder(nn.Module):
         """Features of normalised images (B, 3, H, W), H and W multiples of the stride."""
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
-            raise ValueError(f"{self.facts.name}: a picture of {width} x {height} does not split into tokens of {self.stride} px")
+            raise ValueError(
+                f"{self.facts.name}: a picture of {width} x {height} does not split into tokens of {self.stride} px"
+            )
         grid = (height // self.stride, width // self.stride)
         with token_grid(grid, self.num_prefix_tokens):
             if not _resizes_by_state(self.backbone):
@@ -176,7 +179,8 @@ class Encoder(nn.Module):
         return Output(tokens, pooled, vector, logits, self.token_logits(tokens) if self.dense else None)
 
     def token_logits(self, tokens: Tokens) -> Tensor:
-        """Class scores of every patch (B, K, h, w): the head on each token after the norm. Of a dense head these are its output.
+        """Class scores of every patch (B, K, h, w): the head on each token after the norm. Of a dense head these are
+        its output.
 
         Raises:
             ValueError: no head.
@@ -192,7 +196,9 @@ class Encoder(nn.Module):
 _REFUSED = {
     "SwinTransformer": "it attends within shifted windows, so there is no attention between all tokens to show",
     "SwinTransformerV2": "it attends within shifted windows, so there is no attention between all tokens to show",
-    "VisionTransformerDistilled": "it classifies by the mean of two heads on two tokens, so its logits belong to no one pooled vector",
+    "VisionTransformerDistilled": (
+        "it classifies by the mean of two heads on two tokens, so its logits belong to no one pooled vector"
+    ),
     "Cait": "its talking-heads attention mixes heads around the softmax and never runs as one fused call",
 }
 
@@ -215,10 +221,15 @@ def check_backbone(backbone: nn.Module) -> None:
     if family in _REFUSED:
         raise ValueError(f"{family} cannot be used as a backbone: {_REFUSED[family]}. Choose a ViT, ResNet or ConvNeXt")
     if not is_transformer(backbone) and family not in ("ResNet", "ConvNeXt"):
-        raise ValueError(f"{family} is not a supported backbone. Supported are ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet and ConvNeXt")
+        raise ValueError(
+            f"{family} is not a supported backbone. Supported are ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet and "
+            "ConvNeXt"
+        )
     embed = type(getattr(backbone, "patch_embed", None)).__name__
     if is_transformer(backbone) and embed not in ("PatchEmbed", "HybridEmbed"):
-        raise ValueError(f"this {family} makes its tokens by {embed}, not by patches or a stem, so their places are unknown")
+        raise ValueError(
+            f"this {family} makes its tokens by {embed}, not by patches or a stem, so their places are unknown"
+        )
 
 
 def _resizes_by_state(backbone: nn.Module) -> bool:
@@ -245,5 +256,10 @@ def _set_state_for_size(backbone: Any, size: tuple[int, int]) -> None:
 
 
 def _tables_of(backbone: Any) -> dict[str, Any]:
-    names = [n for n, _ in backbone.named_parameters() if n.endswith("relative_position_bias_table") or n == "pos_embed"]
-    return {"size": tuple(backbone.patch_embed.img_size), "tables": {n: backbone.get_parameter(n).detach().clone() for n in names}}
+    names = [
+        n for n, _ in backbone.named_parameters() if n.endswith("relative_position_bias_table") or n == "pos_embed"
+    ]
+    return {
+        "size": tuple(backbone.patch_embed.img_size),
+        "tables": {n: backbone.get_parameter(n).detach().clone() for n in names},
+    }

@@ -23,11 +23,12 @@ class EncoderSpec:
 
     backbone: name of a timm model; kwargs go to `timm.create_model`.
     stem_pool: False removes a ResNet's max-pooling after the stem, which halves its stride.
-    stem: what makes a ViT's tokens in place of its patches: {"backbone", "backbone_kwargs", "stem_pool"} of a ResNet as above, and
-        "blocks", how many of its residual blocks.
+    stem: what makes a ViT's tokens in place of its patches: {"backbone", "backbone_kwargs", "stem_pool"} of a ResNet as
+        above, and "blocks", how many of its residual blocks.
     pooling, pooling_options: a name of the registry and its options.
     norm: between pooling and head: "none", "layer" or "batch" (without affine parameters, as probes have it).
-    inside: what is built into the backbone: "" (nothing), "spe" (ResNet), "life" or "nosn" (ViT); inside_options go to it.
+    inside: what is built into the backbone: "" (nothing), "spe" (ResNet), "life" or "nosn" (ViT); inside_options go to
+        it.
     num_classes: outputs of the head; 0 for none.
     dense: whether the head classifies every token, for segmentation, and not the pooled vector.
     """
@@ -47,7 +48,9 @@ class EncoderSpec:
     def build(self, facts: Facts) -> Encoder:
         """A new encoder with random weights."""
         if self.stem and "patch_size" in self.backbone_kwargs:
-            raise ValueError("a ViT on a stem takes no patch_size, since the stem's own stride makes the tokens; leave it out")
+            raise ValueError(
+                "a ViT on a stem takes no patch_size, since the stem's own stride makes the tokens; leave it out"
+            )
         extra = {"embed_layer": hybrid_embed(_stem(**self.stem)), "patch_size": 1} if self.stem else {}
         backbone = _described(self.backbone, self.backbone_kwargs, self.stem_pool, **extra)
         self._insert(backbone)
@@ -62,7 +65,10 @@ class EncoderSpec:
         if self.norm not in norms:
             raise ValueError(f"the norm between pooling and head is one of {', '.join(norms)}, not {self.norm!r}")
         if self.dense and (width != dim or not self.num_classes or self.norm == "batch"):
-            raise ValueError("a dense head reads tokens: it needs num_classes, a pooling of the backbone's width, and norm none or layer")
+            raise ValueError(
+                "a dense head reads tokens: it needs num_classes, a pooling of the backbone's width, and norm none or "
+                "layer"
+            )
         head = nn.Linear(width, self.num_classes) if self.num_classes else None
         return Encoder(backbone, pooling, norm=norms[self.norm](width), head=head, facts=facts, dense=self.dense)
 
@@ -85,7 +91,9 @@ def _described(tag: str, kwargs: dict[str, Any], stem_pool: bool, **extra: Any) 
     return backbone
 
 
-def _stem(backbone: str, blocks: int, backbone_kwargs: dict[str, Any] | None = None, stem_pool: bool = True) -> ResidualStem:
+def _stem(
+    backbone: str, blocks: int, backbone_kwargs: dict[str, Any] | None = None, stem_pool: bool = True
+) -> ResidualStem:
     resnet = _described(backbone, backbone_kwargs or {}, stem_pool)
     if type(resnet).__name__ != "ResNet":
         raise ValueError(f"a stem is made of a ResNet's blocks, and {backbone} is none")
@@ -101,7 +109,9 @@ def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.
     import timm
 
     if not timm.is_model(tag):
-        raise ValueError(f"timm {timm.__version__} has no model called {tag!r}; `timm.list_models()` lists those it has")
+        raise ValueError(
+            f"timm {timm.__version__} has no model called {tag!r}; `timm.list_models()` lists those it has"
+        )
     try:
         return timm.create_model(tag, pretrained=pretrained, dynamic_img_size=True, **kwargs)
     except TypeError:  # CNNs and BEiT have no such option

@@ -79,14 +79,16 @@ def _is_colour(image: Image.Image) -> bool:
 
 
 def iou(mask: np.ndarray, reference: Reference) -> float:
-    """Intersection over union of a mask (H, W) with the objects, void pixels left out of both; 1 for two empty masks."""
+    """Intersection over union of a mask (H, W) with the objects, void pixels left out of both; 1 for two empty
+    masks."""
     counted = ~reference.void
     union = ((mask | reference.objects) & counted).sum()
     return float((mask & reference.objects & counted).sum() / union) if union else 1.0
 
 
 def iou_at_true_area(weights: np.ndarray, reference: Reference) -> float:
-    """IoU of the level set that has (ties in) as many pixels as the objects: how well a map ranks pixels, whatever its rule.
+    """IoU of the level set that has (ties in) as many pixels as the objects: how well a map ranks pixels, whatever its
+    rule.
 
     Args:
         weights: (H, W) at the size of the reference.
@@ -97,7 +99,8 @@ def iou_at_true_area(weights: np.ndarray, reference: Reference) -> float:
 
 
 def jaccard(masks: np.ndarray, reference: Reference, side: int = 480) -> tuple[float, float]:
-    """DINO's Jaccard score (Caron et al., ICCV 2021): IoU with each object by itself, everything brought to 480 x 480 by nearest pixel.
+    """DINO's Jaccard score (Caron et al., ICCV 2021): IoU with each object by itself, everything brought to 480 x 480
+    by nearest pixel.
 
     Args:
         masks: (M, h, w) bool on the token grid: of the map to be scored, then those of its heads.
@@ -144,8 +147,8 @@ def precision_recall(mask: np.ndarray, reference: Reference) -> tuple[float, flo
 def centre_prior(size: tuple[int, int]) -> np.ndarray:
     """A Gaussian (H, W) at the centre for size = (W, H): isotropic on the picture made square, sigma half its side.
 
-    On elongated pictures it is elongated likewise, which is the stronger baseline (0.44 against 0.42 IoU at true area on
-    327 photos of horses).
+    On elongated pictures it is elongated likewise, which is the stronger baseline (0.44 against 0.42 IoU at true area
+    on 327 photos of horses).
     """
     width, height = size
     y, x = (np.arange(height) + 0.5) / height - 0.5, (np.arange(width) + 0.5) / width - 0.5

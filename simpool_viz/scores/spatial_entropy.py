@@ -46,7 +46,8 @@ def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:
     owner = _owners(labels, count)
     total = mass.sum(dim=(1, 2))
     share = per_component / total[owner]
-    entropy = s.new_zeros(len(s)).index_add(0, owner, -share * share.log()).clamp(min=0)  # one blob's share can round to above 1
+    # One blob's share can round to above 1.
+    entropy = s.new_zeros(len(s)).index_add(0, owner, -share * share.log()).clamp(min=0)
     return entropy.reshape(scores.shape[:-2])
 
 
@@ -62,4 +63,6 @@ def _label(mask: Tensor) -> Tensor:
 def _owners(labels: Tensor, count: int) -> Tensor:
     """The map that each component 1 ... count - 1 belongs to."""
     maps = torch.arange(len(labels), device=labels.device)[:, None, None].expand_as(labels)
-    return torch.zeros(count, dtype=torch.long, device=labels.device).index_copy(0, labels.flatten(), maps.flatten())[1:]
+    return torch.zeros(count, dtype=torch.long, device=labels.device).index_copy(0, labels.flatten(), maps.flatten())[
+        1:
+    ]

@@ -1,1 +1,2 @@
-"""Training: recipes, photos, the loop and the card it writes. Needs the `train` extra (accelerate, pyarrow, tensorboard)."""
+"""Training: recipes, photos, the loop and the card it writes. Needs the `train` extra (accelerate, pyarrow,
+tensorboard)."""

@@ -30,7 +30,10 @@ class Result:
 def stage_line(name: str, stage: Stage, minutes: float) -> str:
     """A stage of a training in a line, as its checkpoint keeps it."""
     crops = f"crops of at least {100 * stage.crop:g} % of a photo{', squeezed' if stage.squeeze else ''}"
-    return f"{name}: {stage.size} px, {stage.photos:,} photos seen, peak learning rate {stage.lr:g}, {crops}, {minutes:.0f} minutes"
+    return (
+        f"{name}: {stage.size} px, {stage.photos:,} photos seen, peak learning rate {stage.lr:g}, {crops}, "
+        f"{minutes:.0f} minutes"
+    )
 
 
 def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str], start: str = "") -> str:
@@ -44,15 +47,18 @@ def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str
     spec = recipe.encoder
     backbone = f"a {spec.backbone} backbone ({_kwargs(recipe)})"
     listed = "\n".join(f"{i}. {line}" for i, line in enumerate(stages, 1))
+    extras = (f", {spec.inside} inside" if spec.inside else "") + (", a dense head" if spec.dense else "")
+    began = start or f"random weights, seed {recipe.seed}"
+    still = f"; the {recipe.freeze} stays as it is" if recipe.freeze else ""
     return f"""# {recipe.title}
 
-`{recipe.name}`: {backbone} with {_pooling(spec)}{f", {spec.inside} inside" if spec.inside else ""}{", a dense head" if spec.dense else ""}.
+`{recipe.name}`: {backbone} with {_pooling(spec)}{extras}.
 
 | | |
 |---|---|
 | data | {photos:,} photos: {recipe.sources} |
 | recipe | `{_command(recipe)}` |
-| start | {start or f"random weights, seed {recipe.seed}"}{f"; the {recipe.freeze} stays as it is" if recipe.freeze else ""} |
+| start | {began}{still} |
 | optimiser | {_optimiser(recipe)} |
 | loss | {_loss(recipe)} |
 | training time | {result.time} |
@@ -68,9 +74,14 @@ Maps are best near {recipe.map_size} px on the shorter side, which is what the t
 
 
 def _optimiser(recipe: Recipe) -> str:
-    told = [f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}, cosine, batch {recipe.batch_size}, precision {recipe.precision}"]
+    told = [
+        f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}, cosine, batch {recipe.batch_size}, precision "
+        f"{recipe.precision}"
+    ]
     told += [f"{name} {alpha:g}" for name, alpha in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if alpha]
-    return ", ".join(told + ([f"average of weights with decay {recipe.ema:g}"] if recipe.ema else []) + [f"seed {recipe.seed}"])
+    return ", ".join(
+        told + ([f"average of weights with decay {recipe.ema:g}"] if recipe.ema else []) + [f"seed {recipe.seed}"]
+    )
 
 
 def _loss(recipe: Recipe) -> str:
@@ -78,18 +89,27 @@ def _loss(recipe: Recipe) -> str:
     if recipe.encoder.inside == "spe":
         told.append(f"{recipe.spe_penalty:g} of SPE's penalty")
     if recipe.spatial_entropy:
-        told.append(f"{recipe.spatial_entropy:g} of spatial entropy, rising over the first tenth of a stage and falling by a cosine")
+        told.append(
+            f"{recipe.spatial_entropy:g} of spatial entropy, rising over the first tenth of a stage and falling by a "
+            "cosine"
+        )
     return " + ".join(told)
 
 
-def write_head_card(recipe: HeadsRecipe, head: str, spec: EncoderSpec, result: Result, photos: int, parameters: int) -> str:
+def write_head_card(
+    recipe: HeadsRecipe, head: str, spec: EncoderSpec, result: Result, photos: int, parameters: int
+) -> str:
     """Markdown: a head, the frozen backbone it stands on, and how well it classifies."""
     optimiser = f"{recipe.optimizer}, peak learning rate {recipe.lr:g}, weight decay {recipe.weight_decay:g}, cosine"
-    seen = f"batch {recipe.batch_size}, label smoothing {recipe.label_smoothing:g}, {recipe.photos:,} photos seen, seed {recipe.seed}"
+    seen = (
+        f"batch {recipe.batch_size}, label smoothing {recipe.label_smoothing:g}, {recipe.photos:,} photos seen, "
+        f"seed {recipe.seed}"
+    )
     crops = f"one crop of each, at least {100 * recipe.crop:g} % of its area"
+    what = f"{_pooling(spec)} and a linear classifier, {parameters:,} parameters"
     return f"""# {head_title(recipe, spec)}
 
-`{recipe.frozen}+{head}`: {_pooling(spec)} and a linear classifier, {parameters:,} parameters, on the frozen backbone of `{recipe.frozen}`.
+`{recipe.frozen}+{head}`: {what}, on the frozen backbone of `{recipe.frozen}`.
 This folder holds the head alone; the backbone is that of `{recipe.frozen}`, which belongs beside it.
 
 | | |
@@ -114,7 +134,10 @@ def _command(recipe: Recipe | HeadsRecipe) -> str:
 
 def _pooling(spec: EncoderSpec) -> str:
     options = ", ".join(f"{k} = {v}" for k, v in spec.pooling_options.items())
-    return f"**{spec.pooling}** pooling{f' ({options})' if options else ''}{'' if spec.norm == 'none' else f', {spec.norm} norm'}"
+    return (
+        f"**{spec.pooling}** "
+        f"pooling{f' ({options})' if options else ''}{'' if spec.norm == 'none' else f', {spec.norm} norm'}"
+    )
 
 
 def _kwargs(recipe: Recipe) -> str:

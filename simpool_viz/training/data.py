@@ -90,7 +90,9 @@ def _write_arrays(source: Source, target: Path, stored: int) -> None:
     for i, (photo, label) in enumerate(tqdm(source, desc="decoding photos", unit="photo", total=count)):
         aspect[i] = photo.width / photo.height
         images[i] = np.asarray(photo.resize(square, Image.Resampling.BICUBIC))
-        labels[i] = np.asarray(label.resize(square, Image.Resampling.NEAREST)) if isinstance(label, Image.Image) else label
+        labels[i] = (
+            np.asarray(label.resize(square, Image.Resampling.NEAREST)) if isinstance(label, Image.Image) else label
+        )
     images.flush()
     np.save(target / "aspect.npy", aspect)
     np.save(target / "labels.npy", labels)
@@ -99,7 +101,8 @@ def _write_arrays(source: Source, target: Path, stored: int) -> None:
 class Batches:
     """Shuffled batches of photos, as index arrays (B,), until `total` photos have been seen.
 
-    Every one of the `count` photos comes once before any comes again. The place in the stream can be kept and taken up again.
+    Every one of the `count` photos comes once before any comes again. The place in the stream can be kept and taken up
+    again.
     """
 
     def __init__(self, count: int, batch_size: int, total: int, generator: torch.Generator) -> None:
@@ -128,7 +131,8 @@ class Batches:
 
 @dataclass(frozen=True)
 class Crops:
-    """Where the crops of a batch lie in photos stored as squares: half sizes and centres as shares of a half side, each (B,).
+    """Where the crops of a batch lie in photos stored as squares: half sizes and centres as shares of a half side, each
+    (B,).
 
     A negative half width is a flip.
     """
@@ -142,13 +146,17 @@ class Crops:
         """(B, S, S, 3) uint8 -> (B, 3, size, size) normalised float32, on the device of `stored`."""
         grid = self._grid(len(stored), size, stored.device)
         x = F.grid_sample(stored.permute(0, 3, 1, 2).float(), grid, padding_mode="reflection", align_corners=False)
-        mean, std = (torch.tensor(values, device=x.device)[:, None, None] * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (
+            torch.tensor(values, device=x.device)[:, None, None] * 255 for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
         return (x - mean) / std
 
     def labels(self, stored: Tensor, size: int) -> Tensor:
         """Maps of classes (B, S, S) uint8 -> (B, size, size) int64, the nearest pixel's class."""
         grid = self._grid(len(stored), size, stored.device)
-        nearest = F.grid_sample(stored[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)
+        nearest = F.grid_sample(
+            stored[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False
+        )
         return nearest[:, 0].long()
 
     def of(self, rows: slice) -> Crops:
@@ -168,8 +176,8 @@ def random_crops(aspect: Tensor, smallest: float, generator: torch.Generator, *,
     Args:
         aspect: (B,) width / height of the photos.
         smallest: least share of the photo's area.
-        squeeze: what becomes of a crop that is longer than the photo: cut to it, so that its content is squeezed in the other
-            direction, or (False) made smaller in its proportions, whatever the share.
+        squeeze: what becomes of a crop that is longer than the photo: cut to it, so that its content is squeezed in the
+            other direction, or (False) made smaller in its proportions, whatever the share.
     """
     count = len(aspect)
     area = torch.empty(count).uniform_(smallest, 1, generator=generator)

@@ -38,7 +38,8 @@ from simpool_viz.training.step import descend, make_accelerator, make_optimizer
 
 @dataclass(frozen=True)
 class Features:
-    """tokens: (n, P + N, D) float16, memory-mapped, P prefix tokens first; grid: (h, w); labels: (n,) classes, or (n, H, W) maps."""
+    """tokens: (n, P + N, D) float16, memory-mapped, P prefix tokens first; grid: (h, w); labels: (n,) classes, or (n,
+    H, W) maps."""
 
     tokens: np.ndarray
     grid: tuple[int, int]
@@ -68,7 +69,9 @@ def train_heads(recipe: HeadsRecipe, out: Path, cache: Path, *, device: str = "a
     """
     accelerator = make_accelerator("bf16", device)
     if accelerator.num_processes > 1:
-        raise ValueError("heads on a frozen backbone train in one process, in minutes; start the command without accelerate launch")
+        raise ValueError(
+            "heads on a frozen backbone train in one process, in minutes; start the command without accelerate launch"
+        )
     data = Path(recipe.data)
     classes = recipe.classes or read_classes(data)
     home = base_folder(out / recipe.name, recipe.frozen)
@@ -83,7 +86,12 @@ def train_heads(recipe: HeadsRecipe, out: Path, cache: Path, *, device: str = "a
 
 
 def _build(
-    recipe: HeadsRecipe, head: str, options: dict[str, object], base: Encoder, spec: EncoderSpec, classes: tuple[str, ...]
+    recipe: HeadsRecipe,
+    head: str,
+    options: dict[str, object],
+    base: Encoder,
+    spec: EncoderSpec,
+    classes: tuple[str, ...],
 ) -> tuple[Encoder, EncoderSpec]:
     """A new head on the base's backbone, drawn from the recipe's seed, and its description."""
     if "pooling" not in options:
@@ -133,7 +141,9 @@ def _crops(recipe: HeadsRecipe, photos: Photos, split: str) -> Iterator[tuple[sl
 
 
 def _cropped_labels(recipe: HeadsRecipe, photos: Photos, split: str) -> np.ndarray:
-    parts = [crops.labels(torch.tensor(photos.labels[rows]), recipe.size) for rows, crops in _crops(recipe, photos, split)]
+    parts = [
+        crops.labels(torch.tensor(photos.labels[rows]), recipe.size) for rows, crops in _crops(recipe, photos, split)
+    ]
     return torch.cat(parts).to(torch.uint8).numpy()
 
 
@@ -142,9 +152,13 @@ def _compute(recipe: HeadsRecipe, base: Encoder, photos: Photos, split: str, pat
     device = next(base.parameters()).device
     length = base.num_prefix_tokens + grid[0] * grid[1]
     with path.open("wb") as file:
-        np.lib.format.write_array_header_2_0(file, {"descr": "<f2", "fortran_order": False, "shape": (len(photos), length, base.dim)})
+        np.lib.format.write_array_header_2_0(
+            file, {"descr": "<f2", "fortran_order": False, "shape": (len(photos), length, base.dim)}
+        )
         total = math.ceil(len(photos) / 64)
-        for rows, crops in tqdm(_crops(recipe, photos, split), desc=f"features of {split}", total=total, unit="batch", mininterval=5):
+        for rows, crops in tqdm(
+            _crops(recipe, photos, split), desc=f"features of {split}", total=total, unit="batch", mininterval=5
+        ):
             x = crops.images(torch.tensor(photos.images[rows]).to(device), recipe.size)
             with torch.autocast(device.type, torch.bfloat16):
                 tokens = base.tokens(x.to(memory_format=torch.channels_last))
@@ -175,7 +189,14 @@ def _train_head(
     return folder
 
 
-def _run(recipe: HeadsRecipe, encoder: Encoder, learned: torch.nn.Module, features: Features, log: Path, accelerator: Accelerator) -> None:
+def _run(
+    recipe: HeadsRecipe,
+    encoder: Encoder,
+    learned: torch.nn.Module,
+    features: Features,
+    log: Path,
+    accelerator: Accelerator,
+) -> None:
     """One complete schedule over `recipe.photos` photos, logged every 50 steps."""
     stream = Batches(len(features.labels), recipe.batch_size, recipe.photos, torch.Generator().manual_seed(recipe.seed))
     optimizer, scheduler = make_optimizer(learned, recipe, recipe)
@@ -186,13 +207,17 @@ def _run(recipe: HeadsRecipe, encoder: Encoder, learned: torch.nn.Module, featur
         running = 0.0
         for step, index in enumerate(tqdm(stream, desc=encoder.facts.name, unit="batch", mininterval=5), 1):
             scheduler.step_update(step * recipe.batch_size)
-            running += float(descend(accelerator, optimizer, _loss(recipe, encoder, features, index, accelerator), step))
+            running += float(
+                descend(accelerator, optimizer, _loss(recipe, encoder, features, index, accelerator), step)
+            )
             if step % 50 == 0:
                 writer.writerow([step, f"{running / 50:.4f}", f"{optimizer.param_groups[0]['lr']:.2e}"])
                 running = 0.0
 
 
-def _loss(recipe: HeadsRecipe, encoder: Encoder, features: Features, index: np.ndarray, accelerator: Accelerator) -> Tensor:
+def _loss(
+    recipe: HeadsRecipe, encoder: Encoder, features: Features, index: np.ndarray, accelerator: Accelerator
+) -> Tensor:
     tokens, labels = features.batch(index, accelerator.device)
     with accelerator.autocast():
         output = encoder.read(tokens)
@@ -203,7 +228,9 @@ def _loss(recipe: HeadsRecipe, encoder: Encoder, features: Features, index: np.n
 
 
 @torch.inference_mode()
-def _measure(recipe: HeadsRecipe, encoder: Encoder, features: Features, accelerator: Accelerator, batch_size: int = 256) -> str:
+def _measure(
+    recipe: HeadsRecipe, encoder: Encoder, features: Features, accelerator: Accelerator, batch_size: int = 256
+) -> str:
     """Top-1, or the mean IoU of a dense head, on the features of held-out photos."""
     correct, count, classes = 0, len(features.labels), len(encoder.facts.classes)
     table = torch.zeros(classes, classes, dtype=torch.long)

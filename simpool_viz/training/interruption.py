@@ -65,6 +65,7 @@ def read_interrupted(folder: Path, recipe: Recipe) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged; delete it, or begin anew with --restart") from error
     if state.get("recipe") != fingerprint(recipe):
         raise ValueError(
-            f"{folder} holds an interrupted run of another recipe; begin anew with --restart, or choose another folder with -o"
+            f"{folder} holds an interrupted run of another recipe; begin anew with --restart, or choose another folder "
+            "with -o"
         )
     return state

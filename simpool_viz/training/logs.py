@@ -10,7 +10,8 @@ COLUMNS = ("step", "loss", "lr", "photos_per_second")
 
 
 class Log:
-    """Rows of step, mean loss, learning rate and photos per second in `folder`/log_stageN.csv and in `folder`/tensorboard.
+    """Rows of step, mean loss, learning rate and photos per second in `folder`/log_stageN.csv and in
+    `folder`/tensorboard.
 
     Taken up again at `step`, it keeps the rows up to there.
     """

@@ -1,6 +1,7 @@
 """The training loop: stages, each a complete schedule, that end in a checkpoint folder with its card.
 
-Device, precision and several processes are accelerate's; optimiser, schedule, mixup and the average of weights are timm's.
+Device, precision and several processes are accelerate's; optimiser, schedule, mixup and the average of weights are
+timm's.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
         The checkpoint folder.
 
     Raises:
-        ValueError: missing data, a batch that does not split over the processes, or an interrupted run of another recipe.
+        ValueError: missing data, a batch that does not split over the processes, or an interrupted run of another
+            recipe.
         FloatingPointError: the loss was not finite; says at which step.
     """
     accelerator = make_accelerator(recipe.precision, device)
@@ -61,13 +63,21 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     classes = recipe.classes or read_classes(data)
     if len(classes) != recipe.encoder.num_classes:
         raise ValueError(
-            f"{data} has {len(classes)} classes, but the recipe's head has {recipe.encoder.num_classes}; set encoder.num_classes"
+            f"{data} has {len(classes)} classes, but the recipe's head has {recipe.encoder.num_classes}; set "
+            "encoder.num_classes"
         )
     with accelerator.main_process_first():  # the others find the decoded photos
         photos, held_out = (load_photos(data, split, cache, recipe.stored) for split in ("train", "val"))
     if (photos.labels.ndim == 3) != recipe.encoder.dense:
         raise ValueError(f"encoder.dense: true is for photos with label maps, and for all of those; look at {data}")
-    facts = Facts(recipe.name, recipe.title, recipe.map_size, classes=classes, source="trained by simpool_viz", license=recipe.license)
+    facts = Facts(
+        recipe.name,
+        recipe.title,
+        recipe.map_size,
+        classes=classes,
+        source="trained by simpool_viz",
+        license=recipe.license,
+    )
     torch.manual_seed(recipe.seed)
     encoder = recipe.encoder.build(facts)
     start = start_from(encoder, recipe.init_from, folder) if recipe.init_from else None
@@ -75,7 +85,9 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
         facts = dataclasses.replace(facts, stem=start.stem)  # which need not be saved again
     run = Run(folder, recipe, encoder, {} if restart else read_interrupted(folder, recipe))
     if run.within or run.stage > 1:
-        accelerator.print(f"{recipe.name}: going on with stage {run.stage}, step {run.within.get('stream', {}).get('step', 0)}")
+        accelerator.print(
+            f"{recipe.name}: going on with stage {run.stage}, step {run.within.get('stream', {}).get('step', 0)}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for number, stage in enumerate(recipe.stages, 1):
         if number < run.stage:
@@ -88,8 +100,15 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
         history = (*(start.stages if start else ()), *run.done)
         encoder.facts = dataclasses.replace(facts, accuracy=told, stages=history, minutes=round(run.minutes, 1))
         if accelerator.is_main_process:
-            result = Result(run.minutes, torch.get_num_threads(), accelerator.num_processes, str(accelerator.device), told)
-            save_bundle(folder, encoder, recipe.encoder, write_card(recipe, result, len(photos), history, start.told if start else ""))
+            result = Result(
+                run.minutes, torch.get_num_threads(), accelerator.num_processes, str(accelerator.device), told
+            )
+            save_bundle(
+                folder,
+                encoder,
+                recipe.encoder,
+                write_card(recipe, result, len(photos), history, start.told if start else ""),
+            )
             run.save({"stage": number + 1})
         accelerator.print(f"{recipe.name}: after stage {number} {told}")
     accelerator.wait_for_everyone()
@@ -109,7 +128,9 @@ def run_stage(run: Run, stage: Stage, photos: Photos, number: int, accelerator: 
     optimizer, scheduler = make_optimizer(encoder, recipe, stage)
     average = make_average(encoder, recipe)
     model, optimizer = accelerator.prepare(Forward(encoder), optimizer)
-    stream = Batches(len(photos), recipe.batch_size, stage.photos, torch.Generator().manual_seed(recipe.seed * 1000 + number))
+    stream = Batches(
+        len(photos), recipe.batch_size, stage.photos, torch.Generator().manual_seed(recipe.seed * 1000 + number)
+    )
     running = torch.zeros((), device=accelerator.device)
     if run.within:
         optimizer.load_state_dict(run.within["optimizer"])
@@ -122,7 +143,9 @@ def run_stage(run: Run, stage: Stage, photos: Photos, number: int, accelerator: 
     with attention_to_learn(accelerator.device), _log(run, number, stream, accelerator) as log:
         label = f"{recipe.name} stage {number}/{len(recipe.stages)}"
         quiet = not accelerator.is_main_process
-        shown = tqdm(stream, desc=label, initial=stream.step, total=stream.steps, unit="batch", mininterval=5, disable=quiet)
+        shown = tqdm(
+            stream, desc=label, initial=stream.step, total=stream.steps, unit="batch", mininterval=5, disable=quiet
+        )
         for index in shown:
             scheduler.step_update(stream.step * recipe.batch_size)
             running += step_of(photos.batch(index), stream)
@@ -132,11 +155,15 @@ def run_stage(run: Run, stage: Stage, photos: Photos, number: int, accelerator: 
                 mean = float(running) / LOG_EVERY
                 if log is not None:
                     log.write(stream.step, mean, optimizer.param_groups[0]["lr"])
-                shown.set_postfix(loss=f"{mean:.3f}", photos_per_second=f"{(shown.format_dict['rate'] or 0) * recipe.batch_size:.0f}")
+                shown.set_postfix(
+                    loss=f"{mean:.3f}", photos_per_second=f"{(shown.format_dict['rate'] or 0) * recipe.batch_size:.0f}"
+                )
                 running.zero_()
             if stream.step % SAVE_EVERY == 0 and accelerator.is_main_process:
                 within = {"optimizer": optimizer.state_dict(), "stream": stream.state_dict(), "running": running.cpu()}
-                run.save({"stage": number, "within": within | ({"average": average.module.state_dict()} if average else {})})
+                run.save(
+                    {"stage": number, "within": within | ({"average": average.module.state_dict()} if average else {})}
+                )
     accelerator.free_memory()
     if average is not None:
         encoder.load_state_dict(average.module.state_dict())

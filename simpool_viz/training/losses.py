@@ -1,4 +1,5 @@
-"""What training minimises: cross entropy of pictures or of pixels, SPE's penalty, and SAR's spatial entropy with its schedule
+"""What training minimises: cross entropy of pictures or of pixels, SPE's penalty, and SAR's spatial entropy with its
+schedule
 (Peruzzo et al., Spatial Entropy as an Inductive Bias for Vision Transformers, section 3 and the released code)."""
 
 from __future__ import annotations
@@ -17,19 +18,24 @@ SAR_EPOCHS = 100  # of the paper's training, whose schedule a stage takes whole,
 
 
 def picture_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Mean cross entropy of logits (B, K) with classes (B,) or with mixed targets (B, K), which are smoothed already."""
+    """Mean cross entropy of logits (B, K) with classes (B,) or with mixed targets (B, K), which are smoothed
+    already."""
     return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing if targets.ndim == 1 else 0.0)
 
 
 def pixel_loss(logits: Tensor, labels: Tensor, void: int, smoothing: float) -> Tensor:
-    """Mean cross entropy over pixels of token logits (B, K, h, w), enlarged bilinearly, with labels (B, H, W); `void` counts nowhere.
+    """Mean cross entropy over pixels of token logits (B, K, h, w), enlarged bilinearly, with labels (B, H, W); `void`
+    counts nowhere.
 
     Raises:
         ValueError: a label that is neither a class nor void.
     """
     counted = labels[labels != void]
     if len(counted) and int(counted.max()) >= logits.shape[1]:
-        raise ValueError(f"a label map holds class {int(counted.max())}, but the head has classes 0 to {logits.shape[1] - 1}; set void=")
+        raise ValueError(
+            f"a label map holds class {int(counted.max())}, but the head has classes 0 to {logits.shape[1] - 1}; set "
+            "void="
+        )
     enlarged = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(enlarged, labels, ignore_index=void, label_smoothing=smoothing, reduction="sum")
     return total / max(len(counted), 1)
@@ -48,7 +54,8 @@ def spatial_entropy_loss(scores: Tensor) -> Tensor:
 
 
 def readout_scores(encoder: Encoder, output: Output, capture: AttentionCapture) -> Tensor:
-    """Scores (B, M, h, w) with which a forward under `capture` reads its tokens: the pooling query's, else the class token's.
+    """Scores (B, M, h, w) with which a forward under `capture` reads its tokens: the pooling query's, else the class
+    token's.
 
     Raises:
         ValueError: the encoder has neither.
@@ -56,12 +63,16 @@ def readout_scores(encoder: Encoder, output: Output, capture: AttentionCapture) 
     if encoder.pooling.attentive and output.pooled.scores is not None:
         return output.pooled.scores.unflatten(2, output.tokens.grid)
     if not encoder.has_class_token or not capture.calls:
-        raise ValueError(f"spatial entropy needs a class token or a pooling that attends, and {encoder.facts.name} has neither")
+        raise ValueError(
+            f"spatial entropy needs a class token or a pooling that attends, and {encoder.facts.name} has neither"
+        )
     call = capture.calls[encoder.depth - 1]
     return class_token_scores(call.query, call.key, call.scale, encoder.num_prefix_tokens, output.tokens.grid)
 
 
-def class_token_scores(query: Tensor, key: Tensor, scale: float, num_prefix_tokens: int, grid: tuple[int, int]) -> Tensor:
+def class_token_scores(
+    query: Tensor, key: Tensor, scale: float, num_prefix_tokens: int, grid: tuple[int, int]
+) -> Tensor:
     """Scores (B, H, h, w) of the class token, from queries and keys (B, H, P + N, d) with gradients, class token first.
 
     Raises:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def measure(encoder: Encoder, photos: Photos, recipe: Recipe, accelerator: Accelerator) -> str:
-    """Top-1, or the mean IoU of a dense head, on the central squares of photos, at the size at which the maps are best."""
+    """Top-1, or the mean IoU of a dense head, on the central squares of photos, at the size at which the maps are
+    best."""
     size, place = recipe.map_size, (accelerator.process_index, accelerator.num_processes)
     if encoder.dense:
         table = confusion(encoder, photos, size, recipe.void, part=place).to(accelerator.device)
@@ -40,7 +41,10 @@ def tell_accuracy(correct: int, count: int) -> str:
 
 def tell_iou(table: Tensor, count: int) -> str:
     """The mean IoU of a confusion table of `count` photos."""
-    return f"mean IoU {100 * float(mean_ious(table.cpu().numpy())):.1f} % of the central squares of {count} held-out photos"
+    return (
+        f"mean IoU {100 * float(mean_ious(table.cpu().numpy())):.1f} % of the central squares of {count} held-out "
+        "photos"
+    )
 
 
 @torch.inference_mode()
@@ -77,7 +81,9 @@ def find_correct(
 
 
 @torch.inference_mode()
-def confusion(encoder: Encoder, photos: Photos, size: int, void: int, *, part: tuple[int, int] = (0, 1), batch_size: int = 32) -> Tensor:
+def confusion(
+    encoder: Encoder, photos: Photos, size: int, void: int, *, part: tuple[int, int] = (0, 1), batch_size: int = 32
+) -> Tensor:
     """Pixels of the central squares by true class (rows) and predicted class (columns), (K, K) int64, void left out."""
     encoder.eval()
     device, count = next(encoder.parameters()).device, len(encoder.facts.classes)

@@ -25,7 +25,8 @@ class Stage:
     photos: how many photos are seen in all.
     lr: peak learning rate of AdamW.
     crop: smallest share of a photo's area that a random crop takes.
-    squeeze: whether a crop that is longer than the photo is squeezed, which adds to the jitter of proportions, or shrunk.
+    squeeze: whether a crop that is longer than the photo is squeezed, which adds to the jitter of proportions, or
+        shrunk.
     """
 
     size: int
@@ -43,12 +44,15 @@ class Recipe:
     data: a folder that `sources.open_source` knows. classes: names of the classes, where the folder does not tell them.
     map_size: shorter side in pixels at which the maps are best, for those who use the checkpoint.
     init_from: the checkpoint whose weights are the start, bundled or beside this training's.
-    freeze: "stem" or "backbone" for what keeps its weights as they are, batch statistics included; "" where all is trained.
-    optimizer: timm's name of it. precision: "bf16", "fp16" or "no". ema: decay of the average of weights that is kept; 0 for none.
+    freeze: "stem" or "backbone" for what keeps its weights as they are, batch statistics included; "" where all is
+        trained.
+    optimizer: timm's name of it. precision: "bf16", "fp16" or "no". ema: decay of the average of weights that is kept;
+        0 for none.
     mixup, cutmix: timm's alphas; 0 for none.
     spe_penalty: weight in the loss of SPE's p0^2 + p1^2, where the backbone has SPE.
     spatial_entropy: weight in the loss of the spatial entropy of the scores that read the tokens; SAR takes 0.01.
-    stored: side in pixels of the squares as which photos are kept. void: class number of pixels that count nowhere, for a dense head.
+    stored: side in pixels of the squares as which photos are kept. void: class number of pixels that count nowhere, for
+        a dense head.
     """
 
     name: str
@@ -148,13 +152,19 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe | Heads
 def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
     """Refuse a recipe that would train nothing."""
     if isinstance(recipe, HeadsRecipe):
-        if not isinstance(recipe.heads, dict) or not recipe.heads or not all(isinstance(h, dict) for h in recipe.heads.values()):
+        if (
+            not isinstance(recipe.heads, dict)
+            or not recipe.heads
+            or not all(isinstance(h, dict) for h in recipe.heads.values())
+        ):
             raise ValueError(f"{source} trains nothing: heads is a table such as {{slot: {{pooling: slot}}}}")
         if recipe.batch_size < 1 or recipe.photos < recipe.batch_size:
             raise ValueError(f"{source} trains nothing: it needs at least one batch of photos")
         return
     if recipe.batch_size < 1 or not recipe.stages or min(stage.photos for stage in recipe.stages) < recipe.batch_size:
-        raise ValueError(f"{source} trains nothing: it needs at least one stage, and in each at least one batch of photos")
+        raise ValueError(
+            f"{source} trains nothing: it needs at least one stage, and in each at least one batch of photos"
+        )
     if recipe.precision not in ("bf16", "fp16", "no"):
         raise ValueError(f"{source}: precision is bf16, fp16 or no, not {recipe.precision!r}")
     if recipe.freeze not in ("", "stem", "backbone"):
@@ -162,7 +172,10 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
     if recipe.freeze == "stem" and not recipe.encoder.stem:
         raise ValueError(f"{source}: there is no stem to freeze; describe one as encoder.stem, or leave freeze out")
     if (recipe.mixup or recipe.cutmix) and (recipe.encoder.dense or recipe.batch_size % 2):
-        raise ValueError(f"{source}: mixup and cutmix mix pairs of photos with one class each; they need an even batch and no dense head")
+        raise ValueError(
+            f"{source}: mixup and cutmix mix pairs of photos with one class each; they need an even batch and no dense "
+            "head"
+        )
 
 
 def list_recipes() -> list[str]:
@@ -172,7 +185,10 @@ def list_recipes() -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ValueError(f"there is no recipe {path.stem!r}; bundled are {', '.join(list_recipes())}, or give the path of a YAML file")
+        raise ValueError(
+            f"there is no recipe {path.stem!r}; bundled are {', '.join(list_recipes())}, or give the path of a YAML "
+            "file"
+        )
     settings = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(settings, dict):
         raise ValueError(f"{path} is not a table of settings")
@@ -203,7 +219,9 @@ def _numbers(kind: type, table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    both = {k: _merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in top.items()}
+    both = {
+        k: _merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in top.items()
+    }
     return {**base, **both}
 
 

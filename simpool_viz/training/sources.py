@@ -31,8 +31,8 @@ def open_source(folder: Path, split: str) -> Source:
     """The photos of `split` ("train" or "val") in a data folder.
 
     Args:
-        folder: holds `{split}-*.parquet` with columns image {bytes} and label, or `{split}/CLASS/*` with a picture a file, or
-            `{split}/images/*` and `{split}/labels/*`, grey pictures of class numbers with the photos' names.
+        folder: holds `{split}-*.parquet` with columns image {bytes} and label, or `{split}/CLASS/*` with a picture a
+            file, or `{split}/images/*` and `{split}/labels/*`, grey pictures of class numbers with the photos' names.
 
     Raises:
         ValueError: it holds none of these.
@@ -52,7 +52,8 @@ def open_source(folder: Path, split: str) -> Source:
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
-    """The class names of a data folder, in the order of the labels: of `classes.json`, or the names of the folders in train/.
+    """The class names of a data folder, in the order of the labels: of `classes.json`, or the names of the folders in
+    train/.
 
     Raises:
         ValueError: it has neither.
@@ -69,7 +70,8 @@ def read_classes(folder: Path) -> tuple[str, ...]:
 
 
 class ParquetShards:
-    """Rows of parquet files with columns image {bytes} and label, as the Hugging Face hub stores data sets of pictures."""
+    """Rows of parquet files with columns image {bytes} and label, as the Hugging Face hub stores data sets of
+    pictures."""
 
     dense = False
 
@@ -134,7 +136,10 @@ class LabelMaps:
         for image, label in self._pairs:
             with Image.open(image) as photo, Image.open(label) as classes:
                 if photo.size != classes.size:
-                    raise ValueError(f"{label} is {classes.size} pixels and its photo {photo.size}; a label map is of its photo's size")
+                    raise ValueError(
+                        f"{label} is {classes.size} pixels and its photo {photo.size}; a label map is of its photo's "
+                        "size"
+                    )
                 yield photo.convert("RGB"), Image.fromarray(np.asarray(classes).astype(np.uint8))
 
 

@@ -1,4 +1,5 @@
-"""One step of training, on one process or several, and what it needs: accelerate's view of the machine, timm's optimiser.
+"""One step of training, on one process or several, and what it needs: accelerate's view of the machine, timm's
+optimiser.
 
 Every process draws the crops of the whole batch and works on its own rows, so that two processes train as one does.
 """
@@ -44,12 +45,15 @@ def rows_of(batch_size: int, accelerator: Accelerator) -> slice:
     """
     share, rest = divmod(batch_size, accelerator.num_processes)
     if rest:
-        raise ValueError(f"a batch of {batch_size} does not split over {accelerator.num_processes} processes; set batch_size")
+        raise ValueError(
+            f"a batch of {batch_size} does not split over {accelerator.num_processes} processes; set batch_size"
+        )
     return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
 
 def set_learning(encoder: Encoder, freeze: str = "") -> None:
-    """Make an encoder ready to learn, but for its "stem" or "backbone", which stays as it is, batch statistics included."""
+    """Make an encoder ready to learn, but for its "stem" or "backbone", which stays as it is, batch statistics
+    included."""
     encoder.train().requires_grad_(True)
     if freeze:
         still: Any = encoder.backbone if freeze == "backbone" else encoder.backbone.patch_embed.backbone  # type: ignore[union-attr]
@@ -57,20 +61,26 @@ def set_learning(encoder: Encoder, freeze: str = "") -> None:
 
 
 def attention_to_learn(device: torch.device) -> AbstractContextManager[Any]:
-    """The attention kernel to train with: on CPUs the backward pass of the fused one takes longer than plain matrix products do."""
+    """The attention kernel to train with: on CPUs the backward pass of the fused one takes longer than plain matrix
+    products do."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
-def make_optimizer(module: nn.Module, recipe: Recipe | HeadsRecipe, stage: Stage | HeadsRecipe) -> tuple[torch.optim.Optimizer, Any]:
-    """timm's optimiser, without weight decay on biases, norms and exponents, and its cosine schedule, which counts photos."""
+def make_optimizer(
+    module: nn.Module, recipe: Recipe | HeadsRecipe, stage: Stage | HeadsRecipe
+) -> tuple[torch.optim.Optimizer, Any]:
+    """timm's optimiser, without weight decay on biases, norms and exponents, and its cosine schedule, which counts
+    photos."""
     from timm.optim import create_optimizer_v2
     from timm.scheduler.cosine_lr import CosineLRScheduler
 
     optimizer = create_optimizer_v2(module, recipe.optimizer, lr=stage.lr, weight_decay=recipe.weight_decay)
     fall = max(1, stage.photos - stage.warmup)
-    scheduler = CosineLRScheduler(optimizer, t_initial=fall, warmup_t=stage.warmup, warmup_prefix=True, t_in_epochs=False)
+    scheduler = CosineLRScheduler(
+        optimizer, t_initial=fall, warmup_t=stage.warmup, warmup_prefix=True, t_in_epochs=False
+    )
     return optimizer, scheduler
 
 
@@ -85,7 +95,14 @@ class Step:
     """One step of a stage on a batch of stored photos; returns the loss, the mean over all processes."""
 
     def __init__(
-        self, recipe: Recipe, stage: Stage, model: nn.Module, encoder: Encoder, optimizer: Any, accelerator: Accelerator, number: int
+        self,
+        recipe: Recipe,
+        stage: Stage,
+        model: nn.Module,
+        encoder: Encoder,
+        optimizer: Any,
+        accelerator: Accelerator,
+        number: int,
     ) -> None:
         self.recipe, self.stage, self.model, self.encoder = recipe, stage, model, encoder
         self.optimizer, self.accelerator, self.number = optimizer, accelerator, number
@@ -96,7 +113,10 @@ class Step:
         images, aspect, labels = batch
         crops = random_crops(aspect, self.stage.crop, stream.generator, squeeze=self.stage.squeeze).of(self.rows)
         # Anew at every step, so that drop-path and mixup need no state of their own to be taken up again.
-        set_seed(((self.recipe.seed * 100 + self.number) * 1_000_000 + stream.step * 64 + self.accelerator.process_index) % 2**32)
+        set_seed(
+            ((self.recipe.seed * 100 + self.number) * 1_000_000 + stream.step * 64 + self.accelerator.process_index)
+            % 2**32
+        )
         device = self.accelerator.device
         x = crops.images(images[self.rows].to(device), self.stage.size).to(memory_format=torch.channels_last)
         own = labels[self.rows].to(device)
@@ -107,7 +127,8 @@ class Step:
         return descend(self.accelerator, self.optimizer, loss, stream.step)
 
     def loss(self, x: Tensor, targets: Tensor, progress: float) -> Tensor:
-        """Of normalised images (B, 3, H, W), with classes (B,), mixed targets (B, K) or label maps (B, H, W); progress from 0 to 1."""
+        """Of normalised images (B, 3, H, W), with classes (B,), mixed targets (B, K) or label maps (B, H, W); progress
+        from 0 to 1."""
         recipe, encoder = self.recipe, self.encoder
         with AttentionCapture() if recipe.spatial_entropy else nullcontext() as capture:
             output = self.model(x)
@@ -127,7 +148,9 @@ def _mixup(recipe: Recipe) -> Any:
         return None
     from timm.data import Mixup
 
-    return Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=recipe.encoder.num_classes)
+    return Mixup(
+        recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=recipe.encoder.num_classes
+    )
 
 
 def descend(accelerator: Accelerator, optimizer: Any, loss: Tensor, step: int) -> Tensor:
@@ -153,4 +176,6 @@ def descend(accelerator: Accelerator, optimizer: Any, loss: Tensor, step: int) -
 
 def _check_finite(what: str, value: Tensor | None, step: int) -> None:
     if value is not None and not math.isfinite(float(value)):
-        raise FloatingPointError(f"the {what} is {float(value)} at step {step}; lower the learning rate of the stage and start again")
+        raise FloatingPointError(
+            f"the {what} is {float(value)} at step {step}; lower the learning rate of the stage and start again"
+        )

@@ -109,11 +109,16 @@ def masks(page: Page, in_pixels: bool = False) -> list[dict[str, Any]]:
     """The masks as the browser draws them; `pixels` (H, W) bool where asked for."""
     drawn = page.evaluate("(p) => document.querySelector('.simpool-board').parentElement.readMasks(p)", in_pixels)
     for row in drawn if in_pixels else []:
-        row["pixels"] = (np.frombuffer(row["pixels"].encode(), np.uint8) == ord("1")).reshape(row["height"], row["width"])
+        row["pixels"] = (np.frombuffer(row["pixels"].encode(), np.uint8) == ord("1")).reshape(
+            row["height"], row["width"]
+        )
     return drawn
 
 
 def tell(page: Page, **look: Any) -> None:
     """Change the look as the controls beside the board do."""
-    script = "(d) => document.querySelector('.simpool-board').dispatchEvent(new CustomEvent('simpool-look', {bubbles: true, detail: d}))"
+    script = (
+        "(d) => document.querySelector('.simpool-board').dispatchEvent(new CustomEvent('simpool-look', {bubbles: "
+        "true, detail: d}))"
+    )
     page.evaluate(script, look)

@@ -1,4 +1,5 @@
-"""The Compare page as a visitor meets it: the example board, uploads, the look controls, cancelling, and errors in sentences."""
+"""The Compare page as a visitor meets it: the example board, uploads, the look controls, cancelling, and errors in
+sentences."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ def slide(page: Page, name: str, value: float) -> None:
 
 
 def upload(page: Page, path: Path) -> None:
-    page.locator("#photo button[aria-label='Clear'], #photo button[title='Clear'], #photo [aria-label='Remove Image']").first.click()
+    page.locator(
+        "#photo button[aria-label='Clear'], #photo button[title='Clear'], #photo [aria-label='Remove Image']"
+    ).first.click()
     page.locator("#photo input[type=file]").set_input_files(str(path))
 
 
@@ -35,7 +38,9 @@ def shown_title(page: Page) -> str:
     return page.locator(".simpool-board .photo figcaption").inner_text()
 
 
-def test_a_first_visitor_sees_a_finished_board_and_nothing_is_fetched_from_elsewhere(opened: Opened, python_board: Board):
+def test_a_first_visitor_sees_a_finished_board_and_nothing_is_fetched_from_elsewhere(
+    opened: Opened, python_board: Board
+):
     page, log = opened
     expect(page.locator(".simpool-board .row")).to_have_count(len(python_board.rows))
     assert page.locator(".simpool-board .row h2").all_inner_texts() == [row.title for row in python_board.rows]
@@ -54,7 +59,12 @@ def test_every_mask_equals_pythons_cell_for_cell(opened: Opened, python_board: B
                 in_pixels = amount in (None, 0.37)
                 for row, drawn in zip(python_board.rows, masks(page, in_pixels), strict=True):
                     mask = row.attention.mask(rule.name, amount, largest=largest)
-                    assert drawn["grid"] == mask.grid.ravel().astype(int).tolist(), (rule.name, amount, largest, row.title)
+                    assert drawn["grid"] == mask.grid.ravel().astype(int).tolist(), (
+                        rule.name,
+                        amount,
+                        largest,
+                        row.title,
+                    )
                     if in_pixels:
                         assert np.array_equal(drawn["pixels"], mask.pixels(size=(drawn["width"], drawn["height"])))
 
@@ -116,7 +126,9 @@ def test_an_uploaded_photo_gives_a_board(opened: Opened, tmp_path: Path):
     upload(page, path)
     expect(page.locator(".simpool-board .photo figcaption")).to_have_text("turned photo.jpg", timeout=30_000)
     expect(page.locator(".simpool-board .waiting")).to_have_count(0, timeout=30_000)
-    width, height = page.evaluate("(() => { const c = document.querySelector('.simpool-board canvas'); return [c.width, c.height]; })()")
+    width, height = page.evaluate(
+        "(() => { const c = document.querySelector('.simpool-board canvas'); return [c.width, c.height]; })()"
+    )
     assert height > width, "the EXIF rotation was applied"
     assert log.complaints == []
 
@@ -221,7 +233,10 @@ def test_an_address_that_cannot_be_fetched_gives_a_sentence(opened: Opened, app_
     page, _ = opened
     page.get_by_text("Photo by address").click()
     box = page.get_by_label("Address of a picture")
-    for address, sentence in (("ftp://example.org/a.png", "starts with https"), (f"{app_url}favicon.ico", "could not be fetched")):
+    for address, sentence in (
+        ("ftp://example.org/a.png", "starts with https"),
+        (f"{app_url}favicon.ico", "could not be fetched"),
+    ):
         box.fill(address)
         page.get_by_role("button", name="Fetch").click()
         expect(page.get_by_text(sentence)).to_be_visible(timeout=30_000)

@@ -1,4 +1,5 @@
-"""The Inspect page as a visitor meets it: a row opened, tokens clicked, blocks and fusions changed, and two visits apart."""
+"""The Inspect page as a visitor meets it: a row opened, tokens clicked, blocks and fusions changed, and two visits
+apart."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def wait_for(page: Page, weights: np.ndarray, row: int = 0) -> None:
     """Wait until a row shows these weights (to float32), however long the server takes."""
     script = """([board, row, wanted]) => {
         const held = document.querySelector(board).parentElement.readWeights()[row]?.weights;
-        return held && held.length === wanted.length && wanted.every((v, i) => Math.abs(v - held[i]) <= 1e-6 + 1e-5 * Math.abs(v));
+        return held && held.length === wanted.length &&
+            wanted.every((v, i) => Math.abs(v - held[i]) <= 1e-6 + 1e-5 * Math.abs(v));
     }"""
     page.wait_for_function(script, arg=[BOARD, row, weights.astype(float).ravel().tolist()], timeout=30_000)
 
@@ -98,8 +100,12 @@ def test_two_clicked_tokens_equal_the_python_call(opened: Opened, vit_file: Path
         heads = seen.map("token", at=at).weights
         wait_for(page, heads.mean(axis=0))
         wait_for(page, seen.map("token", at=at, rollout=True).weights[0], row=1)
-        assert all(np.allclose(found, head.ravel(), atol=1e-6) for found, head in zip(drawn(page)[2:], heads, strict=True))
-    expect(page.locator(f"{BOARD} .gallery h2")).to_have_text(["1 map, scale 1 x 1", "1 map, scale 3 x 3", "1 map, scale 5 x 5"])
+        assert all(
+            np.allclose(found, head.ravel(), atol=1e-6) for found, head in zip(drawn(page)[2:], heads, strict=True)
+        )
+    expect(page.locator(f"{BOARD} .gallery h2")).to_have_text(
+        ["1 map, scale 1 x 1", "1 map, scale 3 x 3", "1 map, scale 5 x 5"]
+    )
     assert log.complaints == []
 
 

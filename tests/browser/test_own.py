@@ -14,9 +14,14 @@ from tests.browser.conftest import Log
 pytestmark = pytest.mark.browser
 
 
-def test_own_checkpoint_is_told_then_used_and_another_visit_does_not_see_it(opened: tuple[Page, Log], app_url: str, tmp_path: Path):
+def test_own_checkpoint_is_told_then_used_and_another_visit_does_not_see_it(
+    opened: tuple[Page, Log], app_url: str, tmp_path: Path
+):
     page, log = opened
-    torch.save(made.self_supervised(made.vit(cls=False, grid=4) | made.simpool(128, "simpool."), gamma=1.25), tmp_path / "mine.pth")
+    torch.save(
+        made.self_supervised(made.vit(cls=False, grid=4) | made.simpool(128, "simpool."), gamma=1.25),
+        tmp_path / "mine.pth",
+    )
     page.locator("#own button").first.click()
     page.locator("#own-file input[type=file]").set_input_files(str(tmp_path / "mine.pth"))
     expect(page.locator("#own-file")).to_contain_text("mine")

@@ -82,14 +82,18 @@ def test_class_is_clicked_in_the_segmentation_and_by_its_button(opened: Opened):
     second = found.found()[1]
     legend.nth(1).click()
     expect(legend.nth(1)).to_have_attribute("aria-pressed", "true", timeout=30_000)
-    np.testing.assert_allclose(weights(page, BOARD)[0], seen.map("dense_rollout", classes=[second]).weights.ravel(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        weights(page, BOARD)[0], seen.map("dense_rollout", classes=[second]).weights.ravel(), rtol=1e-4, atol=1e-6
+    )
     expect(page.locator(f"{BOARD} .row")).to_have_count(4)
     inside = cv2.distanceTransform((found.pixels() == found.found()[0]).astype(np.uint8), cv2.DIST_L2, 3)
     y, x = np.unravel_index(int(inside.argmax()), inside.shape)  # far from the border of its class
     canvas = page.locator(f"{BOARD} .segmentation canvas")
     box = canvas.bounding_box()
     assert box is not None
-    canvas.click(position={"x": (x + 0.5) / found.size[0] * box["width"], "y": (y + 0.5) / found.size[1] * box["height"]})
+    canvas.click(
+        position={"x": (x + 0.5) / found.size[0] * box["width"], "y": (y + 0.5) / found.size[1] * box["height"]}
+    )
     expect(legend.nth(0)).to_have_attribute("aria-pressed", "true", timeout=30_000)
     assert log.complaints == []
 

@@ -1,4 +1,5 @@
-"""The board seen in other ways: in order, as a matrix, by agreement, two maps against each other, with one cursor for all cells."""
+"""The board seen in other ways: in order, as a matrix, by agreement, two maps against each other, with one cursor for
+all cells."""
 
 from __future__ import annotations
 
@@ -92,7 +93,9 @@ def test_arrow_keys_move_the_cursor_by_a_token_and_say_what_is_there(opened: Ope
         page.keyboard.press(key)
     h, w = python_board.rows[0].mask.weights.shape
     wanted = reading(python_board, 0, (w // 2 - 2 + 0.5) / w, (h // 2 - 1 + 0.5) / h)
-    place, value = told(page.locator(".simpool-board .said").inner_text().removeprefix(f"{python_board.rows[0].title}, "))
+    place, value = told(
+        page.locator(".simpool-board .said").inner_text().removeprefix(f"{python_board.rows[0].title}, ")
+    )
     assert place == told(wanted)[0] and value == pytest.approx(told(wanted)[1], rel=0.01)
 
 
@@ -103,7 +106,9 @@ def test_agreement_is_that_of_python_for_the_masks_as_drawn(opened: Opened, pyth
         tell(page, rule="mass", amount=0.8, smooth=smooth, largest=largest)
         drawn = masks(page)[0]
         python = agreement(
-            [row.attention.mask("mass", 0.8, largest=largest) for row in python_board.rows], smooth, (drawn["width"], drawn["height"])
+            [row.attention.mask("mass", 0.8, largest=largest) for row in python_board.rows],
+            smooth,
+            (drawn["width"], drawn["height"]),
         )
         shown = np.array([float(text) for text in page.locator(".simpool-board .agreement button").all_inner_texts()])
         assert shown.reshape(python.shape) == pytest.approx(python, abs=0.0051)
@@ -154,7 +159,9 @@ def test_photos_and_checkpoints_make_a_matrix(opened: Opened):
     show(page, "Matrix")
     expect(page.locator(".simpool-board .matrix tr")).to_have_count(5)
     expect(page.locator(".simpool-board .matrix canvas")).to_have_count(12)
-    labels = page.locator(".simpool-board .matrix canvas").evaluate_all("all => all.map((c) => c.getAttribute('aria-label'))")
+    labels = page.locator(".simpool-board .matrix canvas").evaluate_all(
+        "all => all.map((c) => c.getAttribute('aria-label'))"
+    )
     assert "the photo motorcycle.jpg, ResNet, SimPool" in labels[-1]
     point_at(page.locator(".simpool-board .matrix tr").nth(2).locator("canvas").first, 0.5, 0.5)
     filled = [text != "" for text in page.locator(".simpool-board .matrix .reading").all_inner_texts()]

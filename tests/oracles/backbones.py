@@ -1,4 +1,5 @@
-"""Forward passes in float64 straight from the tensors of a file, written from the papers and sharing no code with the package."""
+"""Forward passes in float64 straight from the tensors of a file, written from the papers and sharing no code with the
+package."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def simpool_map(x: Tensor, state: State, prefix: str = "", eps: float = 1e-6) ->
 
 
 def place_embedding(table: Tensor, height: int, width: int, cls: bool, quirk: bool) -> Tensor:
-    """Position embedding (N, D) for a grid, as DINO's code resizes it (`quirk`) or as timm does: to a size, antialiased."""
+    """Position embedding (N, D) for a grid, as DINO's code resizes it (`quirk`) or as timm does: to a size,
+    antialiased."""
     own = table[0, 1:] if cls else table[0]
     side = math.isqrt(len(own))
     if (not quirk or cls) and height == width == side:
@@ -53,7 +55,9 @@ def life_qkv(x: Tensor, state: State, name: str, grid: tuple[int, int], prefix: 
     return torch.cat([q, k, v], 1)
 
 
-def vit_tokens(image: Tensor, state: State, heads: int, quirk: bool, no_skip: bool = False) -> tuple[Tensor, list[Tensor]]:
+def vit_tokens(
+    image: Tensor, state: State, heads: int, quirk: bool, no_skip: bool = False
+) -> tuple[Tensor, list[Tensor]]:
     """(tokens (P + N, D) before the final norm, attention (H, P + N, P + N) of every block) of an image (3, H, W)."""
     weight = state["patch_embed.proj.weight"]
     patch = weight.shape[-1]
@@ -99,11 +103,15 @@ def convnext_features(image: Tensor, state: State) -> Tensor:
             x = F.conv2d(x, state[f"{name}.0.weight"], state[f"{name}.0.bias"], stride=stride)
             x = norm_channels(x, f"{name}.1")
         else:
-            x = F.conv2d(norm_channels(x, f"{name}.0"), state[f"{name}.1.weight"], state[f"{name}.1.bias"], stride=stride)
+            x = F.conv2d(
+                norm_channels(x, f"{name}.0"), state[f"{name}.1.weight"], state[f"{name}.1.bias"], stride=stride
+            )
         depth = 1 + max(int(k.split(".")[2]) for k in state if k.startswith(f"stages.{i}."))
         for j in range(depth):
             block = f"stages.{i}.{j}"
-            y = F.conv2d(x, state[f"{block}.dwconv.weight"], state[f"{block}.dwconv.bias"], padding=3, groups=x.shape[1])
+            y = F.conv2d(
+                x, state[f"{block}.dwconv.weight"], state[f"{block}.dwconv.bias"], padding=3, groups=x.shape[1]
+            )
             y = layer_norm(y.permute(0, 2, 3, 1), state, f"{block}.norm")
             y = F.gelu(y @ state[f"{block}.pwconv1.weight"].T + state[f"{block}.pwconv1.bias"])
             y = state[f"{block}.gamma"] * (y @ state[f"{block}.pwconv2.weight"].T + state[f"{block}.pwconv2.bias"])

@@ -1,4 +1,5 @@
-"""Group 2 of the framework's table (OTK, k-means, Slot Attention) in plain float64 NumPy, one picture x (N, D) at a time."""
+"""Group 2 of the framework's table (OTK, k-means, Slot Attention) in plain float64 NumPy, one picture x (N, D) at a
+time."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def otk(x: np.ndarray, state: State, eps: float, iterations: int) -> tuple[np.nd
 
 
 def kmeans(x: np.ndarray, start: list[int], steps: int) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """Lloyd's algorithm from the tokens `start`: (vector, weights of the last step, objective before every step and at the end)."""
+    """Lloyd's algorithm from the tokens `start`: (vector, weights of the last step, objective before every step and at
+    the end)."""
     centres, objective = x[start].copy(), []
     weights = np.zeros((len(start), len(x)))
     for _ in range(steps):

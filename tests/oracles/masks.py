@@ -15,7 +15,13 @@ def positive(weights: np.ndarray) -> list[float]:
 def level_set(weights: np.ndarray, rule: str, amount: float | None) -> np.ndarray:
     """The mask (h, w) of a rule on a map that is not constant: the cells at or above the rule's level."""
     values = positive(weights)
-    levels = {"mass": mass_level, "area": area_level, "quantile": quantile_level, "mean": mean_level, "otsu": otsu_level}
+    levels = {
+        "mass": mass_level,
+        "area": area_level,
+        "quantile": quantile_level,
+        "mean": mean_level,
+        "otsu": otsu_level,
+    }
     level = levels[rule](values, amount)
     return np.array([float(v) >= level for v in weights.ravel()]).reshape(weights.shape)
 
@@ -51,7 +57,8 @@ def mean_level(values: list[float], amount: float | None) -> float:
 
 
 def otsu_level(values: list[float], amount: float | None, bins: int = 256) -> float:
-    """The smallest value above Otsu's threshold: the bin whose split has the largest variance between the two groups."""
+    """The smallest value above Otsu's threshold: the bin whose split has the largest variance between the two
+    groups."""
     low, high = min(values), max(values)
     if low == high:
         return low

@@ -1,4 +1,5 @@
-"""Poolings in plain float64 NumPy, one picture at a time: x (N, D) -> vector (D,), and weights (N,) or (M, N) where there are any.
+"""Poolings in plain float64 NumPy, one picture at a time: x (N, D) -> vector (D,), and weights (N,) or (M, N) where
+there are any.
 
 Those of group 2 (OTK, k-means, Slot) stand in `clustering`. A `State` holds a pooling's tensors under their names.
 """
@@ -118,7 +119,8 @@ def cbam(x: np.ndarray, grid: tuple[int, int], state: State) -> tuple[np.ndarray
 
 
 def ge(x: np.ndarray, grid: tuple[int, int], extent: int) -> np.ndarray:
-    """Hu et al., section 3: gather over windows of 2 e - 1 around every e-th position (0: over all), gate with the sigmoid."""
+    """Hu et al., section 3: gather over windows of 2 e - 1 around every e-th position (0: over all), gate with the
+    sigmoid."""
     if extent == 0:
         return gap(x * sigmoid(gap(x)))
     h, w = grid
@@ -126,7 +128,9 @@ def ge(x: np.ndarray, grid: tuple[int, int], extent: int) -> np.ndarray:
     for r in range(h):
         for c in range(w):
             top, left = r // extent * extent, c // extent * extent
-            near = [x[i * w + j] for i in range(h) for j in range(w) if abs(i - top) < extent and abs(j - left) < extent]
+            near = [
+                x[i * w + j] for i in range(h) for j in range(w) if abs(i - top) < extent and abs(j - left) < extent
+            ]
             gated[r * w + c] = x[r * w + c] * sigmoid(np.mean(near, axis=0))
     return gap(gated)
 

@@ -17,7 +17,7 @@ from gradio import processing_utils
 from PIL import Image
 
 from simpool_viz.board.board import Board, Row
-from simpool_viz.board.comparison import FIGURES
+from simpool_viz.board.comparison import ROW_FIGURES
 from simpool_viz.board.explain import explain_row
 from simpool_viz.drawing.pixels import DIVERGING, SEQUENTIAL, colour_table, display_picture
 from simpool_viz.export import row_name
@@ -43,7 +43,8 @@ LOOK: dict[str, Any] = {
 
 @dataclass
 class Sent:
-    """What the states of one run share, so that a growing board is not encoded anew: files of photos, payloads of rows."""
+    """What the states of one run share, so that a growing board is not encoded anew: files of photos, payloads of
+    rows."""
 
     photos: dict[int, str] = field(default_factory=dict)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -85,7 +86,7 @@ def grid_payload(weights: np.ndarray, unit: str) -> dict[str, Any]:
 
 def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
     """What the browser needs of a row."""
-    values = {figure.name: figure.value(row) for figure in FIGURES.values()}
+    values = {figure.name: figure.value(row) for figure in ROW_FIGURES.values()}
     return {
         "id": f"board-row-{index}",
         "file": row_name(board, row),
@@ -94,7 +95,8 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
         "name": row.request.label,
         "title": row.title,
         "map": row.map_title,
-        "lines": row.fixed_lines + row.score_lines,  # the line about the mask changes with the look, so the browser writes it
+        "lines": row.fixed_lines
+        + row.score_lines,  # the line about the mask changes with the look, so the browser writes it
         "constant": row.mask.constant,
         "figures": {name: value for name, value in values.items() if value is not None},
         "about": [asdict(explanation) for explanation in explain_row(row)],
@@ -115,7 +117,7 @@ class BoardView(gr.HTML):
             apply_default_css=False,
             kind=kind,
             look=LOOK,
-            figures={figure.name: figure.title for figure in FIGURES.values()},
+            figures={figure.name: figure.title for figure in ROW_FIGURES.values()},
             diverging=DIVERGING,
             tables={name: base64.b64encode(colour_table(name).tobytes()).decode() for name in (*SEQUENTIAL, DIVERGING)},
             **kwargs,
@@ -145,7 +147,9 @@ class BoardView(gr.HTML):
         """A photo as a cached file with its original size in pixels."""
         if not Path(sent.photos.get(index, "")).is_file():  # new, or cleaned up since
             shown = Image.fromarray(display_picture(picture.rgb, LONGEST))
-            sent.photos[index] = processing_utils.save_pil_to_cache(shown, self.GRADIO_CACHE, name="photo", format="jpeg")
+            sent.photos[index] = processing_utils.save_pil_to_cache(
+                shown, self.GRADIO_CACHE, name="photo", format="jpeg"
+            )
         photo = {"path": sent.photos[index], "meta": {"_type": "gradio.FileData"}}
         return {"title": picture.name, "size": list(picture.size), "photo": photo}
 
@@ -154,7 +158,8 @@ class BoardView(gr.HTML):
 
 
 class Photo(gr.Image):
-    """A picture input that hands on the uploaded file as it is: reading it, and saying what is wrong with it, is ours."""
+    """A picture input that hands on the uploaded file as it is: reading it, and saying what is wrong with it, is
+    ours."""
 
     is_template = True
 

@@ -1,4 +1,5 @@
-"""The component of the Inspect page: a board of one photo, with the maps behind its first row and what is known beside them."""
+"""The component of the Inspect page: a board of one photo, with the maps behind its first row and what is known beside
+them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import numpy as np
 from simpool_viz.app.board.component import BoardState, BoardView, Sent, grid_payload
 from simpool_viz.board.board import Board
 from simpool_viz.board.explain import explain_pooling
-from simpool_viz.board.inspection import QUESTIONS, Facts, Inspection, Lens
+from simpool_viz.board.inspection import QUESTIONS, Inspection, Lens, RecordingFacts
 from simpool_viz.board.segmentation import percent, segment
 from simpool_viz.drawing.pixels import palette
 from simpool_viz.recording import Recording
@@ -25,14 +26,15 @@ class InspectState:
 
     board: Board
     recording: Recording
-    facts: Facts
+    facts: RecordingFacts
     answer: Inspection | None
     lens: Lens
     sent: Sent
 
 
 class InspectView(BoardView):
-    """Shows an `InspectState`; tells of points in its photo by the event `point`, (x, y) in pixels, and of classes clicked in its
+    """Shows an `InspectState`; tells of points in its photo by the event `point`, (x, y) in pixels, and of classes
+    clicked in its
     segmentation by the event `choose`, their index."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -46,7 +48,9 @@ class InspectView(BoardView):
         payload |= {
             "point": point_payload(value.recording, value.lens),
             "gallery": gallery_payload(value.answer) if value.answer else [],
-            "segmentation": segmentation_payload(value.recording, value.lens) if value.recording.encoder.dense else None,
+            "segmentation": segmentation_payload(value.recording, value.lens)
+            if value.recording.encoder.dense
+            else None,
             "facts": fact_sections(value.facts, value.recording),
             "gates": [asdict(profile) for profile in value.facts.gates],
             "exponents": list(value.facts.exponents),
@@ -64,13 +68,17 @@ def point_payload(recording: Recording, lens: Lens) -> dict[str, Any] | None:
 
 
 def segmentation_payload(recording: Recording, lens: Lens) -> dict[str, Any]:
-    """The class of every pixel of a small picture, row by row as runs (class, length) of uint32, and the classes found with their
+    """The class of every pixel of a small picture, row by row as runs (class, length) of uint32, and the classes found
+    with their
     colours; the chosen one by its index."""
     found, (width, height) = segment(recording), recording.picture.size
     factor = SEGMENTED / max(width, height)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     shares, colours = found.shares(), palette(len(found.names))
-    classes = [{"index": i, "name": found.names[i], "colour": colours[i].tolist(), "told": percent(shares[i])} for i in found.found()]
+    classes = [
+        {"index": i, "name": found.names[i], "colour": colours[i].tolist(), "told": percent(shares[i])}
+        for i in found.found()
+    ]
     labels = found.pixels(size).ravel()
     starts = np.flatnonzero(np.diff(labels, prepend=-1))
     runs = np.stack([labels[starts], np.diff(starts, append=labels.size)], axis=1)
@@ -103,7 +111,7 @@ def gallery_payload(answer: Inspection) -> list[dict[str, Any]]:
     ]
 
 
-def fact_sections(facts: Facts, recording: Recording) -> list[dict[str, Any]]:
+def fact_sections(facts: RecordingFacts, recording: Recording) -> list[dict[str, Any]]:
     """Titles and lines: the classes found, the pooling, and what cannot be asked and why."""
     sections = []
     if facts.classes:

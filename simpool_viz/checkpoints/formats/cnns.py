@@ -1,4 +1,5 @@
-"""Recognises ResNets (torchvision's and timm's names, with SPE) and ConvNeXts (the original names, timm's), and builds named models."""
+"""Recognises ResNets (torchvision's and timm's names, with SPE) and ConvNeXts (the original names, timm's), and builds
+named models."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
 from simpool_viz.checkpoints.formats.containers import Weights
-from simpool_viz.checkpoints.formats.parts import Parts, Settings, SimPoolTensors, count_of, find_simpool, gamma_of
+from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, SimPoolTensors, count_of, find_simpool, gamma_of
 from simpool_viz.checkpoints.formats.vits import linear_head
 from simpool_viz.modeling.layers.spe import insert_spe
 from simpool_viz.modeling.pooling import Pooling, create_pooling
@@ -19,7 +20,7 @@ from simpool_viz.modeling.spec import create_backbone
 _SPE = re.compile(r"(layer\d+\.\d+)\.(w1|b1|w2|b2|p)$")
 
 
-def resnet(weights: Weights, settings: Settings) -> Parts:
+def resnet(weights: Weights, settings: LoadOptions) -> Parts:
     """A ResNet of basic or bottleneck blocks with GAP or SimPool.
 
     Raises:
@@ -31,7 +32,8 @@ def resnet(weights: Weights, settings: Settings) -> Parts:
     channels = tuple(state[f"layer{i}.0.conv1.weight"].shape[0] for i in _stages(state))
     if len(stages) != 4 or state["conv1.weight"].shape != (64, 3, 7, 7):
         raise ValueError(
-            f"conv1.weight has shape {tuple(state['conv1.weight'].shape)} and there are {len(stages)} stages; recognised are ResNets like "
+            f"conv1.weight has shape {tuple(state['conv1.weight'].shape)} and there are {len(stages)} stages; "
+            "recognised are ResNets like "
             "ImageNet's, with (64, 3, 7, 7) and 4. Name it as a model of timm with arch="
         )
     backbone = ResNet(Bottleneck if bottleneck else BasicBlock, stages, num_classes=0, channels=channels)  # type: ignore[arg-type]
@@ -50,7 +52,7 @@ def _stages(state: dict[str, Tensor]) -> list[int]:
     return sorted({int(key[5]) for key in state if re.match(r"layer\d\.", key)})
 
 
-def convnext(weights: Weights, settings: Settings) -> Parts:
+def convnext(weights: Weights, settings: LoadOptions) -> Parts:
     """A ConvNeXt with GAP or SimPool, and the norm between pooling and head.
 
     Raises:
@@ -67,7 +69,9 @@ def convnext(weights: Weights, settings: Settings) -> Parts:
             raise ValueError(f"{_original_name(name) if original else name} is missing")
         dims.append(state[name].shape[0])
     scaled = any(key.endswith(".gamma") for key in state)
-    backbone: Any = ConvNeXt(depths=tuple(depths), dims=tuple(dims), num_classes=0, ls_init_value=1e-6 if scaled else None)
+    backbone: Any = ConvNeXt(
+        depths=tuple(depths), dims=tuple(dims), num_classes=0, ls_init_value=1e-6 if scaled else None
+    )
     backbone.head = nn.Identity()
     names = {_original_name(name) if original else name: f"backbone.{name}" for name in backbone.state_dict()}
     names |= {key: f"backbone.{name}" for name, key in own.items()}
@@ -88,12 +92,20 @@ def _convnext_name(key: str) -> str:
 
 def _original_name(name: str) -> str:
     """The original's name of a tensor in timm's naming."""
-    name = re.sub(r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1.", re.sub(r"^stem\.", "downsample_layers.0.", name))
+    name = re.sub(
+        r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1.", re.sub(r"^stem\.", "downsample_layers.0.", name)
+    )
     return re.sub(r"\.mlp\.fc([12])\.", r".pwconv\1.", name.replace(".blocks.", ".").replace(".conv_dw.", ".dwconv."))
 
 
 def _finish(
-    what: str, backbone: nn.Module, weights: Weights, settings: Settings, names: dict[str, str], head: str, norm: str | None
+    what: str,
+    backbone: nn.Module,
+    weights: Weights,
+    settings: LoadOptions,
+    names: dict[str, str],
+    head: str,
+    norm: str | None,
 ) -> Parts:
     """Pooling, norm and head of a CNN."""
     simpool = find_simpool(weights.state, what)
@@ -104,17 +116,21 @@ def _finish(
     if norm is not None:
         names |= {f"{norm}.{part}": f"norm.{part}" for part in ("weight", "bias")}
     classifier = linear_head(dict(weights.state), head, names)
-    return Parts(weights.state, what, backbone, pooling, nn.LayerNorm(dim, eps=1e-6) if norm else None, classifier, names, notes)
+    return Parts(
+        weights.state, what, backbone, pooling, nn.LayerNorm(dim, eps=1e-6) if norm else None, classifier, names, notes
+    )
 
 
-def _pooling(weights: Weights, settings: Settings, simpool: SimPoolTensors | None, dim: int) -> tuple[Pooling, list[str]]:
+def _pooling(
+    weights: Weights, settings: LoadOptions, simpool: SimPoolTensors | None, dim: int
+) -> tuple[Pooling, list[str]]:
     if simpool is None:
         return create_pooling("gap", dim), []
     gamma, notes = gamma_of(weights, settings, simpool, is_vit=False)
     return simpool.create(gamma), notes
 
 
-def named(tag: str, weights: Weights, settings: Settings) -> Parts:
+def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
     """A model of timm by its tag, in timm's own names, with its own pooling or SimPool in its place.
 
     Raises:
@@ -123,7 +139,9 @@ def named(tag: str, weights: Weights, settings: Settings) -> Parts:
     from simpool_viz.checkpoints.formats.timm import encoder_from_timm
     from simpool_viz.modeling.encoder import Facts
 
-    classes = max((v.shape[0] for k, v in weights.state.items() if k in ("head.weight", "fc.weight", "head.fc.weight")), default=0)
+    classes = max(
+        (v.shape[0] for k, v in weights.state.items() if k in ("head.weight", "fc.weight", "head.fc.weight")), default=0
+    )
     encoder = encoder_from_timm(create_backbone(tag, num_classes=classes), Facts(tag))
     model, simpool = encoder.backbone, find_simpool(weights.state, tag)
     own = model.state_dict()

@@ -1,4 +1,5 @@
-"""Finds the weights inside what a training script saved: which entry, without which prefixes, and what else is left out."""
+"""Finds the weights inside what a training script saved: which entry, without which prefixes, and what else is left
+out."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def find_weights(content: Any, source: str, which: str = "") -> Weights:
         ValueError: there are none, the entry asked for is not there, or a tensor is not of its kind.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"{source} holds a {type(content).__name__}, not a table of tensors; it is no checkpoint of a model")
+        raise ValueError(
+            f"{source} holds a {type(content).__name__}, not a table of tensors; it is no checkpoint of a model"
+        )
     family, entry = _container(content, source)
     if which:
         if not isinstance(content.get(which), Mapping):
@@ -67,10 +70,14 @@ def _container(content: Mapping[Any, Any], source: str) -> tuple[str, str]:
     if "saved_module" in content:
         if content["saved_module"] not in ("head", "classifier"):
             raise ValueError(
-                f"{source} holds the module {content['saved_module']!r} of an efficient-probing run, not its head; use the run's head file"
+                f"{source} holds the module {content['saved_module']!r} of an efficient-probing run, not its head; use "
+                "the run's head file"
             )
         return "probe", "model"
-    for entries, family in ((("teacher", "student"), "self-supervised"), (("state_dict_ema", "state_dict"), "supervised")):
+    for entries, family in (
+        (("teacher", "student"), "self-supervised"),
+        (("state_dict_ema", "state_dict"), "supervised"),
+    ):
         for entry in entries:
             if isinstance(content.get(entry), Mapping):
                 return family, entry

@@ -1,4 +1,5 @@
-"""What the recognisers of architectures share: the parts of an encoder, the settings, and SimPool's tensors by their suffix."""
+"""What the recognisers of architectures share: the parts of an encoder, the settings, and SimPool's tensors by their
+suffix."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ AXES = {  # of the tensors from whose shapes a model's sizes are read
 
 
 @dataclass(frozen=True)
-class Settings:
+class LoadOptions:
     """Options of a load, see `formats.OPTIONS`. gamma: UNSET where the file is to say it."""
 
     arch: str = ""
@@ -72,7 +73,8 @@ class SimPoolTensors:
 
 
 def find_simpool(state: Mapping[str, Tensor], source: str) -> SimPoolTensors | None:
-    """SimPool's tensors by their suffix: `norm_patches.*`, `wq.weight`, `wk.weight`, `beta`; timm's `norm.*`, `q.weight`, `k.weight`.
+    """SimPool's tensors by their suffix: `norm_patches.*`, `wq.weight`, `wk.weight`, `beta`; timm's `norm.*`,
+    `q.weight`, `k.weight`.
 
     Raises:
         ValueError: more than one of a kind, or a part of them.
@@ -80,11 +82,20 @@ def find_simpool(state: Mapping[str, Tensor], source: str) -> SimPoolTensors | N
     ours = {s: _ending(state, s) for s in ("norm_patches.weight", "norm_patches.bias", "wq.weight", "wk.weight")}
     timm = False
     if not any(ours.values()):
-        roots = [key.removesuffix("q.weight") for key in _ending(state, "q.weight") if f"{key.removesuffix('q.weight')}k.weight" in state]
+        roots = [
+            key.removesuffix("q.weight")
+            for key in _ending(state, "q.weight")
+            if f"{key.removesuffix('q.weight')}k.weight" in state
+        ]
         if not roots:
             return None
         timm = True
-        parts = {"norm_patches.weight": "norm.weight", "norm_patches.bias": "norm.bias", "wq.weight": "q.weight", "wk.weight": "k.weight"}
+        parts = {
+            "norm_patches.weight": "norm.weight",
+            "norm_patches.bias": "norm.bias",
+            "wq.weight": "q.weight",
+            "wk.weight": "k.weight",
+        }
         ours = {own: [root + name for root in roots if root + name in state] for own, name in parts.items()}
     for suffix, keys in ours.items():
         if len(keys) != 1:
@@ -101,23 +112,30 @@ def find_simpool(state: Mapping[str, Tensor], source: str) -> SimPoolTensors | N
 def _ending(state: Mapping[str, Tensor], suffix: str) -> list[str]:
     """Keys that are `suffix` or end in it after a dot; the blocks of a backbone are none of them."""
     return [
-        k for k in state if (k == suffix or k.endswith(f".{suffix}")) and not k.startswith(("blocks.", "layer", "stages.", "attn_pool."))
+        k
+        for k in state
+        if (k == suffix or k.endswith(f".{suffix}")) and not k.startswith(("blocks.", "layer", "stages.", "attn_pool."))
     ]
 
 
-def gamma_of(weights: Any, settings: Settings, simpool: SimPoolTensors, is_vit: bool) -> tuple[float | None, list[str]]:
+def gamma_of(
+    weights: Any, settings: LoadOptions, simpool: SimPoolTensors, is_vit: bool
+) -> tuple[float | None, list[str]]:
     """SimPool's exponent and what was assumed: as asked for, else as the training script's settings say."""
     if settings.gamma is not UNSET:
         return settings.gamma, []
     args, teacher = weights.args, weights.where == "teacher"
     if args.get("mode") == "simpool":
         if is_vit and teacher:  # the teacher of the released code ignores args.gamma
-            return (1.25 if simpool.beta else None), [f"gamma {'1.25' if simpool.beta else 'none'}, as the released teacher has it"]
+            return (1.25 if simpool.beta else None), [
+                f"gamma {'1.25' if simpool.beta else 'none'}, as the released teacher has it"
+            ]
         if args.get("gamma") is not None:
             return float(args["gamma"]), [f"gamma {float(args['gamma']):g}, from the training's settings"]
         return None, ["gamma none, from the training's settings"]
     return None, [
-        "gamma is not told by the file and taken as none, which changes vectors but no map; say gamma= if it was trained with one"
+        "gamma is not told by the file and taken as none, which changes vectors but no map; say gamma= if it was "
+        "trained with one"
     ]
 
 
@@ -130,7 +148,9 @@ def check_axes(state: Mapping[str, Tensor], source: str) -> None:
     for key, value in state.items():
         axes = next((axes for names, axes in AXES.items() if re.fullmatch(names, key)), value.ndim)
         if value.ndim != axes or value.numel() == 0:
-            raise ValueError(f"{source}: {key} has shape {tuple(value.shape)}, where {axes} axes of at least 1 are expected")
+            raise ValueError(
+                f"{source}: {key} has shape {tuple(value.shape)}, where {axes} axes of at least 1 are expected"
+            )
 
 
 def count_of(state: Mapping[str, Tensor], prefix: str) -> int:

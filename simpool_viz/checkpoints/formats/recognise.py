@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from simpool_viz.checkpoints.formats import cnns, vits
 from simpool_viz.checkpoints.formats.containers import Weights
-from simpool_viz.checkpoints.formats.parts import Parts, Settings
+from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts
 from simpool_viz.modeling.encoder import Encoder, Facts
 
 OPTIONS = {
@@ -48,12 +48,16 @@ class Report:
 
     def lines(self) -> list[str]:
         """As sentences."""
-        told = [f"{self.source}: {self.architecture} with {self.pooling}, {self.parameters:,} parameters ({self.container})"]
-        told.append(f"{self.used} tensors used" + "".join(f"; {count} dropped: {why}" for why, count in self.dropped.items()))
+        told = [
+            f"{self.source}: {self.architecture} with {self.pooling}, {self.parameters:,} parameters ({self.container})"
+        ]
+        told.append(
+            f"{self.used} tensors used" + "".join(f"; {count} dropped: {why}" for why, count in self.dropped.items())
+        )
         return told + list(self.notes)
 
 
-def build_encoder(weights: Weights, facts: Facts, settings: Settings) -> tuple[Encoder, Report]:
+def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tuple[Encoder, Report]:
     """The encoder that a state dict belongs to, filled with it, in float32 and evaluation mode.
 
     Raises:
@@ -79,7 +83,7 @@ def build_encoder(weights: Weights, facts: Facts, settings: Settings) -> tuple[E
     return encoder, report
 
 
-def _parts(weights: Weights, settings: Settings, source: str) -> Parts:
+def _parts(weights: Weights, settings: LoadOptions, source: str) -> Parts:
     """The parts of the model that these tensors are; any fault as a sentence that names the file."""
     try:
         return _recognise(weights, settings, source)
@@ -88,10 +92,12 @@ def _parts(weights: Weights, settings: Settings, source: str) -> Parts:
     except ValueError as error:
         raise ValueError(str(error) if source in str(error) else f"{source}: {error}") from error
     except (IndexError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
-        raise ValueError(f"{source}: its tensors contradict one another, so no model can be built for them ({error})") from error
+        raise ValueError(
+            f"{source}: its tensors contradict one another, so no model can be built for them ({error})"
+        ) from error
 
 
-def _recognise(weights: Weights, settings: Settings, source: str) -> Parts:
+def _recognise(weights: Weights, settings: LoadOptions, source: str) -> Parts:
     state = weights.state
     if settings.arch:
         return cnns.named(settings.arch, weights, settings)
@@ -107,12 +113,14 @@ def _recognise(weights: Weights, settings: Settings, source: str) -> Parts:
         return cnns.convnext(weights, settings)
     some = ", ".join(list(state)[:5])
     raise ValueError(
-        f"{source} is not recognised as a ViT, ResNet or ConvNeXt by its tensors ({some}, ...); name a model of timm with arch="
+        f"{source} is not recognised as a ViT, ResNet or ConvNeXt by its tensors ({some}, ...); name a model of timm "
+        "with arch="
     )
 
 
 def assign(encoder: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> None:
-    """Copy `state` into `encoder`, every tensor or none. Axes of length 1 may differ, as linear layers and 1 x 1 convolutions do.
+    """Copy `state` into `encoder`, every tensor or none. Axes of length 1 may differ, as linear layers and 1 x 1
+    convolutions do.
 
     Args:
         names: key of the file -> key of the encoder.
@@ -132,12 +140,17 @@ def faults_of(encoder: nn.Module, state: Mapping[str, Tensor], names: Mapping[st
     own = encoder.state_dict(keep_vars=True)
     given = {names[key]: key for key in state if key in names}
     back = {target: key for key, target in names.items()}
-    shared = {id(own[k]) for k in given if k in own}  # a model of timm holds its head itself, and the encoder holds it too
+    # A model of timm holds its head itself, and the encoder holds it too.
+    shared = {id(own[k]) for k in given if k in own}
     missing = [k for k in own if k not in given and id(own[k]) not in shared and not k.endswith("num_batches_tracked")]
     faults = [f"{back.get(k, k.removeprefix('backbone.'))} is missing" for k in missing]
     faults += [f"{key} is not known" for key in state if names.get(key) not in own]
     shapes = ((key, tuple(state[key].shape), tuple(own[k].shape)) for k, key in given.items() if k in own)
-    return faults + [f"{key} has shape {found}, not {wanted}" for key, found, wanted in shapes if _long_axes(found) != _long_axes(wanted)]
+    return faults + [
+        f"{key} has shape {found}, not {wanted}"
+        for key, found, wanted in shapes
+        if _long_axes(found) != _long_axes(wanted)
+    ]
 
 
 def _refuse(faults: list[str], source: str) -> None:

@@ -98,7 +98,9 @@ def _cnn_pooling(model: Any, module: Any) -> Pooling:
 def _convnext_norm(head: Any) -> nn.Module | None:
     """The norm between pooling and head; None where the model norms before it pools."""
     if not isinstance(getattr(head, "pre_logits", nn.Identity()), nn.Identity):
-        raise ValueError("this ConvNeXt has a hidden layer in its head, so its logits are no linear function of the pooled vector")
+        raise ValueError(
+            "this ConvNeXt has a hidden layer in its head, so its logits are no linear function of the pooled vector"
+        )
     return _VectorNorm(head.norm) if hasattr(head, "norm") else None
 
 

@@ -1,4 +1,5 @@
-"""Recognises ViTs in the naming of timm, DeiT, DINO and DINOv2, with CLS, GAP, SimPool or SigLIP's pooling, LIFE and SAR."""
+"""Recognises ViTs in the naming of timm, DeiT, DINO and DINOv2, with CLS, GAP, SimPool or SigLIP's pooling, LIFE and
+SAR."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simpool_viz.checkpoints.formats.containers import Weights
-from simpool_viz.checkpoints.formats.parts import Parts, Settings, count_of, find_simpool, gamma_of
+from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, count_of, find_simpool, gamma_of
 from simpool_viz.modeling.layers.life import insert_life
 from simpool_viz.modeling.layers.sar import remove_last_skip
 from simpool_viz.modeling.pooling import Pooling, create_pooling
@@ -45,7 +46,7 @@ class DinoVisionTransformer(VisionTransformer):
         return self.pos_drop(x)
 
 
-def recognise(weights: Weights, settings: Settings, source: str) -> Parts:
+def recognise(weights: Weights, settings: LoadOptions, source: str) -> Parts:
     """The parts of the ViT that these tensors are.
 
     Raises:
@@ -60,7 +61,9 @@ def recognise(weights: Weights, settings: Settings, source: str) -> Parts:
     simpool = find_simpool(state, source)
     dim, colours, patch, side = state["patch_embed.proj.weight"].shape
     if colours != 3 or patch != side:
-        raise ValueError(f"patch_embed.proj.weight has shape {dim, colours, patch, side}, not that of square patches of 3 colours")
+        raise ValueError(
+            f"patch_embed.proj.weight has shape {dim, colours, patch, side}, not that of square patches of 3 colours"
+        )
     depth = count_of(state, "blocks.")
     before_norm = simpool is not None and weights.family != "supervised" and not simpool.prefix.startswith("gp.")
     kwargs = _kwargs(state, dim, depth, source)
@@ -69,8 +72,18 @@ def recognise(weights: Weights, settings: Settings, source: str) -> Parts:
         kwargs["final_norm"] = False
     dino = _is_dino(weights, settings, kwargs)
     kind = DinoVisionTransformer if dino else VisionTransformer
-    side = math.isqrt(state["pos_embed"].shape[1] - (0 if kwargs["no_embed_class"] else kwargs["reg_tokens"] + kwargs["class_token"]))
-    backbone = kind(img_size=side * patch, patch_size=patch, embed_dim=dim, depth=depth, num_classes=0, dynamic_img_size=True, **kwargs)
+    side = math.isqrt(
+        state["pos_embed"].shape[1] - (0 if kwargs["no_embed_class"] else kwargs["reg_tokens"] + kwargs["class_token"])
+    )
+    backbone = kind(
+        img_size=side * patch,
+        patch_size=patch,
+        embed_dim=dim,
+        depth=depth,
+        num_classes=0,
+        dynamic_img_size=True,
+        **kwargs,
+    )
     _fit_blocks(backbone, state)
     pooling: Pooling
     norm: nn.Module | None = None
@@ -98,7 +111,8 @@ def recognise(weights: Weights, settings: Settings, source: str) -> Parts:
 
 
 def linear_head(state: dict[str, Tensor], prefix: str, names: dict[str, str]) -> nn.Linear | None:
-    """A linear classifier for tensors called `prefix`.weight and .bias, entered into `names`; None where there are none."""
+    """A linear classifier for tensors called `prefix`.weight and .bias, entered into `names`; None where there are
+    none."""
     if not {f"{prefix}.weight", f"{prefix}.bias"} & set(state):
         return None
     names |= {f"{prefix}.{part}": f"head.{part}" for part in ("weight", "bias")}
@@ -117,16 +131,31 @@ def _kwargs(state: dict[str, Tensor], dim: int, depth: int, source: str) -> dict
     """Arguments of timm's VisionTransformer, from what tensors there are."""
     registers = state["reg_token"].shape[1] if "reg_token" in state else 0
     if "pos_embed" not in state:
-        raise ValueError(f"{source} has no pos_embed, so its positions are of another kind; name it as a model of timm with arch=")
+        raise ValueError(
+            f"{source} has no pos_embed, so its positions are of another kind; name it as a model of timm with arch="
+        )
     cls, places = int("cls_token" in state), state["pos_embed"].shape[1]
     embedded = [p for p in (cls + registers, 0) if math.isqrt(max(0, places - p)) ** 2 == places - p]
     if not embedded and not cls and math.isqrt(places - 1) ** 2 == places - 1:
-        raise ValueError(f"{source}: a token before the patches, cls_token or reg_token, is missing; it has {places} position embeddings")
+        raise ValueError(
+            f"{source}: a token before the patches, cls_token or reg_token, is missing; it has {places} position "
+            "embeddings"
+        )
     if not embedded:
-        raise ValueError(f"{source}: {places} position embeddings are no square grid; name it as a model of timm with arch=")
+        raise ValueError(
+            f"{source}: {places} position embeddings are no square grid; name it as a model of timm with arch="
+        )
     if not any(key.startswith("blocks.0.mlp.fc1.") for key in state):
         raise ValueError(f"{source} has an MLP of another kind than fc1, fc2; name it as a model of timm with arch=")
-    pool = "map" if any(key.startswith("attn_pool.") for key in state) else "avg" if "fc_norm.weight" in state else "token" if cls else ""
+    pool = (
+        "map"
+        if any(key.startswith("attn_pool.") for key in state)
+        else "avg"
+        if "fc_norm.weight" in state
+        else "token"
+        if cls
+        else ""
+    )
     return {
         "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         "class_token": bool(cls),
@@ -143,15 +172,16 @@ def _kwargs(state: dict[str, Tensor], dim: int, depth: int, source: str) -> dict
     }
 
 
-def _heads(weights: Weights, settings: Settings, dim: int, source: str) -> int:
-    """How many heads: as asked for, as the training's settings say, or of 64 channels each as in every published ViT."""
+def _heads(weights: Weights, settings: LoadOptions, dim: int, source: str) -> int:
+    """How many heads: as asked for, as the training's settings say, or of 64 channels each as in every published
+    ViT."""
     heads = settings.num_heads or _ARCHS.get(str(weights.args.get("arch", "")), 0) or dim // 64
     if heads < 1 or dim % heads:
         raise ValueError(f"{source}: {dim} channels do not tell how many heads there are; say num_heads=")
     return heads
 
 
-def _is_dino(weights: Weights, settings: Settings, kwargs: dict[str, Any]) -> bool:
+def _is_dino(weights: Weights, settings: LoadOptions, kwargs: dict[str, Any]) -> bool:
     if settings.pos_embed not in ("", "timm", "dino"):
         raise ValueError(f"pos_embed is timm or dino, not {settings.pos_embed!r}")
     wanted = settings.pos_embed or ("dino" if weights.family == "self-supervised" else "timm")
@@ -166,7 +196,11 @@ def _has_life(state: dict[str, Tensor]) -> bool:
 
 def _no_skip(state: dict[str, Tensor]) -> bool:
     last = f"blocks.{count_of(state, 'blocks.') - 1}.norm2."
-    return last != "blocks.0.norm2." and not {f"{last}weight", f"{last}bias"} & set(state) and "blocks.0.norm2.weight" in state
+    return (
+        last != "blocks.0.norm2."
+        and not {f"{last}weight", f"{last}bias"} & set(state)
+        and "blocks.0.norm2.weight" in state
+    )
 
 
 def _fit_blocks(backbone: Any, state: dict[str, Tensor]) -> None:

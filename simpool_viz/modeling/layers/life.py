@@ -89,7 +89,10 @@ class LIFE(nn.Module):
     def _layout(self, x: Tensor) -> tuple[int, int, int]:
         layout = _GRID.get()
         if layout is None or layout[0] * layout[1] + layout[2] != x.shape[1]:
-            raise ValueError(f"LIFE was given {x.shape[1]} tokens without their grid; run the model as an Encoder, or inside token_grid()")
+            raise ValueError(
+                f"LIFE was given {x.shape[1]} tokens without their grid; run the model as an Encoder, or inside "
+                "token_grid()"
+            )
         return layout
 
 
@@ -108,7 +111,8 @@ def insert_life(backbone: Any, norm: bool = False, prefix_keys: str = "figure") 
 
 
 def scale_of_heads(num_heads: int) -> tuple[str, ...] | None:
-    """The scale of each head, ("1 x 1", "3 x 3", "5 x 5"), where heads come in threes; else None, as heads mix scales."""
+    """The scale of each head, ("1 x 1", "3 x 3", "5 x 5"), where heads come in threes; else None, as heads mix
+    scales."""
     if num_heads % 3:
         return None
     return tuple(scale for scale in ("1 x 1", "3 x 3", "5 x 5") for _ in range(num_heads // 3))

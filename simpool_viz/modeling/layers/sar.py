@@ -1,5 +1,7 @@
-"""SAR's option `nosn`: the last block of a ViT without the skip around its attention (Peruzzo et al., Spatial Entropy as an
-Inductive Bias for Vision Transformers, section 3). The skip would carry the patches past the attention that is regularised."""
+"""SAR's option `nosn`: the last block of a ViT without the skip around its attention (Peruzzo et al., Spatial Entropy
+as an
+Inductive Bias for Vision Transformers, section 3). The skip would carry the patches past the attention that is
+regularised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A convolutional stem for a ViT: the first residual blocks of a ResNet make its tokens (Dosovitskiy et al., ICLR 2021, hybrid)."""
+"""A convolutional stem for a ViT: the first residual blocks of a ResNet make its tokens (Dosovitskiy et al., ICLR 2021,
+hybrid)."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ class ResidualStem(nn.Module):
 
 
 def hybrid_embed(stem: nn.Module) -> Any:
-    """What timm's `VisionTransformer` takes as `embed_layer`, so that the stem's features, projected, are its tokens."""
+    """What timm's `VisionTransformer` takes as `embed_layer`, so that the stem's features, projected, are its
+    tokens."""
     from timm.layers import HybridEmbed
 
     return partial(HybridEmbed, backbone=stem)

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from simpool_viz.modeling.pooling.create import register_pooling
 from simpool_viz.modeling.pooling.framework import Pooled, Pooling, TableRow, Tokens
 from simpool_viz.modeling.pooling.means import ArithmeticMean, PowerMean
-from simpool_viz.modeling.pooling.registry import register_pooling
 
 
 def head_scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
@@ -23,7 +23,8 @@ def head_scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
 class ClassToken(Pooling):
     """The class token of a ViT (Dosovitskiy et al., ICLR 2021).
 
-    In the framework it is iterative with one step per block: U0 learnable, Q = W_Q U, K = W_K X, V = W_V X, softmax over
+    In the framework it is iterative with one step per block: U0 learnable, Q = W_Q U, K = W_K X, V = W_V X, softmax
+        over
     positions, phi_U the rest of the block. The backbone has run those steps when pooling begins, so none is left:
     the last state is the class token itself. Its weights are those of the blocks; a recording holds them.
 
@@ -36,11 +37,16 @@ class ClassToken(Pooling):
     row = TableRow("1, H heads", "learnable", "W_Q U", "W_K X", "dot/√(D/H)", "softmax over positions", "W_V X", "mean",
                    "X, U: transformer block; iterative")  # fmt: skip
     paper = "Dosovitskiy et al., An image is worth 16x16 words, ICLR 2021"
-    summary = "One learned token gathers from all patches through every block. Its last attention row is the map usually shown for ViTs."
+    summary = (
+        "One learned token gathers from all patches through every block. Its last attention row is the map "
+        "usually shown for ViTs."
+    )
 
     def init(self, tokens: Tokens) -> Tensor:
         if tokens.prefix.shape[1] == 0:
-            raise ValueError("CLS pooling needs a backbone with a class token, and this one has none; choose another pooling")
+            raise ValueError(
+                "CLS pooling needs a backbone with a class token, and this one has none; choose another pooling"
+            )
         return tokens.prefix[:, :1]
 
 
@@ -65,9 +71,14 @@ class SimPool(Pooling):
     formula = "a = σ₂(W_K LN(X) W_Q x̄/√D), f = (Σᵢ aᵢ (vᵢ − min v)^γ)^(1/γ), v = LN(X)"
     row = TableRow("1", "GAP", "W_Q U", "W_K X", "dot/√D", "softmax over positions", "X − min X", "f_α")
     paper = "Psomas et al., Keep It SimPool: Who Said Supervised Transformers Suffer from Attention Deficit?, ICCV 2023"
-    summary = "The mean of all features asks which positions resemble it, and pools those. One attention step for CNNs and ViTs alike."
+    summary = (
+        "The mean of all features asks which positions resemble it, and pools those. One attention step for CNNs "
+        "and ViTs alike."
+    )
 
-    def __init__(self, dim: int, gamma: float | None = None, beta: bool = False, min: str = "image", eps: float = 1e-6) -> None:
+    def __init__(
+        self, dim: int, gamma: float | None = None, beta: bool = False, min: str = "image", eps: float = 1e-6
+    ) -> None:
         super().__init__(dim)
         if min not in ("image", "channel"):
             raise ValueError(f"SimPool: min is 'image' or 'channel', not {min!r}")
@@ -90,7 +101,8 @@ class SimPool(Pooling):
         return self.wk(x)
 
     def similarity(self, query: Tensor, key: Tensor) -> Tensor:
-        return (query * self.dim**-0.5) @ key.transpose(1, 2)  # (B, 1, D) @ (B, D, N) -> (B, 1, N); scaled first: half overflows
+        # (B, 1, D) @ (B, D, N) -> (B, 1, N); scaled first: half overflows.
+        return (query * self.dim**-0.5) @ key.transpose(1, 2)
 
     def value(self, x: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.gamma is None:
@@ -106,7 +118,8 @@ class SimPool(Pooling):
 
 
 class _ClassAttention(Pooling):
-    """One layer of class attention: the state attends to fixed features, then passes an MLP, both scaled and residual."""
+    """One layer of class attention: the state attends to fixed features, then passes an MLP, both scaled and
+    residual."""
 
     learned, sliced, additive = True, True, False
 
@@ -143,9 +156,9 @@ class _ClassAttention(Pooling):
 class CaiT(Pooling):
     """Class attention (Touvron et al., Going deeper with image transformers, ICCV 2021, section 3, eq. 5 to 8).
 
-    A learned class vector passes a few layers of attention to features that stay fixed, each with its own projections. As in
-    the framework's table, positions alone are keys, so that weights sum to 1 over them; CaiT's code also lets the class vector
-    attend to itself. The maps are those of the last layer.
+    A learned class vector passes a few layers of attention to features that stay fixed, each with its own projections.
+    As in the framework's table, positions alone are keys, so that weights sum to 1 over them; CaiT's code also lets the
+    class vector attend to itself. The maps are those of the last layer.
 
     Args:
         dim: width D.
@@ -159,7 +172,10 @@ class CaiT(Pooling):
 
     name, title, group, attentive, learned, additive, part = "cait", "CaiT", 4, True, True, False, "head"
     paper = "Touvron et al., Going deeper with image transformers, ICCV 2021"
-    summary = "A class vector enters only at the end and attends to finished features over two layers. One map per head of the last."
+    summary = (
+        "A class vector enters only at the end and attends to finished features over two layers. One map per "
+        "head of the last."
+    )
     formula = "u ← u + γ₁ W_O [σ₂(q_h K_hᵀ/√(D/H)) V_h]_h, u ← u + γ₂ MLP(LN(u)), f = LN(u)"
     row = TableRow("1, H heads", "learnable", "W_Q U", "W_K X", "dot/√(D/H)", "softmax over positions", "W_V X", "mean",
                    "X: fixed, U: MLP; iterative")  # fmt: skip
@@ -189,7 +205,8 @@ class CaiT(Pooling):
 
 @register_pooling
 class LatentAttention(Pooling):
-    """Multi-head attention pooling with a learned query, as SigLIP ends (Zhai et al., ICCV 2023; Lee et al., ICML 2019).
+    """Multi-head attention pooling with a learned query, as SigLIP ends (Zhai et al., ICCV 2023; Lee et al., ICML
+    2019).
 
     The step is timm's `AttentionPoolLatent`, which also holds the weights of such checkpoints; its attention runs
     through the fused kernel, so that a recording sees its query and keys and makes the map from them.
@@ -199,10 +216,23 @@ class LatentAttention(Pooling):
         module: the `AttentionPoolLatent` of a timm model; a new one of `num_heads` heads where there is none.
     """
 
-    name, title, group, attentive, learned, fused_calls, additive, part = "latent", "Attention pooling", 4, True, True, 1, False, "head"
+    name, title, group, attentive, learned, fused_calls, additive, part = (
+        "latent",
+        "Attention pooling",
+        4,
+        True,
+        True,
+        1,
+        False,
+        "head",
+    )
     formula = "A_h = σ₂(u_h (W_K X)_hᵀ/√(D/H)), f = MLP(W_O [A_h (W_V X)_h]_h)"
-    row = TableRow("1, H heads", "learnable", "W_Q U", "W_K X", "dot/√(D/H)", "softmax over positions", "W_V X", "mean", "U: MLP")
-    paper = "Lee et al., Set Transformer, ICML 2019; Zhai et al., Sigmoid loss for language image pre-training, ICCV 2023"
+    row = TableRow(
+        "1, H heads", "learnable", "W_Q U", "W_K X", "dot/√(D/H)", "softmax over positions", "W_V X", "mean", "U: MLP"
+    )
+    paper = (
+        "Lee et al., Set Transformer, ICML 2019; Zhai et al., Sigmoid loss for language image pre-training, ICCV 2023"
+    )
     summary = "A learned query attends to all tokens with several heads. SigLIP models end with it."
 
     def __init__(self, dim: int, module: nn.Module | None = None, num_heads: int = 4) -> None:

@@ -1,7 +1,7 @@
 """Group 2 of the framework's table: k vectors that share the positions among themselves (SimPool paper, section 3.2).
 
-All read their vector as the maximum over the k vectors, as SimPool's released code does for Slot Attention. Random initial
-states are drawn once, from a generator with a fixed seed, and are the same for every picture.
+All read their vector as the maximum over the k vectors, as SimPool's released code does for Slot Attention. Random
+initial states are drawn once, from a generator with a fixed seed, and are the same for every picture.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from simpool_viz.modeling.pooling.create import register_pooling
 from simpool_viz.modeling.pooling.framework import Pooling, TableRow, Tokens
-from simpool_viz.modeling.pooling.registry import register_pooling
 from simpool_viz.tensors import wide
 
 
@@ -38,11 +38,13 @@ def _minus_squared_distance(query: Tensor, key: Tensor) -> Tensor:
 
 @register_pooling
 class OptimalTransport(_Clustering):
-    """Optimal transport kernel (Mialon et al., ICLR 2021): k learned references share the positions by a transport plan.
+    """Optimal transport kernel (Mialon et al., ICLR 2021): k learned references share the positions by a transport
+    plan.
 
-    U0 learnable, K = X, S = -||x - u||^2, A = Sinkhorn(exp(S / eps)): every reference gets weights that sum to 1, and every
-    position gives k / N in all. V = psi(X), here linear: the embedding of a linear kernel [ours]. The plan is found in the log
-    domain, and ends on the references' sums, which are exact; the positions' sums are as exact as the iterations allow.
+    U0 learnable, K = X, S = -||x - u||^2, A = Sinkhorn(exp(S / eps)): every reference gets weights that sum to 1, and
+    every position gives k / N in all. V = psi(X), here linear: the embedding of a linear kernel [ours]. The plan is
+    found in the log domain, and ends on the references' sums, which are exact; the positions' sums are as exact as the
+    iterations allow.
 
     Args:
         dim: width D.
@@ -53,7 +55,10 @@ class OptimalTransport(_Clustering):
 
     name, title, part, learned = "otk", "OTK", "reference", True
     paper = "Mialon et al., A trainable optimal transport embedding for feature aggregation, ICLR 2021"
-    summary = "Learned references divide the positions among themselves, each getting the same amount. Every reference has a map."
+    summary = (
+        "Learned references divide the positions among themselves, each getting the same amount. Every reference "
+        "has a map."
+    )
     formula = "A = Sinkhorn(exp(−‖xᵢ − uⱼ‖²/ε)), zⱼ = Σᵢ A_ji W_V xᵢ, f = maxⱼ zⱼ"
     row = TableRow("k", "learnable", "U", "X", "−‖x−y‖²", "Sinkhorn(exp(S/ε))", "ψ(X)")
 
@@ -80,7 +85,8 @@ class OptimalTransport(_Clustering):
         for _ in range(self.sinkhorn):
             shifted = kernel + (position - (kernel + reference).logsumexp(dim=1, keepdim=True))
             reference = -shifted.logsumexp(dim=2, keepdim=True)
-        return shifted.softmax(dim=2)  # exp(shifted + reference), but exact where logarithms of 1e5 leave float32 few digits
+        # Exp(shifted + reference), but exact where logarithms of 1e5 leave float32 few digits.
+        return shifted.softmax(dim=2)
 
     def value(self, x: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.psi(x)
@@ -90,9 +96,9 @@ class OptimalTransport(_Clustering):
 class KMeans(_Clustering):
     """k-means of the positions' features (Lloyd, 1982): the only attentive pooling here without any parameter.
 
-    U0 = k tokens, one drawn from each of k equal stretches of the grid in reading order [ours]; S = -||x - u||^2; a position
-    belongs to the nearest centre (the first of several), and A shares 1 among the positions of a centre. A centre without
-    positions stays where it is.
+    U0 = k tokens, one drawn from each of k equal stretches of the grid in reading order [ours]; S = -||x - u||^2; a
+    position belongs to the nearest centre (the first of several), and A shares 1 among the positions of a centre. A
+    centre without positions stays where it is.
 
     Args:
         dim: width D.
@@ -103,10 +109,21 @@ class KMeans(_Clustering):
 
     name, title, part = "kmeans", "k-means", "centre"
     paper = "Lloyd, Least squares quantization in PCM, 1982; as in the SimPool paper, table 1"
-    summary = "Sorts the positions into k clusters by their features. Nothing is learned: the maps show what the backbone keeps apart."
+    summary = (
+        "Sorts the positions into k clusters by their features. Nothing is learned: the maps show what the "
+        "backbone keeps apart."
+    )
     formula = "A_ji = [j = argmin_m ‖xᵢ − u_m‖²] / |cluster j|, uⱼ ← Σᵢ A_ji xᵢ, f = maxⱼ uⱼ"
     row = TableRow(
-        "k", "random tokens", "U", "X", "−‖x−y‖²", "l1 over positions (argmax over centres)", "X", "mean", "X: X, U: Z; iterative"
+        "k",
+        "random tokens",
+        "U",
+        "X",
+        "−‖x−y‖²",
+        "l1 over positions (argmax over centres)",
+        "X",
+        "mean",
+        "X: X, U: Z; iterative",
     )
 
     def __init__(self, dim: int, k: int = 4, steps: int = 10, seed: int = 0) -> None:
@@ -151,7 +168,9 @@ class SlotAttention(_Clustering):
 
     name, title, part, learned = "slot", "Slot Attention", "slot", True
     paper = "Locatello et al., Object-centric learning with slot attention, NeurIPS 2020"
-    summary = "Slots compete for every position and are refined over a few steps by a recurrent cell. Each slot has a map."
+    summary = (
+        "Slots compete for every position and are refined over a few steps by a recurrent cell. Each slot has a map."
+    )
     formula = "A = η₂(σ₁(W_K X W_Q U/√D) + 10⁻⁸), U ← MLP(GRU(A W_V X, U)), f = maxⱼ uⱼ"
     row = TableRow("k", "random", "W_Q U", "W_K X", "dot/√D", "softmax over slots, l1 over positions", "W_V X", "mean",
                    "X: X, U: MLP(GRU(Z)); iterative")  # fmt: skip
@@ -163,7 +182,9 @@ class SlotAttention(_Clustering):
         self.iterations = steps
         self.mu = nn.Parameter(torch.randn(1, 1, dim) * dim**-0.5)
         self.log_sigma = nn.Parameter(torch.zeros(1, 1, dim))
-        self.register_buffer("draw", torch.randn(1, k, dim, generator=torch.Generator().manual_seed(seed)), persistent=False)
+        self.register_buffer(
+            "draw", torch.randn(1, k, dim, generator=torch.Generator().manual_seed(seed)), persistent=False
+        )
         self.norm_input, self.norm_slots, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.wq, self.wk, self.wv = (nn.Linear(dim, dim, bias=False) for _ in range(3))
         self.gru = nn.GRUCell(dim, dim)

@@ -74,7 +74,8 @@ class Pooled:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A method's row of the framework's table (SimPool paper, table 1): what stands in each slot, "-" where nothing does."""
+    """A method's row of the framework's table (SimPool paper, table 1): what stands in each slot, "-" where nothing
+    does."""
 
     k: str = "1"
     u0: str = "-"
@@ -171,7 +172,9 @@ class Pooling(nn.Module):
     def attention(self, scores: Tensor | None, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """h: weights A (B, k, N). Without scores, 1 / N each."""
         if scores is None:
-            return x.new_full((x.shape[0], 1, x.shape[1]), 1.0 / x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+            return x.new_full(
+                (x.shape[0], 1, x.shape[1]), 1.0 / x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32)
+            )
         return wide(scores).softmax(dim=-1)
 
     def value(self, x: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -179,7 +182,8 @@ class Pooling(nn.Module):
         return x
 
     def gather(self, weights: Tensor, value: Tensor) -> Tensor:
-        """Z = f^-1(A f(V)): (B, k, N), (B, N, D') -> (B, k, D'); with heads (B, H, N) -> (B, 1, D'), each its slice of D'."""
+        """Z = f^-1(A f(V)): (B, k, N), (B, N, D') -> (B, k, D'); with heads (B, H, N) -> (B, 1, D'), each its slice of
+        D'."""
         if not self.sliced:
             return self.mean(weights, value)
         z = self.mean(_rows_as_batch(weights), _slices_as_batch(value, weights.shape[1]))  # (B * H, 1, D' / H)
@@ -231,7 +235,9 @@ class Pooling(nn.Module):
         """
         weights = pooled.weights
         if not self.additive or weights is None:
-            raise ValueError(f"{self.title}: the vector is not a sum of what single tokens give, so there is no contribution map")
+            raise ValueError(
+                f"{self.title}: the vector is not a sum of what single tokens give, so there is no contribution map"
+            )
         value = self.value(self.normalise(tokens.patches), self.query(self.init(tokens)), tokens.grid)
         if not self.sliced:
             return self.mean.contribution(weights, value)[:, 0]

@@ -1,12 +1,13 @@
-"""Group 3 of the framework's table: features re-weighted by gates that the mean of the features opens, then averaged."""
+"""Group 3 of the framework's table: features re-weighted by gates that the mean of the features opens, then
+averaged."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simpool_viz.modeling.pooling.create import register_pooling
 from simpool_viz.modeling.pooling.framework import Pooling, TableRow, Tokens
-from simpool_viz.modeling.pooling.registry import register_pooling
 from simpool_viz.tensors import wide
 
 
@@ -35,7 +36,10 @@ class SqueezeExcitation(Pooling):
 
     name, title, group = "se", "SE", 3
     paper = "Hu et al., Squeeze-and-excitation networks, CVPR 2018"
-    summary = "The mean of the features opens a gate for each channel. Positions weigh alike, so its maps are the channel gates."
+    summary = (
+        "The mean of the features opens a gate for each channel. Positions weigh alike, so its maps are the "
+        "channel gates."
+    )
     formula = "q = sigmoid(MLP((1/N) Σᵢ xᵢ)), f = (1/N) Σᵢ q ⊙ xᵢ"
     row = TableRow("1", "GAP", "sigmoid(MLP(U))", value="diag(q) X")
 
@@ -55,11 +59,12 @@ class SqueezeExcitation(Pooling):
 
 @register_pooling
 class CBAM(Pooling):
-    """Convolutional block attention module (Woo et al., ECCV 2018) as a pooling: a gate of channels, then one of positions.
+    """Convolutional block attention module (Woo et al., ECCV 2018) as a pooling: a gate of channels, then one of
+    positions.
 
-    q = sigmoid(MLP(GAP(X))); S_i = (q / D) . x_i, the mean over the gated channels; a = sigmoid(conv7(S)) / N; V = diag(q) X.
-    In table 1 of the SimPool paper the 1/D stands in q; it belongs to the mean over channels alone, as in CBAM itself, and
-    V is gated without it. The weights are gates: they lie in (0, 1/N) and need not sum to 1.
+    q = sigmoid(MLP(GAP(X))); S_i = (q / D) . x_i, the mean over the gated channels; a = sigmoid(conv7(S)) / N; V =
+    diag(q) X. In table 1 of the SimPool paper the 1/D stands in q; it belongs to the mean over channels alone, as in
+    CBAM itself, and V is gated without it. The weights are gates: they lie in (0, 1/N) and need not sum to 1.
 
     Args:
         dim: width D.
@@ -69,9 +74,14 @@ class CBAM(Pooling):
 
     name, title, group, attentive, learned, unit = "cbam", "CBAM", 3, True, True, "mean"
     paper = "Woo et al., CBAM: Convolutional block attention module, ECCV 2018"
-    summary = "Gates channels as SE does, then gates positions by a convolution over their mean. Its map is the gate of positions."
+    summary = (
+        "Gates channels as SE does, then gates positions by a convolution over their mean. Its map is the gate "
+        "of positions."
+    )
     formula = "q = sigmoid(MLP((1/N) Σᵢ xᵢ)), a = sigmoid(conv₇(X q/D))/N, f = Σᵢ aᵢ q ⊙ xᵢ"
-    row = TableRow("1", "GAP", "sigmoid(MLP(U))/D", "X", "dot", "sigmoid(conv₇(S))/N", "diag(q) X", "mean", "X: V diag(a)")
+    row = TableRow(
+        "1", "GAP", "sigmoid(MLP(U))/D", "X", "dot", "sigmoid(conv₇(S))/N", "diag(q) X", "mean", "X: V diag(a)"
+    )
 
     def __init__(self, dim: int, reduction: int = 16, kernel: int = 7) -> None:
         super().__init__(dim)
@@ -100,7 +110,8 @@ class CBAM(Pooling):
 
 @register_pooling
 class GatherExcite(Pooling):
-    """Gather-Excite without parameters (GE-theta-minus; Hu et al., NeurIPS 2018, section 3) as a pooling: V = X * sigmoid(gathered X).
+    """Gather-Excite without parameters (GE-theta-minus; Hu et al., NeurIPS 2018, section 3) as a pooling: V = X *
+    sigmoid(gathered X).
 
     Args:
         dim: width D.
@@ -128,7 +139,8 @@ class GatherExcite(Pooling):
             return x * query.sigmoid()  # the query is U0 = GAP
         features = x.transpose(1, 2).unflatten(2, grid)  # (B, D, h, w)
         near = F.avg_pool2d(features, 2 * self.extent - 1, self.extent, self.extent - 1, count_include_pad=False)
-        spread = near.repeat_interleave(self.extent, 2).repeat_interleave(self.extent, 3)  # e x e positions share a window's gate
+        # E x e positions share a window's gate.
+        spread = near.repeat_interleave(self.extent, 2).repeat_interleave(self.extent, 3)
         gates = spread[:, :, : grid[0], : grid[1]].sigmoid()
         return (features * gates).flatten(2).transpose(1, 2)
 

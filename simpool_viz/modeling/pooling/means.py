@@ -88,7 +88,9 @@ class PowerMean(_LogDomainMean):
     def exponents(self, dim: int) -> Tensor:
         """One exponent per channel (D,)."""
         if dim % len(self.p):
-            raise ValueError(f"{dim} channels do not split into {len(self.p)} groups; choose a number of groups that divides {dim}")
+            raise ValueError(
+                f"{dim} channels do not split into {len(self.p)} groups; choose a number of groups that divides {dim}"
+            )
         p = self.p.clamp(1.0, 50.0) if self.learnable else self.p
         return p.repeat_interleave(dim // len(self.p))
 
@@ -119,7 +121,8 @@ class LogMeanExp(_LogDomainMean):
         r = torch.where(is_mean, 1.0, self.r).to(v.dtype)
         centre = v.detach().mean(dim=1, keepdim=True)  # any centre gives the same mean
         steps = r * (v - centre)
-        near = centre + (a @ torch.expm1(steps.clamp(-1, 1))).log1p() / r  # exact where r is small, and the sum of powers near 1
+        # Exact where r is small, and the sum of powers near 1.
+        near = centre + (a @ torch.expm1(steps.clamp(-1, 1))).log1p() / r
         far = (_log(weights).unsqueeze(-1) + (r * v).unsqueeze(1)).logsumexp(dim=2) / r
         mean = torch.where(steps.abs().amax(dim=1, keepdim=True) < 0.5, near, far)
         return torch.where(is_mean, a @ v, mean).to(value.dtype)

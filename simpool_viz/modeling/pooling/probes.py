@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from simpool_viz.modeling.pooling.attentive import head_scores
+from simpool_viz.modeling.pooling.create import register_pooling
 from simpool_viz.modeling.pooling.framework import Pooling, TableRow, Tokens
-from simpool_viz.modeling.pooling.registry import register_pooling
 
 
 @register_pooling
 class EfficientProbing(Pooling):
-    """Efficient probing (Psomas et al., 2025): many learned queries, no key projection, each gathers its slice of the values.
+    """Efficient probing (Psomas et al., 2025): many learned queries, no key projection, each gathers its slice of the
+    values.
 
         S = U X^T / sqrt(D);  A = softmax over positions;  V = W_V X;  slice m of z = sum_i A_mi (slice m of v_i)
 
@@ -32,7 +33,10 @@ class EfficientProbing(Pooling):
 
     name, title, group, attentive, learned, sliced = "ep", "Efficient probing", 6, True, True, True
     paper = "Psomas et al., Attention, please! Revisiting attentive probing through the lens of efficiency, 2025"
-    summary = "Learned queries compare themselves with the features directly; each gathers its own slice of the values. One map per query."
+    summary = (
+        "Learned queries compare themselves with the features directly; each gathers its own slice of the "
+        "values. One map per query."
+    )
     formula = "A = σ₂(U Xᵀ/√D), z⁽ᵐ⁾ = Σᵢ A_mi (W_V xᵢ)⁽ᵐ⁾, f = [z⁽¹⁾ … z⁽Q⁾]"
     row = TableRow("Q", "learnable", "U", "X", "dot/√D", "softmax over positions", "W_V X, a slice per query")
 
@@ -43,7 +47,8 @@ class EfficientProbing(Pooling):
         queries = math.gcd(dim // d_out, 32) if num_queries is None else num_queries
         if queries < 1 or (dim // d_out) % queries:
             raise ValueError(
-                f"efficient probing: {dim // d_out} values do not split into {queries} slices; choose num_queries to divide them"
+                f"efficient probing: {dim // d_out} values do not split into {queries} slices; choose num_queries to "
+                "divide them"
             )
         self.cls_token = nn.Parameter(torch.randn(1, queries, dim) * 0.02)
         self.v = nn.Linear(dim, dim // d_out, bias=False)
@@ -84,7 +89,9 @@ class AIM(Pooling):
         super().__init__(dim)
         self.num_heads = math.gcd(dim, 12) if num_heads is None else num_heads
         if self.num_heads < 1 or dim % self.num_heads:
-            raise ValueError(f"AIM: {dim} channels do not split into {self.num_heads} heads; choose num_heads to divide {dim}")
+            raise ValueError(
+                f"AIM: {dim} channels do not split into {self.num_heads} heads; choose num_heads to divide {dim}"
+            )
         self.bn = nn.BatchNorm1d(dim, affine=False, eps=1e-6)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.k, self.v = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
@@ -93,7 +100,8 @@ class AIM(Pooling):
         return self.cls_token.expand(len(tokens.patches), -1, -1)
 
     def normalise(self, x: Tensor) -> Tensor:
-        return self.bn(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # as vectors: torch.compile cannot follow it on a transposed view
+        # As vectors: torch.compile cannot follow it on a transposed view.
+        return self.bn(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def key(self, x: Tensor) -> Tensor:
         return self.k(x)
@@ -107,7 +115,8 @@ class AIM(Pooling):
 
 @register_pooling
 class ABMILP(Pooling):
-    """Attention-based multiple-instance pooling (Ilse et al., ICML 2018, eq. 8), as a probe: scores from an MLP of each token.
+    """Attention-based multiple-instance pooling (Ilse et al., ICML 2018, eq. 8), as a probe: scores from an MLP of each
+    token.
 
     S_i = w^T tanh(V x_i), A = softmax over positions, z = A X.
 
@@ -121,8 +130,14 @@ class ABMILP(Pooling):
     """
 
     name, title, group, attentive, learned = "abmilp", "ABMILP", 6, True, True
-    paper = "Ilse et al., Attention-based deep multiple instance learning, ICML 2018; Przewięźlikowski et al., Beyond [cls], 2025"
-    summary = "A small network gives each position a score by itself, and a softmax turns the scores into weights. No query is asked."
+    paper = (
+        "Ilse et al., Attention-based deep multiple instance learning, ICML 2018; Przewięźlikowski et al., Beyond "
+        "[cls], 2025"
+    )
+    summary = (
+        "A small network gives each position a score by itself, and a softmax turns the scores into weights. No "
+        "query is asked."
+    )
     formula = "a = σ₂(wᵀ tanh(V Xᵀ)), f = Σᵢ aᵢ xᵢ"
     row = TableRow(key="MLP(X)", similarity="MLP(x), no query", attention="softmax over positions")
 
@@ -130,7 +145,9 @@ class ABMILP(Pooling):
         super().__init__(dim)
         kinds: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
         if depth < 1 or activation not in kinds:
-            raise ValueError(f"ABMILP: depth is at least 1 and activation one of {', '.join(kinds)}, not {depth} and {activation!r}")
+            raise ValueError(
+                f"ABMILP: depth is at least 1 and activation one of {', '.join(kinds)}, not {depth} and {activation!r}"
+            )
         hidden = [layer for _ in range(depth - 1) for layer in (nn.Linear(dim, dim), kinds[activation]())]
         self.attention_pred = nn.Sequential(*hidden, nn.Linear(dim, 1))
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simpool_viz.modeling.pooling.create import register_pooling
 from simpool_viz.modeling.pooling.framework import Pooling, TableRow
 from simpool_viz.modeling.pooling.means import LogMeanExp, Maximum, PowerMean
-from simpool_viz.modeling.pooling.registry import register_pooling
 from simpool_viz.tensors import wide
 
 
@@ -22,7 +22,10 @@ class GAP(Pooling):
 
     name, title = "gap", "GAP"
     paper = "Lin et al., Network In Network, ICLR 2014"
-    summary = "Averages all positions alike. It says nothing about where the model looks; its contribution map does, for a class."
+    summary = (
+        "Averages all positions alike. It says nothing about where the model looks; its contribution map does, "
+        "for a class."
+    )
     formula = "f = (1/N) Σᵢ xᵢ"
 
 
@@ -52,7 +55,8 @@ class GeM(Pooling):
     name, title = "gem", "GeM"
     paper = "Radenovic et al., Fine-tuning CNN image retrieval with no human annotation, TPAMI 2019"
     summary = (
-        "A power mean whose exponent is learned: 1 averages, large exponents approach the maximum. Negative values are cut at 1e-6 first."
+        "A power mean whose exponent is learned: 1 averages, large exponents approach the maximum. Negative "
+        "values are cut at 1e-6 first."
     )
     formula = "f_c = ((1/N) Σᵢ max(x_ic, ε)^p)^(1/p)"
     row = TableRow(mean="f_α, learnable")
@@ -73,14 +77,19 @@ class GGeM(Pooling):
 
     name, title = "ggem", "GGeM"
     paper = "Ko et al., Group Generalized Mean Pooling for Vision Transformer, 2022"
-    summary = "GeM with an exponent of its own for each group of channels, usually one per head. One group can average, another pick peaks."
+    summary = (
+        "GeM with an exponent of its own for each group of channels, usually one per head. One group can "
+        "average, another pick peaks."
+    )
     formula = "f_c = ((1/N) Σᵢ max(x_ic, ε)^p_g)^(1/p_g), c in group g"
     row = TableRow(mean="one learnable p per group")
 
     def __init__(self, dim: int, groups: int = 4, p: float = 3.0, eps: float = 1e-6) -> None:
         super().__init__(dim)
         if dim % groups:
-            raise ValueError(f"GGeM: {dim} channels do not split into {groups} groups; choose a number that divides {dim}")
+            raise ValueError(
+                f"GGeM: {dim} channels do not split into {groups} groups; choose a number that divides {dim}"
+            )
         self.mean = PowerMean(groups, p, learnable=True, eps=eps)
 
 
@@ -117,7 +126,10 @@ class HOW(Pooling):
 
     name, title, attentive, additive, unit = "how", "HOW", True, False, "mean"
     paper = "Tolias et al., Learning and aggregating deep local descriptors for instance-level recognition, ECCV 2020"
-    summary = "Positions weigh by how long their features are, without any learning. The smoothed, projected features are summed so."
+    summary = (
+        "Positions weigh by how long their features are, without any learning. The smoothed, projected features "
+        "are summed so."
+    )
     formula = "f = η(Σᵢ ‖xᵢ‖² FC(avg₃(X))ᵢ), η(z) = z/‖z‖"
     row = TableRow(attention="diag(XᵀX)", value="FC(avg₃(X))", mean="sum", update="U: l2-normalise")
 
@@ -135,7 +147,8 @@ class HOW(Pooling):
     def attention(self, scores: Tensor | None, x: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.weight == "squared":
             return wide(x).square().sum(-1).unsqueeze(1)  # (B, 1, N)
-        return torch.linalg.vector_norm(wide(x), dim=-1).unsqueeze(1) + 1e-10  # its gradient at 0 is 0, a square root's is not
+        # Its gradient at 0 is 0, a square root's is not.
+        return torch.linalg.vector_norm(wide(x), dim=-1).unsqueeze(1) + 1e-10
 
     def value(self, x: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:
         features = x.transpose(1, 2).unflatten(2, grid)  # (B, N, D) -> (B, D, h, w)
