@@ -24,6 +24,7 @@ from simpool_viz import __version__
 from simpool_viz.board.board import Board, Row
 from simpool_viz.drawing.pixels import Look
 from simpool_viz.drawing.render import SUFFIXES, render_board, render_row, row_scales, save_picture
+from simpool_viz.errors import OptionError
 from simpool_viz.scores.localization import score_baselines
 from simpool_viz.timing import Profile
 
@@ -85,7 +86,7 @@ def export_board(
         ValueError: another format.
     """
     if pictures not in SUFFIXES:
-        raise ValueError(f"pictures are written as {' or '.join(SUFFIXES)}, not {pictures!r}")
+        raise OptionError(f"pictures are written as {' or '.join(SUFFIXES)}, not {pictures!r}")
     check_target(out, overwrite)
     place = Path(out).resolve()
     missing = [folder for folder in place.parents if not folder.exists()]

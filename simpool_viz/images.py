@@ -17,6 +17,8 @@ from typing import IO, TYPE_CHECKING, Union
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from simpool_viz.errors import PictureError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -67,7 +69,7 @@ class Geometry:
         """
         (width, height), (h, w) = self.original, self.grid
         if not (0 <= x <= width and 0 <= y <= height):
-            raise ValueError(f"the point ({x:g}, {y:g}) lies outside the picture of {width} x {height} pixels")
+            raise PictureError(f"the point ({x:g}, {y:g}) lies outside the picture of {width} x {height} pixels")
         return min(int(y * h / height), h - 1), min(int(x * w / width), w - 1)
 
     def centre_of(self, row: int, column: int) -> tuple[float, float]:
@@ -136,10 +138,12 @@ def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
         ValueError: a size that is not positive, or that makes too many tokens even for a square picture.
     """
     if not isinstance(size, int) or size < 1:
-        raise ValueError(f"the size is the shorter side in pixels and must be positive, not {size}")
+        raise PictureError(f"the size is the shorter side in pixels and must be positive, not {size}")
     if (round(size / stride) or 1) ** 2 > MAX_TOKENS:
         largest = int(MAX_TOKENS**0.5) * stride
-        raise ValueError(f"size {size} makes more than {MAX_TOKENS:,} tokens of {stride} px; choose {largest} or less")
+        raise PictureError(
+            f"size {size} makes more than {MAX_TOKENS:,} tokens of {stride} px; choose {largest} or less"
+        )
     elongation = max(original) / min(original)
     side = min(float(size), stride * (MAX_TOKENS / elongation) ** 0.5)
     grid = _grid(original, side, stride)
@@ -176,15 +180,15 @@ def read_picture(source: ImageSource | Picture, name: str | None = None) -> Pict
     if isinstance(source, np.ndarray):
         return _upright(_from_array(source), name or "picture")
     if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"a picture is a path, a PIL image or an array, not {type(source).__name__}")
+        raise PictureError(f"a picture is a path, a PIL image or an array, not {type(source).__name__}")
     path = Path(source)
     name = name or path.name
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a picture")
+        raise PictureError(f"{path} is a folder, not a picture")
     if path.stat().st_size == 0:
-        raise ValueError(f"{name} is empty (0 bytes)")
+        raise PictureError(f"{name} is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -193,23 +197,23 @@ def read_picture(source: ImageSource | Picture, name: str | None = None) -> Pict
                 return _upright(image, name)
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise ValueError(f"{name} has more than {limit} megapixels; make it smaller first") from None
+        raise PictureError(f"{name} has more than {limit} megapixels; make it smaller first") from None
 
 
 def _open(file: IO[bytes], name: str) -> Image.Image:
     try:
         return Image.open(file)
     except UnidentifiedImageError:
-        raise ValueError(
+        raise PictureError(
             f"{name} is not a picture in a format that can be read (JPEG, PNG, WebP, TIFF, GIF, ...)"
         ) from None
     except _DAMAGE as error:
-        raise ValueError(f"{name} is damaged or cut off: {error}") from error
+        raise PictureError(f"{name} is damaged or cut off: {error}") from error
 
 
 def _upright(image: Image.Image, name: str) -> Picture:
     if min(image.size) < MIN_SIDE:
-        raise ValueError(
+        raise PictureError(
             f"{name} is {image.width} x {image.height} pixels; a picture needs at least {MIN_SIDE} on each side"
         )
     try:
@@ -219,7 +223,7 @@ def _upright(image: Image.Image, name: str) -> Picture:
         turned = whole.getexif().get(ExifTags.Base.Orientation, 1) != 1
         rgb = np.asarray(ImageOps.exif_transpose(whole) if turned else whole)
     except _DAMAGE as error:
-        raise ValueError(f"{name} is damaged or cut off: {error}") from error
+        raise PictureError(f"{name} is damaged or cut off: {error}") from error
     return Picture(rgb, name)
 
 
@@ -249,7 +253,7 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
     else:
         finite = values[np.isfinite(values)]
         if not finite.size:
-            raise ValueError("no pixel has a finite value")
+            raise PictureError("no pixel has a finite value")
         low, high = (
             (0.0, 1.0) if finite.min() >= 0 and finite.max() <= 1 else (float(finite.min()), float(finite.max()))
         )
@@ -261,13 +265,13 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise ValueError(f"a picture is an array (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+        raise PictureError(f"a picture is an array (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
     if np.issubdtype(array.dtype, np.floating):
         if array.size and (not np.isfinite(array).all() or array.min() < 0 or array.max() > 1):
-            raise ValueError("a floating-point picture has values in [0, 1]; divide by 255, or give uint8")
+            raise PictureError("a floating-point picture has values in [0, 1]; divide by 255, or give uint8")
         array = (array * 255).round().astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ValueError(f"a picture is uint8 in [0, 255] or float in [0, 1], not {array.dtype}")
+        raise PictureError(f"a picture is uint8 in [0, 255] or float in [0, 1], not {array.dtype}")
     return Image.fromarray(np.ascontiguousarray(array))
 
 

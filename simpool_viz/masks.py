@@ -14,6 +14,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from simpool_viz.errors import OptionError
 from simpool_viz.images import Geometry, expand_cells
 
 Box = tuple[int, int, int, int]
@@ -99,28 +100,28 @@ def parse_rule(text: str) -> tuple[str, float | None]:
     """
     name, _, amount = text.partition(":")
     if name not in _RULES:
-        raise ValueError(f"no mask rule is called {name!r}; there are {', '.join(_RULES)}")
+        raise OptionError(f"no mask rule is called {name!r}; there are {', '.join(_RULES)}")
     try:
         return name, _checked(_RULES[name], _number(amount) if amount else None)
     except ValueError as error:
-        raise ValueError(f"mask {text!r}: {error}") from None
+        raise OptionError(f"mask {text!r}: {error}") from None
 
 
 def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"the amount is a number, as in mass:0.6, not {text!r}") from None
+        raise OptionError(f"the amount is a number, as in mass:0.6, not {text!r}") from None
 
 
 def _checked(rule: MaskRule, amount: float | None) -> float | None:
     if rule.default is None:
         if amount is not None:
-            raise ValueError(f"the rule {rule.name!r} takes no amount")
+            raise OptionError(f"the rule {rule.name!r} takes no amount")
         return None
     amount = rule.default if amount is None else amount
     if not 0 < amount <= 1:
-        raise ValueError(f"the amount is a share above 0 and up to 1, not {amount:g}")
+        raise OptionError(f"the amount is a share above 0 and up to 1, not {amount:g}")
     return amount
 
 
@@ -143,11 +144,11 @@ def find_level(weights: np.ndarray, rule: str, amount: float | None = None) -> f
 def find_levels(weights: np.ndarray, rule: str, amounts: Sequence[float | None]) -> list[float]:
     """The levels of one rule at several amounts, all at once. Values and errors as in `find_level`."""
     if rule not in _RULES:
-        raise ValueError(f"no mask rule is called {rule!r}; there are {', '.join(_RULES)}")
+        raise OptionError(f"no mask rule is called {rule!r}; there are {', '.join(_RULES)}")
     checked = [_checked(_RULES[rule], amount) for amount in amounts]
     weights = np.asarray(weights, np.float32)
     if not np.isfinite(weights).all():
-        raise ValueError("the map holds values that are not finite, so no mask can be drawn from it")
+        raise OptionError("the map holds values that are not finite, so no mask can be drawn from it")
     if is_constant(weights):
         return [float(weights.min())] * len(checked)
     descending = np.sort(weights.clip(min=0), axis=None)[::-1]

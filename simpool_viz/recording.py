@@ -19,6 +19,7 @@ from simpool_viz.capture.block_attention import Attention, Blocks
 from simpool_viz.capture.channel_gates import ChannelGate, GateCapture
 from simpool_viz.capture.hooks import AttentionCapture, BlockCapture, Call, check_calls, one_of
 from simpool_viz.capture.recorded import Recorded
+from simpool_viz.errors import CheckpointError
 from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, read_picture
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.make import make_map, make_maps
@@ -93,7 +94,7 @@ def record_shared(
     encoder, profile = encoders[0], profile or Profile()
     strangers = [e.facts.name for e in encoders if not shares_forward(encoder, e, size)]
     if strangers:
-        raise ValueError(
+        raise CheckpointError(
             f"{', '.join(strangers)} and {encoder.facts.name} have not the same backbone and size, so no forward "
             "serves both"
         )
@@ -140,7 +141,7 @@ def record_prepared(
         tokens = encoder.tokens(images)
     shared = _since(started, images)
     if tokens.grid != batch[0][1].grid:
-        raise ValueError(
+        raise CheckpointError(
             f"{facts.name} gave a grid of {tokens.grid} where {batch[0][1].grid} was expected; its stride is not "
             f"{encoder.stride}"
         )

@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "simpool_viz"
 # From top to bottom: a room imports only from rooms that stand above it.
 ROOMS = (
+    "errors",
     "images",
     "masks",
     "tensors",

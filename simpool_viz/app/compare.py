@@ -20,6 +20,7 @@ from simpool_viz.board.ready_made import comparisons
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.checkpoints.load import load_checkpoint, share_backbones
+from simpool_viz.errors import OptionError, SimpoolError
 from simpool_viz.images import read_picture
 from simpool_viz.maps.registry import map_methods, maps_of
 from simpool_viz.maps.request import MapRequest
@@ -58,7 +59,7 @@ class EncoderStore:
                 if (
                     name not in catalogue()
                 ):  # what a visitor sends names nothing on this machine, and nothing on the network
-                    raise ValueError(
+                    raise OptionError(
                         f"no bundled checkpoint is called {name!r}; add your own under 'Your own checkpoint'"
                     )
                 self._loaded[name] = load_checkpoint(name, device=self.device)
@@ -136,7 +137,7 @@ class ComparePage:
                 raise gr.Error(f"{name}.", print_exception=False)
         try:
             yield from self._states([str(photo), *(photos or [])], checkpoints, maps, Settings(size=size or None), own)
-        except (ValueError, OSError) as error:
+        except (SimpoolError, OSError) as error:
             raise gr.Error(in_a_sentence(error), print_exception=False) from error
 
     def _states(
@@ -148,7 +149,7 @@ class ComparePage:
         own: OwnCheckpoints | None = None,
     ) -> Iterator[BoardState]:
         if len(photos) > MOST_PHOTOS:
-            raise ValueError(f"{len(photos)} photos were given; at most {MOST_PHOTOS} are compared here at once")
+            raise OptionError(f"{len(photos)} photos were given; at most {MOST_PHOTOS} are compared here at once")
         pictures, sent = [read_picture(photo) for photo in photos], Sent()
         references = {i: reference for i, photo in enumerate(photos) if (reference := reference_of(photo))}
         yield BoardState(Board(pictures, [], {}, [], settings), self._waiting(checkpoints, 0, len(pictures)), sent)

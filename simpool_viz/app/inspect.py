@@ -16,6 +16,7 @@ from simpool_viz.app.own_checkpoint import VISIT, OwnCheckpoints, in_a_sentence
 from simpool_viz.app.style_controls import look_controls
 from simpool_viz.board.board import Board, Settings
 from simpool_viz.board.inspection import QUESTIONS, Lens, RecordingFacts, facts_of, inspect, recording_bytes
+from simpool_viz.errors import SimpoolError
 from simpool_viz.images import read_picture
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.recording import Recording, record
@@ -97,7 +98,7 @@ class InspectPage:
                 raise gr.Error(sentence, print_exception=False)
         try:
             seen = visit.look(str(photo), self.find(str(checkpoint), own), size)
-        except (ValueError, OSError) as error:
+        except (SimpoolError, OSError) as error:
             raise gr.Error(in_a_sentence(error), print_exception=False) from error
         answers = seen.facts.answers
         question = question if question in answers else (answers or [""])[0]
@@ -166,7 +167,7 @@ class InspectPage:
         settings = Settings()
         try:
             answer = inspect(seen.recording, question, visit.lens, settings) if question else None
-        except ValueError as error:
+        except SimpoolError as error:
             raise gr.Error(in_a_sentence(error), print_exception=False) from error
         board = Board(
             [seen.recording.picture], answer.rows if answer else [], {}, answer.notes if answer else [], settings

@@ -17,6 +17,7 @@ from simpool_viz.checkpoints.files import parse_options
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.load import load_for_visitor, load_with_report
 from simpool_viz.checkpoints.published import published
+from simpool_viz.errors import CheckpointError, SimpoolError
 from simpool_viz.maps.registry import map_methods, maps_of
 from simpool_viz.modeling.encoder import Encoder
 
@@ -94,7 +95,7 @@ class OwnPanel:
             raise gr.Error("Choose a file, or write a name on the hub.", print_exception=False)
         try:
             encoder, report = _within(SECONDS, lambda: self._load(file, address.strip()))
-        except (ValueError, OSError, TookTooLong) as error:
+        except (SimpoolError, OSError, TookTooLong) as error:
             raise gr.Error(_told(error), print_exception=False) from error
         finally:
             if file:
@@ -111,20 +112,20 @@ class OwnPanel:
         if file:
             path = Path(file)
             if path.stat().st_size > LARGEST:
-                raise ValueError(
+                raise CheckpointError(
                     f"{path.name} has {path.stat().st_size / 2**20:,.0f} MB; at most {LARGEST / 2**20:.0f} MB are read "
                     "here"
                 )
             options = parse_options(dict(parse_qsl(address.removeprefix("?")))) if address.startswith("?") else {}
             if "backbone" in options:
-                raise ValueError(
+                raise CheckpointError(
                     "a probing head needs a backbone, which can be named in Python and on the command line only"
                 )
             encoder, report = load_with_report(path, device=self.device, **options)
         else:
             encoder, report = load_for_visitor(address, device=self.device, limit=LARGEST)
         if report.parameters > PARAMETERS:
-            raise ValueError(
+            raise CheckpointError(
                 f"{report.source} has {report.parameters:,} parameters; at most {PARAMETERS:,} are taken here"
             )
         encoder.facts = dataclasses.replace(

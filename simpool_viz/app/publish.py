@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from simpool_viz.errors import OptionError
+
 ROOT = Path(__file__).parent.parent.parent
 UPLOADED = ("app.py", "requirements.txt", "README.md", "simpool_viz/**", "models/**", "assets/**", "docs/*.jpg")
 LEFT_OUT = ("**/__pycache__/**", "*.pyc", "*.pyi", "simpool_viz/_bundled/**")
@@ -23,10 +25,10 @@ def publish(space: str, *, private: bool = False) -> str:
         ValueError: no such name, not run from a checkout, not logged in, or the hub refuses or is out of reach.
     """
     if len([part for part in space.split("/") if part]) != 2 or space.count("/") != 1:
-        raise ValueError(f"a Space is called USER/NAME, not {space!r}")
+        raise OptionError(f"a Space is called USER/NAME, not {space!r}")
     missing = [name for name in ("app.py", "requirements.txt", "README.md", "models") if not (ROOT / name).exists()]
     if missing:
-        raise ValueError(f"publishing runs from a checkout of simpool_viz; {ROOT} has no {', '.join(missing)}")
+        raise OptionError(f"publishing runs from a checkout of simpool_viz; {ROOT} has no {', '.join(missing)}")
     from huggingface_hub import HfApi
 
     hub = HfApi()
@@ -42,7 +44,7 @@ def publish(space: str, *, private: bool = False) -> str:
         )
     except Exception as error:  # of the hub's client, which are of several libraries
         told = str(error).strip().partition("\n")[0]
-        raise ValueError(
+        raise OptionError(
             f"{space} could not be published ({type(error).__name__}: {told}); log in with: hf auth login, and check "
             "the network"
         ) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from simpool_viz.drawing.pixels import display_picture
+from simpool_viz.errors import DataError
 from simpool_viz.images import Geometry, fit, read_picture, resize_to_input
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -64,7 +65,7 @@ def find_pictures(folders: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     roots = [Path(folder) for folder in folders]
     for number, root in enumerate(roots):
         if not root.is_dir():
-            raise ValueError(f"{root} is no folder; `simpool-viz compare` takes single pictures")
+            raise DataError(f"{root} is no folder; `simpool-viz compare` takes single pictures")
         name = root.resolve().name
         twins = [other.resolve().name for other in roots[:number]].count(name)
         before = "" if len(roots) == 1 else f"{name}_{twins}/" if twins else f"{name}/"
@@ -77,7 +78,7 @@ def find_pictures(folders: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
             ):
                 found[before + below.as_posix()] = path
     if not found:
-        raise ValueError(f"no picture ({', '.join(s[1:] for s in SUFFIXES)}) lies in {', '.join(map(str, roots))}")
+        raise DataError(f"no picture ({', '.join(s[1:] for s in SUFFIXES)}) lies in {', '.join(map(str, roots))}")
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from simpool_viz.board.segmentation import segment
+from simpool_viz.errors import OptionError
 from simpool_viz.images import ImageSource, Picture, read_picture
 from simpool_viz.maps.attention_map import FUSIONS, AttentionMap
 from simpool_viz.maps.make import blocks_needed, make_maps
@@ -179,7 +180,7 @@ def default_map(encoder: Encoder) -> MapRequest:
     for name in ("dense_rollout", "class_logits") if encoder.dense else ("pooling", "cls", "contribution"):
         if why_not[name] is None:
             return MapRequest(name)
-    raise ValueError(f"{encoder.facts.name} has neither pooling attention, CLS attention nor contribution; name a map")
+    raise OptionError(f"{encoder.facts.name} has neither pooling attention, CLS attention nor contribution; name a map")
 
 
 def record_rows(
@@ -256,7 +257,7 @@ def _row(
 def require_rows(rows: Sequence[object], skipped: Sequence[str]) -> None:
     """Raise a ValueError that says why nothing can be shown, where there are no rows."""
     if not rows:
-        raise ValueError("none of these checkpoints has any of these maps. " + " ".join(skipped))
+        raise OptionError("none of these checkpoints has any of these maps. " + " ".join(skipped))
 
 
 def record_each(
@@ -333,9 +334,9 @@ def make_board(
         ValueError: nothing to show, or any of the inputs does not fit; the sentence says which.
     """
     if not images or not encoders:
-        raise ValueError("a board needs at least one picture and one checkpoint")
+        raise OptionError("a board needs at least one picture and one checkpoint")
     if not set(references or ()) <= set(range(len(images))):
-        raise ValueError(
+        raise OptionError(
             f"references {sorted(references or ())} are indices of pictures, of which there are {len(images)}"
         )
     requests = [m if isinstance(m, MapRequest) else parse_map(m) for m in maps]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simpool_viz.board.board import Board, Row
+from simpool_viz.errors import OptionError
 from simpool_viz.images import cells_of_pixels
 from simpool_viz.maps.scale import scale_of
 from simpool_viz.masks import ObjectMask, upsample
@@ -66,9 +67,9 @@ def parse_sort(text: str) -> tuple[str, bool]:
     """
     name, _, direction = text.partition(":")
     if name not in ROW_FIGURES:
-        raise ValueError(f"rows are sorted by {', '.join(ROW_FIGURES)}, not by {name!r}")
+        raise OptionError(f"rows are sorted by {', '.join(ROW_FIGURES)}, not by {name!r}")
     if direction not in ("", "highest", "lowest"):
-        raise ValueError(f"sort {text!r}: the direction is highest or lowest, as in {name}:lowest")
+        raise OptionError(f"sort {text!r}: the direction is highest or lowest, as in {name}:lowest")
     return name, direction == "lowest"
 
 
@@ -84,7 +85,7 @@ def arrange(board: Board, group: str = "none", sort: str = "") -> Board:
         ValueError: an unknown grouping, figure or direction.
     """
     if group not in GROUPINGS:
-        raise ValueError(f"rows are grouped by {', '.join(GROUPINGS)}, not by {group!r}")
+        raise OptionError(f"rows are grouped by {', '.join(GROUPINGS)}, not by {group!r}")
     keys = [{"none": "", "checkpoint": row.checkpoint, "map": row.request.label}[group] for row in board.rows]
     place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     figures = [_rank(row, *parse_sort(sort)) if sort else (False, 0.0) for row in board.rows]
@@ -109,7 +110,7 @@ def agreement(masks: Sequence[ObjectMask], smooth: bool = False, size: tuple[int
         ValueError: masks of pictures of different sizes.
     """
     if len({mask.geometry.original for mask in masks}) > 1:
-        raise ValueError("masks agree or differ on one picture; these are of pictures of different sizes")
+        raise OptionError("masks agree or differ on one picture; these are of pictures of different sizes")
     pixels = [mask.pixels(smooth, size) for mask in masks]
     areas = [int(p.sum()) for p in pixels]
     result = np.eye(len(masks))
@@ -133,14 +134,14 @@ def difference(first: Row, second: Row, smooth: bool = False, size: tuple[int, i
     """
     one, other = first.attention, second.attention
     if first.picture != second.picture or one.geometry.original != other.geometry.original:
-        raise ValueError("a difference is of two maps of one picture")
+        raise OptionError("a difference is of two maps of one picture")
     if one.unit != other.unit:
         units = [scale_of(row.mask.weights, row.attention.unit).label for row in (first, second)]
-        raise ValueError(
+        raise OptionError(
             f"{first.title} is drawn in {units[0]} and {second.title} in {units[1]}, so they have no difference"
         )
     if one.unit == "logit" and one.geometry.grid != other.geometry.grid:
-        raise ValueError("logits per token of different grids are not comparable, so they have no difference")
+        raise OptionError("logits per token of different grids are not comparable, so they have no difference")
     values = [_as_drawn(row, smooth, size or one.geometry.original) for row in (first, second)]
     return values[0] - values[1]
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from simpool_viz.board.board import Row, Settings, record_rows
 from simpool_viz.board.segmentation import percent, segment
+from simpool_viz.errors import AbsentClassError, OptionError
 from simpool_viz.maps.attention_map import FUSIONS, AttentionMap
 from simpool_viz.maps.gated_features import gates_by_depth
 from simpool_viz.maps.registry import maps_of
@@ -164,23 +165,17 @@ def inspect(
     """
     lens, settings = lens or Lens(), settings or Settings()
     if question not in QUESTIONS:
-        raise ValueError(f"the questions are {', '.join(QUESTIONS)}, not {question!r}")
+        raise OptionError(f"the questions are {', '.join(QUESTIONS)}, not {question!r}")
     reason = questions_of(recording.encoder)[question]
     if reason:
-        raise ValueError(f"{recording.encoder.facts.name} cannot answer {question!r}: {reason}")
+        raise OptionError(f"{recording.encoder.facts.name} cannot answer {question!r}: {reason}")
     rows: list[Row] = []
     notes: list[str] = []
     for request, fusion in QUESTIONS[question].asks(lens, recording.encoder.dense):
         try:
             made, skipped = record_rows(recording, [request], replace(settings, fusion=fusion))
-        except ValueError as error:
-            if request.name != "dense_rollout":
-                raise
-            # No token has the class, which is worth knowing.
-            made, skipped = (
-                [],
-                [f"Dense Attention Roll-Out: {error}."],
-            )
+        except AbsentClassError as error:
+            made, skipped = [], [f"Dense Attention Roll-Out: {error}."]
         rows += made
         notes += [sentence for sentence in skipped if sentence not in notes]
     first = rows[0].attention if rows else None

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 
+from simpool_viz.errors import OptionError
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -99,8 +101,8 @@ def find_comparison(name: str, having: Container[str]) -> Comparison:
     """
     known = comparisons()
     if name not in known:
-        raise ValueError(f"no ready-made comparison is called {name!r}; there are {', '.join(comparisons(having))}")
+        raise OptionError(f"no ready-made comparison is called {name!r}; there are {', '.join(comparisons(having))}")
     missing = [checkpoint for checkpoint in known[name].checkpoints if checkpoint not in having]
     if missing:
-        raise ValueError(f"the comparison {name!r} needs {', '.join(missing)}, which this installation does not have")
+        raise OptionError(f"the comparison {name!r} needs {', '.join(missing)}, which this installation does not have")
     return known[name]

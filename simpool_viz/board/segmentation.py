@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from simpool_viz.errors import MapError
 from simpool_viz.modeling.classes import class_name
 from simpool_viz.recording import Recording
 
@@ -70,7 +71,7 @@ def segment(recording: Recording) -> Segmentation:
     """
     encoder = recording.encoder
     if not encoder.dense:
-        raise ValueError(
+        raise MapError(
             f"{encoder.facts.name} has no dense head, so it makes no segmentation; choose a checkpoint that has one"
         )
     with torch.inference_mode():

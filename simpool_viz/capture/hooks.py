@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from simpool_viz.capture.block_attention import Attention
 from simpool_viz.capture.kernels import find_kernel
+from simpool_viz.errors import CheckpointError
 
 
 def one_of(batch: Tensor, index: int) -> Tensor:
@@ -84,7 +85,7 @@ class AttentionCapture(TorchFunctionMode):
     ) -> Tensor:
         """The call's output, by the kernel that also gives the log-sum-exp where there is one."""
         if is_causal or enable_gqa or query.ndim != 4:
-            raise ValueError(
+            raise CheckpointError(
                 "this model's attention is causal, grouped or not over one sequence of tokens; its maps cannot be shown"
             )
         bias, factor = _as_bias(attn_mask, query), query.shape[-1] ** -0.5 if scale is None else scale
@@ -171,7 +172,7 @@ def check_calls(where: str, seen: int, expected: int) -> None:
     """Raise a ValueError unless as many fused attention calls were seen as a checkpoint, or a part of it, should have
     made."""
     if seen != expected:
-        raise ValueError(
+        raise CheckpointError(
             f"{where}: fused attention calls were seen {seen} times and expected {expected} times, "
             "so this model's attention cannot be shown exactly; choose another backbone"
         )

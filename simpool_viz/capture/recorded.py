@@ -9,6 +9,7 @@ from torch import Tensor
 
 from simpool_viz.capture.block_attention import Attention, Blocks
 from simpool_viz.capture.channel_gates import ChannelGate
+from simpool_viz.errors import OptionError
 from simpool_viz.images import Geometry, Picture
 from simpool_viz.modeling.classes import class_name
 from simpool_viz.modeling.encoder import Encoder
@@ -59,5 +60,5 @@ class Recorded:
         """
         depth = len(self.blocks)
         if not isinstance(index, int) or not -depth <= index < depth:
-            raise ValueError(f"{self.encoder.facts.name} has blocks 0 to {depth - 1} (or -{depth} to -1), not {index}")
+            raise OptionError(f"{self.encoder.facts.name} has blocks 0 to {depth - 1} (or -{depth} to -1), not {index}")
         return index % depth, self.blocks[index]

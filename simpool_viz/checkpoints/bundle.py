@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.layers.stem import STEM
 from simpool_viz.modeling.spec import EncoderSpec
@@ -53,7 +54,9 @@ def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) ->
     state = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in encoder.state_dict().items()}
     faults = [k for k, v in state.items() if not v.isfinite().all()]
     if faults:
-        raise ValueError(f"{encoder.facts.name} is not saved: not finite in half precision are {', '.join(faults[:8])}")
+        raise CheckpointError(
+            f"{encoder.facts.name} is not saved: not finite in half precision are {', '.join(faults[:8])}"
+        )
     metadata = {"format": "pt"}
     if lent := _lent(encoder.facts):
         metadata[lent.part] = digest_of({lent.theirs(k): v for k, v in state.items() if k.startswith(lent.prefix)})
@@ -76,18 +79,18 @@ def read_config(folder: Path) -> tuple[EncoderSpec, Facts]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ValueError(
+        raise CheckpointError(
             f"{folder} holds no {CONFIG} that can be read, so it is not a checkpoint folder of simpool_viz"
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable as JSON: {error}") from error
+        raise CheckpointError(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"{path} is not of format {FORMAT}; it was written by another version of simpool_viz")
+        raise CheckpointError(f"{path} is not of format {FORMAT}; it was written by another version of simpool_viz")
     try:
         facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["facts"].items()}
         return EncoderSpec(**config["encoder"]), Facts(**facts)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not describe a checkpoint: {error}") from error
+        raise CheckpointError(f"{path} does not describe a checkpoint: {error}") from error
 
 
 def load_bundle(folder: Path) -> Encoder:
@@ -101,7 +104,7 @@ def load_bundle(folder: Path) -> Encoder:
     try:
         encoder = spec.build(facts)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{folder / CONFIG} does not describe an encoder that can be built: {error}") from error
+        raise CheckpointError(f"{folder / CONFIG} does not describe an encoder that can be built: {error}") from error
     if lent := _lent(facts):
         state |= _borrow(lent, base_folder(folder, lent.lender, lent.part), metadata.get(lent.part, ""), facts, encoder)
     fill(encoder, state, str(folder / WEIGHTS))
@@ -114,9 +117,9 @@ def _read_weights(folder: Path) -> tuple[State, dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
     except FileNotFoundError:
-        raise ValueError(f"{folder} holds no {WEIGHTS}; copy the whole checkpoint folder") from None
+        raise CheckpointError(f"{folder} holds no {WEIGHTS}; copy the whole checkpoint folder") from None
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
 def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
@@ -129,7 +132,9 @@ def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
         if (place / base / CONFIG).is_file():
             return place / base
     what = "is a head on the backbone of" if part == "backbone" else "stands on the stem of"
-    raise ValueError(f"{folder} {what} {base!r}, which is not in {folder.parent}; put that checkpoint folder there")
+    raise CheckpointError(
+        f"{folder} {what} {base!r}, which is not in {folder.parent}; put that checkpoint folder there"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +163,7 @@ def _borrow(lent: _Lent, folder: Path, digest: str, facts: Facts, encoder: Encod
     part = {key: given[lent.theirs(key)] for key in wanted if lent.theirs(key) in given}
     if digest_of({lent.theirs(key): value for key, value in part.items()}) != digest:
         what = "backbone in {} is not the one" if lent.part == "backbone" else "first blocks in {} are not those"
-        raise ValueError(
+        raise CheckpointError(
             f"the {what.format(folder)} that {facts.name!r} was trained on; train it again, or put the earlier "
             f"{lent.lender!r} beside it"
         )
@@ -186,5 +191,5 @@ def fill(encoder: torch.nn.Module, state: State, source: str) -> None:
     faults += [f"{k} has shape {found}, not {wanted}" for k, found, wanted in shapes if found != wanted]
     if faults:
         more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
-        raise ValueError(f"{source} does not fit its encoder: {'; '.join(faults[:8])}{more}")
+        raise CheckpointError(f"{source} does not fit its encoder: {'; '.join(faults[:8])}{more}")
     encoder.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})

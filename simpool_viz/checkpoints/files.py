@@ -18,6 +18,7 @@ from simpool_viz.checkpoints.formats.containers import Weights, find_weights
 from simpool_viz.checkpoints.formats.parts import UNSET, LoadOptions
 from simpool_viz.checkpoints.formats.recognise import OPTIONS, Report, assign, build_encoder
 from simpool_viz.checkpoints.reading import read_file
+from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import Pooling, create_pooling
 from simpool_viz.modeling.pooling.probes import AIM
@@ -43,7 +44,7 @@ def load_file(path: Path, *, name: str = "", base: Encoder | None = None, **opti
     if weights.family == "probe":
         return _probe(weights, base, facts, settings)
     if base is not None:
-        raise ValueError(f"{path.name} has a backbone of its own, so backbone= is not for it; leave it out")
+        raise CheckpointError(f"{path.name} has a backbone of its own, so backbone= is not for it; leave it out")
     return build_encoder(weights, facts, settings)
 
 
@@ -63,7 +64,9 @@ def read_weights(path: Path, which: str = "") -> tuple[Weights, dict[str, str], 
         )
         return weights, metadata, dict(kept.get("options", {}))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path.name} does not tell what it was converted from ({error}); convert it again") from error
+        raise CheckpointError(
+            f"{path.name} does not tell what it was converted from ({error}); convert it again"
+        ) from error
 
 
 def convert(source: Path, target: Path, which: str = "", **options: Any) -> Report:
@@ -80,7 +83,7 @@ def convert(source: Path, target: Path, which: str = "", **options: Any) -> Repo
     from safetensors.torch import save_file
 
     if target.suffix != ".safetensors":
-        raise ValueError(f"the converted file ends in .safetensors, which {target.name} does not")
+        raise CheckpointError(f"the converted file ends in .safetensors, which {target.name} does not")
     weights, metadata, earlier = read_weights(source, which)
     options = earlier | options
     settings = _settings(options)
@@ -133,7 +136,7 @@ def parse_options(texts: Mapping[str, str]) -> dict[str, Any]:
         try:
             options[key] = kinds.get(key, str)(text)
         except ValueError:
-            raise ValueError(f"{key}= takes a number, not {text!r}") from None
+            raise CheckpointError(f"{key}= takes a number, not {text!r}") from None
     return options
 
 
@@ -141,7 +144,7 @@ def _settings(options: Mapping[str, Any]) -> LoadOptions:
     unknown = [key for key in options if key not in OPTIONS]
     if unknown:
         known = "; ".join(f"{key}: {told}" for key, told in OPTIONS.items())
-        raise ValueError(f"a checkpoint file takes no option {', '.join(unknown)}. It takes {known}")
+        raise CheckpointError(f"a checkpoint file takes no option {', '.join(unknown)}. It takes {known}")
     gamma = options.get("gamma", UNSET)
     return LoadOptions(
         arch=options.get("arch", "").removeprefix("timm:"),
@@ -181,12 +184,12 @@ def _count(state: Mapping[str, Tensor]) -> int:
 def _probe(weights: Weights, base: Encoder | None, facts: Facts, settings: LoadOptions) -> tuple[Encoder, Report]:
     """A head of efficient-probing's code, `0.*` pooling, `1.*` BatchNorm, `2.*` linear, on a backbone that is given."""
     if base is None:
-        raise ValueError(
+        raise CheckpointError(
             f"{facts.name} is a probing head without a backbone; name the checkpoint it was trained on with backbone="
         )
     state = weights.state
     if "2.weight" not in state:
-        raise ValueError(f"{facts.name}: 2.weight, the classifier of a probing head, is missing")
+        raise CheckpointError(f"{facts.name}: 2.weight, the classifier of a probing head, is missing")
     pooling = _probe_pooling(state, base.dim, settings, facts.name)
     norm = nn.BatchNorm1d(pooling.out_dim, affine=False, eps=1e-6) if "1.running_mean" in state else None
     head = nn.Linear(pooling.out_dim, state["2.weight"].shape[0])
@@ -213,7 +216,7 @@ def _probe(weights: Weights, base: Encoder | None, facts: Facts, settings: LoadO
 def _probe_pooling(state: Mapping[str, Tensor], dim: int, settings: parts.LoadOptions, source: str) -> Pooling:
     width = next((state[k].shape[-1] for k in ("0.cls_token", "0.attention_pred.0.weight") if k in state), dim)
     if width != dim:
-        raise ValueError(
+        raise CheckpointError(
             f"{source} is a head for features of {width} channels, and the backbone has {dim}; choose the one it was "
             "trained on"
         )
@@ -226,7 +229,7 @@ def _probe_pooling(state: Mapping[str, Tensor], dim: int, settings: parts.LoadOp
         return create_pooling(
             "ep", dim, num_queries=state["0.cls_token"].shape[1], d_out=dim // state["0.v.weight"].shape[0]
         )
-    raise ValueError(
+    raise CheckpointError(
         f"{source} is a probing head of another kind than EP, AIM and ABMILP: its pooling holds "
         f"{', '.join(list(state)[:6])}"
     )

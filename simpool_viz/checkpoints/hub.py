@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simpool_viz.errors import CheckpointError
+
 
 @dataclass(frozen=True)
 class Access:
@@ -34,7 +36,7 @@ def split_address(address: str) -> tuple[str, str]:
     user, _, rest = address.partition("/")
     repository, _, file = rest.partition("/")
     if not user or not repository:
-        raise ValueError(f"hf:{address} is not hf:<user>/<repository> or hf:<user>/<repository>/<file>")
+        raise CheckpointError(f"hf:{address} is not hf:<user>/<repository> or hf:<user>/<repository>/<file>")
     return f"{user}/{repository}", file
 
 
@@ -53,20 +55,22 @@ def find_file(repository: str, file: str = "", access: Access | None = None) -> 
     except Exception as error:  # of the hub's client, which are of several libraries
         sizes = _sizes_in_cache(repository, access)
         if not sizes:
-            raise ValueError(explain(error, repository)) from error
+            raise CheckpointError(explain(error, repository)) from error
     if file:
         if file not in sizes:
-            raise ValueError(f"hf:{repository} has no file {file!r}; it has {', '.join(sorted(sizes)[:8]) or 'none'}")
+            raise CheckpointError(
+                f"hf:{repository} has no file {file!r}; it has {', '.join(sorted(sizes)[:8]) or 'none'}"
+            )
         return file, sizes[file]
     names = [name for suffix in SUFFIXES for name in sizes if name.endswith(suffix)]
     if not names:
-        raise ValueError(
+        raise CheckpointError(
             f"hf:{repository} holds no weights ({', '.join(SUFFIXES)}); it holds "
             f"{', '.join(sorted(sizes)[:8]) or 'nothing'}"
         )
     best = [name for name in names if name.endswith(".safetensors")] or names
     if len(best) > 1:
-        raise ValueError(
+        raise CheckpointError(
             f"hf:{repository} holds several weights: name one, as in hf:{repository}/{best[0]} (there are "
             f"{', '.join(best[:8])})"
         )
@@ -87,15 +91,15 @@ def download(repository: str, file: str, access: Access | None = None) -> Path:
         return cached
     file, size = find_file(repository, file, access)
     if access.limit is not None and (size is None or size > access.limit):
-        raise ValueError(
+        raise CheckpointError(
             f"hf:{repository}/{file} has {_megabytes(size)}; at most {_megabytes(access.limit)} are fetched here"
         )
     try:
         path = Path(hf_hub_download(repository, file, cache_dir=access.cache, token=access.token))
     except Exception as error:
-        raise ValueError(explain(error, repository)) from error
+        raise CheckpointError(explain(error, repository)) from error
     if size is not None and path.stat().st_size != size:
-        raise ValueError(
+        raise CheckpointError(
             f"{file} of hf:{repository} arrived with {path.stat().st_size:,} of {size:,} bytes; delete {path} and try "
             "again"
         )

@@ -18,6 +18,7 @@ from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.checkpoints.files import convert, load_file, parse_options, split_options
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.published import published
+from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.tensors import choose_device, identical
 
@@ -76,7 +77,9 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
     text, _, query = name.strip().partition("?")
     options = parse_options(dict(parse_qsl(query)))
     if "backbone" in options:
-        raise ValueError("a probing head needs a backbone, which can be named in Python and on the command line only")
+        raise CheckpointError(
+            "a probing head needs a backbone, which can be named in Python and on the command line only"
+        )
     where, dtype = choose_device(device)
     with tempfile.TemporaryDirectory(prefix="simpool_viz-hub-") as cache:
         if text in (known := published()):
@@ -88,7 +91,7 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
         elif text.startswith("timm:"):
             encoder, report = _load_from_hub(_repository_of(text.removeprefix("timm:")), options, access)
         else:
-            raise ValueError(
+            raise CheckpointError(
                 f"{text!r} is neither hf:<user>/<repository> nor timm:<tag> nor the name of a published checkpoint"
             )
     return encoder.to(where, dtype), report
@@ -101,7 +104,7 @@ def _repository_of(tag: str) -> str:
     config = timm.get_pretrained_cfg(tag) if timm.is_model(tag) else None
     repository = str((config and config.hf_hub_id) or "")
     if config is None or not repository:
-        raise ValueError(
+        raise CheckpointError(
             f"timm {timm.__version__} has no weights for {tag!r} on the hub; `timm.list_pretrained()` lists those it "
             "has"
         )
@@ -157,13 +160,13 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
     entries = catalogue()
     if name in entries or (Path(name) / CONFIG).is_file():
         if options:
-            raise ValueError(
+            raise CheckpointError(
                 f"options {', '.join(options)} are for files and timm:<tag> checkpoints; {name} takes none"
             )
         return _reported(load_bundle(entries[name].folder if name in entries else Path(name)), "checkpoint folder")
     if Path(name).exists():
         return _load_file(Path(name), options)
-    raise ValueError(
+    raise CheckpointError(
         f"no checkpoint is called {name!r}. Bundled are "
         f"{', '.join(n for n, e in entries.items() if not e.is_head) or 'none'}; or give "
         "timm:<tag>, hf:<user>/<repository>, or the path of a file, or of a checkpoint folder with config.json and "
@@ -211,7 +214,7 @@ def _facts_of_timm(facts: Facts, config: dict[str, Any], sized: bool) -> Facts:
     except (TypeError, ValueError, IndexError, KeyError) as error:
         wrong = str(error)
     if wrong:
-        raise ValueError(
+        raise CheckpointError(
             f"{facts.name}: its config.json does not tell how pictures are prepared ({wrong}); name its file instead"
         )
     if config.get("license"):

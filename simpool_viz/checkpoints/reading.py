@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simpool_viz.errors import CheckpointError
+
 _SCALAR = np.float64(0).__reduce__()[0]
 ALLOWED: list[Any] = [
     argparse.Namespace,
@@ -39,16 +41,16 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
         ValueError: no such file, a damaged one, one that would run code, or one that unpacks to more than it is.
     """
     if path.is_dir():
-        raise ValueError(
+        raise CheckpointError(
             f"no checkpoint is called {str(path)!r}: it is a folder without config.json; name the weights' file in it"
         )
     try:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); check its name") from None
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its name") from None
     if not start:
-        raise ValueError(f"{path.name} is empty; copy or download it again")
+        raise CheckpointError(f"{path.name} is empty; copy or download it again")
     if start[8:] == b"{" or path.suffix == ".safetensors":
         return _read_safetensors(path)
     if start.startswith(b"PK"):
@@ -63,7 +65,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(
+        raise CheckpointError(
             f"{path.name} is damaged, incomplete or not a safetensors file ({error}); download it again"
         ) from error
 
@@ -74,10 +76,10 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise ValueError(f"{path.name} is damaged or incomplete ({error}); download it again") from error
+        raise CheckpointError(f"{path.name} is damaged or incomplete ({error}); download it again") from error
     size = sum(entry.file_size for entry in entries)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or size > path.stat().st_size:
-        raise ValueError(
+        raise CheckpointError(
             f"{path.name} is compressed and unpacks to {size / 2**20:,.0f} MB, which PyTorch never writes; it was not "
             "opened"
         )
@@ -88,10 +90,12 @@ def _read_pickle(path: Path) -> Any:
         with _LOCK, torch.serialization.safe_globals(ALLOWED):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(_refusal(path)) from error
+        raise CheckpointError(_refusal(path)) from error
     except Exception as error:  # of damaged bytes, the reader raises whatever they lead to
         told = str(error).strip().partition("\n")[0][:120]
-        raise ValueError(f"{path.name} is damaged, incomplete or no checkpoint ({told}); download it again") from error
+        raise CheckpointError(
+            f"{path.name} is damaged, incomplete or no checkpoint ({told}); download it again"
+        ) from error
 
 
 def _refusal(path: Path) -> str:
@@ -115,11 +119,11 @@ def check_tensor(name: str, value: Any, source: str) -> Tensor:
         ValueError: it is something else.
     """
     if not isinstance(value, Tensor):
-        raise ValueError(f"{source}: {name} is a {type(value).__name__}, not a tensor")
+        raise CheckpointError(f"{source}: {name} is a {type(value).__name__}, not a tensor")
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-        raise ValueError(f"{source}: {name} is no ordinary tensor; save it as a dense one")
+        raise CheckpointError(f"{source}: {name} is no ordinary tensor; save it as a dense one")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise ValueError(
+        raise CheckpointError(
             f"{source}: {name} claims {value.numel():,} numbers and holds fewer; the file is damaged or malicious"
         )
     return value

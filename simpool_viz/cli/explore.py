@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simpool_viz.errors import OptionError
+
 if TYPE_CHECKING:
     from simpool_viz.board.board import Board, Row
     from simpool_viz.drawing.pixels import Look
@@ -74,7 +76,7 @@ def apply_ready(arguments: argparse.Namespace) -> None:
 
     chosen = find_comparison(arguments.ready, available())
     if arguments.checkpoint or arguments.map:
-        raise ValueError("--ready brings its own checkpoints and maps; leave out -c and -m")
+        raise OptionError("--ready brings its own checkpoints and maps; leave out -c and -m")
     arguments.checkpoint, arguments.map = list(chosen.checkpoints), list(chosen.maps)
 
 
@@ -104,7 +106,7 @@ def comparing_files(arguments: argparse.Namespace, board: Board, look: Look) -> 
 
 def _row(board: Board, number: int) -> Row:
     if not 1 <= number <= len(board.rows):
-        raise ValueError(f"the board has rows 1 to {len(board.rows)}, not {number}")
+        raise OptionError(f"the board has rows 1 to {len(board.rows)}, not {number}")
     return board.rows[number - 1]
 
 
@@ -171,7 +173,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
     from simpool_viz.recording import record
 
     if bool(arguments.ask) != bool(arguments.out):
-        raise ValueError("--ask needs a folder for its answer (-o OUT), and -o a question (--ask token)")
+        raise OptionError("--ask needs a folder for its answer (-o OUT), and -o a question (--ask token)")
     if arguments.out:
         check_target(arguments.out, arguments.overwrite)
     recording = record(load_checkpoint(arguments.checkpoint, device=arguments.device), arguments.image, arguments.size)
@@ -230,9 +232,9 @@ def _tour(arguments: argparse.Namespace) -> None:
 
     here = stops(available())
     if not here:
-        raise ValueError("the tour needs the bundled ViT checkpoints, which this installation does not have")
+        raise OptionError("the tour needs the bundled ViT checkpoints, which this installation does not have")
     if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
-        raise ValueError(f"{arguments.out} is there already and not an empty folder; choose another with -o")
+        raise OptionError(f"{arguments.out} is there already and not an empty folder; choose another with -o")
     names = list(dict.fromkeys(name for stop in here for name in stop.checkpoints))
     loaded = dict(zip(names, load_checkpoints(names, device=arguments.device), strict=True))
     pages = ["# Guided tour"]

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from simpool_viz.errors import OptionError, SimpoolError
+
 COMPARE_HELP = """\
 Show where checkpoints look on photos: overlays and object masks side by side, with figures.
 
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (SimpoolError, OSError) as error:
         print(f"simpool-viz: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
@@ -205,7 +207,7 @@ def _encoders(arguments: argparse.Namespace) -> list[Any]:
     having = {name: entry for name, entry in catalogue().items() if entry.available and not entry.is_head}
     names = arguments.checkpoint or [name for name, entry in having.items() if entry.spec.dense == dense]
     if not names:
-        raise ValueError("no checkpoint is bundled with this installation; name one with -c, such as -c timm:<tag>")
+        raise OptionError("no checkpoint is bundled with this installation; name one with -c, such as -c timm:<tag>")
     bar = tqdm(names, desc="loading checkpoints", disable=len(names) < 3 or None, leave=False)
     return share_backbones([load_checkpoint(name, device=arguments.device) for name in bar])
 
@@ -239,7 +241,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     with profile.part("read"):
         pictures = [read_picture(image) for image in arguments.images]
     if arguments.reference and len(arguments.reference) != len(pictures):
-        raise ValueError(
+        raise OptionError(
             f"{len(arguments.reference)} reference masks were given for {len(pictures)} photos; give one per photo, in "
             "order"
         )
@@ -279,7 +281,7 @@ def _batch(arguments: argparse.Namespace) -> None:
         "and pictures"
     )
     if not report.done:
-        raise ValueError("none of the pictures could be read")
+        raise OptionError("none of the pictures could be read")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -289,7 +291,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     requests = parse_maps(arguments.map)
     if not (arguments.data or arguments.photos or arguments.scenes):
-        raise ValueError("name a folder of photos with masks, or --photos, or --scenes")
+        raise OptionError("name a folder of photos with masks, or --photos, or --scenes")
     settings, sets = _settings(arguments), [open_mask_set(folder) for folder in arguments.data]
     encoders = _encoders(arguments)
     if arguments.photos:
@@ -306,7 +308,7 @@ def _segment(arguments: argparse.Namespace, encoders: list[Any]) -> str:
     scenes = open_scenes(arguments.scenes)
     others = [e.facts.name for e in encoders if not e.dense or e.facts.classes != encoders[0].facts.classes]
     if others:
-        raise ValueError(
+        raise OptionError(
             f"{', '.join(others)} has no dense head, or one of other classes; leave it out with -c, or leave out "
             "--scenes"
         )
@@ -325,7 +327,7 @@ def _classify(arguments: argparse.Namespace, encoders: list[Any]) -> str:
     classes = read_classes(arguments.photos)
     others = [e.facts.name for e in encoders if e.classifier is None or e.facts.classes != classes]
     if others:
-        raise ValueError(
+        raise OptionError(
             f"{', '.join(others)} knows other classes than {arguments.photos}; leave it out with -c, or leave out "
             "--photos"
         )
@@ -340,7 +342,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     import signal
 
     if arguments.port is not None and not 0 < arguments.port < 65_536:
-        raise ValueError(f"a port lies between 1 and 65535, not {arguments.port}")
+        raise OptionError(f"a port lies between 1 and 65535, not {arguments.port}")
     from simpool_viz.app.launch import launch
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an orderly end, so that visitors' photos are deleted

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from simpool_viz.errors import OptionError
+
 
 def add_training(commands: Any) -> None:
     """The commands train, convert and publish."""
@@ -56,7 +58,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     if arguments.threads is not None:
         if arguments.threads < 1:
-            raise ValueError(f"--threads takes a positive number, not {arguments.threads}")
+            raise OptionError(f"--threads takes a positive number, not {arguments.threads}")
         torch.set_num_threads(arguments.threads)
     recipe = load_recipe(arguments.recipe, arguments.set)
     cache = arguments.out / "cache"
@@ -73,7 +75,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     from simpool_viz.checkpoints.files import convert, split_options
 
     if arguments.target.exists() and not arguments.overwrite:
-        raise ValueError(f"{arguments.target} exists; add --overwrite to replace it")
+        raise OptionError(f"{arguments.target} exists; add --overwrite to replace it")
     source, options = split_options(arguments.source)
     which = arguments.weights or str(options.pop("weights", ""))
     report = convert(Path(source), arguments.target, which, **options)

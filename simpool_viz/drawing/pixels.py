@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from simpool_viz.errors import OptionError
 from simpool_viz.images import expand_cells
 from simpool_viz.masks import Box
 
@@ -44,9 +45,9 @@ class Look:
 
     def __post_init__(self) -> None:
         if self.colours not in SEQUENTIAL:
-            raise ValueError(f"colours are {', '.join(SEQUENTIAL)}, not {self.colours!r}")
+            raise OptionError(f"colours are {', '.join(SEQUENTIAL)}, not {self.colours!r}")
         if not 0 <= self.opacity <= 1:
-            raise ValueError(f"opacity lies in [0, 1], not {self.opacity:g}")
+            raise OptionError(f"opacity lies in [0, 1], not {self.opacity:g}")
 
 
 def colour_table(name: str) -> np.ndarray:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from simpool_viz.errors import DataError
+
 
 @dataclass(frozen=True)
 class MaskSet:
@@ -26,7 +28,7 @@ def open_mask_set(folder: Path) -> MaskSet:
     """
     images, masks = folder / "images", folder / "masks"
     if not images.is_dir() or not masks.is_dir():
-        raise ValueError(f"{folder} must hold the folders images/ and masks/, with files of the same names")
+        raise DataError(f"{folder} must hold the folders images/ and masks/, with files of the same names")
     instances = folder / "instances"
     return MaskSet(folder.resolve().name, pair_files(images, instances if instances.is_dir() else masks))
 
@@ -41,7 +43,7 @@ def pair_files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     paths = _files(images)
     lonely = [path.name for path in paths if path.stem not in by_stem]
     if lonely or not paths:
-        raise ValueError(
+        raise DataError(
             f"{images} holds no image" if not paths else f"{masks} holds no mask for {', '.join(lonely[:5])}"
         )
     return [(path, by_stem[path.stem]) for path in paths]

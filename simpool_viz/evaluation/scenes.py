@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from simpool_viz.board.segmentation import segment
+from simpool_viz.errors import DataError
 from simpool_viz.evaluation.classification import points
 from simpool_viz.evaluation.datasets import pair_files
 from simpool_viz.evaluation.table import DRAWS
@@ -54,7 +55,7 @@ def open_scenes(folder: Path) -> list[tuple[Path, Path]]:
     """
     images, labels = folder / "images", folder / "labels"
     if not images.is_dir() or not labels.is_dir():
-        raise ValueError(f"{folder} must hold the folders images/ and labels/, with files of the same names")
+        raise DataError(f"{folder} must hold the folders images/ and labels/, with files of the same names")
     return pair_files(images, labels)
 
 
@@ -100,7 +101,7 @@ def _read_labels(path: Path, recording: Recording) -> np.ndarray:
         labels = np.asarray(picture).astype(np.int64)
     width, height = recording.picture.size
     if labels.shape != (height, width):
-        raise ValueError(f"{path} is a label map of {labels.shape[::-1]} pixels, and its photo has {(width, height)}")
+        raise DataError(f"{path} is a label map of {labels.shape[::-1]} pixels, and its photo has {(width, height)}")
     return labels
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from simpool_viz.errors import OptionError
 from simpool_viz.images import Geometry
 from simpool_viz.masks import ObjectMask, make_mask
 from simpool_viz.scores.spatial_entropy import spatial_entropy
@@ -69,7 +70,7 @@ class AttentionMap:
         index = self.names.index(how) if how in self.names else how
         index = int(index) if isinstance(index, np.integer) else index
         if isinstance(index, bool) or not isinstance(index, int) or not -len(self.names) <= index < len(self.names):
-            raise ValueError(
+            raise OptionError(
                 f"{how!r} is no fusion ({', '.join(FUSIONS)}), name ({', '.join(self.names)}) or index of {self.method}"
             )
         return self.weights[index]

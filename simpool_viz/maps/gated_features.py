@@ -10,6 +10,7 @@ import torch
 
 from simpool_viz.capture.channel_gates import gated_modules
 from simpool_viz.capture.recorded import Recorded
+from simpool_viz.errors import MapError
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.common import make_rows
 from simpool_viz.maps.registry import register_map
@@ -42,9 +43,7 @@ def channel_gates(recording: Recorded) -> AttentionMap:
     """
     gate = recording.gates[-1] if recording.gates else None
     if gate is None or gate.features is None:
-        raise ValueError(
-            f"{recording.encoder.facts.name}: its last channel gate does not act on the grid of its tokens"
-        )
+        raise MapError(f"{recording.encoder.facts.name}: its last channel gate does not act on the grid of its tokens")
     with torch.inference_mode():
         positive = wide(gate.features).relu()  # (N, C)
         rows = torch.stack([positive @ wide(gate.values), positive.mean(1)])

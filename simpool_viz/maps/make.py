@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from simpool_viz.capture.recorded import Recorded
+from simpool_viz.errors import MapError
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.registry import Rolled, resolve_map
 from simpool_viz.maps.rollout_chain import Walk, roll_out
@@ -69,13 +70,13 @@ def make_maps(recording: Recorded, requests: Sequence[tuple[str, dict[str, Any]]
 def _start(recording: Recorded, name: str, options: dict[str, Any]) -> AttentionMap | Rolled:
     method, reason = resolve_map(recording.encoder, name)
     if reason:
-        raise ValueError(reason)
+        raise MapError(reason)
     try:
         return method.make(recording, **options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error) and "missing" not in str(error):
             raise
-        raise ValueError(f"map {name!r}: {str(error).split('()')[-1].strip()}") from error
+        raise MapError(f"map {name!r}: {str(error).split('()')[-1].strip()}") from error
 
 
 def _walk(recording: Recorded, walk: Walk, weights: list[Tensor]) -> list[Tensor]:

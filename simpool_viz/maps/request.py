@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from simpool_viz.errors import OptionError
 from simpool_viz.maps.registry import map_methods
 from simpool_viz.modeling.pooling import poolings
 
@@ -35,7 +36,7 @@ def parse_map(text: str) -> MapRequest:
     pairs = [part.partition("=") for part in options.split(",") if part]
     wrong = [key for key, equals, _ in pairs if not equals]
     if wrong:
-        raise ValueError(f"map {text!r}: options are written key=value, separated by commas, as in cls:block=-2")
+        raise OptionError(f"map {text!r}: options are written key=value, separated by commas, as in cls:block=-2")
     return MapRequest(name, {key: _value(key, value) for key, _, value in pairs})
 
 
@@ -46,7 +47,7 @@ def parse_maps(texts: Sequence[str]) -> list[MapRequest]:
     known = [*map_methods(), *poolings()]
     for request in requests:
         if request.name not in known:
-            raise ValueError(
+            raise OptionError(
                 f"no map is called {request.name!r}; there are {', '.join(map_methods())}, or the name of a pooling"
             )
     return requests
@@ -60,7 +61,7 @@ def _value(key: str, text: str) -> Any:
         try:
             return float(x), float(y)
         except ValueError:
-            raise ValueError(
+            raise OptionError(
                 f"a point is written at=XxY in pixels of the picture, such as at=120x80, not at={text}"
             ) from None
     if text.lower() in ("true", "false"):

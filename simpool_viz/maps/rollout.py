@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from simpool_viz.capture.recorded import Recorded
+from simpool_viz.errors import AbsentClassError
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.common import blocks_from_first, make_rows, needs_blocks
 from simpool_viz.maps.registry import Rolled, register_map
@@ -135,7 +136,7 @@ def dense_rollout(
         found = ", ".join(
             class_name(recording.encoder, int(c)) for c in scores.argmax(1).bincount().argsort(descending=True)[:5]
         )
-        raise ValueError(
+        raise AbsentClassError(
             f"absent from this picture: {', '.join(absent)}. No token has that class; tokens were given to {found}"
         )
     rows = _no_rows(recording, len(wanted))

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from simpool_viz.capture.block_attention import Attention
 from simpool_viz.capture.kernels import Kernel, find_kernel
+from simpool_viz.errors import OptionError
 from simpool_viz.tensors import wide
 
 TILE = 4_194_304  # entries of a tile (heads x rows x tokens): 16 MiB in float32
@@ -55,11 +56,11 @@ class Walk:
 
     def __post_init__(self) -> None:
         if self.fusion not in ("mean", "max", "min"):
-            raise ValueError(f"heads are fused by mean, max or min, not {self.fusion!r}")
+            raise OptionError(f"heads are fused by mean, max or min, not {self.fusion!r}")
         if not isinstance(self.residual, (int, float)) or not 0 <= self.residual <= 1:
-            raise ValueError(f"the residual weight lies in [0, 1], not {self.residual}")
+            raise OptionError(f"the residual weight lies in [0, 1], not {self.residual}")
         if not isinstance(self.first, int) or self.first < 0:
-            raise ValueError(f"the first block is a number from 0, not {self.first}")
+            raise OptionError(f"the first block is a number from 0, not {self.first}")
 
 
 def roll_out(
@@ -80,7 +81,7 @@ def roll_out(
     """
     walk = Walk(first, residual, fusion)
     if first >= max(len(blocks), 1):
-        raise ValueError(f"the first block is 0 to {len(blocks) - 1}, not {first}")
+        raise OptionError(f"the first block is 0 to {len(blocks) - 1}, not {first}")
     room = Room()
     for index in reversed(
         range(first, len(blocks))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from simpool_viz.errors import OptionError
 from simpool_viz.modeling.encoder import Encoder
 
 
@@ -23,13 +24,13 @@ def class_index(encoder: Encoder, wanted: int | str, count: int) -> int:
         lowered = [name.lower() for name in encoder.facts.classes]
         if wanted.lower() not in lowered:
             near = [n for n in encoder.facts.classes if wanted.lower() in n.lower()]
-            raise ValueError(
+            raise OptionError(
                 f"{encoder.facts.name} has no class {wanted!r}"
                 + (f"; did you mean {', '.join(near[:5])}?" if near else "")
             )
         return lowered.index(wanted.lower())
     if not 0 <= int(wanted) < count:
-        raise ValueError(f"{encoder.facts.name} has classes 0 to {count - 1}, not {wanted}")
+        raise OptionError(f"{encoder.facts.name} has classes 0 to {count - 1}, not {wanted}")
     return int(wanted)
 
 
@@ -37,5 +38,5 @@ def class_indices(encoder: Encoder, wanted: Sequence[int | str] | int | str, cou
     """The indices of one class or several. Errors as in `class_index`, and ValueError for none at all."""
     several = [wanted] if isinstance(wanted, (str, int)) else list(wanted)
     if not several:
-        raise ValueError("name at least one class, or leave classes out")
+        raise OptionError("name at least one class, or leave classes out")
     return [class_index(encoder, c, count) for c in several]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.layers.life import token_grid
 from simpool_viz.modeling.layers.stem import ResidualStem, stride_of
 from simpool_viz.modeling.pooling import Pooled, Pooling, Tokens
@@ -151,7 +152,7 @@ class Encoder(nn.Module):
         """Features of normalised images (B, 3, H, W), H and W multiples of the stride."""
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
-            raise ValueError(
+            raise CheckpointError(
                 f"{self.facts.name}: a picture of {width} x {height} does not split into tokens of {self.stride} px"
             )
         grid = (height // self.stride, width // self.stride)
@@ -186,7 +187,7 @@ class Encoder(nn.Module):
             ValueError: no head.
         """
         if self.head is None:
-            raise ValueError(f"{self.facts.name} has no head that gives class scores to tokens")
+            raise CheckpointError(f"{self.facts.name} has no head that gives class scores to tokens")
         scores: Tensor = self.head(self.norm(tokens.patches))  # (B, N, K)
         return scores.transpose(1, 2).unflatten(2, tokens.grid)
 
@@ -219,15 +220,17 @@ def check_backbone(backbone: nn.Module) -> None:
     """
     family = type(backbone).__name__
     if family in _REFUSED:
-        raise ValueError(f"{family} cannot be used as a backbone: {_REFUSED[family]}. Choose a ViT, ResNet or ConvNeXt")
+        raise CheckpointError(
+            f"{family} cannot be used as a backbone: {_REFUSED[family]}. Choose a ViT, ResNet or ConvNeXt"
+        )
     if not is_transformer(backbone) and family not in ("ResNet", "ConvNeXt"):
-        raise ValueError(
+        raise CheckpointError(
             f"{family} is not a supported backbone. Supported are ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet and "
             "ConvNeXt"
         )
     embed = type(getattr(backbone, "patch_embed", None)).__name__
     if is_transformer(backbone) and embed not in ("PatchEmbed", "HybridEmbed"):
-        raise ValueError(
+        raise CheckpointError(
             f"this {family} makes its tokens by {embed}, not by patches or a stem, so their places are unknown"
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.layers.life import insert_life
 from simpool_viz.modeling.layers.sar import remove_last_skip
@@ -48,7 +49,7 @@ class EncoderSpec:
     def build(self, facts: Facts) -> Encoder:
         """A new encoder with random weights."""
         if self.stem and "patch_size" in self.backbone_kwargs:
-            raise ValueError(
+            raise CheckpointError(
                 "a ViT on a stem takes no patch_size, since the stem's own stride makes the tokens; leave it out"
             )
         extra = {"embed_layer": hybrid_embed(_stem(**self.stem)), "patch_size": 1} if self.stem else {}
@@ -63,9 +64,9 @@ class EncoderSpec:
             "batch": partial(nn.BatchNorm1d, affine=False, eps=1e-6),
         }
         if self.norm not in norms:
-            raise ValueError(f"the norm between pooling and head is one of {', '.join(norms)}, not {self.norm!r}")
+            raise CheckpointError(f"the norm between pooling and head is one of {', '.join(norms)}, not {self.norm!r}")
         if self.dense and (width != dim or not self.num_classes or self.norm == "batch"):
-            raise ValueError(
+            raise CheckpointError(
                 "a dense head reads tokens: it needs num_classes, a pooling of the backbone's width, and norm none or "
                 "layer"
             )
@@ -75,7 +76,7 @@ class EncoderSpec:
     def _insert(self, backbone: nn.Module) -> None:
         inserts: dict[str, Callable[..., None]] = {"spe": insert_spe, "life": insert_life, "nosn": remove_last_skip}
         if self.inside and self.inside not in inserts:
-            raise ValueError(f"inside a backbone goes one of {', '.join(inserts)}, not {self.inside!r}")
+            raise CheckpointError(f"inside a backbone goes one of {', '.join(inserts)}, not {self.inside!r}")
         if self.inside:
             inserts[self.inside](backbone, **self.inside_options)
 
@@ -84,7 +85,9 @@ def _described(tag: str, kwargs: dict[str, Any], stem_pool: bool, **extra: Any) 
     """The backbone of a description, which must not reach the network or other files."""
     fetching = [key for key in kwargs if key.startswith("pretrained") or key in ("checkpoint_path", "cache_dir")]
     if fetching:
-        raise ValueError(f"backbone_kwargs may not hold {', '.join(fetching)}: weights come from the checkpoint itself")
+        raise CheckpointError(
+            f"backbone_kwargs may not hold {', '.join(fetching)}: weights come from the checkpoint itself"
+        )
     backbone = create_backbone(tag, num_classes=0, **kwargs, **extra)
     if not stem_pool:
         _remove_stem_pool(backbone)
@@ -96,7 +99,7 @@ def _stem(
 ) -> ResidualStem:
     resnet = _described(backbone, backbone_kwargs or {}, stem_pool)
     if type(resnet).__name__ != "ResNet":
-        raise ValueError(f"a stem is made of a ResNet's blocks, and {backbone} is none")
+        raise CheckpointError(f"a stem is made of a ResNet's blocks, and {backbone} is none")
     return ResidualStem(resnet, blocks)
 
 
@@ -109,7 +112,7 @@ def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.
     import timm
 
     if not timm.is_model(tag):
-        raise ValueError(
+        raise CheckpointError(
             f"timm {timm.__version__} has no model called {tag!r}; `timm.list_models()` lists those it has"
         )
     try:
@@ -120,7 +123,9 @@ def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.
 
 def _remove_stem_pool(backbone: Any) -> None:
     if not isinstance(getattr(backbone, "maxpool", None), nn.Module):
-        raise ValueError(f"{type(backbone).__name__} has no max-pooling after its stem to remove; leave stem_pool out")
+        raise CheckpointError(
+            f"{type(backbone).__name__} has no max-pooling after its stem to remove; leave stem_pool out"
+        )
     backbone.maxpool = nn.Identity()
     for stage in backbone.feature_info[1:]:
         stage["reduction"] //= 2

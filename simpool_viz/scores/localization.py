@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from simpool_viz.errors import PictureError
 from simpool_viz.images import expand_cells
 from simpool_viz.masks import ObjectMask, find_level, largest_component, upsample
 
@@ -54,11 +55,11 @@ def read_reference(path: Path) -> Reference:
     try:
         with Image.open(path) as image:
             if _is_colour(image):
-                raise ValueError("it is a colour picture, and a mask is grey")
+                raise PictureError("it is a colour picture, and a mask is grey")
             grey = image if image.mode in ("L", "P", "1", "I", "I;16") else image.convert("L")
             labels, lossy = np.asarray(grey).astype(np.int64), image.format == "JPEG"
     except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the reference mask {path} cannot be read: {error}") from error
+        raise PictureError(f"the reference mask {path} cannot be read: {error}") from error
     values = np.unique(labels)
     if lossy or (grey.mode == "L" and 255 in values and ((values >= 128) & (values < 255)).any()):
         labels = np.where(labels >= 128, 255, 0)
@@ -66,7 +67,7 @@ def read_reference(path: Path) -> Reference:
     void = (labels == 255) & is_label_map
     objects = (labels != 0) & ~void
     if not objects.any():
-        raise ValueError(f"the reference mask {path} marks no object; pixels other than 0 are taken as object")
+        raise PictureError(f"the reference mask {path} marks no object; pixels other than 0 are taken as object")
     return Reference(objects, void, labels)
 
 
@@ -177,7 +178,7 @@ def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
     (width, height), (w, h) = mask.geometry.original, reference.size
     if abs(w * height - h * width) > max(0.02 * w * height, width, height):  # 2 %, or a pixel of rounding
         why = "it belongs to another picture or is turned"
-        raise ValueError(f"the reference mask is {w} x {h} pixels for a picture of {width} x {height}; {why}")
+        raise PictureError(f"the reference mask is {w} x {h} pixels for a picture of {width} x {height}; {why}")
     return score(upsample(mask.weights, reference.size), mask.pixels(size=reference.size), reference)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simpool_viz.errors import OptionError
 from simpool_viz.tensors import wide
 
 
@@ -29,11 +30,11 @@ def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:
         ValueError: an unknown mode, fewer than two dimensions, or values that are not finite.
     """
     if mode not in ("mass", "count"):
-        raise ValueError(f"spatial entropy shares 'mass' or 'count', not {mode!r}")
+        raise OptionError(f"spatial entropy shares 'mass' or 'count', not {mode!r}")
     if scores.ndim < 2:
-        raise ValueError(f"spatial entropy takes maps (..., h, w), not {tuple(scores.shape)}")
+        raise OptionError(f"spatial entropy takes maps (..., h, w), not {tuple(scores.shape)}")
     if not torch.isfinite(scores).all():
-        raise ValueError("the map holds values that are not finite, so it has no spatial entropy")
+        raise OptionError("the map holds values that are not finite, so it has no spatial entropy")
     h, w = scores.shape[-2:]
     s = wide(scores).reshape(-1, h, w)
     excess = s - s.mean(dim=(1, 2), keepdim=True)

@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from simpool_viz.checkpoints.bundle import base_folder, digest_of, load_bundle, read_config, save_bundle
+from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import Tokens
 from simpool_viz.modeling.spec import EncoderSpec
@@ -69,7 +70,7 @@ def train_heads(recipe: HeadsRecipe, out: Path, cache: Path, *, device: str = "a
     """
     accelerator = make_accelerator("bf16", device)
     if accelerator.num_processes > 1:
-        raise ValueError(
+        raise TrainingError(
             "heads on a frozen backbone train in one process, in minutes; start the command without accelerate launch"
         )
     data = Path(recipe.data)
@@ -80,7 +81,7 @@ def train_heads(recipe: HeadsRecipe, out: Path, cache: Path, *, device: str = "a
     base.to(accelerator.device)
     splits = {split: load_photos(data, split, cache, recipe.stored) for split in ("train", "val")}
     if any(encoder.dense != (splits["train"].labels.ndim == 3) for encoder, _ in encoders.values()):
-        raise ValueError(f"dense: true is for heads on photos with label maps, and for all of those; look at {data}")
+        raise TrainingError(f"dense: true is for heads on photos with label maps, and for all of those; look at {data}")
     train, val = (_features(recipe, base, photos, split, cache) for split, photos in splits.items())
     return [_train_head(recipe, head, *built, (train, val), out, accelerator) for head, built in encoders.items()]
 
@@ -95,14 +96,14 @@ def _build(
 ) -> tuple[Encoder, EncoderSpec]:
     """A new head on the base's backbone, drawn from the recipe's seed, and its description."""
     if "pooling" not in options:
-        raise ValueError(f"the head {head!r} names no pooling; write it as {{pooling: slot}}")
+        raise TrainingError(f"the head {head!r} names no pooling; write it as {{pooling: slot}}")
     settings: dict[str, object] = {"pooling_options": {}, "norm": "none"} | options
     try:
         described = dataclasses.replace(spec, num_classes=len(classes), **settings)  # type: ignore[arg-type]
         torch.manual_seed(recipe.seed)
         encoder = described.build(base.facts)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the head {head!r} cannot be built: {error}") from error
+        raise TrainingError(f"the head {head!r} cannot be built: {error}") from error
     encoder.facts = dataclasses.replace(
         base.facts,
         name=f"{recipe.frozen}+{head}",

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.training.recipe import Recipe
 
@@ -62,9 +63,9 @@ def read_interrupted(folder: Path, recipe: Recipe) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of damaged bytes, the reader raises whatever they lead to
-        raise ValueError(f"{path} is damaged; delete it, or begin anew with --restart") from error
+        raise TrainingError(f"{path} is damaged; delete it, or begin anew with --restart") from error
     if state.get("recipe") != fingerprint(recipe):
-        raise ValueError(
+        raise TrainingError(
             f"{folder} holds an interrupted run of another recipe; begin anew with --restart, or choose another folder "
             "with -o"
         )

@@ -17,6 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from simpool_viz.checkpoints.bundle import load_bundle, save_bundle
+from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder, Facts, Output
 from simpool_viz.training.card import Result, stage_line, write_card
 from simpool_viz.training.data import Batches, Photos, load_photos
@@ -62,14 +63,14 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     data, folder = Path(recipe.data), out / recipe.name
     classes = recipe.classes or read_classes(data)
     if len(classes) != recipe.encoder.num_classes:
-        raise ValueError(
+        raise TrainingError(
             f"{data} has {len(classes)} classes, but the recipe's head has {recipe.encoder.num_classes}; set "
             "encoder.num_classes"
         )
     with accelerator.main_process_first():  # the others find the decoded photos
         photos, held_out = (load_photos(data, split, cache, recipe.stored) for split in ("train", "val"))
     if (photos.labels.ndim == 3) != recipe.encoder.dense:
-        raise ValueError(f"encoder.dense: true is for photos with label maps, and for all of those; look at {data}")
+        raise TrainingError(f"encoder.dense: true is for photos with label maps, and for all of those; look at {data}")
     facts = Facts(
         recipe.name,
         recipe.title,

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from simpool_viz.capture.hooks import AttentionCapture
+from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder, Output
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 
@@ -32,7 +33,7 @@ def pixel_loss(logits: Tensor, labels: Tensor, void: int, smoothing: float) -> T
     """
     counted = labels[labels != void]
     if len(counted) and int(counted.max()) >= logits.shape[1]:
-        raise ValueError(
+        raise TrainingError(
             f"a label map holds class {int(counted.max())}, but the head has classes 0 to {logits.shape[1] - 1}; set "
             "void="
         )
@@ -63,7 +64,7 @@ def readout_scores(encoder: Encoder, output: Output, capture: AttentionCapture) 
     if encoder.pooling.attentive and output.pooled.scores is not None:
         return output.pooled.scores.unflatten(2, output.tokens.grid)
     if not encoder.has_class_token or not capture.calls:
-        raise ValueError(
+        raise TrainingError(
             f"spatial entropy needs a class token or a pooling that attends, and {encoder.facts.name} has neither"
         )
     call = capture.calls[encoder.depth - 1]
@@ -79,7 +80,7 @@ def class_token_scores(
         ValueError: the tokens are not P + h * w.
     """
     if key.shape[2] != num_prefix_tokens + grid[0] * grid[1]:
-        raise ValueError(f"{key.shape[2]} tokens are not {num_prefix_tokens} and a grid of {grid[0]} x {grid[1]}")
+        raise TrainingError(f"{key.shape[2]} tokens are not {num_prefix_tokens} and a grid of {grid[0]} x {grid[1]}")
     rows = scale * query[:, :, :1] @ key[:, :, num_prefix_tokens:].transpose(2, 3)  # (B, H, 1, N)
     return rows.unflatten(3, grid).squeeze(2)
 
@@ -95,7 +96,7 @@ def entropy_schedule(epoch: float, epochs: int) -> float:
         ValueError: no more epochs than the rise takes.
     """
     if epochs <= WARMUP:
-        raise ValueError(f"the schedule of the spatial-entropy loss takes more than {WARMUP} epochs, not {epochs}")
+        raise TrainingError(f"the schedule of the spatial-entropy loss takes more than {WARMUP} epochs, not {epochs}")
     if epoch < WARMUP:
         return epoch / WARMUP
     return (1 + math.cos(math.pi * (epoch - WARMUP) / (epochs - WARMUP))) / 2

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.spec import EncoderSpec
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -133,7 +134,7 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe | Heads
     for override in overrides or []:
         key, separator, value = override.partition("=")
         if not separator:
-            raise ValueError(f"--set takes key=value, not {override!r}")
+            raise TrainingError(f"--set takes key=value, not {override!r}")
         _set(settings, key.split("."), _parse(value, f"--set {key}"))
     kind = HeadsRecipe if "frozen" in settings else Recipe
     settings["classes"] = tuple(settings.get("classes", ()))
@@ -144,7 +145,7 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe | Heads
         recipe = kind(**_numbers(kind, settings), source=name, overrides=tuple(overrides or ()))
     except (TypeError, KeyError) as error:
         known = ", ".join(setting.name for setting in dataclasses.fields(kind) if setting.compare)
-        raise ValueError(f"{path.name} is not a complete recipe: {error}. Settings are: {known}") from error
+        raise TrainingError(f"{path.name} is not a complete recipe: {error}. Settings are: {known}") from error
     _check(recipe, path.name)
     return recipe
 
@@ -157,22 +158,22 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
             or not recipe.heads
             or not all(isinstance(h, dict) for h in recipe.heads.values())
         ):
-            raise ValueError(f"{source} trains nothing: heads is a table such as {{slot: {{pooling: slot}}}}")
+            raise TrainingError(f"{source} trains nothing: heads is a table such as {{slot: {{pooling: slot}}}}")
         if recipe.batch_size < 1 or recipe.photos < recipe.batch_size:
-            raise ValueError(f"{source} trains nothing: it needs at least one batch of photos")
+            raise TrainingError(f"{source} trains nothing: it needs at least one batch of photos")
         return
     if recipe.batch_size < 1 or not recipe.stages or min(stage.photos for stage in recipe.stages) < recipe.batch_size:
-        raise ValueError(
+        raise TrainingError(
             f"{source} trains nothing: it needs at least one stage, and in each at least one batch of photos"
         )
     if recipe.precision not in ("bf16", "fp16", "no"):
-        raise ValueError(f"{source}: precision is bf16, fp16 or no, not {recipe.precision!r}")
+        raise TrainingError(f"{source}: precision is bf16, fp16 or no, not {recipe.precision!r}")
     if recipe.freeze not in ("", "stem", "backbone"):
-        raise ValueError(f"{source}: freeze is stem or backbone, or left out, not {recipe.freeze!r}")
+        raise TrainingError(f"{source}: freeze is stem or backbone, or left out, not {recipe.freeze!r}")
     if recipe.freeze == "stem" and not recipe.encoder.stem:
-        raise ValueError(f"{source}: there is no stem to freeze; describe one as encoder.stem, or leave freeze out")
+        raise TrainingError(f"{source}: there is no stem to freeze; describe one as encoder.stem, or leave freeze out")
     if (recipe.mixup or recipe.cutmix) and (recipe.encoder.dense or recipe.batch_size % 2):
-        raise ValueError(
+        raise TrainingError(
             f"{source}: mixup and cutmix mix pairs of photos with one class each; they need an even batch and no dense "
             "head"
         )
@@ -185,13 +186,13 @@ def list_recipes() -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ValueError(
+        raise TrainingError(
             f"there is no recipe {path.stem!r}; bundled are {', '.join(list_recipes())}, or give the path of a YAML "
             "file"
         )
     settings = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(settings, dict):
-        raise ValueError(f"{path} is not a table of settings")
+        raise TrainingError(f"{path} is not a table of settings")
     base = settings.pop("base", None)
     return _merge(_read(path.parent / f"{base}.yaml"), settings) if base else settings
 
@@ -200,7 +201,7 @@ def _parse(text: str, source: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{source} is not readable as YAML: {' '.join(str(error).split())}") from error
+        raise TrainingError(f"{source} is not readable as YAML: {' '.join(str(error).split())}") from error
 
 
 def _numbers(kind: type, table: dict[str, Any]) -> dict[str, Any]:
@@ -211,9 +212,9 @@ def _numbers(kind: type, table: dict[str, Any]) -> dict[str, Any]:
             try:
                 number = float(table[setting.name])
             except (TypeError, ValueError):
-                raise ValueError(f"{setting.name} is a number, not {table[setting.name]!r}") from None
+                raise TrainingError(f"{setting.name} is a number, not {table[setting.name]!r}") from None
             if setting.type == "int" and not number.is_integer():
-                raise ValueError(f"{setting.name} is a whole number, not {number:g}")
+                raise TrainingError(f"{setting.name} is a whole number, not {number:g}")
             table[setting.name] = int(number) if setting.type == "int" else number
     return table
 
@@ -229,5 +230,5 @@ def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         settings = settings.setdefault(key, {})
         if not isinstance(settings, dict):
-            raise ValueError(f"--set {'.'.join(keys)}: {key} holds no settings of its own")
+            raise TrainingError(f"--set {'.'.join(keys)}: {key} holds no settings of its own")
     settings[keys[-1]] = value

@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from simpool_viz.errors import DataError
+
 
 class Source(Protocol):
     """Photos of one split with their labels: a class each, or a map of classes (a grey picture of the photo's size).
@@ -45,7 +47,7 @@ def open_source(folder: Path, split: str) -> Source:
         return LabelMaps(place)
     if place.is_dir():
         return ClassFolders(place)
-    raise ValueError(
+    raise DataError(
         f"{folder} holds no {split}-*.parquet; set data= to the folder that does, or to one with {split}/CLASS/*.jpg, "
         f"or with {split}/images and {split}/labels"
     )
@@ -63,7 +65,7 @@ def read_classes(folder: Path) -> tuple[str, ...]:
         return tuple(json.loads(path.read_text(encoding="utf-8")))
     if (folder / "train").is_dir() and not (folder / "train" / "labels").is_dir():
         return tuple(ClassFolders(folder / "train").classes)
-    raise ValueError(
+    raise DataError(
         f"{folder} holds no classes.json; set data= to a folder with train-*.parquet, val-*.parquet and classes.json, "
         "or with train/CLASS/*.jpg and val/CLASS/*.jpg, or name the classes in the recipe"
     )
@@ -105,7 +107,7 @@ class ClassFolders:
         try:
             files = ImageFolder(str(folder))
         except FileNotFoundError as error:
-            raise ValueError(f"{folder} is no folder of pictures by class: {error}") from error
+            raise DataError(f"{folder} is no folder of pictures by class: {error}") from error
         self.classes, self._samples = files.classes, files.samples
         self.stamp = _stamp(Path(path) for path, _ in self._samples)
 
@@ -136,7 +138,7 @@ class LabelMaps:
         for image, label in self._pairs:
             with Image.open(image) as photo, Image.open(label) as classes:
                 if photo.size != classes.size:
-                    raise ValueError(
+                    raise DataError(
                         f"{label} is {classes.size} pixels and its photo {photo.size}; a label map is of its photo's "
                         "size"
                     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from simpool_viz.checkpoints.bundle import base_folder, load_bundle
+from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.stem import STEM
 
@@ -45,7 +46,7 @@ def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
     misfits = {_module(key) for key, value in own.items() if key not in given or given[key].shape != value.shape}
     taken = {key: given[key] for key in own if _module(key) not in misfits}
     if not any(key.startswith("backbone.") for key in taken):
-        raise ValueError(
+        raise TrainingError(
             f"init_from: nothing of the backbone of {name} has the names and shapes of this recipe's; choose another"
         )
     with torch.no_grad():

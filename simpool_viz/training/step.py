@@ -17,6 +17,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from simpool_viz.capture.hooks import AttentionCapture
+from simpool_viz.errors import DivergedError, TrainingError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.spe import spe_penalty
 from simpool_viz.training import losses
@@ -34,7 +35,7 @@ def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
     try:
         return Accelerator(mixed_precision=precision, cpu=device == "cpu")
     except ValueError as error:
-        raise ValueError(f"precision: {precision} cannot be had here ({error}); set precision=no") from error
+        raise TrainingError(f"precision: {precision} cannot be had here ({error}); set precision=no") from error
 
 
 def rows_of(batch_size: int, accelerator: Accelerator) -> slice:
@@ -45,7 +46,7 @@ def rows_of(batch_size: int, accelerator: Accelerator) -> slice:
     """
     share, rest = divmod(batch_size, accelerator.num_processes)
     if rest:
-        raise ValueError(
+        raise TrainingError(
             f"a batch of {batch_size} does not split over {accelerator.num_processes} processes; set batch_size"
         )
     return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
@@ -176,6 +177,6 @@ def descend(accelerator: Accelerator, optimizer: Any, loss: Tensor, step: int) -
 
 def _check_finite(what: str, value: Tensor | None, step: int) -> None:
     if value is not None and not math.isfinite(float(value)):
-        raise FloatingPointError(
+        raise DivergedError(
             f"the {what} is {float(value)} at step {step}; lower the learning rate of the stage and start again"
         )

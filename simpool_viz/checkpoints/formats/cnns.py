@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, SimPoolTensors, count_of, find_simpool, gamma_of
 from simpool_viz.checkpoints.formats.vits import linear_head
+from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.layers.spe import insert_spe
 from simpool_viz.modeling.pooling import Pooling, create_pooling
 from simpool_viz.modeling.spec import create_backbone
@@ -31,7 +32,7 @@ def resnet(weights: Weights, settings: LoadOptions) -> Parts:
     stages = [count_of(state, f"layer{i}.") for i in _stages(state)]
     channels = tuple(state[f"layer{i}.0.conv1.weight"].shape[0] for i in _stages(state))
     if len(stages) != 4 or state["conv1.weight"].shape != (64, 3, 7, 7):
-        raise ValueError(
+        raise CheckpointError(
             f"conv1.weight has shape {tuple(state['conv1.weight'].shape)} and there are {len(stages)} stages; "
             "recognised are ResNets like "
             "ImageNet's, with (64, 3, 7, 7) and 4. Name it as a model of timm with arch="
@@ -66,7 +67,7 @@ def convnext(weights: Weights, settings: LoadOptions) -> Parts:
     dims = []
     for name in (f"stages.{i}.blocks.0.conv_dw.weight" for i in stages):
         if name not in state:
-            raise ValueError(f"{_original_name(name) if original else name} is missing")
+            raise CheckpointError(f"{_original_name(name) if original else name} is missing")
         dims.append(state[name].shape[0])
     scaled = any(key.endswith(".gamma") for key in state)
     backbone: Any = ConvNeXt(

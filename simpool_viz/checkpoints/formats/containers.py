@@ -12,6 +12,7 @@ from torch import Tensor
 
 from simpool_viz.checkpoints.formats.parts import check_axes
 from simpool_viz.checkpoints.reading import check_tensor
+from simpool_viz.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,17 @@ def find_weights(content: Any, source: str, which: str = "") -> Weights:
         ValueError: there are none, the entry asked for is not there, or a tensor is not of its kind.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(
+        raise CheckpointError(
             f"{source} holds a {type(content).__name__}, not a table of tensors; it is no checkpoint of a model"
         )
     family, entry = _container(content, source)
     if which:
         if not isinstance(content.get(which), Mapping):
-            raise ValueError(f"{source} holds no weights called {which!r}; it holds {_some(content)}")
+            raise CheckpointError(f"{source} holds no weights called {which!r}; it holds {_some(content)}")
         entry = which
     table: Any = content[entry] if entry else content
     if not isinstance(table, Mapping) or not table:
-        raise ValueError(f"{source}: its entry {entry!r} is no table of tensors")
+        raise CheckpointError(f"{source}: its entry {entry!r} is no table of tensors")
     state = {str(key): check_tensor(str(key), value, source) for key, value in table.items()}
     state = _strip(state, "module.")
     if family == "self-supervised":
@@ -69,7 +70,7 @@ def _container(content: Mapping[Any, Any], source: str) -> tuple[str, str]:
     """(family, entry that holds the weights)."""
     if "saved_module" in content:
         if content["saved_module"] not in ("head", "classifier"):
-            raise ValueError(
+            raise CheckpointError(
                 f"{source} holds the module {content['saved_module']!r} of an efficient-probing run, not its head; use "
                 "the run's head file"
             )
@@ -85,7 +86,7 @@ def _container(content: Mapping[Any, Any], source: str) -> tuple[str, str]:
         return "deit", "model"
     if any(isinstance(value, Tensor) for value in content.values()):
         return "plain", ""
-    raise ValueError(f"{source} holds no weights that are known: it holds {_some(content)}")
+    raise CheckpointError(f"{source} holds no weights that are known: it holds {_some(content)}")
 
 
 def _some(content: Mapping[Any, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import Pooling, create_pooling
 
@@ -100,7 +101,9 @@ def find_simpool(state: Mapping[str, Tensor], source: str) -> SimPoolTensors | N
     for suffix, keys in ours.items():
         if len(keys) != 1:
             found = f"it has {len(keys)}: {', '.join(keys[:4])}" if keys else "it has none"
-            raise ValueError(f"{source} has parts of SimPool, so it needs exactly one tensor {suffix}, and {found}")
+            raise CheckpointError(
+                f"{source} has parts of SimPool, so it needs exactly one tensor {suffix}, and {found}"
+            )
     names = {keys[0]: suffix for suffix, keys in ours.items()}
     (query,) = ours["wq.weight"]
     prefix = query.removesuffix("q.weight" if timm else "wq.weight")
@@ -148,7 +151,7 @@ def check_axes(state: Mapping[str, Tensor], source: str) -> None:
     for key, value in state.items():
         axes = next((axes for names, axes in AXES.items() if re.fullmatch(names, key)), value.ndim)
         if value.ndim != axes or value.numel() == 0:
-            raise ValueError(
+            raise CheckpointError(
                 f"{source}: {key} has shape {tuple(value.shape)}, where {axes} axes of at least 1 are expected"
             )
 
@@ -162,5 +165,5 @@ def count_of(state: Mapping[str, Tensor], prefix: str) -> int:
     numbers = {key.removeprefix(prefix).partition(".")[0] for key in state if key.startswith(prefix)}
     gap = next((n for n in range(len(numbers)) if str(n) not in numbers), None)
     if gap is not None:
-        raise ValueError(f"{prefix}{gap} is missing")
+        raise CheckpointError(f"{prefix}{gap} is missing")
     return len(numbers)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from simpool_viz.checkpoints.formats import cnns, vits
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts
+from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 
 OPTIONS = {
@@ -88,11 +89,11 @@ def _parts(weights: Weights, settings: LoadOptions, source: str) -> Parts:
     try:
         return _recognise(weights, settings, source)
     except KeyError as error:
-        raise ValueError(f"{source}: {error.args[0]} is missing") from None
+        raise CheckpointError(f"{source}: {error.args[0]} is missing") from None
     except ValueError as error:
-        raise ValueError(str(error) if source in str(error) else f"{source}: {error}") from error
+        raise CheckpointError(str(error) if source in str(error) else f"{source}: {error}") from error
     except (IndexError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
-        raise ValueError(
+        raise CheckpointError(
             f"{source}: its tensors contradict one another, so no model can be built for them ({error})"
         ) from error
 
@@ -112,7 +113,7 @@ def _recognise(weights: Weights, settings: LoadOptions, source: str) -> Parts:
     if has("downsample_layers.0.", "stages.0.") or has("stem.0.", "stages.0.blocks.0.conv_dw."):
         return cnns.convnext(weights, settings)
     some = ", ".join(list(state)[:5])
-    raise ValueError(
+    raise CheckpointError(
         f"{source} is not recognised as a ViT, ResNet or ConvNeXt by its tensors ({some}, ...); name a model of timm "
         "with arch="
     )
@@ -156,7 +157,7 @@ def faults_of(encoder: nn.Module, state: Mapping[str, Tensor], names: Mapping[st
 def _refuse(faults: list[str], source: str) -> None:
     if faults:
         more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
-        raise ValueError(f"{source} does not fit the model it was recognised as: {'; '.join(faults[:8])}{more}")
+        raise CheckpointError(f"{source} does not fit the model it was recognised as: {'; '.join(faults[:8])}{more}")
 
 
 def _long_axes(shape: tuple[int, ...]) -> list[int]:

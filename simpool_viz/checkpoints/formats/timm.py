@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Facts, check_backbone, is_transformer
 from simpool_viz.modeling.pooling import Pooling, create_pooling
 from simpool_viz.modeling.spec import create_backbone
@@ -27,12 +28,12 @@ def load_timm(tag: str, *, pretrained: bool = True, **kwargs: Any) -> Encoder:
     except ValueError:
         raise
     except TypeError as error:
-        raise ValueError(f"timm:{tag} does not take these options: {', '.join(kwargs)} ({error})") from error
+        raise CheckpointError(f"timm:{tag} does not take these options: {', '.join(kwargs)} ({error})") from error
     except Exception as error:  # the hub client's own errors, of several libraries
         if not pretrained:
             raise
         told = f"{type(error).__name__}: {str(error).strip().partition('. ')[0]}"
-        raise ValueError(
+        raise CheckpointError(
             f"the weights of timm:{tag} could not be fetched from the Hugging Face hub ({told}); "
             "check the network, or choose a bundled checkpoint"
         ) from error
@@ -84,21 +85,21 @@ def _transformer_pooling(model: Any) -> Pooling:
     names = {"token": "cls", "avg": "gap", "max": "max"}
     if kind not in names or getattr(model, "pool_include_prefix", False):
         how = f"{kind!r} over prefix tokens too" if kind in names else repr(kind)
-        raise ValueError(f"the model pools by {how}, which is not among {', '.join(names)}, map")
+        raise CheckpointError(f"the model pools by {how}, which is not among {', '.join(names)}, map")
     return create_pooling(names[kind], model.num_features)
 
 
 def _cnn_pooling(model: Any, module: Any) -> Pooling:
     kind, names = str(module.pool_type) or "avg", {"avg": "gap", "max": "max"}
     if kind not in names:
-        raise ValueError(f"the model pools by {kind!r}, which is not among {', '.join(names)}")
+        raise CheckpointError(f"the model pools by {kind!r}, which is not among {', '.join(names)}")
     return create_pooling(names[kind], model.num_features)
 
 
 def _convnext_norm(head: Any) -> nn.Module | None:
     """The norm between pooling and head; None where the model norms before it pools."""
     if not isinstance(getattr(head, "pre_logits", nn.Identity()), nn.Identity):
-        raise ValueError(
+        raise CheckpointError(
             "this ConvNeXt has a hidden layer in its head, so its logits are no linear function of the pooled vector"
         )
     return _VectorNorm(head.norm) if hasattr(head, "norm") else None

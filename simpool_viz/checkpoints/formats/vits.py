@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, count_of, find_simpool, gamma_of
+from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.layers.life import insert_life
 from simpool_viz.modeling.layers.sar import remove_last_skip
 from simpool_viz.modeling.pooling import Pooling, create_pooling
@@ -61,7 +62,7 @@ def recognise(weights: Weights, settings: LoadOptions, source: str) -> Parts:
     simpool = find_simpool(state, source)
     dim, colours, patch, side = state["patch_embed.proj.weight"].shape
     if colours != 3 or patch != side:
-        raise ValueError(
+        raise CheckpointError(
             f"patch_embed.proj.weight has shape {dim, colours, patch, side}, not that of square patches of 3 colours"
         )
     depth = count_of(state, "blocks.")
@@ -131,22 +132,24 @@ def _kwargs(state: dict[str, Tensor], dim: int, depth: int, source: str) -> dict
     """Arguments of timm's VisionTransformer, from what tensors there are."""
     registers = state["reg_token"].shape[1] if "reg_token" in state else 0
     if "pos_embed" not in state:
-        raise ValueError(
+        raise CheckpointError(
             f"{source} has no pos_embed, so its positions are of another kind; name it as a model of timm with arch="
         )
     cls, places = int("cls_token" in state), state["pos_embed"].shape[1]
     embedded = [p for p in (cls + registers, 0) if math.isqrt(max(0, places - p)) ** 2 == places - p]
     if not embedded and not cls and math.isqrt(places - 1) ** 2 == places - 1:
-        raise ValueError(
+        raise CheckpointError(
             f"{source}: a token before the patches, cls_token or reg_token, is missing; it has {places} position "
             "embeddings"
         )
     if not embedded:
-        raise ValueError(
+        raise CheckpointError(
             f"{source}: {places} position embeddings are no square grid; name it as a model of timm with arch="
         )
     if not any(key.startswith("blocks.0.mlp.fc1.") for key in state):
-        raise ValueError(f"{source} has an MLP of another kind than fc1, fc2; name it as a model of timm with arch=")
+        raise CheckpointError(
+            f"{source} has an MLP of another kind than fc1, fc2; name it as a model of timm with arch="
+        )
     pool = (
         "map"
         if any(key.startswith("attn_pool.") for key in state)
@@ -177,16 +180,16 @@ def _heads(weights: Weights, settings: LoadOptions, dim: int, source: str) -> in
     ViT."""
     heads = settings.num_heads or _ARCHS.get(str(weights.args.get("arch", "")), 0) or dim // 64
     if heads < 1 or dim % heads:
-        raise ValueError(f"{source}: {dim} channels do not tell how many heads there are; say num_heads=")
+        raise CheckpointError(f"{source}: {dim} channels do not tell how many heads there are; say num_heads=")
     return heads
 
 
 def _is_dino(weights: Weights, settings: LoadOptions, kwargs: dict[str, Any]) -> bool:
     if settings.pos_embed not in ("", "timm", "dino"):
-        raise ValueError(f"pos_embed is timm or dino, not {settings.pos_embed!r}")
+        raise CheckpointError(f"pos_embed is timm or dino, not {settings.pos_embed!r}")
     wanted = settings.pos_embed or ("dino" if weights.family == "self-supervised" else "timm")
     if wanted == "dino" and (kwargs["reg_tokens"] or kwargs["no_embed_class"]):
-        raise ValueError("pos_embed=dino is for ViTs of DINO's first code, which has no registers; leave it out")
+        raise CheckpointError("pos_embed=dino is for ViTs of DINO's first code, which has no registers; leave it out")
     return wanted == "dino"
 
 

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simpool_viz.errors import CheckpointError
+
 _GRID: ContextVar[tuple[int, int, int] | None] = ContextVar("token grid", default=None)
 
 
@@ -62,9 +64,9 @@ class LIFE(nn.Module):
     def __init__(self, dim: int, norm: bool = False, prefix_keys: str = "figure") -> None:
         super().__init__()
         if dim % 3:
-            raise ValueError(f"LIFE splits its channels into three scales, and {dim} is not divisible by 3")
+            raise CheckpointError(f"LIFE splits its channels into three scales, and {dim} is not divisible by 3")
         if prefix_keys not in ("figure", "code"):
-            raise ValueError(f"prefix_keys is 'figure' or 'code', not {prefix_keys!r}")
+            raise CheckpointError(f"prefix_keys is 'figure' or 'code', not {prefix_keys!r}")
         self.prefix_keys = prefix_keys
         self.scale1 = nn.Linear(dim, dim)
         self.scale2, self.scale3 = _Scale(dim, 3), _Scale(dim, 5)
@@ -89,7 +91,7 @@ class LIFE(nn.Module):
     def _layout(self, x: Tensor) -> tuple[int, int, int]:
         layout = _GRID.get()
         if layout is None or layout[0] * layout[1] + layout[2] != x.shape[1]:
-            raise ValueError(
+            raise CheckpointError(
                 f"LIFE was given {x.shape[1]} tokens without their grid; run the model as an Encoder, or inside "
                 "token_grid()"
             )
@@ -104,7 +106,7 @@ def insert_life(backbone: Any, norm: bool = False, prefix_keys: str = "figure") 
     """
     blocks = getattr(backbone, "blocks", None)
     if not blocks or not all(isinstance(getattr(block.attn, "qkv", None), nn.Linear) for block in blocks):
-        raise ValueError(f"LIFE goes into the qkv projections of a ViT, and {type(backbone).__name__} has none")
+        raise CheckpointError(f"LIFE goes into the qkv projections of a ViT, and {type(backbone).__name__} has none")
     for block in blocks:
         old = block.attn.qkv.weight
         block.attn.qkv = LIFE(backbone.embed_dim, norm, prefix_keys).to(old.device, old.dtype)

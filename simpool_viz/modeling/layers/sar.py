@@ -10,6 +10,8 @@ from typing import Any
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from simpool_viz.errors import CheckpointError
+
 
 class NoSkipBlock(Block):
     """A block whose attention has no skip and no stochastic depth, and whose MLP has no norm before it."""
@@ -28,6 +30,8 @@ def remove_last_skip(backbone: Any) -> None:
     """
     blocks = getattr(backbone, "blocks", None)
     if not blocks or type(blocks[-1]) is not Block:
-        raise ValueError(f"the last skip is removed from a ViT of plain blocks, and {type(backbone).__name__} has none")
+        raise CheckpointError(
+            f"the last skip is removed from a ViT of plain blocks, and {type(backbone).__name__} has none"
+        )
     blocks[-1].__class__ = NoSkipBlock
     blocks[-1].norm2, blocks[-1].drop_path1 = nn.Identity(), nn.Identity()

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simpool_viz.errors import CheckpointError
+
 VARIANTS = ("official", "figure")
 
 
@@ -32,7 +34,7 @@ class SPE(nn.Module):
     def __init__(self, channels: int, variant: str = "official") -> None:
         super().__init__()
         if variant not in VARIANTS:
-            raise ValueError(f"SPE has the variants {' and '.join(VARIANTS)}, not {variant!r}")
+            raise CheckpointError(f"SPE has the variants {' and '.join(VARIANTS)}, not {variant!r}")
         self.variant = variant
         self.w1, self.w2 = (nn.Parameter(torch.zeros(1, channels, 1, 1)) for _ in range(2))
         self.b1, self.b2 = (nn.Parameter(-torch.ones(1, channels, 1, 1)) for _ in range(2))
@@ -64,9 +66,13 @@ def insert_spe(backbone: Any, variant: str = "official") -> None:
 
     blocks = [module for module in backbone.modules() if isinstance(module, (BasicBlock, Bottleneck))]
     if not blocks:
-        raise ValueError(f"SPE goes into the residual branches of a ResNet, and {type(backbone).__name__} has none")
+        raise CheckpointError(
+            f"SPE goes into the residual branches of a ResNet, and {type(backbone).__name__} has none"
+        )
     if any(block.se is not None for block in blocks):
-        raise ValueError("SPE takes the place of another channel attention, which this ResNet has; choose one without")
+        raise CheckpointError(
+            "SPE takes the place of another channel attention, which this ResNet has; choose one without"
+        )
     for block in blocks:
         norm = block.bn3 if isinstance(block, Bottleneck) else block.bn2
         block.se = SPE(int(norm.num_features), variant)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from simpool_viz.errors import CheckpointError
 from simpool_viz.tensors import identical
 
 STEM = "backbone.patch_embed.backbone."  # where an encoder's state has it: timm's hybrid ViTs hold it there
@@ -49,7 +50,9 @@ class ResidualStem(nn.Module):
         self.conv1, self.bn1, self.act1, self.maxpool = resnet.conv1, resnet.bn1, resnet.act1, resnet.maxpool
         stages = [stage for stage in (getattr(resnet, f"layer{i}", None) for i in range(1, 5)) if stage is not None]
         if not 0 < blocks <= sum(len(stage) for stage in stages):
-            raise ValueError(f"the stem takes 1 to {sum(len(s) for s in stages)} blocks of its ResNet, not {blocks}")
+            raise CheckpointError(
+                f"the stem takes 1 to {sum(len(s) for s in stages)} blocks of its ResNet, not {blocks}"
+            )
         for i, stage in enumerate(stages, 1):
             taken = stage[:blocks]
             blocks -= len(taken)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from simpool_viz.errors import OptionError
 from simpool_viz.modeling.pooling.create import register_pooling
 from simpool_viz.modeling.pooling.framework import Pooled, Pooling, TableRow, Tokens
 from simpool_viz.modeling.pooling.means import ArithmeticMean, PowerMean
@@ -44,7 +45,7 @@ class ClassToken(Pooling):
 
     def init(self, tokens: Tokens) -> Tensor:
         if tokens.prefix.shape[1] == 0:
-            raise ValueError(
+            raise OptionError(
                 "CLS pooling needs a backbone with a class token, and this one has none; choose another pooling"
             )
         return tokens.prefix[:, :1]
@@ -81,9 +82,9 @@ class SimPool(Pooling):
     ) -> None:
         super().__init__(dim)
         if min not in ("image", "channel"):
-            raise ValueError(f"SimPool: min is 'image' or 'channel', not {min!r}")
+            raise OptionError(f"SimPool: min is 'image' or 'channel', not {min!r}")
         if gamma is not None and not 0 < gamma < math.inf:
-            raise ValueError(f"SimPool: gamma is a positive exponent or None, not {gamma}")
+            raise OptionError(f"SimPool: gamma is a positive exponent or None, not {gamma}")
         self.gamma, self.min = gamma, min
         self.norm_patches = nn.LayerNorm(dim, eps=eps)
         self.wq = nn.Linear(dim, dim, bias=False)
@@ -184,9 +185,9 @@ class CaiT(Pooling):
         super().__init__(dim)
         heads = math.gcd(dim, 4) if num_heads is None else num_heads
         if heads < 1 or dim % heads:
-            raise ValueError(f"CaiT: {dim} channels do not split into {heads} heads; choose num_heads to divide {dim}")
+            raise OptionError(f"CaiT: {dim} channels do not split into {heads} heads; choose num_heads to divide {dim}")
         if layers < 1:
-            raise ValueError(f"CaiT: layers is at least 1, not {layers}")
+            raise OptionError(f"CaiT: layers is at least 1, not {layers}")
         self.iterations = layers
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.layers = nn.ModuleList(_ClassAttention(dim, heads, init_scale) for _ in range(layers))

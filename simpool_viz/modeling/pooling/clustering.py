@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from simpool_viz.errors import OptionError
 from simpool_viz.modeling.pooling.create import register_pooling
 from simpool_viz.modeling.pooling.framework import Pooling, TableRow, Tokens
 from simpool_viz.tensors import wide
@@ -24,7 +25,7 @@ class _Clustering(Pooling):
     def __init__(self, dim: int, k: int) -> None:
         super().__init__(dim)
         if k < 1:
-            raise ValueError(f"{self.title}: k is the number of {self.part}s, at least 1, not {k}")
+            raise OptionError(f"{self.title}: k is the number of {self.part}s, at least 1, not {k}")
         self.k = k
 
     def readout(self, u: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class OptimalTransport(_Clustering):
     def __init__(self, dim: int, k: int = 4, eps: float = 0.1, sinkhorn: int = 100) -> None:
         super().__init__(dim, k)
         if eps <= 0 or sinkhorn < 1:
-            raise ValueError(f"OTK: eps is positive and sinkhorn at least 1, not {eps} and {sinkhorn}")
+            raise OptionError(f"OTK: eps is positive and sinkhorn at least 1, not {eps} and {sinkhorn}")
         self.eps, self.sinkhorn = eps, sinkhorn
         self.references = nn.Parameter(torch.randn(1, k, dim))
         self.psi = nn.Linear(dim, dim, bias=False)
@@ -129,7 +130,7 @@ class KMeans(_Clustering):
     def __init__(self, dim: int, k: int = 4, steps: int = 10, seed: int = 0) -> None:
         super().__init__(dim, k)
         if steps < 1:
-            raise ValueError(f"k-means: steps is at least 1, not {steps}")
+            raise OptionError(f"k-means: steps is at least 1, not {steps}")
         self.iterations = steps
         draw = torch.rand(k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         self.places = [(j + float(r)) / k for j, r in enumerate(draw)]  # as shares of the grid: it may be of any size
@@ -178,7 +179,7 @@ class SlotAttention(_Clustering):
     def __init__(self, dim: int, k: int = 4, steps: int = 3, seed: int = 0) -> None:
         super().__init__(dim, k)
         if steps < 1:
-            raise ValueError(f"Slot Attention: steps is at least 1, not {steps}")
+            raise OptionError(f"Slot Attention: steps is at least 1, not {steps}")
         self.iterations = steps
         self.mu = nn.Parameter(torch.randn(1, 1, dim) * dim**-0.5)
         self.log_sigma = nn.Parameter(torch.zeros(1, 1, dim))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from simpool_viz.errors import OptionError
+
 if TYPE_CHECKING:
     from simpool_viz.modeling.pooling.framework import Pooling
 
@@ -14,7 +16,7 @@ P = TypeVar("P", bound="type[Pooling]")
 def register_pooling(cls: P) -> P:
     """Class decorator: make a pooling available under its `name`."""
     if not cls.name or cls.name in _POOLINGS:
-        raise ValueError(f"pooling {cls.__name__} needs a name of its own, not {cls.name!r}")
+        raise OptionError(f"pooling {cls.__name__} needs a name of its own, not {cls.name!r}")
     _POOLINGS[cls.name] = cls
     return cls
 
@@ -31,8 +33,8 @@ def create_pooling(name: str, dim: int, **options: object) -> Pooling:
         ValueError: no pooling has that name, or an option does not fit it.
     """
     if name not in _POOLINGS:
-        raise ValueError(f"no pooling is called {name!r}; there are {', '.join(_POOLINGS)}")
+        raise OptionError(f"no pooling is called {name!r}; there are {', '.join(_POOLINGS)}")
     try:
         return _POOLINGS[name](dim, **options)  # type: ignore[arg-type]
     except TypeError as error:
-        raise ValueError(f"pooling {name!r} does not take these options: {options} ({error})") from error
+        raise OptionError(f"pooling {name!r} does not take these options: {options} ({error})") from error

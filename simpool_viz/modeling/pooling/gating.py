@@ -6,6 +6,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simpool_viz.errors import OptionError
 from simpool_viz.modeling.pooling.create import register_pooling
 from simpool_viz.modeling.pooling.framework import Pooling, TableRow, Tokens
 from simpool_viz.tensors import wide
@@ -17,7 +18,7 @@ class _Gate(nn.Module):
     def __init__(self, dim: int, reduction: int) -> None:
         super().__init__()
         if reduction < 1:
-            raise ValueError(f"the reduction of a gate's hidden layer is at least 1, not {reduction}")
+            raise OptionError(f"the reduction of a gate's hidden layer is at least 1, not {reduction}")
         self.fc1 = nn.Linear(dim, max(1, dim // reduction))
         self.fc2 = nn.Linear(max(1, dim // reduction), dim)
 
@@ -86,7 +87,7 @@ class CBAM(Pooling):
     def __init__(self, dim: int, reduction: int = 16, kernel: int = 7) -> None:
         super().__init__(dim)
         if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"CBAM: kernel is an odd side of a square of positions, not {kernel}")
+            raise OptionError(f"CBAM: kernel is an odd side of a square of positions, not {kernel}")
         self.gate, self.has_channel_gate = _Gate(dim, reduction), True
         self.conv = nn.Conv2d(1, 1, kernel, padding=kernel // 2, bias=False)
 
@@ -131,7 +132,9 @@ class GatherExcite(Pooling):
     def __init__(self, dim: int, extent: int = 0) -> None:
         super().__init__(dim)
         if extent < 0:
-            raise ValueError(f"Gather-Excite: extent is 0 for the whole picture or a number of positions, not {extent}")
+            raise OptionError(
+                f"Gather-Excite: extent is 0 for the whole picture or a number of positions, not {extent}"
+            )
         self.extent, self.has_channel_gate = extent, extent == 0
 
     def value(self, x: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:

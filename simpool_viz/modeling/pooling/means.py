@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from simpool_viz.errors import OptionError
 from simpool_viz.tensors import wide
 
 
@@ -88,7 +89,7 @@ class PowerMean(_LogDomainMean):
     def exponents(self, dim: int) -> Tensor:
         """One exponent per channel (D,)."""
         if dim % len(self.p):
-            raise ValueError(
+            raise OptionError(
                 f"{dim} channels do not split into {len(self.p)} groups; choose a number of groups that divides {dim}"
             )
         p = self.p.clamp(1.0, 50.0) if self.learnable else self.p

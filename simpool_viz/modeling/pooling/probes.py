@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from simpool_viz.errors import OptionError
 from simpool_viz.modeling.pooling.attentive import head_scores
 from simpool_viz.modeling.pooling.create import register_pooling
 from simpool_viz.modeling.pooling.framework import Pooling, TableRow, Tokens
@@ -43,10 +44,10 @@ class EfficientProbing(Pooling):
     def __init__(self, dim: int, num_queries: int | None = None, d_out: int = 1) -> None:
         super().__init__(dim)
         if d_out < 1 or dim % d_out:
-            raise ValueError(f"efficient probing: d_out divides the width {dim}, which {d_out} does not")
+            raise OptionError(f"efficient probing: d_out divides the width {dim}, which {d_out} does not")
         queries = math.gcd(dim // d_out, 32) if num_queries is None else num_queries
         if queries < 1 or (dim // d_out) % queries:
-            raise ValueError(
+            raise OptionError(
                 f"efficient probing: {dim // d_out} values do not split into {queries} slices; choose num_queries to "
                 "divide them"
             )
@@ -89,7 +90,7 @@ class AIM(Pooling):
         super().__init__(dim)
         self.num_heads = math.gcd(dim, 12) if num_heads is None else num_heads
         if self.num_heads < 1 or dim % self.num_heads:
-            raise ValueError(
+            raise OptionError(
                 f"AIM: {dim} channels do not split into {self.num_heads} heads; choose num_heads to divide {dim}"
             )
         self.bn = nn.BatchNorm1d(dim, affine=False, eps=1e-6)
@@ -145,7 +146,7 @@ class ABMILP(Pooling):
         super().__init__(dim)
         kinds: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
         if depth < 1 or activation not in kinds:
-            raise ValueError(
+            raise OptionError(
                 f"ABMILP: depth is at least 1 and activation one of {', '.join(kinds)}, not {depth} and {activation!r}"
             )
         hidden = [layer for _ in range(depth - 1) for layer in (nn.Linear(dim, dim), kinds[activation]())]

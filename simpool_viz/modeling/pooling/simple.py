@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simpool_viz.errors import OptionError
 from simpool_viz.modeling.pooling.create import register_pooling
 from simpool_viz.modeling.pooling.framework import Pooling, TableRow
 from simpool_viz.modeling.pooling.means import LogMeanExp, Maximum, PowerMean
@@ -87,7 +88,7 @@ class GGeM(Pooling):
     def __init__(self, dim: int, groups: int = 4, p: float = 3.0, eps: float = 1e-6) -> None:
         super().__init__(dim)
         if dim % groups:
-            raise ValueError(
+            raise OptionError(
                 f"GGeM: {dim} channels do not split into {groups} groups; choose a number that divides {dim}"
             )
         self.mean = PowerMean(groups, p, learnable=True, eps=eps)
@@ -136,7 +137,7 @@ class HOW(Pooling):
     def __init__(self, dim: int, out_dim: int | None = None, weight: str = "squared") -> None:
         super().__init__(dim)
         if weight not in ("squared", "norm"):
-            raise ValueError(f"HOW: weight is 'squared' or 'norm', not {weight!r}")
+            raise OptionError(f"HOW: weight is 'squared' or 'norm', not {weight!r}")
         self.weight = weight
         self.fc = nn.Linear(dim, out_dim or dim)
 
