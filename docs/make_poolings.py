@@ -32,13 +32,13 @@ of k vectors:
 
     Q = φ_Q(U)   K = φ_K(X)   S = s(K, Q)   A = h(S)   V = φ_V(X)   Z = f⁻¹(A f(V))   X ← φ_X(X)   U ← φ_U(Z)
 
-σ₂ is the softmax over positions, σ₁ that over slots, η₂ divides by the sum over positions. Parameters and multiply-
-adds are those of one pooling at D = {DIM} on a grid of {GRID[0]} x {GRID[1]}; matrix products and convolutions are
-counted, sums and powers are not. Maps are of heads trained on the same frozen features, those of `{FEATURES}`, under
-one recipe; where a pooling has no weights that tell positions apart, the contribution to the predicted class is
-shown. Top-1 is of one seed each. Left is the map over the photo: the brighter, the more weight; of a contribution,
-red speaks for the class and blue against it. Right is the object mask that the map alone gives, the fewest tokens
-that hold 60 % of it, with a box around each connected part.
+σ₂ is the softmax over positions, σ₁ that over slots, η₂ divides by the sum over positions. Parameters and
+multiply-adds are those of one pooling at D = {DIM} on a grid of {GRID[0]} x {GRID[1]}; matrix products and
+convolutions are counted, sums and powers are not. Maps are of heads trained on the same frozen features, those of
+`{FEATURES}`, under one recipe; where a pooling has no weights that tell positions apart, the contribution to the
+predicted class is shown. Top-1 is of one seed each. Left is the map over the photo: the brighter, the more weight; of
+a contribution, red speaks for the class and blue against it. Right is the object mask that the map alone gives, the
+fewest tokens that hold 60 % of it, with a box around each connected part.
 This page is written by `python docs/make_poolings.py`. `simpool-viz list --poolings` prints the table of all slots.
 """
 
