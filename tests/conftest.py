@@ -11,13 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from simpool_viz.checkpoints.bundle import save_bundle
-from simpool_viz.checkpoints.load import load_checkpoint
-from simpool_viz.modeling.encoder import Encoder, Facts
-from simpool_viz.modeling.spec import EncoderSpec
+from simpool_viz import load_checkpoint, record
+from simpool_viz.checkpoints.catalogue import catalogue
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.recording import Recording
+from tests.helpers import dense, disc, make_photo, save_small, small_resnet
 from tests.photos import CLASSES, shape_photo, write_parquet
-
-BACKBONE = {"channels": (8, 8, 16, 16), "stem_type": "deep", "stem_width": 8, "output_stride": 16}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,28 +26,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def small_spec(pooling: str = "simpool") -> EncoderSpec:
-    """A ResNet-18 of 8 to 16 channels and stride 8."""
-    return EncoderSpec("resnet18", pooling, 3, dict(BACKBONE), False, {"gamma": 2.0} if pooling == "simpool" else {})
-
-
-def small_resnet(pooling: str = "simpool", name: str = "", seed: int = 0) -> Encoder:
-    """An encoder of `small_spec` with random weights, whose maps are far from uniform."""
-    torch.manual_seed(seed)
-    name = name or f"small_{pooling}"
-    encoder = small_spec(pooling).build(Facts(name, name.replace("_", " "), 64, classes=CLASSES, source="made up"))
-    for key, parameter in encoder.named_parameters():
-        if key.startswith("pooling.w"):
-            parameter.data.mul_(4)
-    return encoder.eval().requires_grad_(False)
-
-
-def save_small(folder: Path, pooling: str = "simpool", name: str = "", seed: int = 0) -> Path:
-    """A checkpoint folder of a `small_resnet`."""
-    save_bundle(folder, small_resnet(pooling, name, seed), small_spec(pooling), "# made up\n")
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -74,19 +51,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {pooling: save_small(folder / pooling, pooling) for pooling in ("simpool", "gap")}
 
 
-def make_photo(width: int = 91, height: int = 60, seed: int = 0) -> np.ndarray:
-    """A noisy picture (H, W, 3) with a bright disc right of its middle, the object of `make_mask_file`."""
-    rng = np.random.default_rng(seed)
-    rgb = rng.integers(90, size=(height, width, 3), dtype=np.uint8)
-    rgb[disc(width, height)] = (230, 200, 40)
-    return rgb
-
-
-def disc(width: int, height: int) -> np.ndarray:
-    y, x = np.mgrid[:height, :width]
-    return (x - width * 0.6) ** 2 + (y - height * 0.5) ** 2 < (height * 0.3) ** 2
-
-
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Files: "wide" and "tall" photos, and "wide mask" and "tall mask" with their object."""
@@ -110,3 +74,15 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_parquet(folder, "train", photos[:150], shards=2)
     write_parquet(folder, "val", photos[150:])
     return folder
+
+
+BUNDLED_DENSE = [name for name, entry in catalogue().items() if entry.available and entry.outline().dense]
+
+
+@pytest.fixture(scope="module", params=["registers", "life", *BUNDLED_DENSE])
+def dense_recording(request: pytest.FixtureRequest) -> Recording:
+    """Of random models and of the bundled ones, on a picture whose grid is not square."""
+    encoder = (
+        dense(inside="life" if request.param == "life" else "") if request.param in ("registers", "life") else None
+    )
+    return record(encoder or load_checkpoint(request.param, device="cpu"), make_photo(150, 90), 96)

@@ -26,7 +26,7 @@ from simpool_viz.maps.scale import scale_of
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import read_reference, score_baselines
 from simpool_viz.timing import Profile
-from tests.conftest import make_photo, small_resnet
+from tests.helpers import make_photo, small_resnet
 
 
 @pytest.fixture(scope="module")

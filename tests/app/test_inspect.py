@@ -1,0 +1,172 @@
+"""The Inspect page without a browser: what is recorded once, kept for one visit, bounded, and answered from."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+from simpool_viz import record
+from simpool_viz.app import inspect as module
+from simpool_viz.app.board.inspected import segmentation_payload
+from simpool_viz.app.inspect import ALONE, InspectPage, Visit
+from simpool_viz.app.own_checkpoint import OwnCheckpoints
+from simpool_viz.board.segmentation import segment
+from simpool_viz.modeling.encoder import Encoder
+from tests.helpers import SCENE_CLASSES, dense, make_photo, small_resnet, small_vit
+
+
+@pytest.fixture(scope="module")
+def encoders() -> dict[str, Encoder]:
+    return {
+        "vit": small_vit(),
+        "life": small_vit(inside="life"),
+        "ggem": small_resnet("ggem"),
+        "simpool": small_resnet(),
+    }
+
+
+@pytest.fixture(scope="module")
+def page(encoders: dict[str, Encoder]) -> InspectPage:
+    page = InspectPage([(name, name) for name in encoders], lambda name, own: encoders[name], [("own", 0)], None)
+    with gr.Blocks():
+        page.build(gr.State(OwnCheckpoints()))
+    return page
+
+
+def look(page: InspectPage, visit: Visit, photo: Path, name: str, question: str = "") -> list[Any]:
+    return page.look(str(photo), name, 0, question, OwnCheckpoints(), visit)
+
+
+def weights(row: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(row["weights"]), "<f4").reshape(row["grid"])
+
+
+def test_point_gives_the_maps_of_the_python_call(
+    page: InspectPage, encoders: dict[str, Encoder], photos: dict[str, Path]
+) -> None:
+    visit = Visit()
+    look(page, visit, photos["wide"], "life", "cls")
+    for x, y in ((3.5, 50.0), (91.0, 60.0)):
+        shown, question = page.point(gr.EventData(None, {"x": x, "y": y}), visit)
+        sent = page.view.postprocess(shown)
+        assert question["value"] == "token" and sent is not None
+        recording = record(encoders["life"], photos["wide"])
+        heads = recording.map("token", at=(x, y), block=2).weights
+        assert np.array_equal(weights(sent["rows"][0]), heads.mean(axis=0))
+        assert np.array_equal(weights(sent["rows"][1]), recording.map("token", at=(x, y), rollout=True).weights[0])
+        assert [np.array_equal(weights(part), head) for part, head in zip(sent["gallery"], heads, strict=True)] == [
+            True
+        ] * 6
+        assert [part["group"] for part in sent["gallery"]] == [
+            f"scale {s}" for s in ("1 x 1", "3 x 3", "5 x 5") for _ in range(2)
+        ]
+        assert (sent["point"]["row"], sent["point"]["column"]) == recording.geometry.token_at(x, y)
+
+
+def test_controls_follow_the_checkpoint_and_change_the_answer(page: InspectPage, photos: dict[str, Path]) -> None:
+    visit = Visit()
+    _, _, question, block, fusion, head, first, residual, target, _ = look(page, visit, photos["wide"], "vit")
+    assert [name for _, name in question["choices"]] == ["token", "cls", "class"] and question["value"] == "token"
+    assert block["maximum"] == block["value"] == 2 and head["maximum"] == 5 and not head["visible"]
+    assert fusion["visible"] and first["visible"] and residual["visible"] and len(target["choices"]) == 5
+    assert visit.now is not None
+    shown, slider = page.ask("cls", 0, "one head", 3, 1, 0.2, None, ALONE[1], visit)
+    assert slider["visible"] and np.array_equal(
+        shown.board.rows[0].mask.weights, visit.now.recording.map("cls", block=0).weights[3]
+    )
+    assert shown.board.rows[1].request.options == {"first": 1, "residual": 0.2}
+    *_, question, block, _, _, _, residual, _, also = look(page, visit, photos["wide"], "ggem")
+    assert (
+        [name for _, name in question["choices"]] == ["class"]
+        and not block["visible"]
+        and not residual["visible"]
+        and not also["visible"]
+    )
+
+
+def test_facts_tell_exponents_classes_and_what_cannot_be_asked(page: InspectPage, photos: dict[str, Path]) -> None:
+    shown = look(page, Visit(), photos["wide"], "ggem")[0]
+    sent = page.view.postprocess(shown)
+    assert sent is not None and sent["exponents"] == [3.0] * 4 and sent["point"] is None and sent["gates"] == []
+    titles = [section["title"] for section in sent["facts"]]
+    assert titles == ["Classes found", "GGeM pooling", "What cannot be asked here"]
+    assert any("its backbone is a CNN" in line for line in sent["facts"][2]["lines"])
+
+
+def test_recordings_are_kept_bounded_and_made_once(
+    page: InspectPage, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    original = module.record
+
+    def counted(encoder: Encoder, *arguments: Any) -> Any:
+        made.append(encoder.facts.name)
+        return original(encoder, *arguments)
+
+    monkeypatch.setattr(module, "record", counted)
+    visit = Visit()
+    for name in ("vit", "ggem", "vit", "simpool", "life"):
+        look(page, visit, photos["wide"], name)
+    assert len(made) == 4, "the second look with the same checkpoint makes nothing"
+    assert [key[1] for key in visit.seen] == ["small_cls", "small_simpool", "small_clslife"]
+    monkeypatch.setattr(module, "BYTES", 1)
+    look(page, visit, photos["tall"], "vit")
+    assert [(key[0], key[1]) for key in visit.seen] == [(str(photos["tall"]), "small_cls")]
+    visit.clear()
+    with pytest.raises(gr.Error, match="Press Look first"):
+        page.ask("cls", 0, "mean", 0, 0, 0.5, None, ALONE[1], visit)
+
+
+def test_visits_are_apart(page: InspectPage, photos: dict[str, Path]) -> None:
+    one, other = Visit(), Visit()
+    look(page, one, photos["wide"], "vit")
+    assert copy.deepcopy(one).now is None, "Gradio copies the state for each visit"
+    look(page, other, photos["tall"], "vit")
+    for visit, photo in ((one, "wide.png"), (other, "tall.png")):
+        shown, _ = page.point(gr.EventData(None, {"x": 10.0, "y": 10.0}), visit)
+        assert [p.name for p in shown.board.pictures] == [photo]
+
+
+def test_what_does_not_fit_is_told_in_a_sentence(page: InspectPage, photos: dict[str, Path], tmp_path: Path) -> None:
+    visit = Visit()
+    with pytest.raises(gr.Error, match="Choose a photo first"):
+        page.look(None, "vit", 0, "", OwnCheckpoints(), visit)
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(gr.Error, match=r"bad\.png is not a picture"):
+        look(page, visit, tmp_path / "bad.png", "vit")
+    look(page, visit, photos["wide"], "simpool")
+    with pytest.raises(gr.Error, match="cannot answer 'token'"):
+        page.point(gr.EventData(None, {"x": 1.0, "y": 1.0}), visit)
+    look(page, visit, photos["wide"], "vit")
+    with pytest.raises(gr.Error, match="outside the picture"):
+        page.point(gr.EventData(None, {"x": 1000.0, "y": 1.0}), visit)
+
+
+def test_class_that_is_clicked_shows_its_maps(tmp_path: Path) -> None:
+    import base64
+
+    encoder, photo = dense(), tmp_path / "scene.png"
+    Image.fromarray(make_photo(150, 90)).save(photo)
+    page, visit = InspectPage([("Dense", "dense")], lambda name, own: encoder, [("own", 0)], None), Visit()
+    state, _, *controls = page.look(str(photo), "dense", 0, "token", None, visit)  # type: ignore[arg-type]
+    assert controls[-1]["choices"][0] == ALONE and controls[-1]["visible"]
+    payload = segmentation_payload(state.recording, state.lens)
+    width, height = payload["size"]
+    runs = np.frombuffer(base64.b64decode(payload["runs"]), "<u4").reshape(-1, 2)
+    labels = np.repeat(runs[:, 0], runs[:, 1]).reshape(height, width)
+    assert np.array_equal(labels, segment(state.recording).pixels((width, height))) and payload["chosen"] is None
+    index = payload["classes"][1]["index"]
+    answer, question, target, also = page.choose_class(dataclasses.make_dataclass("Event", ["index"])(index), visit)
+    assert (question["value"], target["value"], also["value"]) == ("class", index, ALONE[1])
+    assert answer.answer.rows[0].attention.names == (SCENE_CLASSES[index],)
+    assert segmentation_payload(answer.recording, answer.lens)["chosen"] == index
+    together, _ = page.ask("class", 0, "mean", 0, 0, 0.5, index, payload["classes"][0]["index"], visit)
+    assert together.answer.rows[0].attention.names == (f"{SCENE_CLASSES[index]} + {payload['classes'][0]['name']}",)

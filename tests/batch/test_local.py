@@ -1,0 +1,223 @@
+"""A folder as a whole: every picture's maps are those it has alone, bad ones are told and skipped, and a run goes on
+where it stopped."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simpool_viz import record
+from simpool_viz.batch import local
+from simpool_viz.batch.boards import Job, look
+from simpool_viz.batch.local import run
+from simpool_viz.batch.preparing import Fault, Prepared
+from simpool_viz.batch.writing import Journal
+from simpool_viz.board.board import Settings, make_board
+from simpool_viz.checkpoints.load import share_backbones
+from simpool_viz.cli.main import main
+from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.render import render_row, row_scales
+from simpool_viz.maps.request import parse_map
+from simpool_viz.modeling.encoder import Encoder
+from tests.helpers import make_photo, prepare_shape, prepared, save_small, small_resnet
+
+SIZES = [(91, 60), (64, 100), (91, 60), (120, 60), (64, 100), (90, 60)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six photos of three shapes, one below another folder, and three files that are no pictures."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "below").mkdir()
+    for i, (width, height) in enumerate(SIZES):
+        Image.fromarray(make_photo(width, height, seed=i)).save(
+            folder / ("below" if i == 5 else ".") / f"photo {i}.png"
+        )
+    (folder / "empty.jpg").touch()
+    (folder / "cut.png").write_bytes((folder / "photo 0.png").read_bytes()[:900])
+    (folder / "notes.txt").write_text("no picture")
+    (folder / ".hidden.png").write_bytes((folder / "photo 0.png").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(folder: Path, job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("batch") / "out"
+    report = run(job, [folder], out, Look(smooth=True), pictures="png", batch=2, workers=1)
+    assert report.done == 6 and report.earlier == 0 and {f.key for f in report.faults} == {"empty.jpg", "cut.png"}
+    return out
+
+
+KEYS = [*(f"photo {i}.png" for i in range(5)), "below/photo 5.png"]
+
+
+ROWS = ["small_simpool.pooling", "timm_vit_tiny_patch16_224.cls", "timm_vit_tiny_patch16_224.rollout"]
+
+
+def test_maps_and_masks_are_those_of_each_picture_alone(folder: Path, out: Path, resnet: Encoder, vit: Encoder) -> None:
+    for key in KEYS:
+        with np.load(out / "maps" / f"{key}.npz", allow_pickle=False) as maps:
+            assert set(maps.files) == {*ROWS, *(f"{name}.mask" for name in ROWS)}
+            for name, encoder in zip(ROWS, (resnet, vit, vit), strict=True):
+                alone = record(encoder, folder / key, 64).map(name.rpartition(".")[2])
+                np.testing.assert_allclose(maps[name], alone.weights, rtol=1e-3, atol=1e-7)
+                assert maps[f"{name}.mask"].shape == alone.geometry.grid
+
+
+def test_pictures_are_those_of_an_export(folder: Path, out: Path, resnet: Encoder) -> None:
+    board = make_board([folder / KEYS[1]], [resnet], ["pooling"], Settings(size=64))
+    drawn = render_row(board, board.rows[0], row_scales(board, Look())[0], Look(smooth=True))
+    for kind, wanted in zip(("overlay", "mask"), drawn, strict=True):
+        with Image.open(out / "pictures" / f"{KEYS[1]}.{ROWS[0]}.{kind}.png") as image:
+            assert (np.abs(np.asarray(image).astype(int) - wanted) > 8).mean() < 0.01
+    names = {str(p.relative_to(out / "pictures")) for p in (out / "pictures").rglob("*.png")}
+    assert names == {f"{key}.{row}.{kind}.png" for key in KEYS for row in ROWS for kind in ("overlay", "mask")}
+
+
+def test_scores_and_manifest_tell_of_every_picture_and_fault(out: Path) -> None:
+    with (out / "scores.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [t["picture"] for t in table] == [key for key in sorted(KEYS) for _ in ROWS]
+    assert {t["map"] for t in table} == {"pooling", "cls", "rollout"} and all(float(t["coverage"]) > 0 for t in table)
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["checkpoints"][0] == "small_simpool" and manifest["maps"] == ["pooling", "cls", "rollout"]
+    assert [p["key"] for p in manifest["pictures"]] == sorted(KEYS) and manifest["pictures"][0]["rows"][0][
+        "name"
+    ] == ROWS[0]
+    assert {f["key"]: f["sentence"].split()[-1] for f in manifest["faults"]}["empty.jpg"] == "bytes)"
+    assert len(manifest["skipped"]) == 3, "the ResNet has neither cls nor rollout, the ViT no pooling attention"
+
+
+def test_a_run_goes_on_where_it_was_interrupted(
+    folder: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    original = local.write
+
+    def failing(board: Any, *args: Any) -> Any:
+        written.append(board.pictures[0].name)
+        if len(written) == 4:
+            raise OSError("no space left on device")
+        return original(board, *args)
+
+    monkeypatch.setattr(local, "write", failing)
+    with pytest.raises(OSError, match="no space left"):
+        run(job, [folder], tmp_path / "out", pictures="none", batch=2, workers=1)
+    done = Journal(tmp_path / "out", local._settings(job, Look(), "none")).done
+    assert 1 <= len(done) <= 5 and not (tmp_path / "out" / "manifest.json").exists()
+    with (tmp_path / "out" / "journal.jsonl").open("a") as file:
+        file.write('{"key": "photo')  # as a machine that went off leaves it
+    monkeypatch.setattr(
+        local, "write", lambda board, *args: written.append(board.pictures[0].name) or original(board, *args)
+    )
+    written.clear()
+    report = run(job, [folder], tmp_path / "out", pictures="none", batch=2, workers=1)
+    assert report.done == 6 and report.earlier == len(done) and set(written) == set(KEYS) - set(done)
+    assert (tmp_path / "out" / "manifest.json").exists() and not (tmp_path / "out" / "pictures").exists()
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_a_folder_of_other_settings_or_of_something_else_is_left_alone(
+    folder: Path, out: Path, job: Job, tmp_path: Path
+) -> None:
+    with pytest.raises(FileExistsError, match="a run with other settings"):
+        run(job, [folder], out, pictures="jpeg")
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is no earlier run"):
+        run(job, [folder], tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["diary.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pictures": "webp"}, "jpeg, png or none"),
+        ({"batch": 0}, "must be positive"),
+        ({"workers": 0}, "must be positive"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    folder: Path, job: Job, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        run(job, [folder], tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_that_gives_no_map_says_why(folder: Path, resnet: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="its backbone is a CNN"):
+        run(Job([resnet], [parse_map("cls")], Settings(size=64)), [folder], tmp_path / "out", workers=1)
+
+
+def test_batches_are_of_one_shape_and_no_picture_waits_for_ever() -> None:
+    shapes = [(4, 4) if i % 2 else (4, 5) for i in range(9)] + [(3, n) for n in range(1, 20)]
+    read = [prepared(str(i), s) for i, s in enumerate(shapes)] + [Fault("bad", "why")]
+    faults: list[Fault] = []
+    batches = list(local._batches(iter(read), 2, faults))
+    assert sorted(one.key for b in batches for one in b) == sorted(str(i) for i in range(len(shapes)))
+    assert all(len({one.shape for one in b}) == 1 and len(b) <= 2 for b in batches) and len(faults) == 1
+    first_lone = next(n for n, b in enumerate(batches) if b[0].shape[0][0] == 3)
+    consumed = sum(map(len, batches[:first_lone])) + 16
+    assert consumed < len(shapes), "a rare shape left before the end, when 16 pictures waited"
+
+
+def test_heads_on_one_backbone_share_the_forward_of_a_batch(resnet: Encoder) -> None:
+    base, head = small_resnet("gap", "base"), small_resnet("simpool", "base+a", seed=1)
+    head.backbone, head.facts = copy.deepcopy(base.backbone), dataclasses.replace(head.facts, base="base")
+    encoders = share_backbones([base, resnet, head])
+    job = Job(encoders, [parse_map("contribution")], Settings(size=64))
+    assert job.groups == [[0, 2], [1]]
+    calls: list[int] = []
+    original: Callable[..., Any] = base.backbone.forward_features
+    base.backbone.forward_features = lambda x: (calls.append(len(x)), original(x))[1]
+    try:
+        batch = [prepare_twice(i) for i in range(3)]
+        boards = look(job, batch)
+    finally:
+        del base.backbone.forward_features
+    assert (
+        calls == [3] and [[r.checkpoint for r in b.rows] for b in boards] == [["base", "small_simpool", "base+a"]] * 3
+    )
+
+
+def prepare_twice(seed: int) -> Prepared:
+    pixels, geometry, inputs = prepare_shape((4, 6))
+    return Prepared(str(seed), pixels, geometry * 2, inputs * 2)
+
+
+def test_command_writes_tells_faults_and_goes_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = save_small(tmp_path / "checkpoint")
+    arguments = [
+        "batch",
+        str(folder),
+        "-c",
+        str(checkpoint),
+        "-o",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+        "--batch",
+        "4",
+        "--workers",
+        "1",
+    ]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("6 pictures in") and "2 left out;" in out and "left out: empty.jpg is empty (0 bytes)" in err
+    assert (tmp_path / "out" / "pictures" / "below" / f"photo 5.png.{ROWS[0]}.overlay.jpg").is_file()
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith("0 pictures in")
+    assert main([*arguments, "--mask", "otsu"]) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert main(["batch", str(tmp_path / "none"), "-o", str(tmp_path / "x"), "-c", str(checkpoint)]) == 2

@@ -1,0 +1,198 @@
+"""ViT files of every container load to maps that equal a float64 computation from their raw tensors."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from simpool_viz import load_checkpoint, record
+from simpool_viz.checkpoints.load import load_with_report
+from simpool_viz.modeling.encoder import Encoder
+from tests import made_files as made
+from tests.helpers import (
+    INPUT_SIZES,
+    State,
+    assert_same,
+    double,
+    make_photo,
+    pooling_weights,
+    random_images,
+    save_weights,
+)
+from tests.oracles import backbones as oracle
+
+
+@pytest.mark.parametrize("size", INPUT_SIZES)
+@pytest.mark.parametrize("beta", [False, True])
+def test_self_supervised_vit_with_simpool_equals_its_raw_tensors_with_the_quirk(
+    tmp_path: Path, size: tuple[int, int], beta: bool
+) -> None:
+    state = made.vit(cls=False) | made.simpool(128, "simpool.", beta)
+    path = save_weights(tmp_path, made.self_supervised(state, gamma=None))
+    encoder, report = load_with_report(path, device="cpu")
+    tokens, _ = oracle.vit_tokens(random_images(*size)[0].double(), double(state), heads=2, quirk=True)
+    assert_same(pooling_weights(encoder, size), oracle.simpool_map(tokens, double(state), "simpool."))
+    assert encoder.pooling.gamma == (1.25 if beta else None) and not encoder.has_class_token
+    told = " ".join(report.lines())
+    assert (
+        "self-supervised checkpoint, entry teacher" in told
+        and "3 blocks of 128 channels" in told
+        and "DINO's code" in told
+    )
+    assert report.dropped == {"projection head of the self-supervised training": 4} and report.used == len(state)
+
+
+def test_the_quirk_changes_the_map_at_224_and_the_vector_is_normed_after_pooling(tmp_path: Path) -> None:
+    state = made.vit(cls=False) | made.simpool(128, "simpool.")
+    path = save_weights(tmp_path, made.self_supervised(state, gamma=None))
+    quirk, plain = load_checkpoint(path, device="cpu"), load_checkpoint(path, device="cpu", pos_embed="timm")
+    assert (pooling_weights(quirk, (224, 224)) - pooling_weights(plain, (224, 224))).abs().max() > 1e-4
+    tokens, _ = oracle.vit_tokens(random_images(224, 224)[0].double(), double(state), heads=2, quirk=True)
+    values = oracle.layer_norm(tokens, double(state), "simpool.norm_patches")
+    pooled = oracle.simpool_map(tokens, double(state), "simpool.") @ values
+    with torch.inference_mode():
+        vector = quirk(random_images(224, 224)).vector[0].double()
+    assert (vector - oracle.layer_norm(pooled, double(state), "norm")).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("size", INPUT_SIZES)
+def test_self_supervised_vit_with_class_token_equals_its_raw_tensors(tmp_path: Path, size: tuple[int, int]) -> None:
+    state = made.vit()
+    encoder = load_checkpoint(
+        save_weights(tmp_path, made.self_supervised(state, mode="official", arch="vit_small")),
+        device="cpu",
+        num_heads=2,
+    )
+    _, attentions = oracle.vit_tokens(random_images(*size)[0].double(), double(state), heads=2, quirk=True)
+    with torch.inference_mode():
+        x = random_images(*size)
+        tokens = encoder.tokens(x)
+    wanted, _ = oracle.vit_tokens(x[0].double(), double(state), heads=2, quirk=True)
+    wanted = oracle.layer_norm(wanted, double(state), "norm")
+    assert (torch.cat([tokens.prefix, tokens.patches], 1)[0].double() - wanted).abs().max() < 1e-4
+    assert encoder.pooling.name == "cls" and len(attentions) == encoder.depth == 3
+
+
+def test_cls_rows_of_a_file_equal_its_raw_tensors(tmp_path: Path) -> None:
+    """Through the whole of a recording, at the size of a photo."""
+    state = made.vit()
+    encoder = load_checkpoint(save_weights(tmp_path, made.self_supervised(state, mode="official")), device="cpu")
+    recording = record(encoder, make_photo(), 96)
+    from simpool_viz.images import preprocess
+
+    x = preprocess(recording.picture, recording.geometry, encoder.facts.mean, encoder.facts.std)
+    _, attentions = oracle.vit_tokens(x.double(), double(state), heads=2, quirk=True)
+    rows = attentions[-1][:, 0, 1:].reshape(2, *recording.geometry.grid)
+    assert (torch.tensor(recording.map("cls").weights).double() - rows).abs().max() < 1e-5
+
+
+def test_full_size_vit_small_simpool_has_the_published_counts(tmp_path: Path) -> None:
+    state = made.vit(384, 12, cls=False) | made.simpool(384, "simpool.", beta=True)
+    assert len(state) == 154 and len(made.vit(384, 12)) == 150
+    assert sum(v.numel() for v in made.vit(384, 12).values()) == 21_665_664
+    encoder, report = load_with_report(
+        save_weights(tmp_path, made.self_supervised(state, arch="vit_small", gamma=None)), device="cpu"
+    )
+    assert report.parameters == 21_960_577 and report.used == 154
+    for size in INPUT_SIZES:
+        tokens, _ = oracle.vit_tokens(random_images(*size)[0].double(), double(state), heads=6, quirk=True)
+        assert_same(pooling_weights(encoder, size), oracle.simpool_map(tokens, double(state), "simpool."))
+
+
+def test_full_size_supervised_vit_small_simpool_has_the_published_counts(tmp_path: Path) -> None:
+    state = made.vit(384, 12, cls=False, classes=1000) | made.simpool(384, "gp.pool.")
+    assert len(state) == 155
+    encoder, report = load_with_report(save_weights(tmp_path, made.supervised(state)), device="cpu")
+    assert report.parameters == 22_345_576 and report.used == 155
+    for size in INPUT_SIZES:
+        tokens, _ = oracle.vit_tokens(random_images(*size)[0].double(), double(state), heads=6, quirk=False)
+        normed = oracle.layer_norm(tokens, double(state), "norm")
+        assert_same(pooling_weights(encoder, size), oracle.simpool_map(normed, double(state), "gp.pool."))
+
+
+@pytest.mark.parametrize("size", INPUT_SIZES)
+@pytest.mark.parametrize("ema", [True, False])
+def test_supervised_vit_pools_after_the_final_norm(tmp_path: Path, ema: bool, size: tuple[int, int]) -> None:
+    state = made.vit(cls=False, classes=1000) | made.simpool(128, "gp.pool.", beta=True)
+    encoder, report = load_with_report(
+        save_weights(tmp_path, made.supervised(state, ema, mode="simpool", gamma=1.25), "a.pth.tar"), device="cpu"
+    )
+    tokens, _ = oracle.vit_tokens(random_images(*size)[0].double(), double(state), heads=2, quirk=False)
+    normed = oracle.layer_norm(tokens, double(state), "norm")
+    assert_same(pooling_weights(encoder, size), oracle.simpool_map(normed, double(state), "gp.pool."))
+    assert encoder.pooling.gamma == 1.25 and len(encoder.facts.classes) == encoder.head.out_features == 1000
+    assert ("state_dict_ema" in report.container) == ema
+
+
+@pytest.mark.parametrize("size", INPUT_SIZES)
+@pytest.mark.parametrize("way", ["timm", "dino"])
+def test_plain_vit_resizes_its_positions_as_asked_for(tmp_path: Path, size: tuple[int, int], way: str) -> None:
+    state = made.vit()
+    encoder = load_checkpoint(
+        save_weights(tmp_path, state), device="cpu", **({"pos_embed": "dino"} if way == "dino" else {})
+    )
+    assert_tokens(encoder, state, size, heads=2, quirk=way == "dino")
+
+
+def assert_tokens(
+    encoder: Encoder, state: State, size: tuple[int, int], tolerance: float = 1e-4, **options: Any
+) -> None:
+    """The tokens after the final norm, prefixes first, are those of the raw tensors."""
+    tokens, _ = oracle.vit_tokens(random_images(*size)[0].double(), double(state), **options)
+    with torch.inference_mode():
+        found = encoder.tokens(random_images(*size))
+    wanted = oracle.layer_norm(tokens, double(state), "norm")
+    assert (torch.cat([found.prefix, found.patches], 1)[0].double() - wanted).abs().max() < tolerance
+
+
+def test_dinov2s_own_names_with_registers_give_the_same_tokens_as_timms(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "vit_tiny_patch16_224", depth=2, reg_tokens=4, no_embed_class=True, init_values=1.0, num_classes=0
+    ).eval()
+    theirs = dict(model.state_dict())
+    place = torch.randn(1, 1, 192)
+    theirs["pos_embed"] = torch.cat([place, theirs["pos_embed"]], 1)
+    theirs["cls_token"] = theirs["cls_token"] - place
+    theirs["register_tokens"] = theirs.pop("reg_token")
+    theirs["mask_token"] = torch.zeros(1, 192)
+    encoder = load_checkpoint(save_weights(tmp_path, theirs), device="cpu")
+    with torch.inference_mode():
+        tokens, wanted = encoder.tokens(random_images(224, 224)), model.forward_features(random_images(224, 224))
+    assert tokens.prefix.shape[1] == 5
+    assert (torch.cat([tokens.prefix, tokens.patches], 1) - wanted).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("size", INPUT_SIZES)
+def test_life_checkpoint_follows_the_released_code(tmp_path: Path, size: tuple[int, int]) -> None:
+    state = made.vit(192, 2, classes=4, life=True)
+    other = {k: v + 1 for k, v in state.items()}
+    content = {
+        "model": state,
+        "model_ema": other,
+        "optimizer": {"state": {}},
+        "epoch": 3,
+        "args": argparse.Namespace(model="life"),
+    }
+    path = save_weights(tmp_path, content)
+    encoder, report = load_with_report(path, device="cpu")
+    assert_tokens(encoder, state, size, 1e-3, heads=3, quirk=False)
+    assert "LIFE" in report.architecture and encoder(random_images(*size)).logits.shape == (1, 4)
+    average = load_checkpoint(path, device="cpu", weights="model_ema")
+    assert torch.equal(average.head.weight, other["head.weight"])
+
+
+@pytest.mark.parametrize("size", INPUT_SIZES)
+def test_sar_checkpoint_without_a_last_norm_has_no_last_skip(tmp_path: Path, size: tuple[int, int]) -> None:
+    state = {k: v for k, v in made.vit(classes=4).items() if not k.startswith("blocks.2.norm2")}
+    encoder, report = load_with_report(
+        save_weights(tmp_path, {"model": state, "optimizer": {}, "args": None}), device="cpu"
+    )
+    assert_tokens(encoder, state, size, heads=2, quirk=False, no_skip=True)
+    assert "no skip in the last block" in report.architecture

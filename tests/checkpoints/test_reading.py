@@ -1,0 +1,95 @@
+"""Reading a file runs nothing in it, and every damage is a sentence that names it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from simpool_viz import load_checkpoint
+from tests import made_files as made
+from tests.helpers import save_weights
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.target}",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_malicious_pickle_runs_nothing_and_is_named(tmp_path: Path, legacy: bool) -> None:
+    path, touched = tmp_path / "bad.pth", tmp_path / "touched"
+    torch.save({"state_dict": made.vit(), "extra": Malicious(touched)}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=r"bad\.pth .*nothing in it was run and nothing was loaded") as caught:
+        load_checkpoint(path, device="cpu")
+    assert not touched.exists() and (legacy or "system" in str(caught.value))
+
+
+def test_plain_pickle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps(Malicious(tmp_path / "touched")))
+    with pytest.raises(ValueError, match=r"bad\.pkl"):
+        load_checkpoint(tmp_path / "bad.pkl", device="cpu")
+    assert not (tmp_path / "touched").exists()
+
+
+def test_zip_bomb_is_not_opened(tmp_path: Path) -> None:
+    path = save_weights(tmp_path, {"a": torch.zeros(2_000_000)}, "good.pth")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    assert (tmp_path / "bomb.pth").stat().st_size < 100_000
+    with pytest.raises(ValueError, match=r"bomb\.pth is compressed and unpacks to 8 MB, which PyTorch never writes"):
+        load_checkpoint(tmp_path / "bomb.pth", device="cpu")
+
+
+def test_tensor_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    state = made.vit() | {"head.weight": torch.zeros(1).expand(10**6, 10**5)}
+    with pytest.raises(ValueError, match=r"head\.weight claims 100,000,000,000 numbers and holds fewer"):
+        load_checkpoint(save_weights(tmp_path, state), device="cpu")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "legacy.pth"])
+@pytest.mark.parametrize(
+    "damage", [truncate, lambda p: p.write_bytes(b""), lambda p: p.write_bytes(b"hello, this is no checkpoint")]
+)
+def test_damaged_file_is_a_sentence_that_names_it(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    path = tmp_path / name
+    if name.endswith("safetensors"):
+        save_file(made.vit(), path)
+    else:
+        torch.save(made.vit(), path, _use_new_zipfile_serialization=name != "legacy.pth")
+    damage(path)
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")) as caught:
+        load_checkpoint(path, device="cpu")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_loading_leaves_the_list_of_allowed_globals_as_it_was(tmp_path: Path) -> None:
+    before = set(torch.serialization.get_safe_globals())
+    load_checkpoint(
+        save_weights(tmp_path, made.self_supervised(made.vit(cls=False) | made.simpool(128, "simpool."))), device="cpu"
+    )
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_training_checkpoints_of_numpy_1_and_2_both_load(tmp_path: Path) -> None:
+    newer = save_weights(
+        tmp_path, made.self_supervised(made.vit(cls=False) | made.simpool(128, "simpool.")), "newer.pth"
+    )
+    older = made.with_numpy_1_names(newer, tmp_path / "older.pth")
+    first, second = (load_checkpoint(path, device="cpu") for path in (newer, older))
+    assert torch.equal(first.pooling.wq.weight, second.pooling.wq.weight)

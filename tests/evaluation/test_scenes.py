@@ -1,0 +1,80 @@
+"""Scenes with a label per pixel: mean IoU, the mass on each class, and the command's two tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from simpool_viz import record
+from simpool_viz.board.segmentation import segment
+from simpool_viz.checkpoints.bundle import save_bundle
+from simpool_viz.cli.main import main
+from simpool_viz.evaluation.scenes import look_at_scenes, open_scenes
+from simpool_viz.scores.confusion import mean_ious
+from tests.helpers import dense, dense_spec, make_photo
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, rng = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir()
+    for i in range(4):
+        Image.fromarray(make_photo(96, 64, seed=i)).save(folder / "images" / f"{i}.png")
+        labels = rng.integers(0, 5, (8, 12)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+        labels[:9] = 5  # void
+        Image.fromarray(labels).save(folder / "labels" / f"{i}.png")
+    return folder
+
+
+def test_mean_iou_of_scenes_is_that_of_torchmetrics_without_void(scenes: Path) -> None:
+    encoder, theirs = dense(), MulticlassJaccardIndex(5, ignore_index=5)
+    seen = look_at_scenes(encoder, open_scenes(scenes))
+    for image, labels in open_scenes(scenes):
+        found = segment(record(encoder, image)).pixels()
+        theirs.update(torch.from_numpy(found), torch.from_numpy(np.asarray(Image.open(labels)).astype(np.int64)))
+    assert float(mean_ious(seen.pixels.sum(0))) == pytest.approx(float(theirs.compute()), abs=1e-6)
+
+
+def test_mass_on_a_class_is_counted_on_its_pixels(scenes: Path) -> None:
+    encoder, pairs = dense(), open_scenes(scenes)
+    seen = look_at_scenes(encoder, pairs)
+    recording, labels = record(encoder, pairs[0][0]), np.asarray(Image.open(pairs[0][1])).astype(int)
+    for index in segment(recording).found():
+        row = recording.map("dense_rollout", classes=[index]).weights[0]
+        enlarged = torch.nn.functional.interpolate(
+            torch.from_numpy(row)[None, None], (64, 96), mode="bilinear", align_corners=False
+        )[0, 0].numpy()
+        expected = enlarged[labels == index].sum() / enlarged[labels < 5].sum()
+        assert seen.mass["dense_rollout"][0, index] == pytest.approx(expected, rel=1e-4)
+    assert seen.area[0].sum() == pytest.approx(1) and np.isnan(seen.mass["rollout"][0]).sum() == 5 - len(
+        segment(recording).found()
+    )
+
+
+def test_command_prints_both_tables_and_writes_the_segmentation(
+    tmp_path: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder, photo = dense(), str(scenes / "images" / "0.png")
+    encoder.facts = dataclasses.replace(encoder.facts, size=64)
+    save_bundle(tmp_path / "dense", encoder, dense_spec(), "")
+    source = str(tmp_path / "dense")
+    assert main(["evaluate", "--scenes", str(scenes), "-c", source, "-c", source]) == 0
+    told = capsys.readouterr().out
+    assert (
+        "| mean IoU (%) |" in told
+        and "+0.0 [+0.0, +0.0]" in told
+        and "mass of the map on the class's true pixels" in told
+    )
+    name = segment(record(encoder, photo)).names[segment(record(encoder, photo)).found()[0]]
+    assert main(["inspect", photo, "-c", source, "--ask", "class", "--class", name, "-o", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "segmentation.png").is_file() and f"class {name}: " in capsys.readouterr().out
+    assert main(["evaluate", "--scenes", str(scenes), "-c", "resnet_gap"]) == 2
+    assert "resnet_gap has no dense head" in capsys.readouterr().err
+    assert main(["evaluate"]) == 2 and "name a folder of photos with masks" in capsys.readouterr().err

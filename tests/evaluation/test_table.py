@@ -1,0 +1,144 @@
+"""Evaluation: pairs of photos and masks, one value per photo and map, bootstrap intervals, and the table with its
+baselines."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simpool_viz import load_checkpoint, record
+from simpool_viz.board.board import Settings
+from simpool_viz.cli.main import main
+from simpool_viz.evaluation.datasets import MaskSet, open_mask_set
+from simpool_viz.evaluation.table import Method, evaluate, interval, to_markdown
+from simpool_viz.maps.request import MapRequest
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.scores.localization import jaccard, read_reference, score_baselines, score_map
+from simpool_viz.training.data import load_photos
+from simpool_viz.training.measure import find_correct
+from tests.helpers import disc, make_mask_set, small_resnet, table_column
+
+CONTRIBUTION = MapRequest("contribution", {"classes": ["square"]})
+
+
+def test_every_figure_is_that_of_the_python_calls_per_photo(data: MaskSet, resnet: Encoder) -> None:
+    settings = Settings(size=48, mask="area:0.3", largest=True)
+    methods = evaluate(data, [resnet], [MapRequest("pooling"), CONTRIBUTION], settings)
+    assert [m.label for m in methods] == [
+        "small_simpool: Pooling attention",
+        "small_simpool: Contribution (class square)",
+        "centre prior",
+        "whole picture",
+    ]
+    for i, (image, mask_file) in enumerate(data.pairs):
+        reference, recording = read_reference(mask_file), record(resnet, image, 48)
+        for method, request in zip(methods, (MapRequest("pooling"), CONTRIBUTION), strict=False):
+            attention = recording.map(request.name, **request.options)
+            wanted = score_map(attention.mask("area", 0.3, largest=True), reference)
+            for figure in ("iou", "iou_at_true_area", "pointing"):
+                assert method.figures[figure][i] == wanted[figure]
+            assert method.figures["spatial_entropy"][i] == attention.entropy()[0]
+        for method in methods[2:]:
+            wanted = score_baselines(reference)[method.label]
+            assert method.figures["iou_at_true_area"][i] == wanted["iou_at_true_area"] and np.isnan(
+                method.figures["spatial_entropy"][i]
+            )
+
+
+def test_without_maps_each_checkpoint_is_scored_by_its_own(data: MaskSet, resnet: Encoder, resnet_gap: Encoder) -> None:
+    methods = evaluate(data, [resnet, resnet_gap], [], Settings())
+    assert [m.label for m in methods[:-2]] == ["small_simpool: Pooling attention", "small_gap: Contribution"]
+    assert all(len(m.figures["iou"]) == len(data.pairs) for m in methods)
+
+
+def test_maps_that_differ_in_options_and_checkpoints_of_one_name_are_told_apart(data: MaskSet) -> None:
+    runs = [small_resnet("simpool", "run", seed) for seed in (0, 1)]
+    requests = [MapRequest("contribution", {"classes": [c]}) for c in ("circle", "square")]
+    methods = evaluate(data, runs, requests, Settings())[:-2]
+    assert [m.label for m in methods] == ["run: Contribution (class circle)", "run: Contribution (class square)"] * 2
+    assert all(len(m.figures["iou"]) == len(data.pairs) for m in methods)
+    areas = {tuple(m.figures["iou_at_true_area"]) for m in methods}
+    assert len(areas) == 4, "four different maps"
+
+
+def test_map_that_no_checkpoint_has_is_told(data: MaskSet, resnet: Encoder) -> None:
+    with pytest.raises(ValueError, match=r"none of these checkpoints has any of these maps\. .*CNN"):
+        evaluate(data, [resnet], [MapRequest("cls")], Settings())
+
+
+def test_interval_holds_the_mean_in_95_per_cent_of_its_bootstraps() -> None:
+    values = np.random.default_rng(0).normal(0.4, 0.1, 400)
+    mean, low, high = interval(values)
+    assert mean == pytest.approx(values.mean())
+    error = values.std() / 20
+    assert low == pytest.approx(mean - 1.96 * error, abs=0.2 * error) and high == pytest.approx(
+        mean + 1.96 * error, abs=0.2 * error
+    )
+    assert interval(values) == (mean, low, high), "the same every time"
+    assert interval(np.full(7, 0.3)) == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_table_carries_the_baselines_and_differences_paired_by_photo(data: MaskSet) -> None:
+    rng = np.random.default_rng(1)
+    prior = rng.random(4)
+    figures = {name: rng.random(4) for name in ("iou", "jaccard", "jaccard_best", "spatial_entropy")}
+    figures["pointing"] = np.array([1.0, 0, 1, 1])
+    mine = Method("mine", figures | {"iou_at_true_area": prior + np.array([0.1, 0.1, 0.1, 0.1])})
+    nan = np.full(4, np.nan)
+    baseline = Method("centre prior", figures | {"iou_at_true_area": prior, "spatial_entropy": nan})
+    table = to_markdown(data, [mine, baseline], Settings(mask="otsu"))
+    assert table.startswith("**discs**, 4 photos\n")
+    assert table_column(table, "above the centre prior") == {"mine": "+0.100 [+0.100, +0.100]", "centre prior": ""}
+    assert table_column(table, "above the first row") == {"mine": "", "centre prior": "-0.100 [-0.100, -0.100]"}
+    assert (
+        table_column(table, "pointing")["mine"].startswith("0.750 [")
+        and table_column(table, "spatial entropy")["centre prior"] == ""
+    )
+    mean, low, high = interval(figures["iou"])
+    assert table_column(table, "IoU of mask otsu")["mine"] == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def test_table_of_an_evaluation_is_whole(data: MaskSet, resnet: Encoder) -> None:
+    renamed = dataclasses.replace(data, name="four discs")
+    table = to_markdown(renamed, evaluate(data, [resnet], [], Settings()), Settings())
+    assert table.splitlines()[0] == "**four discs**, 4 photos" and "nan" not in table
+    assert list(table_column(table, "map")) == ["small_simpool: Pooling attention", "centre prior", "whole picture"]
+    assert table_column(table, "pointing")["whole picture"].startswith("1.000")
+
+
+def test_instances_are_the_references_where_a_set_has_them(tmp_path: Path, resnet: Encoder) -> None:
+    folder = make_mask_set(tmp_path / "discs")
+    (folder / "instances").mkdir()
+    for image in (folder / "images").iterdir():
+        with Image.open(image) as photo:
+            labels = disc(*photo.size).astype(np.uint8)
+        labels[:, : labels.shape[1] * 6 // 10] *= 3  # two halves of the disc, two objects
+        Image.fromarray(labels).save(folder / "instances" / f"{image.stem}.png")
+    data = open_mask_set(folder)
+    assert all(mask.parent.name == "instances" for _, mask in data.pairs)
+    assert len(read_reference(data.pairs[0][1]).instances) == 2
+    own, prior, _ = evaluate(data, [resnet], [], Settings(size=48))
+    for i, (image, mask) in enumerate(data.pairs):
+        attention = record(resnet, image, 48).map("pooling")
+        assert own.figures["jaccard"][i] == jaccard(attention.mask("mass", 0.6).grid[None], read_reference(mask))[0]
+    assert (own.figures["jaccard_best"] >= own.figures["jaccard"]).all() and not np.isnan(
+        prior.figures["jaccard"]
+    ).any()
+
+
+def test_command_line_prints_top_1_and_refuses_other_classes(
+    shapes: Path, data: MaskSet, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str], vit: Encoder
+) -> None:
+    folder, small = str(data.pairs[0][0].parent.parent), str(checkpoints["gap"])
+    assert main(["evaluate", folder, "--photos", str(shapes), "-c", small, "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    encoder = load_checkpoint(small, device="cpu")
+    right = find_correct([encoder], load_photos(shapes, "val", Path(folder) / "cache"), [encoder.facts.size])[0].numpy()
+    assert f"{100 * right.mean():.1f} [" in table_column(out.split("**discs**")[0], "top-1 (%)")[encoder.facts.name]
+    assert "**discs**, 4 photos" in out
+    with_other = ["evaluate", folder, "--photos", str(shapes), "-c", "resnet_gap", "--device", "cpu"]
+    assert main(with_other) == 2 and "resnet_gap knows other classes" in capsys.readouterr().err

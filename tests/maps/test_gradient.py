@@ -1,0 +1,120 @@
+"""Grad-CAM against the grad-cam package, relevance against eager N x N matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from simpool_viz.maps import rollout_chain as rollout
+from simpool_viz.maps.registry import maps_of
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.recording import Recording, record
+from tests.helpers import SMALL_PHOTO, bare_cnn, bare_vit, image_of
+
+
+class _Logits(nn.Module):
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder(images).logits
+
+
+@pytest.mark.parametrize("pooling", ["gap", "gem", "simpool", "cbam"])
+def test_grad_cam_equals_the_grad_cam_package(pooling: str):
+    encoder = bare_cnn(pooling)
+    recording = record(encoder, SMALL_PHOTO)
+    found = recording.map("gradcam", classes=[1, 4])
+    assert found.weights.shape == (2, 2, 3) and found.unit == "mean" and (found.weights >= 0).all()
+    image = image_of(recording)
+    with GradCAM(_Logits(encoder), [encoder.backbone.layer4]) as package:  # type: ignore[list-item]
+        for c, ours in zip([1, 4], found.weights, strict=True):
+            package(image, [ClassifierOutputTarget(c)])
+            activations = package.activations_and_grads.activations[0].numpy()
+            gradients = package.activations_and_grads.gradients[0].numpy()
+            layer = encoder.backbone.layer4
+            # Before its scaling.
+            raw = package.get_cam_image(image, layer, [ClassifierOutputTarget(c)], activations, gradients, False)
+            np.testing.assert_allclose(ours, np.maximum(raw[0], 0), rtol=1e-5, atol=1e-5 * np.abs(raw).max())
+
+
+def test_gradients_are_made_inside_inference_mode_and_leave_nothing_behind():
+    for encoder, name in ((bare_cnn(), "gradcam"), (bare_vit(), "relevance")):
+        recording = record(encoder, SMALL_PHOTO)
+        expected = recording.map(name).weights
+        with torch.inference_mode():
+            np.testing.assert_array_equal(recording.map(name).weights, expected)
+            assert torch.is_inference_mode_enabled() and not torch.is_grad_enabled()
+        assert all(p.grad is None for p in encoder.parameters())
+        encoder.requires_grad_(False)
+        np.testing.assert_array_equal(recording.map(name).weights, expected)
+
+
+class _Softmaxes(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is Tensor.softmax and result.ndim == 4:
+            self.seen.append(result)
+        return result
+
+
+def eager_relevance(recording: Recording, wanted: int) -> np.ndarray:
+    """R by N x N matrices, from the unfused path and the gradients of its softmaxes: float64."""
+    encoder = recording.encoder
+    attentions = [m for m in encoder.modules() if hasattr(m, "fused_attn")]
+    try:
+        for m in attentions:
+            m.fused_attn = False  # type: ignore[assignment]
+        with _Softmaxes() as softmaxes:
+            logits = encoder(image_of(recording).to(next(encoder.parameters()).dtype).requires_grad_()).logits[0]
+    finally:
+        for m in attentions:
+            m.fused_attn = True  # type: ignore[assignment]
+    gradients = torch.autograd.grad(logits[wanted], softmaxes.seen)
+    r = np.eye(softmaxes.seen[0].shape[-1])
+    for a, g in zip(softmaxes.seen, gradients, strict=True):
+        r = r + (a * g).detach().relu()[0].mean(0).double().numpy() @ r
+    return r
+
+
+@pytest.mark.parametrize(
+    ("tag", "pooling", "options"),
+    [
+        ("vit_tiny_patch16_224", "cls", {}),
+        ("vit_tiny_patch16_224", "cls", {"reg_tokens": 3}),
+        ("vit_tiny_patch16_224", "simpool", {"class_token": False, "global_pool": ""}),
+        ("beit_base_patch16_224", "cls", {}),
+    ],
+)
+@pytest.mark.parametrize("tile", [rollout.TILE, 700])
+def test_relevance_equals_n_by_n_matrices(
+    monkeypatch: pytest.MonkeyPatch, tag: str, pooling: str, options: dict[str, Any], tile: int
+):
+    monkeypatch.setattr(rollout, "TILE", tile)
+    encoder = bare_vit(tag, pooling, **options)
+    recording = record(encoder, SMALL_PHOTO)
+    found = recording.map("relevance", classes=[3])
+    assert found.weights.shape == (1, *recording.geometry.grid)
+    r, prefix = eager_relevance(recording, 3), encoder.num_prefix_tokens
+    row = r[0] if pooling == "cls" else recording.pooled.weights[0, 0].double().numpy() @ r
+    np.testing.assert_allclose(found.weights.ravel(), row[prefix:], rtol=1e-4, atol=1e-5 * np.abs(row).max())
+    assert found.weights.max() > 0
+
+
+def test_baselines_are_offered_where_they_apply():
+    assert maps_of(bare_cnn())["gradcam"] is None and "gradcam" in (maps_of(bare_cnn())["relevance"] or "")
+    assert maps_of(bare_vit())["relevance"] is None and "CNNs" in (maps_of(bare_vit())["gradcam"] or "")
+    with pytest.raises(ValueError, match="classes 0 to 4"):
+        record(bare_cnn(), SMALL_PHOTO).map("gradcam", classes=[9])

@@ -1,0 +1,363 @@
+"""Scores against reference masks: each against a loop over pixels, with void, ties and h != w; and what mask files
+mean."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simpool_viz.images import Geometry
+from simpool_viz.masks import make_mask
+from simpool_viz.scores.localization import (
+    Reference,
+    centre_prior,
+    energy,
+    iou,
+    iou_at_true_area,
+    jaccard,
+    pointing,
+    precision_recall,
+    read_reference,
+    score,
+    score_baselines,
+    score_map,
+)
+from tests.oracles.masks import bilinear
+
+SHAPE = (13, 21)
+
+
+def reference(seed: int, with_void: bool = True) -> Reference:
+    rng = np.random.default_rng(seed)
+    void = (rng.random(SHAPE) < 0.2) & with_void
+    return Reference((rng.random(SHAPE) < 0.3) & ~void, void)
+
+
+def cells(array: np.ndarray) -> set[tuple[int, int]]:
+    return {(int(r), int(c)) for r, c in np.argwhere(array)}
+
+
+# --- overlap
+# ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("with_void", [False, True])
+def test_iou_precision_and_recall_count_pixels_outside_void(seed: int, with_void: bool) -> None:
+    target = reference(seed, with_void)
+    mask = np.random.default_rng(seed + 100).random(SHAPE) < 0.4
+    mine, objects = cells(mask) - cells(target.void), cells(target.objects)
+    assert iou(mask, target) == pytest.approx(len(mine & objects) / len(mine | objects))
+    precision, recall = precision_recall(mask, target)
+    assert precision == pytest.approx(len(mine & objects) / len(mine)) and recall == pytest.approx(
+        len(mine & objects) / len(objects)
+    )
+
+
+def test_what_a_mask_does_in_void_changes_no_score() -> None:
+    target = reference(0)
+    mask, weights = np.random.default_rng(1).random(SHAPE) < 0.4, np.random.default_rng(2).random(SHAPE)
+    changed = np.where(target.void, 0.001, weights)  # below every maximum, so that pointing stays the same as well
+    weights[np.unravel_index(np.argmax(np.where(target.void, 0, weights)), SHAPE)] = 2
+    changed[weights == 2] = 2
+    assert score(weights, mask | target.void, target) == pytest.approx(score(changed, mask & ~target.void, target))
+
+
+def test_iou_of_empty_masks() -> None:
+    nothing = np.zeros(SHAPE, bool)
+    target = reference(0)
+    assert iou(nothing, Reference(nothing, nothing)) == 1
+    assert iou(nothing, target) == 0 and precision_recall(nothing, target) == (0, 0)
+    assert precision_recall(target.objects, target) == (1, 1) and iou(target.objects, target) == 1
+
+
+@pytest.mark.parametrize("levels", [None, 5, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_iou_at_true_area_is_that_of_the_first_level_set_with_as_many_pixels(seed: int, levels: int | None) -> None:
+    target = reference(seed)
+    rng = np.random.default_rng(seed + 50)
+    weights = rng.random(SHAPE) if levels is None else rng.integers(levels, size=SHAPE).astype(float)
+    outside_void = sorted(
+        ((float(w), cell) for cell, w in np.ndenumerate(weights) if not target.void[cell]), reverse=True
+    )
+    level = outside_void[int(target.objects.sum()) - 1][0]
+    chosen = {cell for w, cell in outside_void if w >= level}
+    objects = cells(target.objects)
+    assert iou_at_true_area(weights, target) == pytest.approx(len(chosen & objects) / len(chosen | objects))
+
+
+def test_iou_at_true_area_of_a_map_that_ranks_perfectly_is_one_and_of_a_constant_the_share_of_the_object() -> None:
+    target = reference(3)
+    assert iou_at_true_area(target.objects + 0.5 * np.random.default_rng(0).random(SHAPE), target) == 1
+    assert iou_at_true_area(np.ones(SHAPE), target) == pytest.approx(target.objects.sum() / (~target.void).sum())
+
+
+# --- pointing and energy
+# ---------------------------------------------------------------------------------------------------
+
+
+def one_object(shape: tuple[int, int] = (90, 140)) -> Reference:
+    objects = np.zeros(shape, bool)
+    objects[40:50, 60:80] = True
+    return Reference(objects, np.zeros(shape, bool))
+
+
+@pytest.mark.parametrize(
+    ("at", "hit"),
+    [
+        ((45, 70), True),
+        ((45, 79 + 15), True),
+        ((45, 79 + 16), False),
+        ((40 - 15, 70), True),
+        ((40 - 16, 70), False),
+        ((49 + 9, 79 + 12), True),  # a diagonal of exactly 15
+        ((49 + 11, 79 + 11), False),  # one of 15.6
+        ((0, 0), False),
+    ],
+)
+def test_pointing_hits_within_15_pixels_of_the_object(at: tuple[int, int], hit: bool) -> None:
+    weights = np.zeros((90, 140))
+    weights[at] = 1
+    assert pointing(weights, one_object()) is hit
+
+
+def test_pointing_with_equal_maxima_takes_no_place_between_them() -> None:
+    weights = np.zeros((90, 140))
+    weights[45, 10] = weights[45, 130] = 1  # both far from the object, their middle inside
+    assert pointing(weights, one_object()) is False
+    assert pointing(np.ones((90, 140)), one_object()) is True, "a constant map points at the middle"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pointing_is_the_distance_to_the_nearest_object(seed: int) -> None:
+    from scipy.ndimage import distance_transform_edt
+
+    rng = np.random.default_rng(seed)
+    objects = rng.random((30, 40)) > 0.99
+    objects[rng.integers(30), rng.integers(40)] = True
+    distance = distance_transform_edt(~objects)
+    for at in [(0, 0), (29, 39), (0, 39), *zip(rng.integers(30, size=9), rng.integers(40, size=9), strict=True)]:
+        weights = np.zeros(objects.shape)
+        weights[at] = 1
+        for radius in (0, 3.5, 5, float("inf")):
+            assert pointing(weights, Reference(objects, np.zeros_like(objects)), radius) == (distance[at] <= radius)
+
+
+def test_pointing_radius_can_be_chosen() -> None:
+    weights = np.zeros((90, 140))
+    weights[45, 84] = 1
+    assert pointing(weights, one_object(), radius=5) and not pointing(weights, one_object(), radius=4.9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_energy_is_the_share_of_positive_mass_on_objects_outside_void(seed: int) -> None:
+    target = reference(seed)
+    weights = np.random.default_rng(seed + 9).normal(size=SHAPE)
+    mass = {cell: max(float(w), 0.0) for cell, w in np.ndenumerate(weights) if not target.void[cell]}
+    assert energy(weights, target) == pytest.approx(sum(mass[c] for c in cells(target.objects)) / sum(mass.values()))
+
+
+def test_energy_of_a_map_without_positive_mass_is_zero() -> None:
+    assert energy(-np.ones(SHAPE), reference(0)) == 0
+
+
+# --- baselines
+# -------------------------------------------------------------------------------------------------------------
+
+
+def test_centre_prior_has_sigma_of_half_the_side() -> None:
+    prior = centre_prior((101, 101))
+    assert prior[50, 50] == prior.max() == 1
+    offset = 50 / 101  # of the outermost pixels' centres, in sides
+    assert prior[50, 0] == pytest.approx(np.exp(-(offset**2) / 0.5)) and prior[0, 0] == pytest.approx(
+        np.exp(-2 * offset**2 / 0.5)
+    )
+    assert centre_prior((3001, 3001))[1500, 0] == pytest.approx(np.exp(-0.5), abs=1e-3), "one sigma away"
+
+
+@pytest.mark.parametrize("size", [(31, 20), (20, 31), (7, 7), (1, 9)])
+def test_centre_prior_is_symmetric_and_falls_from_the_centre(size: tuple[int, int]) -> None:
+    prior = centre_prior(size)
+    assert prior.shape == size[::-1]
+    assert np.allclose(prior, prior[::-1]) and np.allclose(prior, prior[:, ::-1])
+    assert (np.diff(prior[: (size[1] + 1) // 2], axis=0) > 0).all() and (
+        np.diff(prior[:, : (size[0] + 1) // 2], axis=1) > 0
+    ).all()
+
+
+def test_centre_prior_of_a_wide_picture_is_that_of_the_square_stretched() -> None:
+    assert np.allclose(centre_prior((40, 20))[:, ::2].mean(), centre_prior((20, 20)).mean(), rtol=0.02)
+    assert centre_prior((41, 21))[10, 0] == pytest.approx(np.exp(-((20 / 41) ** 2) / 0.5))
+
+
+def test_baselines_are_the_prior_masked_at_mass_60_and_the_whole_picture() -> None:
+    target = one_object()
+    scores = score_baselines(target)
+    assert list(scores) == ["centre prior", "whole picture"]
+    share = target.objects.mean()
+    whole = scores["whole picture"]
+    assert whole["iou"] == whole["iou_at_true_area"] == whole["precision"] == whole["energy"] == pytest.approx(share)
+    assert whole["recall"] == 1 and whole["pointing"] == 1
+    prior = np.sort(centre_prior((140, 90)).ravel())[::-1]
+    inside = np.searchsorted(prior.cumsum(), 0.6 * prior.sum()) + 1
+    assert (
+        scores["centre prior"]["precision"] == pytest.approx(200 / inside, rel=1e-2)
+        and scores["centre prior"]["recall"] == 1
+    )
+
+
+# --- scoring a map
+# ---------------------------------------------------------------------------------------------------------
+
+
+def test_score_map_brings_mask_as_patches_and_map_bilinearly_to_the_size_of_the_reference() -> None:
+    weights = np.random.default_rng(4).random((6, 9)).astype(np.float32)
+    mask = make_mask(weights, Geometry((451, 300), (6, 9), 16), "area", 0.3)
+    target = one_object((60, 91))  # another size than the picture's, and not a multiple of the grid
+    scores = score_map(mask, target)
+    assert scores == score(bilinear(weights, 91, 60), mask.pixels(size=(91, 60)), target)
+    assert set(scores) == {"iou", "iou_at_true_area", "pointing", "energy", "precision", "recall"}
+    assert scores["iou"] == iou(mask.pixels(size=(91, 60)), target)
+
+
+# --- mask files
+# ------------------------------------------------------------------------------------------------------------
+
+
+def saved(folder: Path, labels: np.ndarray, name: str = "mask.png", mode: str = "L") -> Path:
+    image = Image.fromarray(labels.astype(np.uint8))
+    if mode == "P":
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0] + [0] * 756 + [224, 224, 192])
+    (image if mode == "P" else image.convert(mode)).save(folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize("value", [255, 1, 38])
+def test_two_valued_mask_marks_the_object_by_any_value_and_has_no_void(tmp_path: Path, value: int) -> None:
+    objects = one_object().objects
+    read = read_reference(saved(tmp_path, value * objects))
+    assert np.array_equal(read.objects, objects) and not read.void.any() and read.size == (140, 90)
+
+
+@pytest.mark.parametrize("mode", ["1", "RGB", "P", "L"])
+def test_masks_of_every_mode_are_read(tmp_path: Path, mode: str) -> None:
+    objects = one_object().objects
+    assert np.array_equal(
+        read_reference(saved(tmp_path, (1 if mode == "P" else 255) * objects, mode=mode)).objects, objects
+    )
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_in_a_label_map_255_is_void_and_every_other_id_an_object(tmp_path: Path, mode: str) -> None:
+    labels = np.zeros((20, 30), np.uint8)
+    labels[2:6, 3:9], labels[10:15, 20:25], labels[9, 20:25] = 1, 2, 255
+    read = read_reference(saved(tmp_path, labels, mode=mode))
+    assert np.array_equal(read.objects, (labels == 1) | (labels == 2)) and np.array_equal(read.void, labels == 255)
+
+
+def test_16_bit_instance_map_is_read(tmp_path: Path) -> None:
+    labels = np.zeros((20, 30), np.uint16)
+    labels[2:6, 3:9], labels[10:15, 20:25] = 1001, 26001
+    Image.fromarray(labels).save(tmp_path / "mask.png")
+    assert np.array_equal(read_reference(tmp_path / "mask.png").objects, labels > 0)
+
+
+def test_mask_with_soft_edges_is_cut_at_half_and_not_taken_for_a_label_map(tmp_path: Path) -> None:
+    hard = Image.fromarray(255 * one_object((180, 280)).objects.astype(np.uint8))
+    soft = np.asarray(hard.rotate(20, Image.Resampling.BICUBIC).resize((140, 90), Image.Resampling.LANCZOS))
+    assert len(np.unique(soft)) > 20
+    read = read_reference(saved(tmp_path, soft))
+    assert np.array_equal(read.objects, soft >= 128) and not read.void.any()
+
+
+def test_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
+    objects = one_object().objects
+    read = read_reference(saved(tmp_path, 255 * objects, "mask.jpg"))
+    assert np.array_equal(read.objects, objects) and not read.void.any()
+
+
+def test_mask_file_that_says_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"mask\.png marks no object"):
+        read_reference(saved(tmp_path, np.zeros((20, 30))))
+    (tmp_path / "text.png").write_text("no mask")
+    with pytest.raises(ValueError, match=r"text\.png cannot be read"):
+        read_reference(tmp_path / "text.png")
+    with pytest.raises(ValueError, match=r"absent\.png cannot be read"):
+        read_reference(tmp_path / "absent.png")
+    whole = saved(tmp_path, np.random.default_rng(0).integers(256, size=(90, 140))).read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"half\.png cannot be read"):
+        read_reference(tmp_path / "half.png")
+
+
+def test_mask_file_of_900_megapixels_is_refused(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
+    data = b"".join(struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    with pytest.raises(ValueError, match=r"huge\.png cannot be read"):
+        read_reference(tmp_path / "huge.png")
+
+
+def test_reference_of_other_proportions_than_its_picture_is_refused() -> None:
+    weights = np.random.default_rng(0).random((4, 6), np.float32)
+    mask = make_mask(weights, Geometry((60, 40), (4, 6), 10))
+    for height, width in ((60, 40), (48, 48)):
+        with pytest.raises(
+            ValueError, match=f"is {width} x {height} pixels for a picture of 60 x 40; it belongs to another picture"
+        ):
+            score_map(mask, Reference(np.eye(height, width, dtype=bool), np.zeros((height, width), bool)))
+    for height, width in ((40, 60), (80, 120), (41, 61), (13, 20)):
+        reference = Reference(np.eye(height, width, dtype=bool), np.zeros((height, width), bool))
+        assert 0 <= score_map(mask, reference)["iou"] <= 1
+
+
+def test_colour_photo_is_no_reference(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    with pytest.raises(ValueError, match=r"photo\.png cannot be read: it is a colour picture"):
+        read_reference(tmp_path / "photo.png")
+    grey = np.repeat((pixels[:, :, :1] > 127) * np.uint8(255), 3, axis=2)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.array_equal(read_reference(tmp_path / "grey.png").objects, grey[:, :, 0] > 0)
+
+
+def test_pointing_takes_the_largest_of_several_plateaus() -> None:
+    weights = np.zeros((60, 90))
+    weights[5:8, 5:8] = weights[40:50, 70:80] = 1.0
+    objects = np.zeros((60, 90), bool)
+    objects[42:48, 72:78] = True
+    assert pointing(weights, Reference(objects, np.zeros_like(objects)), radius=0)
+
+
+def nearest(grid: np.ndarray, side: int) -> np.ndarray:
+    """By loops: the cell whose area holds the pixel's centre."""
+    h, w = grid.shape
+    return np.array(
+        [[grid[int((y + 0.5) * h / side), int((x + 0.5) * w / side)] for x in range(side)] for y in range(side)]
+    )
+
+
+def test_jaccard_is_dinos_protocol_written_out() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.zeros((30, 40), np.int64)
+    labels[3:12, 5:20], labels[15:28, 22:39], labels[:, :2] = 1, 7, 255
+    reference = Reference((labels != 0) & (labels != 255), labels == 255, labels)
+    masks = rng.random((3, 6, 8)) < 0.4
+    assert len(reference.instances) == 2
+    per_object = []
+    for number in (1, 7):
+        truth, void = nearest(labels == number, 48), nearest(labels == 255, 48)
+        scores = []
+        for mask in masks:
+            shown = nearest(mask, 48)
+            scores.append((shown & truth & ~void).sum() / ((shown | truth) & ~void).sum())
+        per_object.append(scores)
+    own, best = jaccard(masks, reference, side=48)
+    assert own == pytest.approx(np.mean([scores[0] for scores in per_object]))
+    assert best == pytest.approx(np.mean([max(scores) for scores in per_object])) and best > own

@@ -1,0 +1,37 @@
+"""The card of a trained checkpoint."""
+
+from __future__ import annotations
+
+from simpool_viz.training.card import Result, stage_line, write_card
+from simpool_viz.training.measure import tell_accuracy
+from simpool_viz.training.recipe import Stage, load_recipe
+
+
+def test_card_lists_the_stages_done_the_machine_and_what_was_set() -> None:
+    recipe = load_recipe("resnet_spe_simpool", ["mixup=0.2", "ema=0.999", "spatial_entropy=0.01"])
+    lines = [
+        stage_line("first", Stage(96, 5000, 0.001, crop=0.5), 3.2),
+        stage_line("mine", Stage(64, 1000, 0.01, squeeze=True), 12.3),
+    ]
+    card = write_card(
+        recipe, Result(12.3, 2, 1, "cpu", "50.0 % ± 1"), 1000, lines, "started from `first`: 3 tensors taken"
+    )
+    assert (
+        "1. first: 96 px, 5,000 photos seen, peak learning rate 0.001, crops of at least 50 % of a photo, 3 minutes"
+        in card
+    )
+    assert (
+        "2. mine: 64 px, 1,000 photos seen, peak learning rate 0.01, crops of at least 25 % of a photo, squeezed, 12 "
+        "minutes" in card
+    )
+    assert "12 minutes on 2 CPU thread(s)" in card and "| start | started from `first`: 3 tensors taken |" in card
+    assert "mixup 0.2, average of weights with decay 0.999, seed 0" in card and "spe inside" in card
+    assert "0.1 of SPE's penalty + 0.01 of spatial entropy" in card
+    assert "5 minutes on 2 processes of cuda:0" in write_card(recipe, Result(5, 1, 2, "cuda:0", "x"), 9, lines)
+    assert tell_accuracy(50, 200) == "25.0 % ± 6.0 of 200 held-out photos"
+
+
+def test_card_prints_the_command_with_what_was_changed() -> None:
+    recipe = load_recipe("resnet_simpool", ["seed=3", "title=My own"])
+    card = write_card(recipe, Result(12.3, 2, 1, "cpu", "25 %"), 1000, [])
+    assert "`simpool-viz train resnet_simpool --set 'seed=3' --set 'title=My own'`" in card

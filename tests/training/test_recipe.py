@@ -1,0 +1,146 @@
+"""Recipes: bundled and of one's own, overrides, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simpool_viz.modeling.encoder import Facts
+from simpool_viz.training.recipe import HeadsRecipe, Stage, list_recipes, load_recipe
+from tests.helpers import write_recipe
+
+
+def test_precision_is_checked_when_the_recipe_is_read() -> None:
+    with pytest.raises(ValueError, match="precision is bf16, fp16 or no, not 'half'"):
+        load_recipe("resnet_gap", ["precision=half"])
+    with pytest.raises(ValueError, match="an even batch and no dense head"):
+        load_recipe("resnet_gap", ["mixup=0.2", "batch_size=33"])
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """A nested dict as {"a.b": value}."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {k: v for key, part in value.items() for k, v in flat(part, f"{path}.{key}".lstrip(".")).items()}
+
+
+def test_bundled_recipes_are_listed_without_their_bases_and_load() -> None:
+    assert {"resnet_gap", "resnet_simpool"} <= set(list_recipes()) and not any(
+        name.startswith("_") for name in list_recipes()
+    )
+    for name in list_recipes():
+        recipe = load_recipe(name)
+        assert recipe.name == name and recipe.sources and recipe.license
+        assert isinstance(recipe, HeadsRecipe) or (recipe.title and recipe.stages)
+
+
+def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
+    siblings = {
+        p: flat(dataclasses.asdict(load_recipe(f"resnet_{p}")))
+        for p in ("gap", "gem", "simpool", "spe_gap", "spe_simpool")
+    }
+    gap, compared = siblings["gap"], {"encoder.pooling", "encoder.pooling_options.gamma", "encoder.inside"}
+    for name, recipe in siblings.items():
+        differing = {k for k in gap.keys() | recipe.keys() if gap.get(k) != recipe.get(k)}
+        assert differing <= compared | {"name", "title", "source", "encoder.pooling_options"}, name
+        assert recipe.get("encoder.pooling_options.gamma") == (2.0 if "simpool" in name else None)
+        assert recipe["encoder.inside"] == ("spe" if "spe" in name else "")
+
+
+VITS = {
+    "vit_gap": {"encoder.pooling"},
+    "vit_ggem": {"encoder.pooling"},
+    "vit_simpool": {"encoder.pooling", "encoder.pooling_options.gamma"},
+    "vit_cls_sar": {"spatial_entropy"},
+    "vit_life_cls": {"encoder.inside"},
+}
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_vits_differ_from_the_one_with_class_token_only_in_what_they_compare(name: str) -> None:
+    cls, other = (flat(dataclasses.asdict(load_recipe(n))) for n in ("vit_cls", name))
+    told = {"name", "title", "source"} | ({"encoder.backbone_kwargs.class_token"} if "cls" not in name else set())
+    assert {key for key in cls | other if cls.get(key) != other.get(key)} == VITS[name] | told
+
+
+def test_vits_and_dense_models_with_life_differ_from_their_siblings_in_life_alone() -> None:
+    for one, other in (("vit_simpool", "vit_life_simpool"), ("camvid_vit", "camvid_vit_life")):
+        own, theirs = (flat(dataclasses.asdict(load_recipe(n))) for n in (one, other))
+        start = {"init_from"} if "camvid" in one else set()
+        assert {key for key in own | theirs if own.get(key) != theirs.get(key)} == {
+            "name",
+            "title",
+            "source",
+            "encoder.inside",
+        } | start
+
+
+def test_recipes_of_vits_are_of_three_to_five_million_parameters_on_one_frozen_stem() -> None:
+    for name in (*VITS, "vit_cls", "vit_life_simpool"):
+        recipe = load_recipe(name)
+        encoder = recipe.encoder.build(Facts(name))
+        assert 3e6 < sum(p.numel() for p in encoder.parameters()) < 5e6 and encoder.has_stem and recipe.freeze == "stem"
+
+
+def test_recipe_of_ones_own_inherits_from_a_base_beside_it(tmp_path: Path) -> None:
+    write_recipe(tmp_path, "_base")
+    (tmp_path / "child.yaml").write_text(
+        "base: _base\nname: child\nencoder: {pooling_options: {beta: true}}\nbatch_size: 16\n"
+    )
+    child, base = load_recipe(str(tmp_path / "child.yaml")), load_recipe(str(tmp_path / "_base.yaml"))
+    assert child.encoder.pooling_options == {"gamma": 2.0, "beta": True}
+    same = dataclasses.replace(child.encoder, pooling_options=base.encoder.pooling_options)
+    assert dataclasses.replace(child, name="_base", encoder=same, batch_size=32) == base
+
+
+def test_overrides_reach_any_setting_with_its_type() -> None:
+    changes = ["seed=3", "weight_decay=1e-3", "encoder.pooling_options.gamma=1.25", "title=My own, with = in it"]
+    recipe = load_recipe("resnet_simpool", [*changes, "stages=[{size: 64, photos: 256, lr: 1e-4}]"])
+    assert (recipe.seed, recipe.weight_decay, recipe.title) == (3, 0.001, "My own, with = in it")
+    assert recipe.encoder.pooling_options == {"gamma": 1.25} and recipe.stages == (Stage(64, 256, 0.0001),)
+    assert load_recipe("resnet_simpool").seed == 0, "the bundled recipe is not changed"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seed", "--set takes key=value, not 'seed'"),
+        ("epochs=3", "epochs"),
+        ("encoder.poling=gap", "poling"),
+        ("seed=three", "seed is a number, not 'three'"),
+        ("batch_size=1.5", "batch_size is a whole number, not 1.5"),
+        ("batch_size=0", "at least one batch of photos"),
+        ("stages=[]", "at least one stage"),
+        ("stages=[{size: 64, photos: 5, lr: 0.1}]", "at least one batch of photos"),
+        ("stages=[{size: 64, photos: 500}]", "lr"),
+        ("stages=[{size: 64, photos: 500, lr: fast}]", "lr is a number, not 'fast'"),
+        ("stages.0.lr=1", "stages holds no settings of its own"),
+        ("title=[1, 2", "--set title is not readable as YAML"),
+    ],
+)
+def test_override_that_fits_no_setting_is_refused_in_a_sentence(override: str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)) as caught:
+        load_recipe("resnet_simpool", [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("- a\n- b\n", "is not a table of settings"),
+        ("name: [1, 2", "is not readable as YAML"),
+        ("name: mine\n", "is not a complete recipe"),
+        ("base: absent\nname: mine\n", "there is no recipe 'absent'"),
+        ("", "is not a complete recipe"),
+    ],
+)
+def test_file_that_is_no_recipe_is_refused_in_a_sentence(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ValueError, match=says):
+        load_recipe(str(tmp_path / "mine.yaml"))
+    with pytest.raises(ValueError, match=r"there is no recipe 'absent'; bundled are .*resnet_gap"):
+        load_recipe("absent")
