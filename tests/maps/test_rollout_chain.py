@@ -10,6 +10,7 @@ from simpool_viz.capture.block_attention import Attention, Blocks
 from simpool_viz.capture.kernels import cpu_kernel, efficient_kernel
 from simpool_viz.maps import rollout_chain as module
 from simpool_viz.maps.rollout_chain import Room, roll_out, through_block, through_kernel, through_tiles
+from tests.helpers import Operator, put_operator
 from tests.oracles import attention as oracle
 
 SCALE = 0.7
@@ -193,8 +194,6 @@ def test_a_bias_is_turned_a_tile_at_a_time(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_cuda_kernels_get_what_they_ask_for(monkeypatch: pytest.MonkeyPatch):
-    from tests.test_fused import Operator, put_operator
-
     blocks, matrices = blocks_and_matrices(2, 2, 71)
     put_operator(monkeypatch, "_scaled_dot_product_efficient_attention", operator := Operator(True, 32))
     monkeypatch.setattr(module, "find_kernel", lambda *_: efficient_kernel)
