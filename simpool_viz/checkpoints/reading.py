@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import io
 import json
+import os
 import pickle
 import threading
 import zipfile
@@ -31,6 +33,7 @@ ALLOWED: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
     (_SCALAR, "numpy._core.multiarray.scalar"),  # as numpy 2 does
 ]
+TABLE = 16 * 2**20  # bytes of an archive's table of contents: that of some 200,000 tensors
 _LOCK = threading.Lock()  # the list of allowed globals is the whole process's
 
 
@@ -70,11 +73,30 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
+class _ShortTable(io.FileIO):
+    """An archive's file for `zipfile`, which reads the table of contents in one call, and each of its entries into
+    objects ten times as large."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > TABLE:
+            raise CheckpointError(
+                f"{Path(os.fsdecode(self.name)).name} has a table of contents of {size / 2**20:,.0f} MB, where "
+                f"{TABLE / 2**20:.0f} MB hold 200,000 tensors; it was not opened"
+            )
+        return super().read(size)
+
+
 def _check_archive(path: Path) -> None:
-    """PyTorch stores its archives uncompressed, so that one which is compressed can only be meant to burst."""
+    """PyTorch stores its archives uncompressed, so that one which is compressed can only be meant to burst.
+
+    Raises:
+        CheckpointError: a damaged archive, or one that unpacks to more than it is or lists countless entries.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _ShortTable(path) as file, zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
+    except CheckpointError:
+        raise
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CheckpointError(f"{path.name} is damaged or incomplete ({error}); download it again") from error
     size = sum(entry.file_size for entry in entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from simpool_viz import load_checkpoint
+from simpool_viz.checkpoints.reading import read_file
 from tests import made_files as made
 from tests.helpers import save_weights
 
@@ -50,6 +52,43 @@ def test_zip_bomb_is_not_opened(tmp_path: Path) -> None:
     assert (tmp_path / "bomb.pth").stat().st_size < 100_000
     with pytest.raises(ValueError, match=r"bomb\.pth is compressed and unpacks to 8 MB, which PyTorch never writes"):
         load_checkpoint(tmp_path / "bomb.pth", device="cpu")
+
+
+def test_compressed_archive_is_not_opened_though_it_unpacks_to_less_than_it_is(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "odd.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("odd/data.pkl", os.urandom(10_000))  # which no compression makes smaller
+    with pytest.raises(ValueError, match=r"odd\.pth is compressed and unpacks to 0 MB"):
+        load_checkpoint(tmp_path / "odd.pth", device="cpu")
+
+
+def repeated(path: Path, content: bytes, times: int) -> None:
+    """An archive of one stored entry that its table of contents lists so many times."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bomb/data.pkl", content)
+    raw = path.read_bytes()
+    start, end = raw.index(b"PK\1\2"), raw.index(b"PK\5\6")
+    table, count = raw[start:end] * times, min(times, 65535)
+    path.write_bytes(raw[:start] + table + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(table), start, 0))
+
+
+def test_archive_whose_entries_overlap_is_not_opened(tmp_path: Path) -> None:
+    """Stored as PyTorch stores them, but all on the same bytes, so that they unpack to more than the file holds."""
+    repeated(tmp_path / "bomb.pth", bytes(2**20), 8)
+    with pytest.raises(ValueError, match=r"bomb\.pth .*unpacks to 8 MB"):
+        load_checkpoint(tmp_path / "bomb.pth", device="cpu")
+
+
+def test_archive_of_countless_entries_is_not_opened(tmp_path: Path) -> None:
+    """Each takes some 60 bytes of the file and ten times as much of memory, before anything is known of them."""
+    repeated(tmp_path / "bomb.pth", b"", 400_000)
+    with pytest.raises(ValueError, match=r"bomb\.pth .*table of contents .* was not opened"):
+        load_checkpoint(tmp_path / "bomb.pth", device="cpu")
+
+
+def test_archive_of_many_tensors_is_read(tmp_path: Path) -> None:
+    torch.save({f"a.{i}": torch.full((1,), i) for i in range(3000)}, tmp_path / "many.pth")
+    content, _ = read_file(tmp_path / "many.pth")
+    assert len(content) == 3000 and content["a.2999"].item() == 2999
 
 
 def test_tensor_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
