@@ -4,7 +4,7 @@ with progress, in the cache that HF_HOME names, one at a time per file."""
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Access:
     token: bool | None = None
 
 
+DESCRIPTION = 2**20  # bytes of a config.json that is fetched for a stranger
 SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 
 
@@ -107,14 +108,20 @@ def download(repository: str, file: str, access: Access | None = None) -> Path:
 
 
 def timm_config(repository: str, access: Access | None = None) -> dict[str, Any]:
-    """config.json of a repository in timm's form ("architecture", "pretrained_cfg", ...); {} where it is of another."""
+    """config.json of a repository in timm's form ("architecture", "pretrained_cfg", ...); {} where it is of another.
+
+    Where downloads are limited, a description of unknown size or of more than `DESCRIPTION` bytes is of another form.
+    """
     from huggingface_hub import hf_hub_download
 
     access = access or Access()
     try:
-        path = _cached(repository, "config.json", access) or Path(
-            hf_hub_download(repository, "config.json", cache_dir=access.cache, token=access.token)
-        )
+        if access.limit is not None:
+            path = download(repository, "config.json", replace(access, limit=min(access.limit, DESCRIPTION)))
+        else:
+            path = _cached(repository, "config.json", access) or Path(
+                hf_hub_download(repository, "config.json", cache_dir=access.cache, token=access.token)
+            )
         config: Any = json.loads(path.read_text(encoding="utf-8"))
     except Exception:  # no such file, out of reach, or no JSON: then it is not in timm's form
         return {}

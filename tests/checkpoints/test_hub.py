@@ -222,6 +222,58 @@ def test_visitor_is_held_to_the_limit_and_to_names_on_the_network(hub: Hub, tmp_
         load_for_visitor("timm:nothing", device="cpu")
 
 
+def tell_sizes(hub: Hub, monkeypatch: pytest.MonkeyPatch, **sizes: int | None) -> None:
+    """Let the hub tell other sizes of files, by the first part of their names, than they have."""
+    own = hub.model_info
+
+    def told(repository: str, **options: Any) -> Any:
+        info = own(repository, **options)
+        for sibling in info.siblings:
+            sibling.size = sizes.get(sibling.rfilename.partition(".")[0], sibling.size)
+        return info
+
+    monkeypatch.setattr(hub, "model_info", told)
+
+
+@pytest.mark.parametrize(("size", "says"), [(None, "an unknown size"), (2**33, "8,192 MB"), (2**30 + 1, "1,024 MB")])
+def test_visitor_gets_no_file_whose_size_is_unknown_or_beyond_the_limit(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, size: int | None, says: str
+) -> None:
+    hub.put("user/repo", "repo.pth", simpool_vit())
+    tell_sizes(hub, monkeypatch, repo=size)
+    for name in ("hf:user/repo", "hf:user/repo/repo.pth"):
+        with pytest.raises(ValueError, match=rf"hf:user/repo/repo\.pth has {says}; at most 1,024 MB are fetched here"):
+            load_for_visitor(name, device="cpu")
+    assert all(file != "repo.pth" for _, file, _, _ in hub.log), "refused before it is fetched"
+
+
+def test_limit_is_the_largest_size_that_is_fetched(hub: Hub) -> None:
+    hub.put("user/repo", "repo.pth", simpool_vit())
+    size = (hub.folder / "user" / "repo" / "repo.pth").stat().st_size
+    assert load_for_visitor("hf:user/repo", device="cpu", limit=size)[0].pooling.name == "simpool"
+    with pytest.raises(ValueError, match="at most"):
+        load_for_visitor("hf:user/repo", device="cpu", limit=size - 1)
+
+
+def test_on_ones_own_machine_a_file_of_unknown_size_is_fetched(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.put("user/repo", "repo.pth", simpool_vit())
+    tell_sizes(hub, monkeypatch, repo=None)
+    assert load_checkpoint("hf:user/repo", device="cpu").pooling.name == "simpool"
+
+
+@pytest.mark.parametrize("size", [None, 2**21])
+def test_visitor_gets_no_description_whose_size_is_unknown_or_beyond_its_limit(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    hub.put("user/tiny", "model.bin", timm.create_model("vit_tiny_patch16_224", num_classes=3).state_dict())
+    hub.put("user/tiny", "config.json", {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {"license": "mit"}})
+    assert load_for_visitor("hf:user/tiny", device="cpu")[0].facts.license == "mit"
+    hub.log.clear()
+    tell_sizes(hub, monkeypatch, config=size)
+    encoder, _ = load_for_visitor("hf:user/tiny", device="cpu")
+    assert encoder.facts.license != "mit" and [file for _, file, _, _ in hub.log] == ["model.bin"]
+
+
 def test_published_checkpoints_may_be_as_large_as_they_are(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A visitor's limit is for files that nobody knows; those in the list are whole training checkpoints."""
     name = "vits_dino_simpool_ep100"
