@@ -202,8 +202,12 @@ def has_life(encoder: Encoder) -> bool:
 
 def recording_bytes(recording: Recording) -> int:
     """Bytes that a recording keeps in memory: its tensors' storages, each counted once, and its photo."""
-    tensors = [t for block in recording.blocks for t in (block.query, block.key, block.bias)]
-    tensors += [recording.tokens.patches, recording.tokens.prefix, recording.pooled.weights, recording.pooled.scores]
+    blocks = [recording.blocks[i] for i in recording.blocks.kept]
+    attention = [*blocks, recording.pool_attention] if recording.pool_attention is not None else blocks
+    tokens, pooled = recording.tokens, recording.pooled
+    tensors = [recording.image, recording.vector, recording.logits, tokens.patches, tokens.prefix]
+    tensors += [pooled.vector, pooled.weights, pooled.scores]
+    tensors += [t for one in attention for t in (one.query, one.key, one.bias, one.lse)]
     tensors += [t for gate in recording.gates for t in (gate.values, gate.features)]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
     return sum(storages.values()) + recording.picture.rgb.nbytes

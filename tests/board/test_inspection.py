@@ -3,7 +3,10 @@ their own."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +23,12 @@ from simpool_viz.board.inspection import (
     has_life,
     inspect,
     questions_of,
+    recording_bytes,
 )
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.recording import Recording
-from tests.helpers import small_resnet, small_vit
+from tests.helpers import bare_cnn, random_timm, small_resnet, small_vit
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +124,37 @@ def test_exponents_are_those_that_the_pooling_uses(resnet: Encoder) -> None:
     encoder.pooling.mean.p.data = torch.tensor([0.2, 3.5, 77.0])  # type: ignore[union-attr]
     assert exponents(encoder) == (1.0, 3.5, 50.0)
     assert len(exponents(small_resnet("gem"))) == 1 and exponents(resnet) == () == exponents(small_resnet("gap"))
+
+
+def arrays_of(value: Any) -> Iterator[torch.Tensor | np.ndarray]:
+    """Every tensor and array that a recording holds, however deep, but for those of its encoder."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        yield value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            if field.name != "encoder":
+                yield from arrays_of(getattr(value, field.name))
+    elif isinstance(value, (Sequence, Mapping)) and not isinstance(value, str):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from arrays_of(part)
+
+
+@pytest.mark.parametrize("kind", ["vit", "siglip", "resnet", "gates"])
+def test_bytes_of_a_recording_are_those_of_all_that_it_holds(photos: dict[str, Path], kind: str) -> None:
+    make: dict[str, Callable[[], Encoder]] = {
+        "vit": lambda: small_vit(),
+        "siglip": lambda: random_timm("vit_base_patch16_siglip_224"),
+        "resnet": lambda: small_resnet(),
+        "gates": lambda: bare_cnn(block_args={"attn_layer": "se"}).requires_grad_(False),
+    }
+    recording = record(make[kind](), photos["wide"], 64)
+    held = [*arrays_of(recording)]
+    storages = {
+        a.untyped_storage().data_ptr(): a.untyped_storage().nbytes() for a in held if isinstance(a, torch.Tensor)
+    }
+    arrays = {id(a): a.nbytes for a in held if isinstance(a, np.ndarray)}
+    assert recording_bytes(recording) == sum(storages.values()) + sum(arrays.values())
+    assert recording_bytes(recording) > recording.image.nbytes + recording.picture.rgb.nbytes
 
 
 def test_gates_are_told_by_depth(photos: dict[str, Path]) -> None:
