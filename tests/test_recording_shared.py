@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from simpool_viz import record
+from simpool_viz.batch.boards import Job
 from simpool_viz.board.board import Settings, iterate_board, make_board, record_each
 from simpool_viz.checkpoints.load import load_checkpoints, share_backbones
 from simpool_viz.images import read_picture
@@ -98,6 +100,33 @@ def test_heads_of_different_sizes_look_for_themselves_unless_one_size_is_asked_f
         ValueError, match=r"base\+a and base have not the same backbone and size, so no forward serves both"
     ):
         record_shared([base, head], [make_photo()])
+
+
+@pytest.mark.parametrize("change", [{"mean": (0.4, 0.5, 0.5)}, {"std": (0.2, 0.2, 0.25)}])
+def test_heads_that_normalise_pictures_otherwise_run_a_forward_of_their_own(change: dict[str, Any]) -> None:
+    base, head, *_ = heads("resnet")
+    head.facts = dataclasses.replace(head.facts, **change)
+    assert head.backbone is base.backbone and not shares_forward(base, head) and not shares_forward(head, base, size=64)
+    alone = record(head, make_photo()).vector
+    with counted(base) as calls:
+        _, seen = record_each([base, head], read_picture(make_photo()))
+    assert calls == [1, 1] and torch.equal(seen.vector, alone)
+    assert Job([base, head]).groups == [[0], [1]], "nor in a folder"
+    with pytest.raises(ValueError, match="have not the same backbone and size"):
+        record_shared([base, head], [make_photo()], 64)
+
+
+def test_backbones_that_differ_in_one_number_are_not_shared() -> None:
+    base, head = small_resnet("gap", "base"), small_resnet("simpool", "base+a")
+    head.facts = dataclasses.replace(head.facts, base="base")
+    head.backbone.load_state_dict(base.backbone.state_dict())
+    *_, last = head.backbone.parameters()
+    last.data.flatten()[-1] += 1e-3
+    share_backbones([base, head])
+    assert head.backbone is not base.backbone and not shares_forward(base, head)
+    last.data.copy_([*base.backbone.parameters()][-1])
+    share_backbones([base, head])
+    assert head.backbone is base.backbone and shares_forward(base, head)
 
 
 def test_batches_are_shared_too() -> None:

@@ -125,6 +125,49 @@ def test_recordings_are_kept_bounded_and_made_once(
         page.ask("cls", 0, "mean", 0, 0, 0.5, None, ALONE[1], visit)
 
 
+def keys(visit: Visit) -> list[tuple[str, str, int]]:
+    return [(Path(photo).stem, name, size) for photo, name, size in visit.seen]
+
+
+def test_of_the_recordings_of_a_visit_the_one_looked_at_longest_ago_goes(
+    encoders: dict[str, Encoder], photos: dict[str, Path]
+) -> None:
+    visit, encoder, wide, tall = Visit(), encoders["simpool"], str(photos["wide"]), str(photos["tall"])
+    first = visit.look(wide, encoder, 0)
+    visit.look(tall, encoder, 0)
+    visit.look(wide, encoder, 32)
+    assert visit.look(wide, encoder, 0) is first is visit.now, "of another size, it is another recording"
+    visit.look(tall, encoder, 32)
+    own = encoder.facts.name
+    assert keys(visit) == [("wide", own, 32), ("wide", own, 0), ("tall", own, 32)]
+    assert [s.recording.geometry.grid for s in visit.seen.values()] == [(4, 6), (8, 12), (6, 4)]
+
+
+def test_recordings_of_a_visit_together_hold_no_more_than_the_bound(
+    encoders: dict[str, Encoder], photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "recording_bytes", lambda recording: 100)
+    visit, encoder = Visit(), encoders["simpool"]
+    for bound, kept in ((300, 3), (299, 2), (199, 1), (1, 1)):
+        monkeypatch.setattr(module, "BYTES", bound)
+        for photo, size in (("wide", 0), ("tall", 0), ("wide", 32), ("tall", 32)):
+            visit.look(str(photos[photo]), encoder, size)
+        assert len(visit.seen) == kept and keys(visit)[-1] == ("tall", encoder.facts.name, 32)
+
+
+def test_checkpoint_brought_again_under_its_name_is_recorded_anew(photos: dict[str, Path]) -> None:
+    former, present, visit = small_resnet(seed=1), small_resnet(seed=2), Visit()
+    for photo in ("wide", "tall"):
+        visit.look(str(photos[photo]), former, 0)
+    for photo in ("wide", "tall"):
+        seen = visit.look(str(photos[photo]), present, 0)
+        assert seen.recording.encoder is present and visit.look(str(photos[photo]), present, 0) is seen
+        expected = record(present, photos[photo]).map("simpool").weights
+        assert np.array_equal(seen.recording.map("simpool").weights, expected)
+        assert not np.allclose(record(former, photos[photo]).map("simpool").weights, expected)
+    assert len(visit.seen) == 2, "nothing of the former is left"
+
+
 def test_visits_are_apart(page: InspectPage, photos: dict[str, Path]) -> None:
     one, other = Visit(), Visit()
     look(page, one, photos["wide"], "vit")

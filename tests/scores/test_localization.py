@@ -361,3 +361,17 @@ def test_jaccard_is_dinos_protocol_written_out() -> None:
     own, best = jaccard(masks, reference, side=48)
     assert own == pytest.approx(np.mean([scores[0] for scores in per_object]))
     assert best == pytest.approx(np.mean([max(scores) for scores in per_object])) and best > own
+
+
+def test_jaccard_is_taken_at_480_pixels() -> None:
+    """The size of DINO's protocol; an object of a single row of pixels is seen there and not at half of it."""
+    labels = np.zeros((480, 640), np.int64)
+    labels[101, 30:90], labels[300:460, 100:600] = 1, 2
+    reference = Reference(labels != 0, np.zeros(labels.shape, bool), labels)
+    masks = np.random.default_rng(4).random((3, 9, 12)) < 0.5
+    at_480 = jaccard(masks, reference, side=480)
+    assert jaccard(masks, reference) == at_480
+    assert all(jaccard(masks, reference, side=side) != at_480 for side in (240, 479, 960))
+    shown = nearest(masks[0], 480)
+    by_hand = [(shown & t).sum() / (shown | t).sum() for t in (nearest(labels == n, 480) for n in (1, 2))]
+    assert at_480[0] == pytest.approx(np.mean(by_hand)) and min(by_hand) > 0

@@ -20,7 +20,7 @@ from simpool_viz.training.data import Batches, load_photos
 from simpool_viz.training.interruption import Run
 from simpool_viz.training.loop import run_stage, train
 from simpool_viz.training.recipe import Recipe, Stage, load_recipe
-from simpool_viz.training.step import Step, make_accelerator, make_optimizer, rows_of
+from simpool_viz.training.step import Step, descend, make_accelerator, make_optimizer, rows_of
 from tests.helpers import (
     BACKBONE,
     short_recipe,
@@ -170,6 +170,27 @@ def test_gradient_of_a_step_is_that_of_its_own_batch(shapes: Path, tmp_path: Pat
             step(batch, stream)
         gradients.append(encoder.pooling.wq.weight.grad)
     assert torch.equal(*gradients) and gradients[0].abs().max() > 0
+
+
+@pytest.mark.parametrize(("norm", "moved"), [(100.0, 1.0), (5.0, 1.0), (1.5, 1.0), (0.25, 0.25)])
+def test_gradients_are_clipped_to_a_norm_of_1_over_all_groups(norm: float, moved: float) -> None:
+    one, two = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([{"params": [one]}, {"params": [two]}], lr=1.0)
+    direction = torch.nn.functional.normalize(torch.tensor([3.0, -1.0, 2.0, 5.0, 1.0]), dim=0)
+    accelerator = make_accelerator("no", "cpu")
+    for step in (1, 2):  # the second of the same length: no gradient of the first is left
+        loss = norm * (torch.cat([one, two]) @ direction)
+        assert float(descend(accelerator, optimizer, loss, step)) == pytest.approx(loss.item())
+        found = torch.cat([one, two]).detach()
+        torch.testing.assert_close(found, -step * moved * direction, rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_that_is_not_finite_stops_the_training_before_a_weight_moves() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    with pytest.raises(FloatingPointError, match=r"the gradient is (inf|nan) at step 7; lower the learning rate"):
+        descend(make_accelerator("no", "cpu"), optimizer, weight.sqrt().sum(), 7)
+    assert torch.equal(weight.detach(), torch.zeros(2))
 
 
 def test_loss_that_is_not_finite_stops_the_training_with_its_step(tmp_path: Path, shapes: Path) -> None:

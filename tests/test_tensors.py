@@ -1,0 +1,90 @@
+"""Device and precision, as they are chosen on machines that are not this one; and what makes two tensors the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from simpool_viz import load_checkpoint
+from simpool_viz.app.compare import EncoderStore
+from simpool_viz.checkpoints import load
+from simpool_viz.tensors import choose_device, identical, wide
+
+HALF, SINGLE = torch.float16, torch.float32
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, cuda: int = 0, mps: bool = False) -> None:
+    """A machine with so many CUDA devices, with or without an Apple GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "wanted", "device", "dtype"),
+    [
+        (2, False, "auto", "cuda", HALF),
+        (2, False, "cuda", "cuda", HALF),
+        (2, False, "cuda:0", "cuda:0", HALF),
+        (2, False, "cuda:1", "cuda:1", HALF),
+        (2, False, "cpu", "cpu", SINGLE),
+        (1, True, "auto", "cuda", HALF),
+        (0, True, "auto", "mps", SINGLE),
+        (0, True, "mps", "mps", SINGLE),
+        (0, False, "auto", "cpu", SINGLE),
+    ],
+)
+def test_precision_is_half_on_cuda_and_single_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, cuda: int, mps: bool, wanted: str, device: str, dtype: torch.dtype
+) -> None:
+    pretend(monkeypatch, cuda, mps)
+    assert choose_device(wanted) == (torch.device(device), dtype)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "wanted", "says"),
+    [
+        (2, "cuda:2", "cuda:2 is not here: PyTorch sees 2 CUDA devices"),
+        (0, "cuda", "cuda is not here: PyTorch sees 0 CUDA devices"),
+        (0, "mps", "mps is not here"),
+        (0, "xpu", "'xpu' is not supported"),
+        (0, "graphics card", "no device is called 'graphics card'"),
+    ],
+)
+def test_device_that_a_machine_has_not_is_refused(
+    monkeypatch: pytest.MonkeyPatch, cuda: int, wanted: str, says: str
+) -> None:
+    pretend(monkeypatch, cuda)
+    with pytest.raises(ValueError, match=says):
+        choose_device(wanted)
+
+
+def test_checkpoints_are_loaded_in_the_precision_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "choose_device", lambda wanted: (torch.device("cpu"), HALF))
+    encoder = load_checkpoint("resnet_simpool")
+    assert {p.dtype for p in encoder.parameters()} == {HALF}
+
+
+def test_page_says_where_and_in_which_precision_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, 1)
+    assert EncoderStore("auto").where() == "cuda, float16" and EncoderStore("cpu").where() == "cpu, float32"
+
+
+def test_maps_are_computed_in_single_precision_at_least() -> None:
+    assert [wide(torch.ones(2, dtype=d)).dtype for d in (HALF, torch.bfloat16, SINGLE)] == [SINGLE] * 3
+    assert wide(torch.ones(2, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_identical_tensors_agree_in_numbers_shape_precision_and_device() -> None:
+    one = torch.arange(6.0).reshape(2, 3)
+    assert identical(one, one.clone()) and identical(one, one.T.contiguous().T), "however they lie in memory"
+    changed = one.clone()
+    changed[1, 2] += 1e-6
+    others = {
+        "another number": changed,
+        "other numbers": one + 1,
+        "another shape": one.reshape(3, 2),
+        "another precision": one.double(),
+        "another device": one.to("meta"),
+    }
+    assert [name for name, other in others.items() if identical(one, other) or identical(other, one)] == []
