@@ -121,3 +121,22 @@ def test_no_file_name_stands_twice() -> None:
             places.setdefault(name, []).append(module)
     twice = {name: modules for name, modules in places.items() if len(modules) > 1}
     assert not twice
+
+
+# What concerns the project as a whole and no module of it.
+WHOLE = ("architecture", "benchmarks", "docs", "memory", "run", "wheel")
+
+
+def test_tests_mirror_the_modules() -> None:
+    """`tests/maps/test_scale.py` tests `simpool_viz/maps/scale.py`; an aspect may follow the module's name, as in
+    `test_recording_shared.py`. Tests in a browser go by page."""
+    tests = PACKAGE.parent / "tests"
+    strays = []
+    for path in sorted(tests.rglob("test_*.py")):
+        folder, name = path.relative_to(tests).parent, path.stem.removeprefix("test_")
+        words = name.split("_")
+        modules = [PACKAGE / folder / f"{'_'.join(words[:count])}.py" for count in range(1, len(words) + 1)]
+        whole = folder == Path() and name in WHOLE
+        if not (whole or folder == Path("browser") or any(module.is_file() for module in modules)):
+            strays.append(path.relative_to(tests).as_posix())
+    assert not strays, f"of no module: {', '.join(strays)}"

@@ -129,6 +129,19 @@ def test_backbones_that_differ_in_one_number_are_not_shared() -> None:
     assert head.backbone is base.backbone and shares_forward(base, head)
 
 
+def test_backbones_of_two_kinds_are_not_shared_though_their_numbers_agree() -> None:
+    base, head = small_resnet("gap", "base"), small_resnet("simpool", "base+a", seed=0)
+    head.facts = dataclasses.replace(head.facts, base="base")
+    head.backbone.load_state_dict(base.backbone.state_dict())
+
+    class Other(type(head.backbone)):  # type: ignore[misc]
+        pass
+
+    head.backbone.__class__ = Other
+    share_backbones([base, head])
+    assert head.backbone is not base.backbone
+
+
 def test_batches_are_shared_too() -> None:
     encoders = [e for e in heads("vit") if e.facts.name != "stranger"]
     photos = [make_photo(), make_photo(), make_photo()]

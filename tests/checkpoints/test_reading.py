@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from simpool_viz import load_checkpoint
-from simpool_viz.checkpoints.reading import read_file
+from simpool_viz.checkpoints.reading import check_tensor, read_file
 from tests import made_files as made
 from tests.helpers import save_weights
 
@@ -95,6 +95,15 @@ def test_tensor_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> Non
     state = made.vit() | {"head.weight": torch.zeros(1).expand(10**6, 10**5)}
     with pytest.raises(ValueError, match=r"head\.weight claims 100,000,000,000 numbers and holds fewer"):
         load_checkpoint(save_weights(tmp_path, state), device="cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_what_a_tensor_claims_is_compared_in_bytes(dtype: torch.dtype) -> None:
+    held = torch.zeros(6, dtype=dtype)
+    assert check_tensor("a", held, "x.pth") is held
+    for claimed in (7, 11):  # numbers; 6 are held, which are 12 to 48 bytes
+        with pytest.raises(ValueError, match=f"a claims {claimed} numbers and holds fewer"):
+            check_tensor("a", held.as_strided((claimed,), (0,)), "x.pth")
 
 
 def truncate(path: Path) -> None:
