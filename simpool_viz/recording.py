@@ -209,6 +209,7 @@ def _single(
         ),
         vector=one_of(output.vector, i),
         logits=None if output.logits is None else one_of(output.logits, i),
+        dense_logits=None if output.dense_logits is None else one_of(output.dense_logits, i),
         seconds=seconds,
     )
 

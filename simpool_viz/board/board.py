@@ -5,16 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from simpool_viz.board.segmentation import segment
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import AbsentClassError, MapError, OptionError
 from simpool_viz.images import ImageSource, Picture, read_picture
 from simpool_viz.maps.attention_map import FUSIONS, AttentionMap
-from simpool_viz.maps.make import blocks_needed, make_maps
+from simpool_viz.maps.make import blocks_needed, make_each
 from simpool_viz.maps.registry import map_methods, maps_of, resolve_map
 from simpool_viz.maps.request import MapRequest, option_text, parse_map, parse_maps
 from simpool_viz.masks import ObjectMask, parse_rule
@@ -35,7 +34,7 @@ __all__ = [
     "parse_map",
     "parse_maps",
 ]
-__all__ += ["blocks_of", "record_each", "record_rows", "require_rows"]
+__all__ += ["blocks_of", "record_each", "record_rows", "require_rows", "rows_or_reasons"]
 
 
 @dataclass(frozen=True)
@@ -201,57 +200,91 @@ def record_rows(
     Raises:
         ValueError: an unknown map or rule, or options that do not fit.
     """
-    profile, wanted, skipped = profile or Profile(), [], []
-    for request in requests or [default_map(recording.encoder)]:
-        _, reason = resolve_map(recording.encoder, request.name)
-        if reason:
-            skipped.append(f"{reason}.")
+    asked = [(request, settings) for request in requests or [default_map(recording.encoder)]]
+    rows, skipped = [], []
+    for outcome in rows_or_reasons(recording, asked, reference, picture, profile):
+        if isinstance(outcome, AbsentClassError):
+            raise outcome
+        if isinstance(outcome, MapError):
+            skipped.append(f"{outcome}.")
         else:
-            wanted.append(request)
-    with profile.part("maps"):
-        made = make_maps(recording, [(r.name, r.options) for r in wanted])
-    found = segment(recording).told if recording.encoder.dense else ""  # once for all its rows
-    make = partial(_row, recording, settings, reference, picture, profile, found)
-    return [make(request, *one) for request, one in zip(wanted, made, strict=True)], skipped
+            rows.append(outcome)
+    return rows, skipped
 
 
-def _row(
+def rows_or_reasons(
     recording: Recording,
-    settings: Settings,
-    reference: Reference | None,
-    picture: int,
-    profile: Profile,
-    found: str,
-    request: MapRequest,
-    attention: AttentionMap,
-    seconds: float,
-) -> Row:
-    with profile.part("masks"):
-        rule, amount = parse_rule(settings.mask)
-        mask = attention.mask(rule, amount, largest=settings.largest, fusion=settings.fusion)
-    with profile.part("scores"):
-        entropy, entropy_of = attention.entropy()
-        scores = {} if reference is None else score_map(mask, reference)
-    top = recording.top_classes(1)
-    facts = recording.encoder.facts
-    return Row(
-        picture=picture,
-        checkpoint=facts.name,
-        checkpoint_title=facts.title or facts.name,
-        pooling=recording.encoder.pooling.name,
-        request=request,
-        map_title=map_methods()[attention.method].title,
-        attention=attention,
-        fusion=settings.fusion,
-        mask=mask,
-        prediction=top[0][1:] if top else None,
-        found=found,
-        entropy=entropy,
-        entropy_of=entropy_of,
-        milliseconds=(1000 * recording.seconds, 1000 * seconds),
-        input_size=recording.geometry.input_size,
-        scores=scores,
+    asked: Sequence[tuple[MapRequest, Settings]],
+    reference: Reference | None = None,
+    picture: int = 0,
+    profile: Profile | None = None,
+) -> list[Row | MapError]:
+    """The rows of one recording, all made at once: roll-outs with the same options share a chain.
+
+    Args:
+        asked: each map with the settings of its mask.
+        picture, profile: as in `record_rows`.
+
+    Returns:
+        In the order of `asked`, a row; or, where the checkpoint cannot have the map or no token has its class
+        (`AbsentClassError`), the error that says so, without a full stop.
+
+    Raises:
+        MapError, OptionError: an unknown map or rule, or options that do not fit.
+    """
+    profile = profile or Profile()
+    reasons = [resolve_map(recording.encoder, request.name)[1] for request, _ in asked]
+    wanted = [request for (request, _), reason in zip(asked, reasons, strict=True) if reason is None]
+    with profile.part("maps"):
+        made = iter(make_each(recording, [(request.name, request.options) for request in wanted]))
+    maker = _RowMaker(
+        recording, reference, picture, profile, segment(recording).told if recording.encoder.dense else ""
     )
+    outcomes: list[Row | MapError] = []
+    for (request, settings), reason in zip(asked, reasons, strict=True):
+        one = MapError(reason) if reason else next(made)
+        outcomes.append(one if isinstance(one, MapError) else maker.make(request, settings, *one))
+    return outcomes
+
+
+@dataclass(frozen=True)
+class _RowMaker:
+    """What the rows of one recording share. found: what a dense head finds, in a line."""
+
+    recording: Recording
+    reference: Reference | None
+    picture: int
+    profile: Profile
+    found: str
+
+    def make(self, request: MapRequest, settings: Settings, attention: AttentionMap, seconds: float) -> Row:
+        """The row of a map that took `seconds`: its mask and figures."""
+        with self.profile.part("masks"):
+            rule, amount = parse_rule(settings.mask)
+            mask = attention.mask(rule, amount, largest=settings.largest, fusion=settings.fusion)
+        with self.profile.part("scores"):
+            entropy, entropy_of = attention.entropy()
+            scores = {} if self.reference is None else score_map(mask, self.reference)
+        top = self.recording.top_classes(1)
+        facts = self.recording.encoder.facts
+        return Row(
+            picture=self.picture,
+            checkpoint=facts.name,
+            checkpoint_title=facts.title or facts.name,
+            pooling=self.recording.encoder.pooling.name,
+            request=request,
+            map_title=map_methods()[attention.method].title,
+            attention=attention,
+            fusion=settings.fusion,
+            mask=mask,
+            prediction=top[0][1:] if top else None,
+            found=self.found,
+            entropy=entropy,
+            entropy_of=entropy_of,
+            milliseconds=(1000 * self.recording.seconds, 1000 * seconds),
+            input_size=self.recording.geometry.input_size,
+            scores=scores,
+        )
 
 
 def require_rows(rows: Sequence[object], skipped: Sequence[str]) -> None:

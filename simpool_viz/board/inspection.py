@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from simpool_viz.board.board import Row, Settings, record_rows
+from simpool_viz.board.board import Row, Settings, rows_or_reasons
 from simpool_viz.board.segmentation import percent, segment
-from simpool_viz.errors import AbsentClassError, OptionError
+from simpool_viz.errors import AbsentClassError, MapError, OptionError
 from simpool_viz.maps.attention_map import FUSIONS, AttentionMap
 from simpool_viz.maps.gated_features import gates_by_depth
 from simpool_viz.maps.registry import maps_of
 from simpool_viz.maps.request import MapRequest
-from simpool_viz.maps.rollout import token_scores
 from simpool_viz.modeling.classes import class_name
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.life import LIFE, scale_of_heads
@@ -169,18 +168,18 @@ def inspect(
     reason = questions_of(recording.encoder)[question]
     if reason:
         raise OptionError(f"{recording.encoder.facts.name} cannot answer {question!r}: {reason}")
-    rows: list[Row] = []
-    notes: list[str] = []
-    for request, fusion in QUESTIONS[question].asks(lens, recording.encoder.dense):
-        try:
-            made, skipped = record_rows(recording, [request], replace(settings, fusion=fusion))
-        except AbsentClassError as error:
-            made, skipped = [], [f"Dense Attention Roll-Out: {error}."]
-        rows += made
-        notes += [sentence for sentence in skipped if sentence not in notes]
+    asked = QUESTIONS[question].asks(lens, recording.encoder.dense)
+    outcomes = rows_or_reasons(recording, [(request, replace(settings, fusion=fusion)) for request, fusion in asked])
+    rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
+    notes = list(dict.fromkeys(_note_of(outcome) for outcome in outcomes if isinstance(outcome, MapError)))
     first = rows[0].attention if rows else None
     parts = first if first is not None and len(first.names) > 1 and question != "gates" else None
     return Inspection(rows, parts, group_parts(recording, parts) if parts else [], notes)
+
+
+def _note_of(error: MapError) -> str:
+    """Why a map of an answer is not there, in a sentence."""
+    return f"Dense Attention Roll-Out: {error}." if isinstance(error, AbsentClassError) else f"{error}."
 
 
 def group_parts(recording: Recording, attention: AttentionMap) -> list[tuple[str, list[int]]]:
@@ -202,14 +201,7 @@ def has_life(encoder: Encoder) -> bool:
 
 def recording_bytes(recording: Recording) -> int:
     """Bytes that a recording keeps in memory: its tensors' storages, each counted once, and its photo."""
-    blocks = [recording.blocks[i] for i in recording.blocks.kept]
-    attention = [*blocks, recording.pool_attention] if recording.pool_attention is not None else blocks
-    tokens, pooled = recording.tokens, recording.pooled
-    tensors = [recording.image, recording.vector, recording.logits, tokens.patches, tokens.prefix]
-    tensors += [pooled.vector, pooled.weights, pooled.scores]
-    tensors += [t for one in attention for t in (one.query, one.key, one.bias, one.lse)]
-    tensors += [t for gate in recording.gates for t in (gate.values, gate.features)]
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in recording.tensors()}
     return sum(storages.values()) + recording.picture.rgb.nbytes
 
 
@@ -249,7 +241,7 @@ def classes_found(recording: Recording, count: int = 5) -> list[ClassFound]:
         return []
     shares: np.ndarray | None = None
     if maps_of(encoder)["class_logits"] is None:
-        best = token_scores(recording).argmax(1).cpu().numpy()
+        best = recording.token_scores.argmax(1).cpu().numpy()
         shares = np.bincount(best, minlength=len(recording.logits)) / len(best)
     probability = {index: value for index, _, value in recording.top_classes(len(recording.logits))}
     wanted = [index for index, *_ in top]

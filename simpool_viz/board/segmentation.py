@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -74,6 +73,5 @@ def segment(recording: Recording) -> Segmentation:
         raise MapError(
             f"{encoder.facts.name} has no dense head, so it makes no segmentation; choose a checkpoint that has one"
         )
-    with torch.inference_mode():
-        scores = encoder.token_logits(recording.tokens)[0].float()
+    scores = recording.token_scores.T.unflatten(1, recording.tokens.grid).float()
     return Segmentation(scores, tuple(class_name(encoder, i) for i in range(len(scores))), recording.picture.size)

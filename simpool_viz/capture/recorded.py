@@ -4,7 +4,9 @@ need."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from simpool_viz.capture.block_attention import Attention, Blocks
@@ -29,6 +31,7 @@ class Recorded:
     gates: the channel gates (SE, SPE, CBAM) of the backbone and of the pooling, in the order of the forward.
     tokens, pooled: features and pooling result of a batch of one.
     vector: (D,) after the norm. logits: (K,), or None without a head.
+    dense_logits: (K, h, w) of a dense head, else None.
     seconds: of the forward, divided by the pictures of its batch.
     """
 
@@ -43,6 +46,7 @@ class Recorded:
     pooled: Pooled
     vector: Tensor
     logits: Tensor | None
+    dense_logits: Tensor | None
     seconds: float
 
     def top_classes(self, count: int = 1) -> list[tuple[int, str, float]]:
@@ -51,6 +55,29 @@ class Recorded:
             return []
         values, indices = wide(self.logits).softmax(0).topk(min(count, len(self.logits)))
         return [(int(i), class_name(self.encoder, int(i)), float(v)) for i, v in zip(indices, values, strict=True)]
+
+    @cached_property
+    def token_scores(self) -> Tensor:
+        """Class scores S (N, K) of the patch tokens, float32 (float64 of a float64 model): the head on each of them
+        after the norm.
+
+        They are those of the forward where the head is dense; else the head runs once, when they are first asked for.
+
+        Raises:
+            CheckpointError: the checkpoint has no head.
+        """
+        with torch.inference_mode():
+            scores = self.encoder.token_logits(self.tokens)[0] if self.dense_logits is None else self.dense_logits
+            return wide(scores.flatten(1).T)
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that is kept, the token scores among them once they have been asked for."""
+        found = [self.image, self.tokens.patches, self.tokens.prefix, self.vector, self.logits, self.dense_logits]
+        found += [self.pooled.vector, self.pooled.weights, self.pooled.scores, vars(self).get("token_scores")]
+        calls = [self.blocks[i] for i in self.blocks.kept] + [self.pool_attention]
+        found += [t for call in calls if call is not None for t in (call.query, call.key, call.bias, call.lse)]
+        found += [t for gate in self.gates for t in (gate.values, gate.features)]
+        return [tensor for tensor in found if tensor is not None]
 
     def block(self, index: int) -> tuple[int, Attention]:
         """(number, attention) of a block, negative indices counting from the last.

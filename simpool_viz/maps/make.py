@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from simpool_viz.capture.recorded import Recorded
-from simpool_viz.errors import MapError
+from simpool_viz.errors import AbsentClassError, MapError
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.registry import Rolled, resolve_map
 from simpool_viz.maps.rollout_chain import Walk, roll_out
@@ -48,13 +48,31 @@ def make_maps(recording: Recorded, requests: Sequence[tuple[str, dict[str, Any]]
         Each map with its seconds, those of a shared walk shared equally.
 
     Raises:
-        ValueError: as in `make_map`.
+        MapError, OptionError: as in `make_map`.
     """
-    made: list[AttentionMap | Rolled] = []
+    outcomes = make_each(recording, requests)
+    for outcome in outcomes:
+        if isinstance(outcome, AbsentClassError):
+            raise outcome
+    return [outcome for outcome in outcomes if not isinstance(outcome, AbsentClassError)]
+
+
+def make_each(
+    recording: Recorded, requests: Sequence[tuple[str, dict[str, Any]]]
+) -> list[tuple[AttentionMap, float] | AbsentClassError]:
+    """As `make_maps`, where a map of a class that no token has leaves the others alone: its error stands in its place.
+
+    Raises:
+        MapError, OptionError: as in `make_map`, but for absent classes.
+    """
+    made: list[AttentionMap | Rolled | AbsentClassError] = []
     seconds = []
     for name, options in requests:
         started = time.perf_counter()
-        made.append(_start(recording, name, options))
+        try:
+            made.append(_start(recording, name, options))
+        except AbsentClassError as error:
+            made.append(error)
         seconds.append(time.perf_counter() - started)
     for walk in {m.walk for m in made if isinstance(m, Rolled)}:
         started = time.perf_counter()
@@ -64,7 +82,11 @@ def make_maps(recording: Recorded, requests: Sequence[tuple[str, dict[str, Any]]
             made[i] = m.finish(rows)
         for i, _ in alike:
             seconds[i] += (time.perf_counter() - started) / len(alike)
-    return [(m, s) for m, s in zip(made, seconds, strict=True) if isinstance(m, AttentionMap)]
+    outcomes: list[tuple[AttentionMap, float] | AbsentClassError] = []
+    for m, s in zip(made, seconds, strict=True):
+        assert not isinstance(m, Rolled), "every chain has been run"
+        outcomes.append(m if isinstance(m, AbsentClassError) else (m, s))
+    return outcomes
 
 
 def _start(recording: Recorded, name: str, options: dict[str, Any]) -> AttentionMap | Rolled:

@@ -124,7 +124,7 @@ def dense_rollout(
     Raises:
         ValueError: an unknown class, or one that no token has (hard weights).
     """
-    scores = token_scores(recording)
+    scores = recording.token_scores
     wanted = list(dict.fromkeys(_choose_classes(recording, scores, classes)))
     weights = class_weights(scores, wanted, soft)  # (C, N)
     names = [class_name(recording.encoder, c) for c in wanted]
@@ -171,16 +171,10 @@ def class_logits(recording: Recorded, classes: Sequence[int | str] | int | str |
     Raises:
         ValueError: an unknown class.
     """
-    scores = token_scores(recording)
+    scores = recording.token_scores
     wanted = _choose_classes(recording, scores, classes)
     names = [class_name(recording.encoder, c) for c in wanted]
     return make_rows(recording, "class_logits", scores[:, wanted].T, names, unit="logit", note=_note(recording.encoder))
-
-
-def token_scores(recording: Recorded) -> Tensor:
-    """Class scores S (N, K) of the patch tokens: the head on every token after the final norm."""
-    with torch.inference_mode():
-        return wide(recording.encoder.token_logits(recording.tokens)[0].flatten(1).T)
 
 
 def class_weights(scores: Tensor, classes: Sequence[int], soft: bool) -> Tensor:
