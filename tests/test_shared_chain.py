@@ -16,7 +16,7 @@ from simpool_viz.board.segmentation import segment
 from simpool_viz.maps import make
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.spec import EncoderSpec
-from tests.conftest import make_photo
+from tests.helpers import make_photo
 
 SIZE = 64
 

@@ -5,35 +5,26 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
-from simpool_viz.app.board.component import Photo, Sent
-from simpool_viz.app.board.inspected import InspectState, InspectView
+from simpool_viz.app.board.component import Photo
+from simpool_viz.app.board.inspected import InspectState, InspectView, KeptRecording
 from simpool_viz.app.own_checkpoint import VISIT, OwnCheckpoints, in_a_sentence
 from simpool_viz.app.style_controls import look_controls
 from simpool_viz.board.board import Board, Settings
-from simpool_viz.board.inspection import QUESTIONS, Lens, RecordingFacts, facts_of, inspect, recording_bytes
+from simpool_viz.board.inspection import QUESTIONS, Lens, facts_of, inspect, recording_bytes
 from simpool_viz.errors import SimpoolError
 from simpool_viz.images import read_picture
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.recording import Recording, record
+from simpool_viz.recording import record
 
 KEPT = 3  # recordings of one visit,
 BYTES = 256 * 2**20  # and what they may hold together; the newest stays in any case
 ONE_HEAD = "one head"
 ALONE = ("no other class", -1)
-
-
-@dataclass(frozen=True)
-class KeptRecording:
-    """A recording that a visitor looks into, and what of it has been sent already."""
-
-    recording: Recording
-    facts: RecordingFacts
-    sent: Sent
 
 
 class Visit:
@@ -42,6 +33,7 @@ class Visit:
     def __init__(self) -> None:
         self.seen: OrderedDict[tuple[str, str, int], KeptRecording] = OrderedDict()
         self.lens = Lens()
+        self.facts_sent = ""  # the key of the recording whose facts the browser was sent last
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Visit:
         return Visit()  # each visit begins with nothing
@@ -57,7 +49,7 @@ class Visit:
         kept = self.seen.pop(key, None)
         if kept is None or kept.recording.encoder is not encoder:
             recording = record(encoder, read_picture(photo), size or None)
-            kept = KeptRecording(recording, facts_of(recording), Sent())
+            kept = KeptRecording(recording, facts_of(recording))
         self.seen[key] = kept
         while len(self.seen) > KEPT or (
             len(self.seen) > 1 and sum(recording_bytes(s.recording) for s in self.seen.values()) > BYTES
@@ -103,6 +95,7 @@ class InspectPage:
         answers = seen.facts.answers
         question = question if question in answers else (answers or [""])[0]
         visit.lens = Lens(block=max(0, len(seen.recording.blocks) - 1))
+        visit.facts_sent = ""  # a look brings them in any case
         return [self._answer(visit, question), visit, *self._follow(seen, question)]
 
     def _follow(self, seen: KeptRecording, question: str) -> list[Any]:
@@ -172,7 +165,8 @@ class InspectPage:
         board = Board(
             [seen.recording.picture], answer.rows if answer else [], {}, answer.notes if answer else [], settings
         )
-        return InspectState(board, seen.recording, seen.facts, answer, visit.lens, seen.sent)
+        new, visit.facts_sent = seen.key != visit.facts_sent, seen.key
+        return InspectState(board, seen, answer, visit.lens, facts_wanted=new)
 
     # --- the page -------------------------------------------------------------------------------------------------
 

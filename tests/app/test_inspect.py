@@ -15,7 +15,7 @@ from PIL import Image
 
 from simpool_viz import record
 from simpool_viz.app import inspect as module
-from simpool_viz.app.board.inspected import segmentation_payload
+from simpool_viz.app.board.inspected import InspectView, segmentation_payload
 from simpool_viz.app.inspect import ALONE, InspectPage, Visit
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
 from simpool_viz.board.segmentation import segment
@@ -95,10 +95,12 @@ def test_controls_follow_the_checkpoint_and_change_the_answer(page: InspectPage,
 def test_facts_tell_exponents_classes_and_what_cannot_be_asked(page: InspectPage, photos: dict[str, Path]) -> None:
     shown = look(page, Visit(), photos["wide"], "ggem")[0]
     sent = page.view.postprocess(shown)
-    assert sent is not None and sent["exponents"] == [3.0] * 4 and sent["point"] is None and sent["gates"] == []
-    titles = [section["title"] for section in sent["facts"]]
+    assert sent is not None and sent["point"] is None
+    facts = sent["facts"]
+    assert facts["exponents"] == [3.0] * 4 and facts["gates"] == []
+    titles = [section["title"] for section in facts["sections"]]
     assert titles == ["Classes found", "GGeM pooling", "What cannot be asked here"]
-    assert any("its backbone is a CNN" in line for line in sent["facts"][2]["lines"])
+    assert any("its backbone is a CNN" in line for line in facts["sections"][2]["lines"])
 
 
 def test_recordings_are_kept_bounded_and_made_once(
@@ -201,15 +203,18 @@ def test_class_that_is_clicked_shows_its_maps(tmp_path: Path) -> None:
     page, visit = InspectPage([("Dense", "dense")], lambda name, own: encoder, [("own", 0)], None), Visit()
     state, _, *controls = page.look(str(photo), "dense", 0, "token", None, visit)  # type: ignore[arg-type]
     assert controls[-1]["choices"][0] == ALONE and controls[-1]["visible"]
-    payload = segmentation_payload(state.recording, state.lens)
+    view, payload = InspectView(), segmentation_payload(state.kept.recording)
+    sent = view.postprocess(state)
+    assert sent is not None and sent["facts"]["segmentation"] == payload and sent["chosen"] is None
     width, height = payload["size"]
     runs = np.frombuffer(base64.b64decode(payload["runs"]), "<u4").reshape(-1, 2)
     labels = np.repeat(runs[:, 0], runs[:, 1]).reshape(height, width)
-    assert np.array_equal(labels, segment(state.recording).pixels((width, height))) and payload["chosen"] is None
+    assert np.array_equal(labels, segment(state.kept.recording).pixels((width, height)))
     index = payload["classes"][1]["index"]
     answer, question, target, also = page.choose_class(dataclasses.make_dataclass("Event", ["index"])(index), visit)
     assert (question["value"], target["value"], also["value"]) == ("class", index, ALONE[1])
     assert answer.answer.rows[0].attention.names == (SCENE_CLASSES[index],)
-    assert segmentation_payload(answer.recording, answer.lens)["chosen"] == index
+    sent = view.postprocess(answer)
+    assert sent is not None and sent["chosen"] == index
     together, _ = page.ask("class", 0, "mean", 0, 0, 0.5, index, payload["classes"][0]["index"], visit)
     assert together.answer.rows[0].attention.names == (f"{SCENE_CLASSES[index]} + {payload['classes'][0]['name']}",)

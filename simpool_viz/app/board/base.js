@@ -10,7 +10,7 @@ const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]
 const WIDEST = 640; // pixels of a drawn cell's longer side,
 const SMALL = 320; // of one in a matrix or a gallery,
 const LARGE = 1280; // and of an enlarged one
-let board = null; // { photos, rows, gallery, value }, decoded
+let board = null; // { photos, rows, gallery, facts, value }, decoded
 
 function bytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));

@@ -53,7 +53,7 @@ async function loadPhotos(photos) {
 }
 
 async function load() {
-  const value = props.value, mine = ++drawn;
+  const value = props.value, mine = ++drawn, known = keepFacts(value ?? {});
   if (!value || !value.photos) {
     board = null;
     return empty(props.kind === "inspect" ? "Choose a photo and a checkpoint, and press Look." : "Drop a photo, choose checkpoints and maps, and press Run.");
@@ -66,7 +66,7 @@ async function load() {
     return;
   }
   if (mine !== drawn) return; // a newer board has arrived meanwhile
-  board = { value, photos, rows: value.rows.map(readRow), gallery: (value.gallery ?? []).map(readRow) };
+  board = { value, photos, facts: known, rows: value.rows.map(readRow), gallery: (value.gallery ?? []).map(readRow) };
   if (ui.sort && !board.rows.some((row) => ui.sort in row.figures)) ui.sort = "";
   rebuild();
 }

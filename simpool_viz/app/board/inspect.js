@@ -2,12 +2,21 @@
 
 function buildInspection() {
   const block = make("div", "block inspection"), side = make("div", "side"), list = make("div", "rows"), { value } = board;
-  side.append(value.point ? buildAsking() : buildPhoto(board.photos[0], 0), ...(value.segmentation ? [buildSegmentation(value.segmentation)] : []), ...value.facts.map(buildFact));
+  const { sections, gates, exponents, segmentation } = board.facts;
+  side.append(value.point ? buildAsking() : buildPhoto(board.photos[0], 0), ...(segmentation ? [buildSegmentation(segmentation, value.chosen)] : []), ...sections.map(buildFact));
   list.append(...board.rows.map(buildRow), ...buildGallery());
-  if (value.gates.length) list.append(buildGates(value.gates));
-  if (value.exponents.length) list.append(buildExponents(value.exponents));
+  if (gates.length) list.append(buildGates(gates));
+  if (exponents.length) list.append(buildExponents(exponents));
   block.append(side, list);
   return [block];
+}
+
+// What is known of a recording beside its maps comes with its first answer alone, and is kept here for those that follow.
+let facts = { recording: null };
+
+function keepFacts(value) {
+  if (value.facts) facts = { recording: value.recording, ...value.facts };
+  return facts.recording === value.recording ? facts : { sections: [], gates: [], exponents: [], segmentation: null };
 }
 
 function buildFact({ title, lines }) {
@@ -39,7 +48,7 @@ function buildAsking() {
 // --- the classes that a dense head finds ----------------------------------------------------------------------------------------
 
 // A picture of classes to click, and a button for each class, which the keyboard reaches.
-function buildSegmentation({ size: [width, height], runs, classes, chosen }) {
+function buildSegmentation({ size: [width, height], runs, classes }, chosen) {
   const figure = make("figure", "segmentation"), canvas = make("canvas"), legend = make("div", "legend");
   const of = fromRuns(new Uint32Array(bytes(runs).buffer), width * height), colours = new Map(classes.map((one) => [one.index, one.colour]));
   const choose = (index) => trigger("choose", { index });

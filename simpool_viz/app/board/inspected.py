@@ -4,8 +4,9 @@ them."""
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -21,15 +22,31 @@ SEGMENTED = 480  # pixels of the segmentation's longer side
 
 
 @dataclass(frozen=True)
-class InspectState:
-    """An answer as shown; `answer` is None where the checkpoint has nothing to ask. `sent` holds the photo's file."""
+class KeptRecording:
+    """A recording that a visitor looks into, with its facts.
 
-    board: Board
+    sent: its photo's file, made once. key: what the browser knows the recording by.
+    """
+
     recording: Recording
     facts: RecordingFacts
+    sent: Sent = field(default_factory=Sent)
+    key: str = field(default_factory=lambda: uuid4().hex)
+
+
+@dataclass(frozen=True)
+class InspectState:
+    """An answer as shown.
+
+    answer: None where the checkpoint has nothing to ask.
+    facts_wanted: whether the browser has yet to be sent what is known of the recording beside its maps.
+    """
+
+    board: Board
+    kept: KeptRecording
     answer: Inspection | None
     lens: Lens
-    sent: Sent
+    facts_wanted: bool = True
 
 
 class InspectView(BoardView):
@@ -43,19 +60,28 @@ class InspectView(BoardView):
     def postprocess(self, value: InspectState | None) -> dict[str, Any] | None:  # type: ignore[override]
         if value is None:
             return None
-        payload = super().postprocess(BoardState(value.board, sent=Sent(value.sent.photos)))
+        kept, lens = value.kept, value.lens
+        payload = super().postprocess(BoardState(value.board, sent=Sent(kept.sent.photos)))
         assert payload is not None, "an inspection has a photo"
         payload |= {
-            "point": point_payload(value.recording, value.lens),
+            "point": point_payload(kept.recording, lens),
             "gallery": gallery_payload(value.answer) if value.answer else [],
-            "segmentation": segmentation_payload(value.recording, value.lens)
-            if value.recording.encoder.dense
-            else None,
-            "facts": fact_sections(value.facts, value.recording),
-            "gates": [asdict(profile) for profile in value.facts.gates],
-            "exponents": list(value.facts.exponents),
+            "chosen": lens.target if isinstance(lens.target, int) else None,
+            "recording": kept.key,
+            "facts": facts_payload(kept) if value.facts_wanted else None,
         }
         return payload
+
+
+def facts_payload(kept: KeptRecording) -> dict[str, Any]:
+    """What is known of a recording beside its maps. No answer changes it, so it is sent once, and the browser keeps it
+    under the recording's key."""
+    return {
+        "sections": fact_sections(kept.facts, kept.recording),
+        "gates": [asdict(profile) for profile in kept.facts.gates],
+        "exponents": list(kept.facts.exponents),
+        "segmentation": segmentation_payload(kept.recording) if kept.recording.encoder.dense else None,
+    }
 
 
 def point_payload(recording: Recording, lens: Lens) -> dict[str, Any] | None:
@@ -67,10 +93,9 @@ def point_payload(recording: Recording, lens: Lens) -> dict[str, Any] | None:
     return {"row": row, "column": column, "grid": list(recording.geometry.grid)}
 
 
-def segmentation_payload(recording: Recording, lens: Lens) -> dict[str, Any]:
+def segmentation_payload(recording: Recording) -> dict[str, Any]:
     """The class of every pixel of a small picture, row by row as runs (class, length) of uint32, and the classes found
-    with their
-    colours; the chosen one by its index."""
+    with their colours."""
     found, (width, height) = segment(recording), recording.picture.size
     factor = SEGMENTED / max(width, height)
     size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -86,7 +111,6 @@ def segmentation_payload(recording: Recording, lens: Lens) -> dict[str, Any]:
         "size": list(size),
         "runs": base64.b64encode(runs.astype("<u4").tobytes()).decode(),
         "classes": classes,
-        "chosen": lens.target if isinstance(lens.target, int) else None,
     }
 
 
