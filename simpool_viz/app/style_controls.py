@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from simpool_viz.app.board.component import LOOK
+from simpool_viz.app.board.component import AMOUNTS, LOOK
 from simpool_viz.drawing.pixels import SEQUENTIAL
 from simpool_viz.masks import mask_rules
 
@@ -23,7 +23,13 @@ def look_controls(board: str, shown: bool = True) -> gr.Accordion:
         with gr.Row():
             rule = gr.Dropdown(rules, value=LOOK["rule"], label="Mask rule", min_width=150)
             amount = gr.Slider(
-                0.01, 1, LOOK["amount"], step=0.01, label="Amount", min_width=170, elem_id=name("amount")
+                AMOUNTS[0],
+                AMOUNTS[-1],
+                LOOK["amount"],
+                step=AMOUNTS[0],
+                label="Amount",
+                min_width=170,
+                elem_id=name("amount"),
             )
             opacity = gr.Slider(
                 0, 1, LOOK["opacity"], step=0.01, label="Opacity", min_width=150, elem_id=name("opacity")

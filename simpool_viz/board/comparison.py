@@ -32,7 +32,7 @@ class RowFigure:
 
 def _peak(row: Row) -> float:
     """The largest value as drawn: how many times uniform, or how many times its mean; of a signed map its logit."""
-    return float(row.mask.weights.max()) * float(scale_of(row.mask.weights, row.attention.unit).factor or 1.0)
+    return float(row.mask.weights.max()) * scale_of(row.mask.weights, row.attention.unit).factor
 
 
 def _score(name: str) -> Callable[[Row], float | None]:
@@ -149,7 +149,7 @@ def difference(first: Row, second: Row, smooth: bool = False, size: tuple[int, i
 def _as_drawn(row: Row, smooth: bool, size: tuple[int, int]) -> np.ndarray:
     """A map (H, W) in the unit in which it is drawn."""
     weights = row.mask.weights
-    factor = scale_of(weights, row.attention.unit).factor or 1.0
+    factor = scale_of(weights, row.attention.unit).factor
     if smooth:
         return upsample(weights, size) * factor
     rows, columns = cells_of_pixels((weights.shape[0], weights.shape[1]), size)

@@ -14,11 +14,21 @@ from simpool_viz.board.board import Board, Row
 from simpool_viz.board.comparison import agreement, difference
 from simpool_viz.board.segmentation import percent, segment
 from simpool_viz.drawing.board_picture import FAINT, INK, PAPER, font, wrap
-from simpool_viz.drawing.pixels import DIVERGING, Look, colour_map, colour_table, display_picture, overlay, palette
+from simpool_viz.drawing.pixels import (
+    AGREEMENT,
+    DIVERGING,
+    WIDEST,
+    Look,
+    colour_map,
+    colour_table,
+    display_picture,
+    overlay,
+    palette,
+)
 from simpool_viz.drawing.render import render_row, row_scales
 from simpool_viz.images import Picture
 from simpool_viz.maps.attention_map import AttentionMap
-from simpool_viz.maps.scale import Scale, scale_of
+from simpool_viz.maps.scale import scale_of, symmetric_scale
 from simpool_viz.recording import Recording
 
 # Pixels of a cell's longer side, between cells, of a label's width, of a legend's line.
@@ -93,7 +103,7 @@ def draw_agreement(values: np.ndarray, titles: Sequence[str], heading: str = "")
     side, text = 64, [wrap(f"{i + 1}  {title}", 13, 2 * LABEL) for i, title in enumerate(titles)]
     left, top = GAP + 2 * LABEL + GAP, 58
     figure = Image.new("RGB", (left + side * len(titles) + GAP, top + side * len(titles) + GAP), PAPER)
-    draw, table = ImageDraw.Draw(figure), colour_table("viridis")
+    draw, table = ImageDraw.Draw(figure), colour_table(AGREEMENT)
     draw.text((GAP, 12), f"IoU of the object masks{f', {heading}' if heading else ''}", INK, font(16))
     for i, lines in enumerate(text):
         draw.multiline_text((GAP, top + i * side + side // 2), "\n".join(lines), INK, font(13), anchor="lm", spacing=2)
@@ -133,13 +143,9 @@ def agreement_table(board: Board) -> str:
     return text.getvalue()
 
 
-def difference_scale(values: np.ndarray, unit: str) -> Scale:
-    """Symmetric around 0, up to the 99.5th percentile of |difference|."""
-    high = float(np.percentile(np.abs(values), 99.5)) or 1.0
-    return Scale(-high, high, unit, 1.0)
-
-
-def draw_difference(board: Board, first: Row, second: Row, look: Look | None = None, longest: int = 640) -> Image.Image:
+def draw_difference(
+    board: Board, first: Row, second: Row, look: Look | None = None, longest: int = WIDEST
+) -> Image.Image:
     """The first map minus the second over the photo: red where the first is stronger, blue where the second is.
 
     Errors as in `comparison.difference`.
@@ -147,7 +153,7 @@ def draw_difference(board: Board, first: Row, second: Row, look: Look | None = N
     look = look or Look()
     rgb = display_picture(board.pictures[first.picture].rgb, longest)
     values = difference(first, second, look.smooth, (rgb.shape[1], rgb.shape[0]))
-    scale = difference_scale(values, scale_of(first.mask.weights, first.attention.unit).label)
+    scale = symmetric_scale(values, scale_of(first.mask.weights, first.attention.unit).label)
     table = colour_table(DIVERGING)
     share = ((values - scale.low) / (scale.high - scale.low) * 255).clip(0, 255).round().astype(np.uint8)
     height, width = rgb.shape[:2]
@@ -170,7 +176,7 @@ def draw_difference(board: Board, first: Row, second: Row, look: Look | None = N
     return figure
 
 
-def draw_segmentation(recording: Recording, longest: int = 640, opacity: float = 0.6) -> Image.Image:
+def draw_segmentation(recording: Recording, longest: int = WIDEST, opacity: float = 0.6) -> Image.Image:
     """The segmentation over the photo, and a legend of the classes found with their shares. Errors as in `segment`."""
     found, photo = segment(recording), display_picture(recording.picture.rgb, longest)
     height, width = photo.shape[:2]

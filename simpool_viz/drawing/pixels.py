@@ -26,8 +26,13 @@ if (
 
 SEQUENTIAL = ("inferno", "magma", "viridis", "cividis", "gray")
 DIVERGING = "RdBu_r"
-OUTLINE = (255, 255, 255)
-BOX = (0, 200, 255)
+AGREEMENT = "viridis"  # of the IoU between masks, from 0 to 1
+# The board in the browser draws by the same numbers, which travel to it as data (app/board/component.py).
+OUTLINE, BOX = (255, 255, 255), (0, 200, 255)  # of a mask and of the boxes around its parts,
+LINES = 240  # whose lines have this part of the picture's shorter side
+SPECK = 0.002  # share of the picture under which a part gets no box
+DIMMED = (0.22, 12.0)  # what lies outside of the mask: its grey times the first, plus the second
+WIDEST = 640  # pixels of the longer side of one map, on the page and in figures
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,7 @@ def palette(count: int) -> np.ndarray:
 
 def colour_map(weights: np.ndarray, scale: Scale, signed: bool, look: Look, size: tuple[int, int]) -> np.ndarray:
     """A map (h, w) as colours (H, W, 3) uint8, in patches or smooth, for size = (W, H)."""
-    factor = scale.factor if scale.factor is not None else 1.0 if signed else weights.size
-    values = weights * np.float32(factor)
+    values = weights * np.float32(scale.factor)
     shares = (values.astype(np.float64) - scale.low) * (255 / (scale.high - scale.low))
     if (
         look.smooth
@@ -91,9 +95,10 @@ def overlay(rgb: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray:
 def cut_out(rgb: np.ndarray, mask: np.ndarray, boxes: list[Box]) -> np.ndarray:
     """The masked object (H, W, 3): the rest greyed and darkened, the mask outlined, its boxes drawn."""
     inside = mask.astype(np.uint8)
-    grey = cv2.transform(rgb, np.array([[0.22 / 3] * 3 + [11.5]]))  # 0.22 of the mean, and 12 less what rounding adds
+    share, least = DIMMED
+    grey = cv2.transform(rgb, np.array([[share / 3] * 3 + [least - 0.5]]))  # less what rounding adds
     canvas = cv2.copyTo(rgb, inside, cv2.merge([grey, grey, grey]))
-    thickness = max(1, round(min(rgb.shape[:2]) / 240))
+    thickness = max(1, round(min(rgb.shape[:2]) / LINES))
     contours = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
     cv2.drawContours(canvas, contours, -1, OUTLINE, thickness)
     for x0, y0, x1, y1 in boxes:
@@ -101,7 +106,7 @@ def cut_out(rgb: np.ndarray, mask: np.ndarray, boxes: list[Box]) -> np.ndarray:
     return canvas
 
 
-def display_boxes(mask: np.ndarray, smallest: float = 0.002) -> list[Box]:
+def display_boxes(mask: np.ndarray, smallest: float = SPECK) -> list[Box]:
     """Boxes of the drawn mask's components, specks under this share of the picture left out."""
     # Far cheaper than labels.
     contours, links = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)

@@ -83,9 +83,9 @@ def make_each(
         for i, _ in alike:
             seconds[i] += (time.perf_counter() - started) / len(alike)
     outcomes: list[tuple[AttentionMap, float] | AbsentClassError] = []
-    for m, s in zip(made, seconds, strict=True):
-        assert not isinstance(m, Rolled), "every chain has been run"
-        outcomes.append(m if isinstance(m, AbsentClassError) else (m, s))
+    for one, taken in zip(made, seconds, strict=True):
+        assert not isinstance(one, Rolled), "every chain has been run"
+        outcomes.append(one if isinstance(one, AbsentClassError) else (one, taken))
     return outcomes
 
 

@@ -10,19 +10,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+PERCENTILE = 99.5  # of the values as drawn, at which the colours end
+
 
 @dataclass(frozen=True)
 class Scale:
     """The values between which colours run, what they are called, and what a raw value is multiplied by to give one of
-    them.
-
-    A factor of None is 1 for signed maps and the number of tokens for others.
-    """
+    them."""
 
     low: float
     high: float
     label: str
-    factor: float | None = None
+    factor: float = 1.0
 
 
 def scale_of(weights: np.ndarray, unit: str) -> Scale:
@@ -32,11 +31,16 @@ def scale_of(weights: np.ndarray, unit: str) -> Scale:
     """
     values = weights.astype(np.float64)
     if unit == "logit":
-        high = float(np.percentile(np.abs(values), 99.5)) or 1.0
-        return Scale(-high, high, "logit per token", 1.0)
+        return symmetric_scale(values, "logit per token")
     factor = float(values.size) if unit == "uniform" else 1.0 / (float(values.mean()) or 1.0)
     label = "times uniform" if unit == "uniform" else "times its mean"
-    return Scale(0.0, float(np.percentile(values * factor, 99.5)) or 1.0, label, factor)
+    return Scale(0.0, float(np.percentile(values * factor, PERCENTILE)) or 1.0, label, factor)
+
+
+def symmetric_scale(values: np.ndarray, label: str) -> Scale:
+    """The scale of signed values as they are: symmetric around 0, as far as the percentile of their sizes."""
+    high = float(np.percentile(np.abs(values), PERCENTILE)) or 1.0
+    return Scale(-high, high, label)
 
 
 def shared_scales(scales: list[Scale]) -> list[Scale]:

@@ -39,7 +39,7 @@ def reading(board: Board, index: int, x: float, y: float) -> str:
     weights = board.rows[index].mask.weights
     scale = scale_of(weights, board.rows[index].attention.unit)
     row, column = int(y * weights.shape[0]), int(x * weights.shape[1])
-    return f"token ({row}, {column}): {float(weights[row, column]) * float(scale.factor or 1):.3g} {scale.label}"
+    return f"token ({row}, {column}): {float(weights[row, column]) * scale.factor:.3g} {scale.label}"
 
 
 def told(text: str) -> tuple[str, float]:

@@ -7,9 +7,7 @@
 const look = { ...props.look };
 const ui = { view: "rows", group: "none", sort: "", lowest: false, cells: "overlay", first: -1, second: -1 };
 const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]) => [name, bytes(text)]));
-const WIDEST = 640; // pixels of a drawn cell's longer side,
-const SMALL = 320; // of one in a matrix or a gallery,
-const LARGE = 1280; // and of an enlarged one
+const { drawing } = props; // the colours and sizes by which Python draws (component.py)
 let board = null; // { photos, rows, gallery, facts, value }, decoded
 
 function bytes(text) {

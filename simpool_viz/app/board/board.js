@@ -85,7 +85,7 @@ element.addEventListener("simpool-stopped", () => {
 // For tests and for the curious: the masks as drawn, on the grid and, where asked for, in the pixels of the cells.
 element.readMasks = (inPixels) =>
   board.rows.map((row) => {
-    const [width, height] = cellSize(photoOf(row), WIDEST);
+    const [width, height] = cellSize(photoOf(row), drawing.cell);
     const grid = Array.from(levelSet(row.weights, levelOf(row), row.h, row.w));
     return { title: row.title, grid, width, height, pixels: inPixels ? Array.from(pixelsOf(row, width, height).mask).join("") : null };
   });

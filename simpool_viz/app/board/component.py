@@ -16,28 +16,61 @@ import numpy as np
 from gradio import processing_utils
 from PIL import Image
 
-from simpool_viz.board.board import Board, Row
+from simpool_viz.board.board import Board, Row, Settings
 from simpool_viz.board.comparison import ROW_FIGURES
 from simpool_viz.board.explain import explain_row
-from simpool_viz.drawing.pixels import DIVERGING, SEQUENTIAL, colour_table, display_picture
+from simpool_viz.drawing.pixels import (
+    AGREEMENT,
+    BOX,
+    DIMMED,
+    DIVERGING,
+    LINES,
+    OUTLINE,
+    SEQUENTIAL,
+    SPECK,
+    WIDEST,
+    Look,
+    colour_table,
+    display_picture,
+)
 from simpool_viz.export import row_name
 from simpool_viz.images import Picture
-from simpool_viz.maps.scale import scale_of
-from simpool_viz.masks import find_levels, mask_rules
+from simpool_viz.maps.scale import PERCENTILE, scale_of
+from simpool_viz.masks import find_levels, mask_rules, parse_rule
 
 LONGEST = 1280  # pixels of the display picture
 AMOUNTS = [percent / 100 for percent in range(1, 101)]
 HERE = Path(__file__).parent
 SCRIPTS = ("base", "masks", "paint", "cursor", "rows", "views", "inspect", "board")  # one scope, in this order
-LOOK: dict[str, Any] = {
-    "rule": "mass",
-    "amount": 0.6,
-    "largest": False,
-    "opacity": 0.6,
-    "colours": "inferno",
-    "smooth": False,
-    "shared": False,
-    "boxes": True,
+
+
+def _first_look() -> dict[str, Any]:
+    """How a board is drawn until a visitor changes it: as everywhere else."""
+    drawn, computed = Look(), Settings()
+    rule, amount = parse_rule(computed.mask)
+    look = {"rule": rule, "amount": amount, "largest": computed.largest, "boxes": True}
+    return look | {
+        "opacity": drawn.opacity,
+        "colours": drawn.colours,
+        "smooth": drawn.smooth,
+        "shared": drawn.shared_scale,
+    }
+
+
+LOOK = _first_look()
+# What the browser draws by, so that no number stands in two languages. Lengths of longer sides in pixels.
+DRAWING: dict[str, Any] = {
+    "outline": OUTLINE,
+    "box": BOX,
+    "lines": LINES,
+    "speck": SPECK,
+    "dimmed": DIMMED,
+    "percentile": PERCENTILE / 100,
+    "diverging": DIVERGING,
+    "agreement": AGREEMENT,
+    "cell": WIDEST,
+    "small": WIDEST // 2,
+    "large": LONGEST,
 }
 
 
@@ -97,7 +130,7 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
         "map": row.map_title,
         "lines": row.fixed_lines
         + row.score_lines,  # the line about the mask changes with the look, so the browser writes it
-        "constant": row.mask.constant,
+        "constant": row.mask_line if row.mask.constant else "",
         "figures": {name: value for name, value in values.items() if value is not None},
         "about": [asdict(explanation) for explanation in explain_row(row)],
         "levels": level_tables(row.mask.weights),
@@ -118,8 +151,11 @@ class BoardView(gr.HTML):
             kind=kind,
             look=LOOK,
             figures={figure.name: figure.title for figure in ROW_FIGURES.values()},
-            diverging=DIVERGING,
-            tables={name: base64.b64encode(colour_table(name).tobytes()).decode() for name in (*SEQUENTIAL, DIVERGING)},
+            drawing=DRAWING,
+            tables={
+                name: base64.b64encode(colour_table(name).tobytes()).decode()
+                for name in {*SEQUENTIAL, DIVERGING, AGREEMENT}
+            },
             **kwargs,
         )
 

@@ -100,7 +100,7 @@ function buildGallery() {
     const section = make("section", "gallery"), cells = make("div", "cells"), parts = board.gallery.filter((part) => part.group === group);
     section.append(make("h2", "", `${parts.length} ${parts.length === 1 ? "map" : "maps"}${group ? `, ${group}` : " of the first row"}`), cells);
     for (const part of parts) {
-      const cell = buildCell(part, "overlay", `${part.title}, up to ${number(Math.max(...part.weights) * part.factor, 2)} ${part.unit}`, SMALL);
+      const cell = buildCell(part, "overlay", `${part.title}, up to ${number(Math.max(...part.weights) * part.factor, 2)} ${part.unit}`, drawing.small);
       cell.append(buildReading(part));
       cells.append(cell);
     }

@@ -3,7 +3,7 @@
 function levelOf(row) {
   const table = row.levels[look.rule];
   if (!table) return Infinity; // a map of a gallery, which has no mask
-  return table.length === 1 ? table[0] : table[Math.min(table.length, Math.max(1, Math.round(look.amount * 100))) - 1];
+  return table.length === 1 ? table[0] : table[Math.min(table.length, Math.max(1, Math.round(look.amount * table.length))) - 1];
 }
 
 function components(mask, h, w) {

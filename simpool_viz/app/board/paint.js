@@ -6,7 +6,7 @@ function scaleOf(row) {
   return [Math.min(...alike.map((r) => r.scale[0])), Math.max(...alike.map((r) => r.scale[1]))];
 }
 
-const tableOf = (row) => tables[row.signed ? props.diverging : look.colours];
+const tableOf = (row) => tables[row.signed ? drawing.diverging : look.colours];
 
 function cellSize(photo, longest) {
   const { naturalWidth: w, naturalHeight: h } = photo.image;
@@ -41,16 +41,16 @@ const drawOverlay = (canvas, row, pixels, source) => drawColours(canvas, pixels.
 function drawMask(canvas, row, pixels, source) {
   const { width, height } = canvas, { mask } = pixels;
   const context = canvas.getContext("2d"), image = context.createImageData(width, height), out = image.data;
-  const thick = Math.max(1, Math.round(Math.min(width, height) / 240));
+  const thick = Math.max(1, Math.round(Math.min(width, height) / drawing.lines));
   const outside = (x, y) => x < 0 || y < 0 || x >= width || y >= height || !mask[y * width + x];
   for (let y = 0; y < height; y++)
     for (let x = 0; x < width; x++) {
       const i = y * width + x, p = 4 * i;
       if (mask[i]) {
         const edge = outside(x - thick, y) || outside(x + thick, y) || outside(x, y - thick) || outside(x, y + thick);
-        for (let k = 0; k < 3; k++) out[p + k] = edge ? 255 : source[p + k];
+        for (let k = 0; k < 3; k++) out[p + k] = edge ? drawing.outline[k] : source[p + k];
       } else {
-        const grey = ((source[p] + source[p + 1] + source[p + 2]) / 3) * 0.22 + 12;
+        const grey = ((source[p] + source[p + 1] + source[p + 2]) / 3) * drawing.dimmed[0] + drawing.dimmed[1];
         out[p] = out[p + 1] = out[p + 2] = grey;
       }
       out[p + 3] = 255;
@@ -61,8 +61,8 @@ function drawMask(canvas, row, pixels, source) {
 
 function drawBoxes(context, mask, width, height, thick) {
   const all = components(mask, height, width).boxes.slice(1);
-  const large = all.filter(([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0) >= 0.002 * width * height);
-  context.strokeStyle = "rgb(0, 200, 255)";
+  const large = all.filter(([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0) >= drawing.speck * width * height);
+  context.strokeStyle = `rgb(${drawing.box.join(", ")})`;
   context.lineWidth = thick;
   for (const [x0, y0, x1, y1] of large.length ? large : all)
     context.strokeRect(x0 + thick / 2, y0 + thick / 2, x1 - x0 - thick, y1 - y0 - thick);
@@ -92,7 +92,7 @@ function describe(row) {
     const share = Math.round(100 * row.figures.coverage), parts = row.figures.components;
     told.mask = `Object mask, ${row.title}: ${share} % of the picture in ${parts} components.`;
     const line = `mask: ${share} % of the picture, ${parts} ${parts === 1 ? "component" : "components"}`;
-    if (row.coverage) row.coverage.textContent = row.constant ? "the map is constant: the mask is the whole picture and says nothing" : line;
+    if (row.coverage) row.coverage.textContent = row.constant || line;
   }
   for (const { canvas, kind } of row.spots) canvas.setAttribute("aria-label", told[kind]);
 }

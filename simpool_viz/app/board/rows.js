@@ -1,6 +1,6 @@
 // Rows: overlay, mask and caption beside the photo; cells, which also stand in the matrix and in galleries; enlarging.
 
-function buildCell(row, kind, label, longest = WIDEST) {
+function buildCell(row, kind, label, longest = drawing.cell) {
   const figure = make("figure", "cell"), button = make("button", "enlarge"), canvas = make("canvas"), mark = make("span", "mark");
   button.type = "button";
   button.title = "Enlarge";
@@ -103,7 +103,7 @@ function enlarge(row, kind) {
   const dialog = make("dialog", "large"), bar = make("div", "bar"), canvas = make("canvas");
   const close = make("button", "", "Close"), save = make("button", "", "Save PNG");
   dialog.setAttribute("aria-label", `${row.title}, ${kind === "mask" ? "object mask" : "overlay"}`);
-  [canvas.width, canvas.height] = cellSize(photoOf(row), LARGE);
+  [canvas.width, canvas.height] = cellSize(photoOf(row), drawing.large);
   const source = photoPixels(photoOf(row), canvas.width, canvas.height), pixels = pixelsOf(row, canvas.width, canvas.height);
   (kind === "mask" ? drawMask : drawOverlay)(canvas, row, pixels, source);
   canvas.setAttribute("role", "img");

@@ -44,7 +44,7 @@ function buildMatrix() {
     name.append(buildPhoto(photo, index));
     line.append(name, ...keys.map((key) => {
       const cell = make("td"), row = find(key, index);
-      if (row) cell.append(buildCell(row, ui.cells, "", SMALL), buildReading(row));
+      if (row) cell.append(buildCell(row, ui.cells, "", drawing.small), buildReading(row));
       return cell;
     }));
     table.append(line);
@@ -65,7 +65,7 @@ function scrolling(table, label) {
 // --- IoU of all pairs of masks ---------------------------------------------------------------------------------------------
 
 function agreementOf(rows) {
-  const masks = rows.map((row) => pixelsOf(row, ...cellSize(photoOf(row), WIDEST)).mask);
+  const masks = rows.map((row) => pixelsOf(row, ...cellSize(photoOf(row), drawing.cell)).mask);
   const areas = masks.map((mask) => mask.reduce((sum, v) => sum + v, 0));
   const shared = (a, b) => { let sum = 0; for (let i = 0; i < a.length; i++) sum += a[i] & b[i]; return sum; };
   const values = rows.map(() => new Array(rows.length).fill(1));
@@ -107,7 +107,7 @@ function drawAgreement() {
     const rows = board.rows.filter((row) => row.picture === index), values = agreementOf(rows);
     rows.forEach((row, i) => rows.forEach((other, j) => {
       const button = element.querySelector(`[data-pair="${board.rows.indexOf(row)} ${board.rows.indexOf(other)}"]`), v = values[i][j];
-      const c = 3 * Math.round(255 * v), ground = tables.viridis.slice(c, c + 3);
+      const c = 3 * Math.round(255 * v), ground = tables[drawing.agreement].slice(c, c + 3);
       button.textContent = v.toFixed(2);
       button.setAttribute("aria-label", `${row.title} and ${other.title}: IoU ${v.toFixed(2)}`);
       button.style.background = `rgb(${ground.join(", ")})`;
@@ -155,7 +155,7 @@ function buildSwipe(left, right) {
     const canvas = make("canvas"), mark = make("span", "mark");
     canvas.setAttribute("role", "img");
     mark.hidden = true;
-    row.spots.push({ canvas, kind: "overlay", longest: WIDEST, mark });
+    row.spots.push({ canvas, kind: "overlay", longest: drawing.cell, mark });
     stack.append(canvas, mark);
   }
   stack.append(line);
@@ -199,10 +199,10 @@ function buildDifference(one, other) {
 
 function drawDifference() {
   if (!board.difference) return;
-  const { one, other, canvas, bar } = board.difference, [width, height] = cellSize(photoOf(one), WIDEST);
+  const { one, other, canvas, bar } = board.difference, [width, height] = cellSize(photoOf(one), drawing.cell);
   [canvas.width, canvas.height] = [width, height];
-  const values = differenceOf(one, other, width, height), high = percentile(values.map(Math.abs), 0.995) || 1;
-  drawColours(canvas, values, 1, [-high, high], tables[props.diverging], sourceOf(photoOf(one), width, height));
-  drawBar(bar, [-high, high], tables[props.diverging], one.unit);
+  const values = differenceOf(one, other, width, height), high = percentile(values.map(Math.abs), drawing.percentile) || 1;
+  drawColours(canvas, values, 1, [-high, high], tables[drawing.diverging], sourceOf(photoOf(one), width, height));
+  drawBar(bar, [-high, high], tables[drawing.diverging], one.unit);
   canvas.setAttribute("aria-label", `${one.title} minus ${other.title}, between ${number(-high, 2)} and ${number(high, 2)} ${one.unit}.`);
 }
