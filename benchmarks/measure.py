@@ -92,8 +92,3 @@ def in_child(*arguments: object) -> str:
         command, capture_output=True, text=True, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     )
     return result.stdout.strip() if result.returncode == 0 else ""
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Markdown."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])

@@ -24,8 +24,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import after, folder, spatial_entropy, start, token_click
-from benchmarks.measure import in_child, in_turns, peak_of, quartiles, table
+from benchmarks.measure import in_child, in_turns, peak_of, quartiles
 from benchmarks.subjects import PEERS, SUBJECTS, Work, check_same, make_setup
+from simpool_viz.outputs import markdown_table
 
 PARTS = ("maps", "memory", "large", "entropy", "drawing", "board", "click", "folder", "start")
 PLAIN = "plain fused forward"
@@ -133,7 +134,7 @@ def times(tokens: int, device: str, batch: int, rounds: int, names: Sequence[str
     head = f"### maps: {tokens} tokens, {batch} picture{'s' * (batch > 1)}, {rounds} rounds\n"
     notes = [] if same is None else [f"Maps here and by N x N matrices differ by {same:.1e} of the largest weight."]
     notes += missing
-    return "\n".join([head, table(["subject", "x plain", "quartiles", "ms", "quartiles"], rows), "", *notes])
+    return "\n".join([head, markdown_table(["subject", "x plain", "quartiles", "ms", "quartiles"], rows), "", *notes])
 
 
 def memory(tokens: int, device: str, batch: int, rounds: int, names: Sequence[str] = tuple(SUBJECTS)) -> str:
@@ -155,7 +156,7 @@ def memory(tokens: int, device: str, batch: int, rounds: int, names: Sequence[st
         f"### memory: {tokens} tokens, {batch} picture{'s' * (batch > 1)}; q and k of the blocks are "
         f"{held / MIB:.0f} MiB\n"
     )
-    return "\n".join([head, table(["subject", "peak, MiB", "above the forward's", "x (q + k)"], rows)])
+    return "\n".join([head, markdown_table(["subject", "peak, MiB", "above the forward's", "x (q + k)"], rows)])
 
 
 def _peak(name: str, tokens: int, device: str, batch: int) -> str:

@@ -5,14 +5,10 @@ The folder appears whole or not at all: it is written beside its place and then 
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,7 @@ from simpool_viz.board.board import Board, Row
 from simpool_viz.drawing.pixels import Look
 from simpool_viz.drawing.render import SUFFIXES, render_board, render_row, row_scales, save_picture
 from simpool_viz.errors import OptionError
+from simpool_viz.outputs import csv_text, written_whole
 from simpool_viz.scores.localization import score_baselines
 from simpool_viz.timing import Profile
 
@@ -89,26 +86,14 @@ def export_board(
         raise OptionError(f"pictures are written as {' or '.join(SUFFIXES)}, not {pictures!r}")
     check_target(out, overwrite)
     place = Path(out).resolve()
-    missing = [folder for folder in place.parents if not folder.exists()]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
+    with written_whole(place) as work:
+        work.mkdir()
         _write(board, work, look or Look(), device, SUFFIXES[pictures], profile or Profile())
         for name, content in (extras or {}).items():
             if isinstance(content, str):
                 (work / name).write_text(content, encoding="utf-8")
             else:
                 content.save(work / name)
-        if place.exists():
-            shutil.rmtree(place)
-        work.chmod(0o755)
-        work.rename(place)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        with suppress(OSError):
-            for folder in missing:
-                folder.rmdir()
-        raise
     return Path(out)
 
 
@@ -180,12 +165,7 @@ def score_table(board: Board) -> list[dict[str, Any]]:
 
 
 def _write_scores(board: Board, path: Path) -> None:
-    table = score_table(board)
-    columns = list(dict.fromkeys(key for figures in table for key in figures))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(table)
+    path.write_text(csv_text(score_table(board)), encoding="utf-8", newline="")
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "simpool_viz"
 # From top to bottom: a room imports only from rooms that stand above it.
 ROOMS = (
     "errors",
+    "outputs",  # how files and tables are written; checkpoints, exports, evaluations and trainings all do it
     "images",
     "masks",
     "tensors",

@@ -20,6 +20,7 @@ from benchmarks import measure, subjects
 from simpool_viz.images import Geometry
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import create_pooling
+from simpool_viz.outputs import markdown_table
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_medians_turns_and_tables() -> None:
     works = {name: (lambda name=name: calls.append(name)) for name in "ab"}
     taken = measure.in_turns(works, 4, slow=frozenset("b"))
     assert calls == ["a", "a", "b", "a", "a", "a", "b"] and [len(t) for t in taken.values()] == [4, 2]
-    assert measure.table(["x", "y"], [["1", "2"]]) == "| x | y |\n| --- | --- |\n| 1 | 2 |"
+    assert markdown_table(["x", "y"], [["1", "2"]]) == "| x | y |\n| --- | --- |\n| 1 | 2 |"
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak where Linux tells it")

@@ -8,7 +8,6 @@ OUT/scores.csv, OUT/manifest.json                from the journal, when all is d
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from simpool_viz.board.board import Board
 from simpool_viz.drawing.pixels import Look
 from simpool_viz.drawing.render import LONGEST, SUFFIXES, render_row, row_scales, save_picture
 from simpool_viz.export import FORMAT, plain_name, row_facts, score_table, versions
+from simpool_viz.outputs import csv_text, written_whole
 
 
 def write(board: Board, out: Path, look: Look, pictures: str) -> dict[str, Any]:
@@ -48,11 +48,9 @@ def write(board: Board, out: Path, look: Look, pictures: str) -> dict[str, Any]:
 
 
 def _save_maps(path: Path, maps: dict[str, np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(f".{path.name}.part")
-    with work.open("wb") as file:
-        np.savez(file, **maps)  # type: ignore[arg-type]  # not compressed: float32 weights hardly shrink, and it takes its time
-    work.replace(path)
+    with written_whole(path) as part, part.open("wb") as file:
+        # Not compressed: float32 weights hardly shrink, and it takes its time.
+        np.savez(file, **maps)  # type: ignore[arg-type]
 
 
 class Journal:
@@ -100,11 +98,8 @@ class Journal:
         """Write scores.csv and manifest.json of the pictures that are done, in the order of `keys`."""
         lines = [self.done[key] for key in keys if key in self.done]
         table = [figures for line in lines for figures in line["scores"]]
-        columns = list(dict.fromkeys(column for figures in table for column in figures))
-        with (self.out / "scores.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(table)
+        with written_whole(self.out / "scores.csv") as part:
+            part.write_text(csv_text(table), encoding="utf-8", newline="")
         manifest = {
             "format": FORMAT,
             "versions": versions(),
@@ -114,6 +109,5 @@ class Journal:
             "skipped": list(dict.fromkeys(reason for line in lines for reason in line["skipped"])),
             "faults": [{"key": fault.key, "sentence": fault.sentence} for fault in faults],
         }
-        (self.out / "manifest.json").write_text(
-            json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        with written_whole(self.out / "manifest.json") as part:
+            part.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

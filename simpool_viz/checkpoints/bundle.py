@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from simpool_viz.checkpoints.filling import fill
+from simpool_viz.checkpoints.reading import read_safetensors, write_safetensors
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.layers.stem import STEM
 from simpool_viz.modeling.spec import EncoderSpec
+from simpool_viz.outputs import written_whole
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -61,12 +62,16 @@ def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) ->
     if lent := _lent(encoder.facts):
         metadata[lent.part] = digest_of({lent.theirs(k): v for k, v in state.items() if k.startswith(lent.prefix)})
         state = {k: v for k, v in state.items() if not k.startswith(lent.prefix)}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / WEIGHTS, metadata=metadata)
-    (folder / WEIGHTS).chmod(0o644)  # it is written readable by its owner alone
     config = {"format": FORMAT, "encoder": dataclasses.asdict(spec), "facts": dataclasses.asdict(encoder.facts)}
-    (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(card, encoding="utf-8")
+    # Moved only when all three are written; a folder of a training holds other files, so it is not replaced as one.
+    with (
+        written_whole(folder / WEIGHTS) as weights,
+        written_whole(folder / CONFIG) as description,
+        written_whole(folder / CARD) as readme,
+    ):
+        write_safetensors(weights, state, metadata)
+        description.write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        readme.write_text(card, encoding="utf-8")
 
 
 def read_config(folder: Path) -> tuple[EncoderSpec, Facts]:
@@ -113,13 +118,9 @@ def load_bundle(folder: Path) -> Encoder:
 
 def _read_weights(folder: Path) -> tuple[State, dict[str, str]]:
     path = folder / WEIGHTS
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} holds no {WEIGHTS}; copy the whole checkpoint folder") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
+    if not path.exists():
+        raise CheckpointError(f"{folder} holds no {WEIGHTS}; copy the whole checkpoint folder")
+    return read_safetensors(path, str(path))
 
 
 def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
@@ -176,20 +177,3 @@ def digest_of(state: State) -> str:
     for name in sorted(state):
         digest.update(name.encode() + state[name].contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def fill(encoder: torch.nn.Module, state: State, source: str) -> None:
-    """Copy `state` into `encoder`, every tensor or none.
-
-    Raises:
-        ValueError: names the source and every tensor that is missing, unknown or of another shape.
-    """
-    own = encoder.state_dict()
-    faults = [f"{k} is missing" for k in own if k not in state]
-    faults += [f"{k} is not known" for k in state if k not in own]
-    shapes = ((k, tuple(state[k].shape), tuple(own[k].shape)) for k in own if k in state)
-    faults += [f"{k} has shape {found}, not {wanted}" for k, found, wanted in shapes if found != wanted]
-    if faults:
-        more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
-        raise CheckpointError(f"{source} does not fit its encoder: {'; '.join(faults[:8])}{more}")
-    encoder.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,17 @@ from urllib.parse import parse_qsl
 
 from torch import Tensor, nn
 
+from simpool_viz.checkpoints.filling import fill
 from simpool_viz.checkpoints.formats import parts
 from simpool_viz.checkpoints.formats.containers import Weights, find_weights
 from simpool_viz.checkpoints.formats.parts import UNSET, LoadOptions
-from simpool_viz.checkpoints.formats.recognise import OPTIONS, Report, assign, build_encoder
-from simpool_viz.checkpoints.reading import read_file
+from simpool_viz.checkpoints.formats.recognise import OPTIONS, Report, build_encoder
+from simpool_viz.checkpoints.reading import read_file, write_safetensors
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import Pooling, create_pooling
 from simpool_viz.modeling.pooling.probes import AIM
+from simpool_viz.outputs import written_whole
 
 MARK = "simpool_viz"  # the key of what `convert` keeps of the container in a file's metadata
 KEPT = ("mode", "gamma", "arch")  # settings of a training that say something of the model
@@ -80,8 +80,6 @@ def convert(source: Path, target: Path, which: str = "", **options: Any) -> Repo
         ValueError: `source` cannot be read or is not recognised; `target` is no `.safetensors` file; an option that
             does not exist.
     """
-    from safetensors.torch import save_file
-
     if target.suffix != ".safetensors":
         raise CheckpointError(f"the converted file ends in .safetensors, which {target.name} does not")
     weights, metadata, earlier = read_weights(source, which)
@@ -101,14 +99,8 @@ def convert(source: Path, target: Path, which: str = "", **options: Any) -> Repo
     kept = {"family": weights.family, "where": weights.where, "args": args, "options": options}
     metadata |= {"format": "pt", MARK: json.dumps(kept, default=str)}
     state = {key: value.contiguous().clone() for key, value in weights.state.items()}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=".convert-", dir=target.parent
-    ) as folder:  # never half a file under its name
-        part = Path(folder) / target.name
-        save_file(state, part, metadata=metadata)
-        part.chmod(0o644)
-        os.replace(part, target)
+    with written_whole(target) as part:
+        write_safetensors(part, state, metadata)
     return report
 
 
@@ -194,7 +186,7 @@ def _probe(weights: Weights, base: Encoder | None, facts: Facts, settings: LoadO
     norm = nn.BatchNorm1d(pooling.out_dim, affine=False, eps=1e-6) if "1.running_mean" in state else None
     head = nn.Linear(pooling.out_dim, state["2.weight"].shape[0])
     learned = nn.ModuleDict({"0": pooling, "1": norm or nn.Identity(), "2": head})
-    assign(learned, state, {key: key for key in state}, facts.name)
+    fill(learned, state, facts.name, {key: key for key in state})
     learned.eval().requires_grad_(False)
     facts = dataclasses.replace(
         base.facts, name=facts.name, title=facts.title, classes=facts.classes, source=facts.source, accuracy=""

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from simpool_viz.errors import CheckpointError
@@ -55,21 +57,27 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
     if not start:
         raise CheckpointError(f"{path.name} is empty; copy or download it again")
     if start[8:] == b"{" or path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return read_safetensors(path)
     if start.startswith(b"PK"):
         _check_archive(path)
     return _read_pickle(path), {}
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+def read_safetensors(path: Path, called: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a `.safetensors` file by name, and its metadata.
 
+    Args:
+        called: how an error names the file; by default without its folder, which an upload's owner has never seen.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise CheckpointError(
-            f"{path.name} is damaged, incomplete or not a safetensors file ({error}); download it again"
+            f"{called or path.name} is damaged or not a safetensors file ({error}); copy or download it again"
         ) from error
 
 
@@ -84,6 +92,13 @@ class _ShortTable(io.FileIO):
                 f"{TABLE / 2**20:.0f} MB hold 200,000 tensors; it was not opened"
             )
         return super().read(size)
+
+
+def write_safetensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors, contiguous and on the CPU, by name, for everyone to read: the library would leave the file to its
+    owner alone."""
+    save_file(state, path, metadata=metadata)
+    path.chmod(0o644)
 
 
 def _check_archive(path: Path) -> None:

@@ -3,8 +3,6 @@ maps."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,6 +27,7 @@ from simpool_viz.drawing.render import render_row, row_scales
 from simpool_viz.images import Picture
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.scale import scale_of, symmetric_scale
+from simpool_viz.outputs import csv_text
 from simpool_viz.recording import Recording
 
 # Pixels of a cell's longer side, between cells, of a label's width, of a legend's line.
@@ -130,17 +129,16 @@ def agreement_figure(board: Board) -> Image.Image:
 
 def agreement_table(board: Board) -> str:
     """The same as CSV: photo, checkpoint and map of either row, IoU; each pair once."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["picture", "checkpoint", "map", "other_checkpoint", "other_map", "iou"])
+    records, columns = [], ("picture", "checkpoint", "map", "other_checkpoint", "other_map", "iou")
     for index, picture in enumerate(board.pictures):
         rows = [row for row in board.rows if row.picture == index]
         values = agreement([row.mask for row in rows])
         for i, one in enumerate(rows):
             for j, other in enumerate(rows[i + 1 :], i + 1):
                 pair = [one.checkpoint, one.request.label, other.checkpoint, other.request.label]
-                writer.writerow([picture.name, *pair, f"{values[i, j]:.4f}"])
-    return text.getvalue()
+                line = [picture.name, *pair, f"{values[i, j]:.4f}"]
+                records.append(dict(zip(columns, line, strict=True)))
+    return csv_text(records, columns)
 
 
 def draw_difference(

@@ -9,6 +9,7 @@ import numpy as np
 
 from simpool_viz.evaluation.table import interval
 from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.outputs import markdown_table
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def classification_table(rows: Sequence[Classified], photos: str) -> str:
         "top-1 (%)",
         f"against {first.encoder.facts.name} (points)",
     ]
-    lines = [f"**{photos}**, {len(first.right):,} photos", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = []
     for row in rows:
         facts, parameters = row.encoder.facts, sum(p.numel() for p in row.encoder.parameters())
         cells = [
@@ -46,8 +47,8 @@ def classification_table(rows: Sequence[Classified], photos: str) -> str:
         ]
         cells.append(points(row.right))
         cells.append("" if row is first else points(row.right.astype(float) - first.right, signed=True))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return f"**{photos}**, {len(first.right):,} photos\n\n{markdown_table(head, lines)}"
 
 
 def points(values: np.ndarray, signed: bool = False) -> str:

@@ -20,6 +20,7 @@ from simpool_viz.evaluation.datasets import pair_files
 from simpool_viz.evaluation.table import DRAWS
 from simpool_viz.masks import upsample
 from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.outputs import markdown_table
 from simpool_viz.recording import Recording, record
 from simpool_viz.scores.confusion import class_ious, count_pixels, mean_ious
 
@@ -141,12 +142,7 @@ def iou_table(rows: Sequence[SceneScores], scenes: str) -> str:
         f"against {first.encoder.facts.name} (points)",
         *names,
     ]
-    lines = [
-        f"**{scenes}**, {len(first.pixels):,} scenes",
-        "",
-        "| " + " | ".join(head) + " |",
-        "|---" * len(head) + "|",
-    ]
+    lines = []
     draws = {id(row): _drawn_ious(row.pixels) for row in rows}
     for row in rows:
         facts, parameters = row.encoder.facts, sum(p.numel() for p in row.encoder.parameters())
@@ -159,8 +155,8 @@ def iou_table(rows: Sequence[SceneScores], scenes: str) -> str:
         ]
         against = "" if row is first else _percent(own - mean_ious(first.pixels.sum(0)), drawn - draws[id(first)], "+")
         each = [f"{100 * value:.0f}" for value in class_ious(row.pixels.sum(0))]
-        lines.append("| " + " | ".join([*cells, against, *each]) + " |")
-    return "\n".join(lines)
+        lines.append([*cells, against, *each])
+    return f"**{scenes}**, {len(first.pixels):,} scenes\n\n{markdown_table(head, lines)}"
 
 
 def mass_table(row: SceneScores) -> str:
@@ -179,13 +175,12 @@ def mass_table(row: SceneScores) -> str:
         f"residual weight {row.residual:g}; mass of the map on the class's true pixels (%), where the class is "
         "there and found"
     )
-    lines = [f"**{row.encoder.facts.name}**, {told}", ""]
-    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = []
     hard, soft, plain = row.mass["dense_rollout"], row.mass["dense_rollout, soft"], row.mass["rollout"]
     for index, name in enumerate(row.encoder.facts.classes):
         seen = ~np.isnan(hard[:, index])
         if not seen.any():
-            lines.append(f"| {name} | 0 |" + " |" * (len(head) - 2))
+            lines.append([name, "0", *[""] * (len(head) - 2)])
             continue
         columns = [table[seen, index] for table in (row.area, plain, hard, soft)]
         cells = [
@@ -194,8 +189,8 @@ def mass_table(row: SceneScores) -> str:
             *(points(c) for c in columns),
             points(columns[2] - columns[1], signed=True),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return f"**{row.encoder.facts.name}**, {told}\n\n{markdown_table(head, lines)}"
 
 
 def _drawn_ious(pixels: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from simpool_viz.evaluation.datasets import MaskSet
 from simpool_viz.images import read_picture
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.outputs import markdown_table
 from simpool_viz.scores.localization import Reference, baselines, jaccard, read_reference, score_baselines
 
 DRAWS = 2000
@@ -108,13 +109,13 @@ def to_markdown(data: MaskSet, methods: Iterable[Method], settings: Settings) ->
     prior = next(m for m in methods if m.label == "centre prior")
     head = ["map", "IoU at true area", "above the centre prior", "above the first row", f"IoU of mask {settings.mask}"]
     head += ["Jaccard at mass 0.6", "Jaccard, best map", "pointing", "spatial entropy"]
-    lines = [f"**{data.name}**, {len(data.pairs)} photos", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for method in methods:
         figures = method.figures
         above = [_above(method, prior), _above(method, methods[0])]
         others = [_cell(figures[name]) for name in TABLE_FIGURES[1:]]
-        lines.append("| " + " | ".join([method.label, _cell(figures["iou_at_true_area"]), *above, *others]) + " |")
-    return "\n".join(lines)
+        rows.append([method.label, _cell(figures["iou_at_true_area"]), *above, *others])
+    return f"**{data.name}**, {len(data.pairs)} photos\n\n{markdown_table(head, rows)}"
 
 
 def _above(method: Method, other: Method) -> str:

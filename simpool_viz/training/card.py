@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from simpool_viz.modeling.pooling import poolings
 from simpool_viz.modeling.spec import EncoderSpec
+from simpool_viz.outputs import markdown_table
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
 
 
@@ -50,20 +51,21 @@ def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str
     extras = (f", {spec.inside} inside" if spec.inside else "") + (", a dense head" if spec.dense else "")
     began = start or f"random weights, seed {recipe.seed}"
     still = f"; the {recipe.freeze} stays as it is" if recipe.freeze else ""
+    facts = [
+        ["data", f"{photos:,} photos: {recipe.sources}"],
+        ["recipe", f"`{_command(recipe)}`"],
+        ["start", began + still],
+        ["optimiser", _optimiser(recipe)],
+        ["loss", _loss(recipe)],
+        ["training time", result.time],
+        ["mean IoU" if spec.dense else "top-1", result.told.removeprefix("mean IoU ")],
+        ["licence", recipe.license],
+    ]
     return f"""# {recipe.title}
 
 `{recipe.name}`: {backbone} with {_pooling(spec)}{extras}.
 
-| | |
-|---|---|
-| data | {photos:,} photos: {recipe.sources} |
-| recipe | `{_command(recipe)}` |
-| start | {began}{still} |
-| optimiser | {_optimiser(recipe)} |
-| loss | {_loss(recipe)} |
-| training time | {result.time} |
-| {"mean IoU" if spec.dense else "top-1"} | {result.told.removeprefix("mean IoU ")} |
-| licence | {recipe.license} |
+{markdown_table(["", ""], facts)}
 
 Stages, each with its own complete schedule:
 
@@ -107,20 +109,21 @@ def write_head_card(
     )
     crops = f"one crop of each, at least {100 * recipe.crop:g} % of its area"
     what = f"{_pooling(spec)} and a linear classifier, {parameters:,} parameters"
+    facts = [
+        ["data", f"{photos:,} photos: {recipe.sources}"],
+        ["recipe", f"`{_command(recipe)}`"],
+        ["features", f"{recipe.size} px, {crops}, computed once"],
+        ["optimiser", f"{optimiser}, {seen}"],
+        ["training time", f"{result.time}, features not counted"],
+        ["top-1", result.told],
+        ["licence", recipe.license],
+    ]
     return f"""# {head_title(recipe, spec)}
 
 `{recipe.frozen}+{head}`: {what}, on the frozen backbone of `{recipe.frozen}`.
 This folder holds the head alone; the backbone is that of `{recipe.frozen}`, which belongs beside it.
 
-| | |
-|---|---|
-| data | {photos:,} photos: {recipe.sources} |
-| recipe | `{_command(recipe)}` |
-| features | {recipe.size} px, {crops}, computed once |
-| optimiser | {optimiser}, {seen} |
-| training time | {result.time}, features not counted |
-| top-1 | {result.told} |
-| licence | {recipe.license} |
+{markdown_table(["", ""], facts)}
 """
 
 

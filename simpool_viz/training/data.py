@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD
+from simpool_viz.outputs import written_whole
 from simpool_viz.training.sources import Source, open_source
 
 STORED = 128  # side of the stored squares in pixels, unless a recipe says otherwise
@@ -69,17 +69,15 @@ def load_photos(folder: Path, split: str, cache: Path, stored: int = STORED) -> 
 
 
 def _decode(source: Source, target: Path, stored: int) -> None:
-    """Decode into a folder beside `target` and move it there: another run may be decoding the same photos."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as work:
-        folder = Path(work) / "photos"
-        folder.mkdir()
-        _write_arrays(source, folder, stored)
-        try:
-            folder.rename(target)
-        except OSError:
-            if not (target / "labels.npy").is_file():  # else the other run was faster
-                raise
+    """Decode into `target`. Another run may be decoding the same photos: what the faster one made stays, and may be in
+    use."""
+    try:
+        with written_whole(target, replace=False) as folder:
+            folder.mkdir()
+            _write_arrays(source, folder, stored)
+    except OSError:
+        if not (target / "labels.npy").is_file():
+            raise
 
 
 def _write_arrays(source: Source, target: Path, stored: int) -> None:

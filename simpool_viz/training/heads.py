@@ -6,7 +6,6 @@ backbone stays as it is, so heads differ in nothing but how they pool.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -27,6 +26,7 @@ from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import Tokens
 from simpool_viz.modeling.spec import EncoderSpec
+from simpool_viz.outputs import CsvFile, written_whole
 from simpool_viz.scores.confusion import count_pixels
 from simpool_viz.training.card import Result, head_title, write_head_card
 from simpool_viz.training.data import Batches, Crops, Photos, centre_crops, load_photos, random_crops
@@ -125,9 +125,8 @@ def _features(recipe: HeadsRecipe, base: Encoder, photos: Photos, split: str, ca
     of = [backbone, photos.key, split, recipe.size, recipe.crop, recipe.seed]
     path = cache / f"features-{split}-{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
-        part = path.with_suffix(".part")
-        _compute(recipe, base, photos, split, part, grid)
-        part.rename(path)
+        with written_whole(path) as part:
+            _compute(recipe, base, photos, split, part, grid)
     labels = _cropped_labels(recipe, photos, split) if photos.labels.ndim == 3 else photos.labels
     return Features(np.load(path, mmap_mode="r"), grid, labels)
 
@@ -202,9 +201,7 @@ def _run(
     stream = Batches(len(features.labels), recipe.batch_size, recipe.photos, torch.Generator().manual_seed(recipe.seed))
     optimizer, scheduler = make_optimizer(learned, recipe, recipe)
     optimizer = accelerator.prepare(optimizer)
-    with log.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", "loss", "lr"])
+    with CsvFile(log, ["step", "loss", "lr"]) as rows:
         running = 0.0
         for step, index in enumerate(tqdm(stream, desc=encoder.facts.name, unit="batch", mininterval=5), 1):
             scheduler.step_update(step * recipe.batch_size)
@@ -212,7 +209,7 @@ def _run(
                 descend(accelerator, optimizer, _loss(recipe, encoder, features, index, accelerator), step)
             )
             if step % 50 == 0:
-                writer.writerow([step, f"{running / 50:.4f}", f"{optimizer.param_groups[0]['lr']:.2e}"])
+                rows.add([step, f"{running / 50:.4f}", f"{optimizer.param_groups[0]['lr']:.2e}"])
                 running = 0.0
 
 

@@ -12,6 +12,7 @@ import torch
 
 from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.outputs import written_whole
 from simpool_viz.training.recipe import Recipe
 
 RESUME = "resume.pt"
@@ -40,9 +41,8 @@ class Run:
     def save(self, place: dict[str, Any]) -> None:
         """Keep where it stands, whole or not at all."""
         state = {"recipe": fingerprint(self.recipe), "minutes": self.minutes, "done": self.done}
-        part = self.folder / f"{RESUME}.part"
-        torch.save({**state, "encoder": self.encoder.state_dict(), **place}, part)
-        part.replace(self.folder / RESUME)
+        with written_whole(self.folder / RESUME) as part:
+            torch.save({**state, "encoder": self.encoder.state_dict(), **place}, part)
 
 
 def fingerprint(recipe: Recipe) -> str:

@@ -6,6 +6,8 @@ import csv
 import time
 from pathlib import Path
 
+from simpool_viz.outputs import CsvFile
+
 COLUMNS = ("step", "loss", "lr", "photos_per_second")
 
 
@@ -21,10 +23,7 @@ class Log:
 
         path = folder / f"log_stage{stage}.csv"
         rows = list(csv.reader(path.open(newline=""))) if step and path.is_file() else []
-        self._file = path.open("w", newline="")
-        self._writer = csv.writer(self._file)
-        self._writer.writerow(COLUMNS)
-        self._writer.writerows(row for row in rows[1:] if int(row[0]) <= step)
+        self._rows = CsvFile(path, COLUMNS, [row for row in rows[1:] if int(row[0]) <= step])
         self._board = SummaryWriter(folder / "tensorboard" / f"stage{stage}", purge_step=step + 1)
         self._last, self._since, self._batch_size = step, time.time(), batch_size
 
@@ -32,13 +31,12 @@ class Log:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._rows.close()
         self._board.close()
 
     def write(self, step: int, loss: float, lr: float) -> None:
         rate = (step - self._last) * self._batch_size / (time.time() - self._since)
-        self._writer.writerow([step, f"{loss:.4f}", f"{lr:.2e}", f"{rate:.1f}"])
-        self._file.flush()
+        self._rows.add([step, f"{loss:.4f}", f"{lr:.2e}", f"{rate:.1f}"])
         for name, value in zip(COLUMNS[1:], (loss, lr, rate), strict=True):
             self._board.add_scalar(name, value, step)
         self._last, self._since = step, time.time()

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
 
+from simpool_viz.checkpoints.filling import faults_of, fill, refuse
 from simpool_viz.checkpoints.formats import cnns, vits
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts
@@ -66,10 +65,10 @@ def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tupl
     """
     with torch.device("meta"):  # nothing takes memory before the file is known to fill it
         trial = _parts(dataclasses.replace(weights, state=dict(weights.state)), settings, facts.name)
-        _refuse(faults_of(trial.encoder(facts), trial.state, trial.names), facts.name)
+        refuse(faults_of(trial.encoder(facts), trial.state, trial.names), facts.name)
     parts = _parts(weights, settings, facts.name)
     encoder = parts.encoder(facts)
-    assign(encoder, parts.state, parts.names, facts.name)
+    fill(encoder, parts.state, facts.name, parts.names)
     encoder.eval().requires_grad_(False)
     report = Report(
         source=facts.name,
@@ -117,48 +116,3 @@ def _recognise(weights: Weights, settings: LoadOptions, source: str) -> Parts:
         f"{source} is not recognised as a ViT, ResNet or ConvNeXt by its tensors ({some}, ...); name a model of timm "
         "with arch="
     )
-
-
-def assign(encoder: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> None:
-    """Copy `state` into `encoder`, every tensor or none. Axes of length 1 may differ, as linear layers and 1 x 1
-    convolutions do.
-
-    Args:
-        names: key of the file -> key of the encoder.
-
-    Raises:
-        ValueError: names every tensor of the file that is missing, not known, or of another shape.
-    """
-    _refuse(faults_of(encoder, state, names), source)
-    own = encoder.state_dict()
-    with torch.no_grad():
-        given = {names[key]: value for key, value in state.items()}
-        encoder.load_state_dict(own | {k: v.reshape(own[k].shape).to(own[k].dtype) for k, v in given.items()})
-
-
-def faults_of(encoder: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
-    """What of `state` does not fit `encoder`, which may be on the meta device. Arguments as for `assign`."""
-    own = encoder.state_dict(keep_vars=True)
-    given = {names[key]: key for key in state if key in names}
-    back = {target: key for key, target in names.items()}
-    # A model of timm holds its head itself, and the encoder holds it too.
-    shared = {id(own[k]) for k in given if k in own}
-    missing = [k for k in own if k not in given and id(own[k]) not in shared and not k.endswith("num_batches_tracked")]
-    faults = [f"{back.get(k, k.removeprefix('backbone.'))} is missing" for k in missing]
-    faults += [f"{key} is not known" for key in state if names.get(key) not in own]
-    shapes = ((key, tuple(state[key].shape), tuple(own[k].shape)) for k, key in given.items() if k in own)
-    return faults + [
-        f"{key} has shape {found}, not {wanted}"
-        for key, found, wanted in shapes
-        if _long_axes(found) != _long_axes(wanted)
-    ]
-
-
-def _refuse(faults: list[str], source: str) -> None:
-    if faults:
-        more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
-        raise CheckpointError(f"{source} does not fit the model it was recognised as: {'; '.join(faults[:8])}{more}")
-
-
-def _long_axes(shape: tuple[int, ...]) -> list[int]:
-    return [length for length in shape if length != 1]

@@ -1,0 +1,66 @@
+"""Puts a file's tensors into a model: every one or none, and nothing of the model stays at its random start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from simpool_viz.errors import CheckpointError
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], source: str, names: Mapping[str, str] | None = None) -> None:
+    """Copy `state` into `module`, in the precision of the module.
+
+    Args:
+        source: what the tensors come from, for the error.
+        names: key of the file -> key of the module, where another program named them. Axes of length 1 may then
+            differ, as linear layers and 1 x 1 convolutions do. Without names every key and shape is the module's own.
+
+    Raises:
+        CheckpointError: names the source and every tensor that is missing, not known, or of another shape.
+    """
+    refuse(faults_of(module, state, names), source, recognised=names is not None)
+    own = module.state_dict()
+    given = {key if names is None else names[key]: value for key, value in state.items()}
+    with torch.no_grad():
+        module.load_state_dict(own | {k: v.reshape(own[k].shape).to(own[k].dtype) for k, v in given.items()})
+
+
+def faults_of(module: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str] | None = None) -> list[str]:
+    """What of `state` does not fit `module`, which may be on the meta device. Arguments as for `fill`."""
+    own = module.state_dict(keep_vars=True)
+    if names is None:
+        named, missing = {key: key for key in state}, [key for key in own if key not in state]
+    else:
+        named = {key: names[key] for key in state if key in names}
+        missing = _not_given(own, set(named.values()), {target: key for key, target in names.items()})
+    faults = [f"{key} is missing" for key in missing]
+    faults += [f"{key} is not known" for key in state if named.get(key) not in own]
+    for key, target in named.items():
+        if target in own:
+            found, wanted = tuple(state[key].shape), tuple(own[target].shape)
+            if (found != wanted) if names is None else (_long_axes(found) != _long_axes(wanted)):
+                faults.append(f"{key} has shape {found}, not {wanted}")
+    return faults
+
+
+def refuse(faults: list[str], source: str, recognised: bool = True) -> None:
+    """Raise a CheckpointError that lists the faults, if there are any."""
+    if faults:
+        more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
+        what = "the model it was recognised as" if recognised else "its encoder"
+        raise CheckpointError(f"{source} does not fit {what}: {'; '.join(faults[:8])}{more}")
+
+
+def _not_given(own: Mapping[str, Tensor], given: set[str], back: Mapping[str, str]) -> list[str]:
+    """Keys of the model that another program's file does not fill, as the file would call them."""
+    # A model of timm holds its head itself, and the encoder holds it too.
+    shared = {id(own[key]) for key in given if key in own}
+    missing = [k for k in own if k not in given and id(own[k]) not in shared and not k.endswith("num_batches_tracked")]
+    return [back.get(key, key.removeprefix("backbone.")) for key in missing]
+
+
+def _long_axes(shape: tuple[int, ...]) -> list[int]:
+    return [length for length in shape if length != 1]
