@@ -71,6 +71,7 @@ def load_photos(folder: Path, split: str, cache: Path, stored: int = STORED) -> 
 def _decode(source: Source, target: Path, stored: int) -> None:
     """Decode into `target`. Another run may be decoding the same photos: what the faster one made stays, and may be in
     use."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with written_whole(target, replace=False) as folder:
             folder.mkdir()
