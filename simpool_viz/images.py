@@ -7,7 +7,6 @@ between pixels and tokens is one scale per axis and nothing is cropped.
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -72,40 +71,15 @@ class Geometry:
             raise PictureError(f"the point ({x:g}, {y:g}) lies outside the picture of {width} x {height} pixels")
         return min(int(y * h / height), h - 1), min(int(x * w / width), w - 1)
 
-    def centre_of(self, row: int, column: int) -> tuple[float, float]:
-        """(x, y) of the centre of a token, in pixels of the original."""
-        (width, height), (h, w) = self.original, self.grid
-        return (2 * column + 1) * width / (2 * w), (2 * row + 1) * height / (2 * h)
-
     def box_to_pixels(self, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """Half-open box of tokens (column0, row0, column1, row1) -> half-open box of pixels (x0, y0, x1, y1).
 
-        A pixel belongs to the token that holds its centre, as in `token_of_pixels`.
+        A pixel belongs to the token that holds its centre, as in `cells_of_pixels`.
         """
         (width, height), (h, w) = self.original, self.grid
         x0, x1 = (_first_pixel(c, width, w) for c in (box[0], box[2]))
         y0, y1 = (_first_pixel(r, height, h) for r in (box[1], box[3]))
         return x0, y0, x1, y1
-
-    def box_to_tokens(self, box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
-        """Half-open box of pixels -> half-open box of the tokens (column0, row0, column1, row1) that hold its pixels'
-        centres.
-
-        Undoes `box_to_pixels`, unless the picture has fewer pixels than tokens.
-        """
-        (width, height), (h, w) = self.original, self.grid
-        x0, y0, x1, y1 = (math.ceil(v - 0.5) for v in box)  # pixels whose centres lie in the box
-        left, top = (2 * x0 + 1) * w // (2 * width), (2 * y0 + 1) * h // (2 * height)
-        right, bottom = (2 * x1 - 1) * w // (2 * width) + 1, (2 * y1 - 1) * h // (2 * height) + 1
-        return max(left, 0), max(top, 0), min(right, w), min(bottom, h)
-
-    def token_of_pixels(self, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The token row of every pixel row (H,) and the token column of every pixel column (W,).
-
-        Args:
-            size: (W, H) of the picture as displayed; the original by default.
-        """
-        return cells_of_pixels(self.grid, size or self.original)
 
 
 def cells_of_pixels(grid: tuple[int, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

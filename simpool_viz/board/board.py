@@ -15,26 +15,13 @@ from simpool_viz.images import ImageSource, Picture, read_picture
 from simpool_viz.maps.attention_map import FUSIONS, AttentionMap
 from simpool_viz.maps.make import blocks_needed, make_each
 from simpool_viz.maps.registry import map_methods, maps_of, resolve_map
-from simpool_viz.maps.request import MapRequest, option_text, parse_map, parse_maps
+from simpool_viz.maps.request import MapRequest, option_text, parse_map
 from simpool_viz.masks import ObjectMask, parse_rule
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.stem import stems_once
 from simpool_viz.recording import Recording, record_shared, shares_forward
 from simpool_viz.scores.localization import Reference, score_map
 from simpool_viz.timing import Profile
-
-__all__ = [
-    "Board",
-    "MapRequest",
-    "Row",
-    "Settings",
-    "default_map",
-    "iterate_board",
-    "make_board",
-    "parse_map",
-    "parse_maps",
-]
-__all__ += ["blocks_of", "record_each", "record_rows", "require_rows", "rows_or_reasons"]
 
 
 @dataclass(frozen=True)

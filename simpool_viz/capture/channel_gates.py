@@ -3,13 +3,13 @@ forward."""
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
+
+from simpool_viz.capture.hooks import HookScope
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def gated_modules(backbone: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module, gate in named if isinstance(gate, nn.Module) and not list(gate.parameters())}
 
 
-class GateCapture:
+class GateCapture(HookScope):
     """Keeps the values of every channel gate that runs inside its `with` block, in the thread that entered it, and the
     last one's features.
 
@@ -42,32 +42,26 @@ class GateCapture:
     """
 
     def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
         self.modules = gated_modules(backbone)
         self.calls: list[tuple[str, Tensor]] = []
         self.features: Tensor | None = None
 
     def __enter__(self) -> GateCapture:
         self._opened: dict[str, Tensor] = {}
-        self._thread = threading.get_ident()
-        self._hooks = []
+        self._begin()
         for name, module in self.modules.items():
             assert isinstance(module.gate, nn.Module), "gated_modules asks for one"
             self._hooks.append(module.gate.register_forward_hook(partial(self._open, name)))
             self._hooks.append(module.register_forward_hook(partial(self._apply, name)))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
     def _open(self, name: str, gate: nn.Module, inputs: Any, output: Tensor) -> None:
-        if threading.get_ident() == self._thread:
+        if self._is_mine():
             self._opened[name] = output.flatten(1)  # (B, C, 1, 1) or (B, 1, C) -> (B, C)
 
     def _apply(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if threading.get_ident() != self._thread:
+        if not self._is_mine():
             return
         values, features = self._opened.pop(name), inputs[0]
         if features.ndim == 4 and values.shape == features.shape[:2]:  # else it gates positions, as half of CBAM does

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from simpool_viz.capture.block_attention import Attention
 from simpool_viz.capture.kernels import find_kernel
@@ -99,7 +100,30 @@ class AttentionCapture(TorchFunctionMode):
         return output
 
 
-class BlockCapture:
+class HookScope:
+    """Hooks on modules that act inside a `with` block, in the thread that entered it, and are gone after it, also after
+    an exception."""
+
+    def __init__(self) -> None:
+        self._hooks: list[RemovableHandle] = []
+
+    def _begin(self) -> None:
+        """Act for the forwards of this thread from now on."""
+        self._thread = threading.get_ident()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def _is_mine(self) -> bool:
+        """Whether this forward runs in the thread that entered."""
+        return threading.get_ident() == self._thread
+
+
+class BlockCapture(HookScope):
     """An `AttentionCapture` that is on only while the attention of some blocks runs, in the thread that entered its
     `with` block.
 
@@ -109,12 +133,12 @@ class BlockCapture:
     """
 
     def __init__(self, blocks: Sequence[nn.Module], keep: Collection[int] | None = None) -> None:
+        super().__init__()
         self._modules = {
             i: getattr(block, "attn", block) for i, block in enumerate(blocks) if keep is None or i in keep
         }
         self._modes = {i: AttentionCapture() for i in self._modules}
         self._depth = len(blocks)
-        self._hooks: list[Any] = []
         self._inside: AttentionCapture | None = None
 
     def calls(self, name: str) -> list[Call | None]:
@@ -131,7 +155,7 @@ class BlockCapture:
         return found
 
     def __enter__(self) -> BlockCapture:
-        self._thread = threading.get_ident()
+        self._begin()
         for i, module in self._modules.items():
             self._hooks.append(module.register_forward_pre_hook(partial(self._open, self._modes[i])))
             self._hooks.append(module.register_forward_hook(self._close, always_call=True))
@@ -140,17 +164,16 @@ class BlockCapture:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        super().__exit__(kind, error, trace)
         self._leave()
 
     def _open(self, mode: AttentionCapture, module: nn.Module, inputs: Any) -> None:
-        if threading.get_ident() == self._thread:
+        if self._is_mine():
             mode.__enter__()
             self._inside = mode
 
     def _close(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if threading.get_ident() == self._thread:
+        if self._is_mine():
             self._leave()
 
     def _leave(self) -> None:

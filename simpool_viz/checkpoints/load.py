@@ -13,25 +13,14 @@ from urllib.parse import parse_qsl
 from torch import nn
 
 from simpool_viz.checkpoints import hub
-from simpool_viz.checkpoints.bundle import CONFIG, bundled_folder, load_bundle
+from simpool_viz.checkpoints.bundle import CONFIG, load_bundle
 from simpool_viz.checkpoints.catalogue import catalogue
-from simpool_viz.checkpoints.files import convert, load_file, parse_options, split_options
+from simpool_viz.checkpoints.files import load_file, parse_options, split_options
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.published import published
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.tensors import choose_device, identical
-
-__all__ = [
-    "Report",
-    "bundled_folder",
-    "catalogue",
-    "convert",
-    "load_checkpoint",
-    "load_checkpoints",
-    "load_for_visitor",
-]
-__all__ += ["load_with_report", "published", "share_backbones", "split_options"]
 
 PUBLISHED_LIMIT = 2 * 2**30  # bytes: training checkpoints also hold a student, an optimizer and projection heads
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from simpool_viz.capture.recorded import Recorded
 from simpool_viz.maps.attention_map import AttentionMap
+from simpool_viz.modeling.classes import class_indices, class_name
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.tensors import wide
 
@@ -36,6 +37,18 @@ def make_rows(
     weights = patch_maps(recording, rows[None] if logits is None else torch.stack([wide(rows), wide(logits)]))
     scores = None if logits is None else weights[1]
     return AttentionMap(weights[0], tuple(names), recording.geometry, method, unit, scores, note, fusion)
+
+
+def wanted_classes(recording: Recorded, classes: Sequence[int | str] | int | str | None) -> tuple[list[int], list[str]]:
+    """Indices and names of the classes whose logits a map is made for: the predicted one where none is named.
+
+    Raises:
+        OptionError: an unknown class.
+    """
+    encoder, logits = recording.encoder, recording.logits
+    assert logits is not None, "why_not asks for a head"
+    wanted = [int(logits.argmax())] if classes is None else class_indices(encoder, classes, len(logits))
+    return wanted, [class_name(encoder, c) for c in wanted]
 
 
 def needs_blocks(encoder: Encoder) -> str | None:

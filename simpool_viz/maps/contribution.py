@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from simpool_viz.capture.recorded import Recorded
 from simpool_viz.maps.attention_map import AttentionMap
-from simpool_viz.maps.common import make_rows, needs_classifier
+from simpool_viz.maps.common import make_rows, needs_classifier, wanted_classes
 from simpool_viz.maps.registry import register_map
-from simpool_viz.modeling.classes import class_indices, class_name
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.tensors import wide
 
@@ -60,14 +59,12 @@ def contribution(recording: Recorded, classes: Sequence[int | str] | int | str |
     Raises:
         ValueError: an unknown class.
     """
-    encoder, logits = recording.encoder, recording.logits
-    assert logits is not None, "why_not asks for a head"
-    wanted = [int(logits.argmax())] if classes is None else class_indices(encoder, classes, len(logits))
+    encoder, (wanted, names) = recording.encoder, wanted_classes(recording, classes)
     weight, _ = folded_head(recording, wanted)
     with torch.inference_mode():
         given = wide(encoder.pooling.contribution(recording.tokens, recording.pooled)[0])  # (N, D)
         rows = weight @ given.T  # (K, D) @ (D, N)
-    return make_rows(recording, "contribution", rows, [class_name(encoder, c) for c in wanted], unit="logit")
+    return make_rows(recording, "contribution", rows, names, unit="logit")
 
 
 def folded_head(recording: Recorded, classes: list[int]) -> tuple[Tensor, Tensor]:

@@ -22,20 +22,12 @@ from simpool_viz.capture.hooks import AttentionCapture, check_calls
 from simpool_viz.capture.recorded import Recorded
 from simpool_viz.maps import rollout_chain as rollout
 from simpool_viz.maps.attention_map import AttentionMap
-from simpool_viz.maps.common import make_rows, needs_blocks, needs_classifier
+from simpool_viz.maps.common import make_rows, needs_blocks, needs_classifier, wanted_classes
 from simpool_viz.maps.registry import register_map
 from simpool_viz.maps.rollout import readout_row
-from simpool_viz.modeling.classes import class_indices, class_name
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import Tokens
 from simpool_viz.tensors import wide
-
-
-def _wanted(recording: Recorded, classes: Sequence[int | str] | int | str | None) -> tuple[list[int], list[str]]:
-    encoder, logits = recording.encoder, recording.logits
-    assert logits is not None, "why_not asks for a head"
-    wanted = [int(logits.argmax())] if classes is None else class_indices(encoder, classes, len(logits))
-    return wanted, [class_name(encoder, c) for c in wanted]
 
 
 def _why_no_gradcam(encoder: Encoder) -> str | None:
@@ -61,7 +53,7 @@ def grad_cam(recording: Recorded, classes: Sequence[int | str] | int | str | Non
     Raises:
         ValueError: an unknown class.
     """
-    encoder, (wanted, names) = recording.encoder, _wanted(recording, classes)
+    encoder, (wanted, names) = recording.encoder, wanted_classes(recording, classes)
     assert encoder.classifier is not None, "why_not asks for a head"
     with torch.inference_mode(False), torch.enable_grad():
         patches = recording.tokens.patches.clone().requires_grad_()
@@ -132,7 +124,7 @@ def relevance(recording: Recorded, classes: Sequence[int | str] | int | str | No
     Raises:
         ValueError: an unknown class.
     """
-    encoder, (wanted, names) = recording.encoder, _wanted(recording, classes)
+    encoder, (wanted, names) = recording.encoder, wanted_classes(recording, classes)
     start, note = readout_row(recording)
     start = start.clone()
     with torch.inference_mode(False), torch.enable_grad():

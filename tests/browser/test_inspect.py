@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from simpool_viz import Recording, load_checkpoint, record
 from simpool_viz.board.board import Board
 from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.images import Geometry
 from tests import made_files as made
 from tests.browser.conftest import EXAMPLE, Opened, open_page
 
@@ -72,6 +73,12 @@ def click_token(page: Page, row: int, column: int, grid: tuple[int, int]) -> Non
     page.locator(f"{BOARD} .ask").click(position=place)
 
 
+def centre(geometry: Geometry, row: int, column: int) -> tuple[float, float]:
+    """(x, y) of the centre of a token, in pixels of the photo."""
+    (width, height), (h, w) = geometry.original, geometry.grid
+    return (2 * column + 1) * width / (2 * w), (2 * row + 1) * height / (2 * h)
+
+
 def test_row_opens_in_inspect_with_its_photo_checkpoint_and_map(opened: Opened, python_board: Board):
     page, log = opened
     index = next(i for i, row in enumerate(python_board.rows) if row.request.name == "pooling")
@@ -96,7 +103,7 @@ def test_two_clicked_tokens_equal_the_python_call(opened: Opened, vit_file: Path
     grid = seen.geometry.grid
     for row, column in ((0, 0), (grid[0] - 1, grid[1] - 2)):
         click_token(page, row, column, grid)
-        at = seen.geometry.centre_of(row, column)
+        at = centre(seen.geometry, row, column)
         heads = seen.map("token", at=at).weights
         wait_for(page, heads.mean(axis=0))
         wait_for(page, seen.map("token", at=at, rollout=True).weights[0], row=1)
@@ -138,7 +145,7 @@ def test_token_is_asked_from_the_keyboard(opened: Opened, vit_file: Path, seen: 
         page.keyboard.press(key)
     page.keyboard.press("Enter")
     h, w = seen.geometry.grid
-    wait_for(page, seen.map("token", at=seen.geometry.centre_of(h // 2 - 2, w // 2 + 1)).fused())
+    wait_for(page, seen.map("token", at=centre(seen.geometry, h // 2 - 2, w // 2 + 1)).fused())
     expect(page.locator(f"{BOARD} .ask")).to_be_focused()
 
 
@@ -158,7 +165,7 @@ def test_two_visitors_see_their_own_photos(opened: Opened, visitor: Page, vit_fi
     visitor.locator("#board .look-into").first.click()
     expect(visitor.locator(f"{BOARD} .photo figcaption")).to_contain_text(["coffee.jpg"], timeout=30_000)
     click_token(page, 1, 1, seen.geometry.grid)
-    wait_for(page, seen.map("token", at=seen.geometry.centre_of(1, 1)).fused())
+    wait_for(page, seen.map("token", at=centre(seen.geometry, 1, 1)).fused())
     assert page.locator(f"{BOARD} .photo figcaption").first.inner_text() == "chelsea.jpg"
     visitor.get_by_label("What speaks for a class?").click()
     gap = record(load_checkpoint("resnet_gap", device="cpu"), other)

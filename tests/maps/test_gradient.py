@@ -10,13 +10,13 @@ import torch
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from simpool_viz.maps import rollout_chain as rollout
 from simpool_viz.maps.registry import maps_of
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.recording import Recording, record
 from tests.helpers import SMALL_PHOTO, bare_cnn, bare_vit, image_of
+from tests.oracles.attention import Softmaxes
 
 
 class _Logits(nn.Module):
@@ -58,18 +58,6 @@ def test_gradients_are_made_inside_inference_mode_and_leave_nothing_behind():
         np.testing.assert_array_equal(recording.map(name).weights, expected)
 
 
-class _Softmaxes(TorchFunctionMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Tensor] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is Tensor.softmax and result.ndim == 4:
-            self.seen.append(result)
-        return result
-
-
 def eager_relevance(recording: Recording, wanted: int) -> np.ndarray:
     """R by N x N matrices, from the unfused path and the gradients of its softmaxes: float64."""
     encoder = recording.encoder
@@ -77,7 +65,7 @@ def eager_relevance(recording: Recording, wanted: int) -> np.ndarray:
     try:
         for m in attentions:
             m.fused_attn = False  # type: ignore[assignment]
-        with _Softmaxes() as softmaxes:
+        with Softmaxes() as softmaxes:
             logits = encoder(image_of(recording).to(next(encoder.parameters()).dtype).requires_grad_()).logits[0]
     finally:
         for m in attentions:

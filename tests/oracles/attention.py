@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from simpool_viz.modeling.encoder import Encoder
 
 
-class _Softmaxes(TorchFunctionMode):
+class Softmaxes(TorchFunctionMode):
     """Collects what every softmax over four dimensions gives."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ def eager_attention(encoder: Encoder, images: Tensor) -> list[Tensor]:
     try:
         for m in modules:
             m.fused_attn = False
-        with torch.no_grad(), _Softmaxes() as softmaxes:
+        with torch.no_grad(), Softmaxes() as softmaxes:
             encoder(images)
     finally:
         for m in modules:
