@@ -19,6 +19,7 @@ from simpool_viz.app.compare import ComparePage, EncoderStore
 from simpool_viz.app.inspect import InspectPage, Visit
 from simpool_viz.app.own_checkpoint import KEPT, OwnCheckpoints, OwnPanel
 from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.errors import CheckpointError
 from tests import made_files as made
 
 EXAMPLE = str(bundled_folder("assets") / "chelsea.jpg")
@@ -129,6 +130,22 @@ def test_limits_hold(panel: OwnPanel, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(gr.Error, match="at most"):
         panel.recognise(visit_file(tmp_path), "", OwnCheckpoints())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_name_on_the_hub_is_fetched_within_the_limit_of_a_file(
+    panel: OwnPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def fetch(name: str, **how: Any) -> Any:
+        asked.append((name, how))
+        raise CheckpointError("enough seen")
+
+    monkeypatch.setattr(own_module, "load_for_visitor", fetch)
+    with pytest.raises(gr.Error, match="enough seen"):
+        panel.recognise(None, " hf:user/repo ", OwnCheckpoints())
+    assert asked == [("hf:user/repo", {"device": "cpu", "limit": own_module.LARGEST})]
+    assert own_module.LARGEST <= 2**30
 
 
 def test_reading_that_takes_too_long_is_given_up(

@@ -275,6 +275,41 @@ def test_mask_with_soft_edges_is_cut_at_half_and_not_taken_for_a_label_map(tmp_p
     assert np.array_equal(read.objects, soft >= 128) and not read.void.any()
 
 
+@pytest.mark.parametrize("soft", [128, 129, 254])
+def test_soft_mask_of_few_values_is_cut_at_128(tmp_path: Path, soft: int) -> None:
+    """A value from 128 to 254 beside 255 tells of soft edges, since label maps number their objects from 1."""
+    values = np.zeros((12, 20), np.uint8)
+    values[2:9, 3:15], values[2, 3:15], values[8, 3:15], values[9, 3:15] = 255, soft, 127, 1
+    read = read_reference(saved(tmp_path, values))
+    assert np.array_equal(read.objects, values >= 128) and not read.void.any()
+
+
+@pytest.mark.parametrize("largest", [1, 127])
+def test_one_object_with_void_around_it_is_a_label_map(tmp_path: Path, largest: int) -> None:
+    labels = np.zeros((12, 20), np.uint8)
+    labels[2:9, 3:15], labels[2, 3:15] = largest, 255
+    read = read_reference(saved(tmp_path, labels))
+    assert np.array_equal(read.objects, labels == largest) and np.array_equal(read.void, labels == 255)
+
+
+@pytest.mark.parametrize(
+    ("spread", "pixels", "refused"), [(24, 5000, False), (25, 100, False), (200, 100, False), (25, 101, True)]
+)
+def test_mask_may_be_tinted_by_24_levels_and_coloured_in_one_pixel_of_a_hundred(
+    tmp_path: Path, spread: int, pixels: int, refused: bool
+) -> None:
+    rgb = np.zeros((80, 125, 3), np.uint8)  # 10,000 pixels
+    rgb[10:60, 20:90] = 255
+    flat = rgb.reshape(-1, 3)
+    flat[:pixels, 2] = np.where(flat[:pixels, 0] > 0, 255 - spread, spread)
+    Image.fromarray(rgb).save(tmp_path / "mask.png")
+    if refused:
+        with pytest.raises(ValueError, match="it is a colour picture"):
+            read_reference(tmp_path / "mask.png")
+    else:
+        assert read_reference(tmp_path / "mask.png").objects.any()
+
+
 def test_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
     objects = one_object().objects
     read = read_reference(saved(tmp_path, 255 * objects, "mask.jpg"))
