@@ -7,7 +7,9 @@ import copy
 import csv
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,65 @@ def test_batches_are_of_one_shape_and_no_picture_waits_for_ever() -> None:
     first_lone = next(n for n, b in enumerate(batches) if b[0].shape[0][0] == 3)
     consumed = sum(map(len, batches[:first_lone])) + 16
     assert consumed < len(shapes), "a rare shape left before the end, when 16 pictures waited"
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+def test_no_more_than_eight_batches_wait_of_however_many_shapes(batch: int) -> None:
+    """Every picture has a shape of its own, or its shape comes back too seldom to fill a batch."""
+    for shapes in (200, 60 // batch):
+        came: list[str] = []
+
+        def arrive(shapes: int = shapes, came: list[str] = came) -> Iterator[Prepared]:
+            for i in range(200):
+                came.append(str(i))
+                yield prepared(str(i), (2, 2 + i % shapes))
+
+        left: list[str] = []
+        most = 0
+        for one in local._batches(arrive(), batch, []):
+            most = max(most, len(came) - len(left)) if len(came) < 200 else most
+            left += [picture.key for picture in one]
+            assert len(one) <= batch
+        assert most == 8 * batch, "as many wait, and no more"
+        assert sorted(left) == sorted(came) and len(came) == 200
+
+
+def test_the_most_frequent_of_the_waiting_shapes_goes_first_where_too_many_wait() -> None:
+    grids = [(2, 2), (3, 3), (2, 2), *((4, n) for n in range(2, 40))]
+    first = next(local._batches((prepared(str(i), grid) for i, grid in enumerate(grids)), 3, []))
+    assert [one.key for one in first] == ["0", "2"]
+
+
+def test_no_more_pictures_are_read_ahead_than_asked_for(monkeypatch: pytest.MonkeyPatch, resnet: Encoder) -> None:
+    begun: list[str] = []
+
+    class Pool:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            pass
+
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def submit(self, function: Any, key: str, *arguments: Any) -> Future[Fault]:
+            begun.append(key)
+            future: Future[Fault] = Future()
+            future.set_result(Fault(key, "not read"))
+            return future
+
+        def shutdown(self, **options: Any) -> None:
+            pass
+
+    monkeypatch.setattr(local, "ProcessPoolExecutor", Pool)
+    job, waiting = Job([resnet], [parse_map("pooling")], Settings(size=64)), {str(i): Path(str(i)) for i in range(30)}
+    with ExitStack() as stack:
+        came = []
+        for one in local._read(waiting, job, None, 2, 6, stack):
+            came.append(one.key)
+            assert len(begun) <= min(30, len(came) + 5), "six at once, the one that came among them"
+    assert came == begun == list(waiting)
 
 
 def test_heads_on_one_backbone_share_the_forward_of_a_batch(resnet: Encoder) -> None:
