@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from simpool_viz.capture.block_attention import Attention, Blocks
 from simpool_viz.capture.kernels import cpu_kernel, efficient_kernel
 from simpool_viz.maps import rollout_chain as module
-from simpool_viz.maps.rollout_chain import Room, roll_out, through_block, through_kernel, through_tiles
+from simpool_viz.maps.rollout_chain import Room, Walk, roll_out, through_block, through_kernel, through_tiles
 from tests.helpers import Operator, put_operator
 from tests.oracles import attention as oracle
 
@@ -252,3 +254,44 @@ def test_options_that_do_not_fit_are_refused(options: dict, words: str):
     blocks, _ = blocks_and_matrices(2, 1, 4)
     with pytest.raises(ValueError, match=words):
         roll_out(rows(1, 4), blocks, **options)
+
+
+@pytest.mark.parametrize("options", [{"first": -1}, {"first": 1.5}, {"first": "1"}, {"residual": "half"}])
+def test_first_block_is_a_whole_number_from_0_and_the_residual_a_number(options: dict):
+    with pytest.raises(ValueError, match=r"number from 0|\[0, 1\]"):
+        Walk(**options)
+
+
+def test_a_chain_of_one_block_has_no_second():
+    blocks, matrices = blocks_and_matrices(1, 2, 12)
+    with pytest.raises(ValueError, match="the first block is 0 to 0, not 1"):
+        roll_out(rows(1, 12), blocks, first=1)
+    w = rows(2, 12)
+    np.testing.assert_allclose(roll_out(w, blocks).numpy(), w.double().numpy() @ oracle.rollout(matrices), atol=1e-6)
+
+
+def test_kernel_is_asked_for_by_what_it_will_be_given(monkeypatch: pytest.MonkeyPatch):
+    """Heads with the channel that the statistic may take, and whether there is a bias, of each block."""
+    asked = []
+    monkeypatch.setattr(module, "find_kernel", lambda *what: asked.append(what))
+    blocks, _ = blocks_and_matrices(2, 2, 90, size=8)
+    roll_out(rows(5, 90), blocks)
+    biased = [block.bias is not None for block in reversed(blocks)]
+    assert asked == [(torch.device("cpu"), torch.float32, 9, bias) for bias in biased] and set(biased) == {False, True}
+
+
+@pytest.mark.parametrize(("spread", "channels"), [(59.0, 8), (61.0, 9), (87.0, 9), (120.0, 9)])
+def test_the_statistic_is_exponentiated_only_where_float32_leaves_room(
+    spread: float, channels: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Its exp is multiplied and summed, so that a spread near float32's own range of 88 is too wide already."""
+    (block,), _ = blocks_and_matrices(1, 2, 90)
+    stretched = dataclasses.replace(block, lse=torch.linspace(0, spread, 90).expand(2, 90))
+    widths: list[int] = []
+
+    def spy(*operands):
+        widths.append(operands[0].shape[-1])
+        return cpu_kernel(*operands)
+
+    through_kernel(rows(5, 90), stretched, spy, Room())
+    assert set(widths) == {channels}
