@@ -65,6 +65,7 @@ class CsvFile:
         self.close()
 
     def close(self) -> None:
+        """Nothing can be added after this; the end of a `with` block does it too."""
         self._file.close()
 
     def add(self, row: Sequence[Any]) -> None:
