@@ -1,10 +1,24 @@
-"""See where vision models look, and how that changes with their pooling.
+"""Attention maps of vision models, and how they change with the pooling.
 
-from simpool_viz import load_checkpoint, record
-recording = record(load_checkpoint("resnet_simpool"), "cat.jpg")
-attention = recording.map("simpool")     # AttentionMap: .weights (M, h, w), .names, .fused() (h, w)
-mask = attention.mask("mass", 0.6)       # ObjectMask: .grid, .pixels(), .boxes
-"""
+    from simpool_viz import load_checkpoint, record
+    recording = record(load_checkpoint("resnet_simpool"), "cat.jpg")
+    attention = recording.map("simpool")     # AttentionMap: .weights (M, h, w), .names, .fused() (h, w)
+    mask = attention.mask("mass", 0.6)       # ObjectMask: .grid, .pixels(), .boxes
+
+These names are the public interface; everything else may change between versions.
+
+| name | what it is |
+|---|---|
+| `load_checkpoint`, `load_checkpoints`, `catalogue` | a model from a name or a file, several that share backbones, and what is bundled |
+| `record`, `record_batch`, `Recording` | one forward pass, of one or several pictures, from which every map is made |
+| `AttentionMap`, `ObjectMask` | what `Recording.map` and `AttentionMap.mask` return |
+| `map_methods`, `mask_rules`, `poolings` | the registered maps, rules and poolings by name |
+| `make_board`, `Board`, `Settings`, `export_board` | pictures x checkpoints x maps with masks and figures, and a folder of them |
+| `arrange`, `agreement`, `difference` | a board in another order, how far masks agree, where two maps differ |
+| `inspect`, `Lens`, `facts_of`, `segment` | questions to one recording, and what is known of it beside maps |
+| `read_picture` | any picture file, PIL image or array as upright RGB |
+| `SimpoolError` | what a user gave does not fit. Its kinds: `PictureError`, `CheckpointError`, `DownloadError`, `MapError`, `AbsentClassError`, `OptionError`, `DataError`, `TrainingError`, `DivergedError`, `MissingPackageError` |
+"""  # noqa: E501 (rows of a table cannot be broken)
 
 from __future__ import annotations
 
@@ -15,32 +29,59 @@ __version__ = "0.1.0"
 
 # Loaded at first use, so that `simpool-viz --help` need not import torch.
 _HOMES = {
-    "load_checkpoint": "checkpoints.load",
-    "catalogue": "checkpoints.catalogue",
-    "record": "recording",
-    "record_batch": "recording",
-    "Recording": "recording",
+    "AbsentClassError": "errors",
     "AttentionMap": "maps.attention_map",
+    "Board": "board.board",
+    "CheckpointError": "errors",
+    "DataError": "errors",
+    "DivergedError": "errors",
+    "DownloadError": "errors",
+    "Lens": "board.inspection",
+    "MapError": "errors",
+    "MissingPackageError": "errors",
     "ObjectMask": "masks",
+    "OptionError": "errors",
+    "PictureError": "errors",
+    "Recording": "recording",
+    "Settings": "board.board",
+    "SimpoolError": "errors",
+    "TrainingError": "errors",
+    "agreement": "board.comparison",
+    "arrange": "board.comparison",
+    "catalogue": "checkpoints.catalogue",
+    "difference": "board.comparison",
+    "export_board": "export",
+    "facts_of": "board.inspection",
+    "inspect": "board.inspection",
+    "load_checkpoint": "checkpoints.load",
+    "load_checkpoints": "checkpoints.load",
+    "make_board": "board.board",
     "map_methods": "maps.registry",
     "mask_rules": "masks",
     "poolings": "modeling.pooling",
-    "make_board": "board.board",
-    "export_board": "export",
     "read_picture": "images",
-    "Lens": "board.inspection",
-    "agreement": "board.comparison",
-    "arrange": "board.comparison",
-    "difference": "board.comparison",
-    "facts_of": "board.inspection",
-    "inspect": "board.inspection",
+    "record": "recording",
+    "record_batch": "recording",
     "segment": "board.segmentation",
 }
 __all__ = [
+    "AbsentClassError",
     "AttentionMap",
+    "Board",
+    "CheckpointError",
+    "DataError",
+    "DivergedError",
+    "DownloadError",
     "Lens",
+    "MapError",
+    "MissingPackageError",
     "ObjectMask",
+    "OptionError",
+    "PictureError",
     "Recording",
+    "Settings",
+    "SimpoolError",
+    "TrainingError",
     "__version__",
     "agreement",
     "arrange",
@@ -50,6 +91,7 @@ __all__ = [
     "facts_of",
     "inspect",
     "load_checkpoint",
+    "load_checkpoints",
     "make_board",
     "map_methods",
     "mask_rules",
@@ -61,12 +103,25 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from simpool_viz.board.board import make_board
+    from simpool_viz.board.board import Board, Settings, make_board
     from simpool_viz.board.comparison import agreement, arrange, difference
     from simpool_viz.board.inspection import Lens, facts_of, inspect
     from simpool_viz.board.segmentation import segment
     from simpool_viz.checkpoints.catalogue import catalogue
-    from simpool_viz.checkpoints.load import load_checkpoint
+    from simpool_viz.checkpoints.load import load_checkpoint, load_checkpoints
+    from simpool_viz.errors import (
+        AbsentClassError,
+        CheckpointError,
+        DataError,
+        DivergedError,
+        DownloadError,
+        MapError,
+        MissingPackageError,
+        OptionError,
+        PictureError,
+        SimpoolError,
+        TrainingError,
+    )
     from simpool_viz.export import export_board
     from simpool_viz.images import read_picture
     from simpool_viz.maps.attention_map import AttentionMap

@@ -232,7 +232,8 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
             (0.0, 1.0) if finite.min() >= 0 and finite.max() <= 1 else (float(finite.min()), float(finite.max()))
         )
     scaled = (np.nan_to_num(values.astype(np.float64)) - low) * (255 / max(high - low, 1e-12))
-    return scaled.clip(0, 255).round().astype(np.uint8)
+    grey: np.ndarray = scaled.clip(0, 255).round().astype(np.uint8)
+    return grey
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -61,20 +61,23 @@ def mask_rules() -> dict[str, MaskRule]:
 def _mass(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
     total = np.cumsum(descending, dtype=np.float64)
     reached = np.searchsorted(total, amounts * total[-1] * (1 - 1e-12))
-    return descending[reached.clip(max=len(descending) - 1)]
+    levels: np.ndarray = descending[reached.clip(max=len(descending) - 1)]
+    return levels
 
 
 @register_rule("area", "Share of area", "This share of the cells, the heaviest first.", 0.25)
 def _area(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
     counts = np.ceil(amounts * len(descending) - 1e-9).astype(int)
-    return descending[counts.clip(min=1) - 1]
+    levels: np.ndarray = descending[counts.clip(min=1) - 1]
+    return levels
 
 
 @register_rule("quantile", "Quantile", "The cells at or above this quantile of the weights.", 0.75)
 def _quantile(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
     # Numpy's method "higher", which products like 0.28 * 100 mislead.
     above = np.ceil(amounts * (len(descending) - 1) - 1e-9).astype(int)
-    return descending[len(descending) - 1 - above]
+    levels: np.ndarray = descending[len(descending) - 1 - above]
+    return levels
 
 
 @register_rule("mean", "Mean", "The cells at or above the mean weight.", None)
@@ -153,7 +156,8 @@ def find_levels(weights: np.ndarray, rule: str, amounts: Sequence[float | None])
         return [float(weights.min())] * len(checked)
     descending = np.sort(weights.clip(min=0), axis=None)[::-1]
     shares = np.array([0.0 if amount is None else amount for amount in checked], dtype=float)
-    return np.broadcast_to(_round_up(_RULES[rule].levels(descending, shares)), shares.shape).astype(float).tolist()
+    levels = np.broadcast_to(_round_up(_RULES[rule].levels(descending, shares)), shares.shape)
+    return [float(level) for level in levels]
 
 
 def _round_up(levels: np.ndarray | float) -> np.ndarray:

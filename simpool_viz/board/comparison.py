@@ -142,8 +142,9 @@ def difference(first: Row, second: Row, smooth: bool = False, size: tuple[int, i
         )
     if one.unit == "logit" and one.geometry.grid != other.geometry.grid:
         raise OptionError("logits per token of different grids are not comparable, so they have no difference")
-    values = [_as_drawn(row, smooth, size or one.geometry.original) for row in (first, second)]
-    return values[0] - values[1]
+    values, others = (_as_drawn(row, smooth, size or one.geometry.original) for row in (first, second))
+    apart: np.ndarray = values - others
+    return apart
 
 
 def _as_drawn(row: Row, smooth: bool, size: tuple[int, int]) -> np.ndarray:
@@ -153,4 +154,5 @@ def _as_drawn(row: Row, smooth: bool, size: tuple[int, int]) -> np.ndarray:
     if smooth:
         return upsample(weights, size) * factor
     rows, columns = cells_of_pixels((weights.shape[0], weights.shape[1]), size)
-    return weights.astype(np.float64)[rows[:, None], columns[None, :]] * factor
+    values: np.ndarray = weights.astype(np.float64)[rows[:, None], columns[None, :]] * factor
+    return values

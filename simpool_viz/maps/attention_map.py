@@ -73,7 +73,8 @@ class AttentionMap:
             raise OptionError(
                 f"{how!r} is no fusion ({', '.join(FUSIONS)}), name ({', '.join(self.names)}) or index of {self.method}"
             )
-        return self.weights[index]
+        one: np.ndarray = self.weights[index]
+        return one
 
     def mask(
         self, rule: str = "mass", amount: float | None = None, *, largest: bool = False, fusion: str | int | None = None

@@ -35,6 +35,6 @@ def create_pooling(name: str, dim: int, **options: object) -> Pooling:
     if name not in _POOLINGS:
         raise OptionError(f"no pooling is called {name!r}; there are {', '.join(_POOLINGS)}")
     try:
-        return _POOLINGS[name](dim, **options)  # type: ignore[arg-type]
+        return _POOLINGS[name](dim, **options)
     except TypeError as error:
         raise OptionError(f"pooling {name!r} does not take these options: {options} ({error})") from error
