@@ -28,6 +28,9 @@ def cls_attention(recording: Recorded, block: int = -1) -> AttentionMap:
     """The class token's attention to the patches in `block`: (H, h, w).
 
     Prefix tokens take part in the softmax and are then dropped, so a map sums to 1 less what they hold.
+
+    Args:
+        block: which block, negative from the last.
     """
     _, attention = recording.block(block)
     logits = attention.logits(slice(0, 1))[:, 0]
