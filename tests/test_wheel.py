@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -71,6 +72,20 @@ def test_wheel_requires_what_the_space_installs(wheel: Path) -> None:
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
     assert len(required) == len(lines)
     assert "Requires-Dist: torch!=2.13.0,>=2.8" in required
+
+
+def test_wheel_carries_licence_notice_addresses_and_types(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (info,) = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+        for name in ("LICENSE", "NOTICE"):
+            assert archive.read(f"{info}/licenses/{name}").decode() == (ROOT / name).read_text(encoding="utf-8")
+        assert "simpool_viz/py.typed" in archive.namelist()
+        metadata = archive.read(f"{info}/METADATA").decode()
+    assert "License-Expression: Apache-2.0" in metadata and "License-File: NOTICE" in metadata
+    assert len(re.findall(r"^Project-URL: .+, https://", metadata, re.MULTILINE)) >= 5
+    assert "Classifier: Typing :: Typed" in metadata
+    for version in ("3.10", "3.11", "3.12", "3.13"):
+        assert f"Classifier: Programming Language :: Python :: {version}" in metadata
 
 
 def test_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:

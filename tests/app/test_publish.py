@@ -41,6 +41,8 @@ def test_publish_uploads_what_the_app_needs_and_nothing_else(
         "app.py",
         "requirements.txt",
         "README.md",
+        "LICENSE",
+        "NOTICE",
         "simpool_viz/app/board/board.js",
         "models/resnet_gap/model.safetensors",
         "assets/chelsea.jpg",
@@ -54,7 +56,7 @@ def test_publish_uploads_what_the_app_needs_and_nothing_else(
     ]
     patterns = {"allow_patterns": uploaded["allow_patterns"], "ignore_patterns": uploaded["ignore_patterns"]}
     assert list(filter_repo_objects([*names, *others], **patterns)) == names and all(
-        (root / name).is_file() for name in names[:4]
+        (root / name).is_file() for name in names[:6]
     )
 
 
