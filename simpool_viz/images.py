@@ -46,9 +46,10 @@ class Picture:
 class Geometry:
     """Where tokens lie in a picture.
 
-    original: (W, H) of the upright picture in pixels.
-    grid: (h, w) tokens.
-    stride: input pixels per token.
+    Attributes:
+        original: (W, H) of the upright picture in pixels.
+        grid: (h, w) tokens.
+        stride: input pixels per token.
     """
 
     original: tuple[int, int]

@@ -234,10 +234,11 @@ def _taps(cells: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
 class ObjectMask:
     """A thresholded map.
 
-    weights: (h, w) float32, what was thresholded.
-    level: the mask is `weights >= level`.
-    largest: whether only the largest component is kept.
-    constant: whether the map was flat, so that the mask is the whole picture and says nothing.
+    Attributes:
+        weights: (h, w) float32, what was thresholded.
+        level: the mask is `weights >= level`.
+        largest: whether only the largest component is kept.
+        constant: whether the map was flat, so that the mask is the whole picture and says nothing.
     """
 
     weights: np.ndarray

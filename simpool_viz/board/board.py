@@ -28,9 +28,12 @@ from simpool_viz.timing import Profile
 class Settings:
     """What is computed.
 
-    size: shorter side in pixels; None: each checkpoint's own.
-    mask: rule and amount, as "mass:0.6". largest: keep only the largest component.
-    fusion: of several maps into one: "mean", "max", "min", a name or an index; None: each map's own, mostly the mean.
+    Attributes:
+        size: shorter side in pixels; None: each checkpoint's own.
+        mask: rule and amount, as "mass:0.6".
+        largest: keep only the largest component.
+        fusion: of several maps into one: "mean", "max", "min", a name or an index; None: each map's own, mostly
+            the mean.
     """
 
     size: int | None = None
@@ -43,13 +46,18 @@ class Settings:
 class Row:
     """One map of one checkpoint on one picture.
 
-    picture: index into the board's pictures. pooling: the name of the checkpoint's.
-    fusion: how several maps were made one, as asked for; None: the map's own way.
-    prediction: (class, probability), or None without a classifier. found: what a dense head finds, in a line, else "".
-    entropy: spatial entropy in nats; entropy_of: "logits" or "weights".
-    milliseconds: of the forward and of this map. What several rows share counts in each (the forward) or in equal parts
-        (a walk of several roll-outs through the blocks); a stem that several checkpoints share counts in the first.
-    scores: against the reference, {} without one.
+    Attributes:
+        picture: index into the board's pictures.
+        pooling: the name of the checkpoint's.
+        fusion: how several maps were made one, as asked for; None: the map's own way.
+        prediction: (class, probability), or None without a classifier.
+        found: what a dense head finds, in a line, else "".
+        entropy: spatial entropy in nats.
+        entropy_of: "logits" or "weights", whichever it was measured on.
+        milliseconds: of the forward and of this map. What several rows share counts in each (the forward) or in
+            equal parts (a walk of several roll-outs through the blocks); a stem that several checkpoints share
+            counts in the first.
+        scores: against the reference, {} without one.
     """
 
     picture: int

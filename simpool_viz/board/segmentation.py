@@ -18,7 +18,10 @@ from simpool_viz.recording import Recording
 class Segmentation:
     """The classes of one picture's tokens.
 
-    scores: (K, h, w) float32 logits. names: K names of classes. size: (width, height) of the picture in pixels.
+    Attributes:
+        scores: (K, h, w) float32 logits.
+        names: K names of classes.
+        size: (width, height) of the picture in pixels.
     """
 
     scores: Tensor

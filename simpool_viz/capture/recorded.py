@@ -23,16 +23,21 @@ from simpool_viz.tensors import wide
 class Recorded:
     """What one forward pass of a checkpoint on one picture leaves behind; every map of it is computed from here.
 
-    picture: what is drawn. Of a folder it may be smaller than the original, whose size `geometry` has, or a single
-        pixel where nothing is drawn; maps are made of `image` and what was recorded.
-    image: (3, H, W), what the encoder was given.
-    blocks: the attention of every block that was to be kept, from first to last; empty for a CNN.
-    pool_attention: the captured attention of a pooling that runs the fused kernel itself (SigLIP's), else None.
-    gates: the channel gates (SE, SPE, CBAM) of the backbone and of the pooling, in the order of the forward.
-    tokens, pooled: features and pooling result of a batch of one.
-    vector: (D,) after the norm. logits: (K,), or None without a head.
-    dense_logits: (K, h, w) of a dense head, else None.
-    seconds: of the forward, divided by the pictures of its batch.
+    Attributes:
+        picture: what is drawn. Of a folder it may be smaller than the original, whose size `geometry` has, or a
+            single pixel where nothing is drawn; maps are made of `image` and what was recorded.
+        image: (3, H, W), what the encoder was given.
+        blocks: the attention of every block that was to be kept, from first to last; empty for a CNN.
+        pool_attention: the captured attention of a pooling that runs the fused kernel itself (SigLIP's), else
+            None.
+        gates: the channel gates (SE, SPE, CBAM) of the backbone and of the pooling, in the order of the
+            forward.
+        tokens: features of a batch of one.
+        pooled: the pooling's result of a batch of one.
+        vector: (D,) after the norm.
+        logits: (K,), or None without a head.
+        dense_logits: (K, h, w) of a dense head, else None.
+        seconds: of the forward, divided by the pictures of its batch.
     """
 
     encoder: Encoder

@@ -20,14 +20,15 @@ FUSIONS: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max,
 class AttentionMap:
     """One or more maps on a token grid.
 
-    weights: (M, h, w) float32, raw: never min-max scaled.
-    names: M names: heads, queries, classes.
-    unit: "uniform" for weights that sum to 1 (or less, where prefix tokens hold the rest), "mean" for non-negative
-        values of any scale (gates, norms, Grad-CAM), "logit" for signed ones (contributions).
-    logits: (M, h, w) float32 scores before the softmax, where the map has them.
-    method: the registered name of what made it.
-    note: what a viewer must know, such as that a map is a heuristic; "" for most.
-    fusion: how several maps are best seen as one: "mean", "max" or "min".
+    Attributes:
+        weights: (M, h, w) float32, raw: never min-max scaled.
+        names: M names: heads, queries, classes.
+        unit: "uniform" for weights that sum to 1 (or less, where prefix tokens hold the rest), "mean" for
+            non-negative values of any scale (gates, norms, Grad-CAM), "logit" for signed ones (contributions).
+        logits: (M, h, w) float32 scores before the softmax, where the map has them.
+        method: the registered name of what made it.
+        note: what a viewer must know, such as that a map is a heuristic; "" for most.
+        fusion: how several maps are best seen as one: "mean", "max" or "min".
     """
 
     weights: np.ndarray

@@ -23,7 +23,9 @@ from simpool_viz.modeling.pooling import poolings
 class Rolled:
     """A map that is read from W R and is not made yet, so that several share one walk through the blocks.
 
-    weights: W (C, N) over all tokens. finish: W R (C, N) -> the map.
+    Attributes:
+        weights: W (C, N) over all tokens.
+        finish: W R (C, N) -> the map.
     """
 
     weights: Tensor
@@ -35,10 +37,13 @@ class Rolled:
 class MapMethod:
     """A registered way to make a map.
 
-    summary: two sentences. formula, paper: as a visitor reads them.
-    make: (recording, **options) -> AttentionMap, or Rolled.
-    blocks: (depth, options) -> the numbers of the blocks whose attention it needs.
-    why_not: encoder -> None where it applies, else the reason in a sentence without the full stop.
+    Attributes:
+        summary: two sentences.
+        formula: as a reader sees it, "" where there is none.
+        paper: where it comes from, "" where there is none.
+        make: (recording, **options) -> AttentionMap, or Rolled.
+        blocks: (depth, options) -> the numbers of the blocks whose attention it needs.
+        why_not: encoder -> None where it applies, else the reason in a sentence without the full stop.
     """
 
     name: str

@@ -27,12 +27,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Facts:
     """What is known of a checkpoint beside its weights.
 
-    size: the shorter side in pixels at which its maps are best; what `record` uses when no size is asked for.
-    classes: the names of the head's outputs, or () where unknown.
-    base: the checkpoint whose frozen backbone this one shares, or "" where it has its own. stem: likewise, the one
-        whose first blocks are its frozen stem.
-    stages: the stages of its training here, a line each, those of the checkpoint it started from included.
-    minutes: its training here took.
+    Attributes:
+        size: the shorter side in pixels at which its maps are best; what `record` uses when no size is asked
+            for.
+        classes: the names of the head's outputs, or () where unknown.
+        base: the checkpoint whose frozen backbone this one shares, or "" where it has its own.
+        stem: likewise, the one whose first blocks are its frozen stem.
+        stages: the stages of its training here, a line each, those of the checkpoint it started from included.
+        minutes: its training here took.
     """
 
     name: str
@@ -54,7 +56,9 @@ class Facts:
 class Output:
     """One forward pass: tokens, pooled (before the norm), vector (B, D) after it.
 
-    logits: (B, K), or None without a classifier. dense_logits: (B, K, h, w) of a dense head, else None.
+    Attributes:
+        logits: (B, K), or None without a classifier.
+        dense_logits: (B, K, h, w) of a dense head, else None.
     """
 
     tokens: Tokens

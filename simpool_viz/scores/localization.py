@@ -24,7 +24,8 @@ POINTING_RADIUS = 15  # pixels at the scored size (Zhang et al., Excitation Back
 class Reference:
     """A reference mask: objects (H, W) bool, and void (H, W) bool, the pixels that count nowhere.
 
-    labels: (H, W) int64, the number of each pixel's object, where they are told apart.
+    Attributes:
+        labels: (H, W) int64, the number of each pixel's object, where they are told apart.
     """
 
     objects: np.ndarray

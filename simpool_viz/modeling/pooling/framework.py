@@ -27,9 +27,10 @@ from simpool_viz.tensors import wide
 class Tokens:
     """Features of a batch, as every pooling takes them.
 
-    patches: (B, N, D), row-major over the grid.
-    grid: (h, w) with h * w == N.
-    prefix: (B, P, D), the class, distillation and register tokens in the order of the backbone; P may be 0.
+    Attributes:
+        patches: (B, N, D), row-major over the grid.
+        grid: (h, w) with h * w == N.
+        prefix: (B, P, D), the class, distillation and register tokens in the order of the backbone; P may be 0.
     """
 
     patches: Tensor
@@ -63,9 +64,11 @@ class Tokens:
 class Pooled:
     """What a pooling returns.
 
-    vector: (B, D'), the picture's representation.
-    weights: (B, M, N), the weights A of the last step over the positions; None where the method has none of its own.
-    scores: (B, M, N), the scores S before h; None where the method has no similarity.
+    Attributes:
+        vector: (B, D'), the picture's representation.
+        weights: (B, M, N), the weights A of the last step over the positions; None where the method has none of
+            its own.
+        scores: (B, M, N), the scores S before h; None where the method has no similarity.
     """
 
     vector: Tensor
