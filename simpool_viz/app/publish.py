@@ -7,8 +7,8 @@ from pathlib import Path
 from simpool_viz.errors import OptionError
 
 ROOT = Path(__file__).parent.parent.parent
-UPLOADED = ("app.py", "requirements.txt", "simpool_viz/**", "models/**", "assets/**", "docs/*.jpg")
-UPLOADED += ("README.md", "LICENSE", "NOTICE")
+TEXTS = ("README.md", "LICENSE", "NOTICE")
+UPLOADED = ("app.py", "requirements.txt", *TEXTS, "simpool_viz/**", "models/**", "assets/**", "docs/*.jpg")
 LEFT_OUT = ("**/__pycache__/**", "*.pyc", "*.pyi", "simpool_viz/_bundled/**")
 
 

@@ -218,7 +218,8 @@ def rows_or_reasons(
 
     Args:
         asked: each map with the settings of its mask.
-        picture, profile: as in `record_rows`.
+        picture: the index of the recording's picture on the board.
+        profile: where the time is counted.
 
     Returns:
         In the order of `asked`, a row; or, where the checkpoint cannot have the map or no token has its class
