@@ -6,6 +6,12 @@ knows nothing of this package catches them as it always did.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+
+ISSUES = "the project's issues"
+
 
 class SimpoolError(ValueError):
     """Something that a user gave, asked for or has does not fit; the message says what, and what to do instead."""
@@ -49,3 +55,33 @@ class DivergedError(TrainingError, FloatingPointError):
 
 class MissingPackageError(SimpoolError, ImportError):
     """An optional package that is not installed; the message says how to install it."""
+
+
+@contextmanager
+def needs_packages(purpose: str, *names: str) -> Iterator[None]:
+    """Import optional packages inside this context, so that a missing one is a sentence.
+
+    Args:
+        purpose: what they are for, such as "training".
+        names: the packages as they are imported, which is also how they are installed.
+
+    Raises:
+        MissingPackageError: one of them is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in names:
+            raise
+        raise MissingPackageError(
+            f"{purpose} needs the package {error.name}, which is missing; install it with: pip install {error.name}"
+        ) from error
+
+
+def where_to_report() -> str:
+    """The address for reports of bugs, as the installed package names it, else "the project's issues"."""
+    try:
+        urls = metadata.metadata("simpool-viz").get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:  # a Space runs from its files, nothing is installed
+        urls = []
+    return next((url for kind, _, url in (line.partition(", ") for line in urls) if kind == "Issues"), ISSUES)

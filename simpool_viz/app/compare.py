@@ -6,6 +6,7 @@ import filecmp
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import gradio as gr
 from gradio import processing_utils
 
 from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
-from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel, in_a_sentence
+from simpool_viz.app.events import checked_index, event_handler, refusal, value_of
+from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.style_controls import dispatch, look_controls
 from simpool_viz.board.board import Board, Settings, iterate_board
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.checkpoints.load import load_checkpoint, share_backbones
-from simpool_viz.errors import OptionError, SimpoolError
+from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.images import read_picture
 from simpool_viz.maps.registry import map_methods, maps_of
 from simpool_viz.maps.request import MapRequest
@@ -59,7 +61,7 @@ class EncoderStore:
                 if (
                     name not in catalogue()
                 ):  # what a visitor sends names nothing on this machine, and nothing on the network
-                    raise OptionError(
+                    raise CheckpointError(
                         f"no bundled checkpoint is called {name!r}; add your own under 'Your own checkpoint'"
                     )
                 self._loaded[name] = load_checkpoint(name, device=self.device)
@@ -110,6 +112,7 @@ class ComparePage:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
+    @event_handler
     def look(
         self,
         photo: str | None,
@@ -134,11 +137,17 @@ class ComparePage:
             (maps, "Choose at least one map"),
         ):
             if not value:
-                raise gr.Error(f"{name}.", print_exception=False)
+                raise refusal(f"{name}.")
+        state = None
         try:
-            yield from self._states([str(photo), *(photos or [])], checkpoints, maps, Settings(size=size or None), own)
-        except (SimpoolError, OSError) as error:
-            raise gr.Error(in_a_sentence(error), print_exception=False) from error
+            for state in self._states(
+                [str(photo), *(photos or [])], checkpoints, maps, Settings(size=size or None), own
+            ):
+                yield state
+        except Exception:
+            if state is not None:
+                yield replace(state, waiting="")  # the board must not wait for what will not come
+            raise
 
     def _states(
         self,
@@ -170,6 +179,7 @@ class ComparePage:
         """A checkpoint by name, the visitor's own or a bundled one. Errors as in `EncoderStore.get`."""
         return own.encoders[name] if own and name in own.encoders else self.store.get(name)
 
+    @event_handler
     def choose_ready(self, name: str | None) -> tuple[Any, Any, Any, str]:
         """The checkpoints and maps of a ready-made comparison, and the question it answers."""
         chosen = comparisons(self.checkpoints).get(name or "")
@@ -179,18 +189,19 @@ class ComparePage:
         more = [c for c in chosen.checkpoints if c in self.heads]
         return checkpoints, more, [m for m in chosen.maps if m in self.maps], chosen.question
 
-    async def fetch(self, address: str) -> str:
+    @event_handler
+    async def fetch(self, address: str | None) -> str:
         """Download a picture through Gradio's guarded client, which refuses private addresses."""
-        if not address.strip().startswith(("http://", "https://")):
-            raise gr.Error("An address of a picture starts with https:// or http://.", print_exception=False)
+        wanted = (address or "").strip()
+        if not wanted.startswith(("http://", "https://")):
+            raise refusal("An address of a picture starts with https:// or http://.")
         try:
             return await processing_utils.async_ssrf_protected_download(
-                address.strip(), processing_utils.utils.get_upload_folder()
+                wanted, processing_utils.utils.get_upload_folder()
             )
         except Exception as error:  # of the HTTP client, of the guard, of the name look-up
-            raise gr.Error(
-                f"The picture could not be fetched ({type(error).__name__}). Save it and upload the file instead.",
-                print_exception=False,
+            raise refusal(
+                f"The picture could not be fetched ({type(error).__name__}). Save it and upload the file instead."
             ) from error
 
     def first_board(self) -> BoardState | None:
@@ -306,14 +317,20 @@ class ComparePage:
             chosen.then(**shared, api_visibility="private"),
             fetched.success(**shared, api_visibility="private"),
         ]
+        ended = dispatch("board", "simpool-failed")  # whatever failed, be it the connection: nothing more will come
+        for started in runs:
+            started.failure(None, None, None, js=ended, queue=False, api_visibility="private")
         controls["cancel"].click(None, None, None, cancels=runs, api_visibility="private")
         controls["cancel"].click(
             None, None, None, js=dispatch("board", "simpool-stopped"), queue=False, api_visibility="private"
         )
 
+    @event_handler
     def _other_examples(self, photo: str | None) -> list[str]:
         """The example photos that are not chosen already."""
         return [str(p) for p in example_photos() if not photo or p.name != Path(photo).name]
 
+    @event_handler
     def _choose_example(self, event: gr.SelectData) -> str:
-        return str(example_photos()[event.index])
+        examples = example_photos()
+        return str(examples[checked_index(value_of(event, "index"), "the example's place", len(examples))])

@@ -12,11 +12,11 @@ import gradio as gr
 
 from simpool_viz.app.board.component import Photo
 from simpool_viz.app.board.inspected import InspectState, InspectView, KeptRecording
-from simpool_viz.app.own_checkpoint import VISIT, OwnCheckpoints, in_a_sentence
+from simpool_viz.app.events import checked_index, checked_number, event_handler, refusal, value_of
+from simpool_viz.app.own_checkpoint import VISIT, OwnCheckpoints
 from simpool_viz.app.style_controls import look_controls
 from simpool_viz.board.board import Board, Settings
 from simpool_viz.board.inspection import QUESTIONS, Lens, facts_of, inspect, recording_bytes
-from simpool_viz.errors import SimpoolError
 from simpool_viz.images import read_picture
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.recording import record
@@ -81,22 +81,20 @@ class InspectPage:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
+    @event_handler
     def look(
         self, photo: str | None, checkpoint: str | None, size: int, question: str, own: OwnCheckpoints, visit: Visit
     ) -> list[Any]:
         """Record the photo and ask; the controls follow what the checkpoint has."""
         for value, sentence in ((photo, "Choose a photo first."), (checkpoint, "Choose a checkpoint first.")):
             if not value:
-                raise gr.Error(sentence, print_exception=False)
-        try:
-            seen = visit.look(str(photo), self.find(str(checkpoint), own), size)
-        except (SimpoolError, OSError) as error:
-            raise gr.Error(in_a_sentence(error), print_exception=False) from error
+                raise refusal(sentence)
+        seen = visit.look(str(photo), self.find(str(checkpoint), own), size)
         answers = seen.facts.answers
         question = question if question in answers else (answers or [""])[0]
-        visit.lens = Lens(block=max(0, len(seen.recording.blocks) - 1))
+        lens = Lens(block=max(0, len(seen.recording.blocks) - 1))
         visit.facts_sent = ""  # a look brings them in any case
-        return [self._answer(visit, question), visit, *self._follow(seen, question)]
+        return [self._answer(visit, question, lens), visit, *self._follow(seen, question)]
 
     def _follow(self, seen: KeptRecording, question: str) -> list[Any]:
         """Updates of the controls: question, block, fusion, head, first, residual, target, also."""
@@ -119,6 +117,7 @@ class InspectPage:
             ),
         ]
 
+    @event_handler
     def ask(
         self,
         question: str,
@@ -132,41 +131,44 @@ class InspectPage:
         visit: Visit,
     ) -> tuple[Any, Any]:
         """The answer through the controls, and the slider of heads where one is shown alone."""
-        how: str | int = int(head) if fusion == ONE_HEAD else fusion
-        other = None if also in (ALONE[1], target) else also
-        lens = replace(visit.lens, block=int(block), fusion=how, target=target, also=other)
-        visit.lens = replace(lens, first=int(first), residual=float(residual))
-        return self._answer(visit, question), gr.update(visible=fusion == ONE_HEAD)
+        how: str | int = checked_index(head, "the head") if fusion == ONE_HEAD else str(fusion)
+        chosen = None if target is None else checked_index(target, "the class")
+        other = None if also in (ALONE[1], target) else checked_index(also, "the other class")
+        lens = replace(visit.lens, block=checked_index(block, "the block"), fusion=how, target=chosen, also=other)
+        begin, weight = checked_index(first, "the first block"), checked_number(residual, "the weight")
+        lens = replace(lens, first=begin, residual=weight)
+        return self._answer(visit, question, lens), gr.update(visible=fusion == ONE_HEAD)
 
+    @event_handler
     def point(self, event: gr.EventData, visit: Visit) -> tuple[Any, Any]:
         """What the token at (x, y), in pixels of the photo, attends to."""
-        visit.lens = replace(visit.lens, at=(float(event.x), float(event.y)))
-        return self._answer(visit, "token"), gr.update(value="token")
+        at = checked_number(value_of(event, "x"), "x"), checked_number(value_of(event, "y"), "y")
+        return self._answer(visit, "token", replace(visit.lens, at=at)), gr.update(value="token")
 
+    @event_handler
     def choose_class(self, event: gr.EventData, visit: Visit) -> tuple[Any, Any, Any, Any]:
         """The maps of a class that was clicked in the segmentation."""
-        visit.lens = replace(visit.lens, target=int(event.index), also=None)
+        index = checked_index(value_of(event, "index"), "the class")
         return (
-            self._answer(visit, "class"),
+            self._answer(visit, "class", replace(visit.lens, target=index, also=None)),
             gr.update(value="class"),
-            gr.update(value=int(event.index)),
+            gr.update(value=index),
             gr.update(value=ALONE[1]),
         )
 
-    def _answer(self, visit: Visit, question: str) -> InspectState:
+    def _answer(self, visit: Visit, question: str, lens: Lens) -> InspectState:
+        """The answer through a lens, which is the visit's from then on, but not where it gives none."""
         seen = visit.now
         if seen is None:
-            raise gr.Error("Press Look first; what was looked at is kept for an hour.", print_exception=False)
+            raise refusal("Press Look first; what was looked at is kept for an hour.")
         settings = Settings()
-        try:
-            answer = inspect(seen.recording, question, visit.lens, settings) if question else None
-        except SimpoolError as error:
-            raise gr.Error(in_a_sentence(error), print_exception=False) from error
+        answer = inspect(seen.recording, str(question), lens, settings) if question else None
+        visit.lens = lens
         board = Board(
             [seen.recording.picture], answer.rows if answer else [], {}, answer.notes if answer else [], settings
         )
         new, visit.facts_sent = seen.key != visit.facts_sent, seen.key
-        return InspectState(board, seen, answer, visit.lens, facts_wanted=new)
+        return InspectState(board, seen, answer, lens, facts_wanted=new)
 
     # --- the page -------------------------------------------------------------------------------------------------
 

@@ -13,11 +13,12 @@ from urllib.parse import parse_qsl
 
 import gradio as gr
 
+from simpool_viz.app.events import event_handler, refusal
 from simpool_viz.checkpoints.files import parse_options
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.load import load_for_visitor, load_with_report
 from simpool_viz.checkpoints.published import published
-from simpool_viz.errors import CheckpointError, SimpoolError
+from simpool_viz.errors import CheckpointError
 from simpool_viz.maps.registry import map_methods, maps_of
 from simpool_viz.modeling.encoder import Encoder
 
@@ -86,17 +87,21 @@ class OwnPanel:
         use.click(self.use, [own, more, maps], [more, maps, use, told, own], api_visibility="private")
         return own
 
+    @event_handler
     def recognise(
         self, file: str | None, address: str | None, own: OwnCheckpoints
     ) -> tuple[str, Any, None, OwnCheckpoints]:
         """Read a file or fetch a name; the file is deleted whatever comes of it."""
         own.waiting, address = None, address or ""
         if not file and not address.strip():
-            raise gr.Error("Choose a file, or write a name on the hub.", print_exception=False)
+            raise refusal("Choose a file, or write a name on the hub.")
         try:
             encoder, report = _within(SECONDS, lambda: self._load(file, address.strip()))
-        except (SimpoolError, OSError, TookTooLong) as error:
-            raise gr.Error(_told(error), print_exception=False) from error
+        except TookTooLong as error:
+            raise CheckpointError(
+                f"Reading it took longer than {SECONDS} s; convert it with `simpool-viz convert` and bring the small "
+                "file"
+            ) from error
         finally:
             if file:
                 with contextlib.suppress(OSError):
@@ -142,10 +147,11 @@ class OwnPanel:
             *(f"No {titles[name]}: {reason}." for name, reason in reasons.items() if reason),
         ]
 
+    @event_handler
     def use(self, own: OwnCheckpoints, chosen: list[str], maps: list[str]) -> tuple[Any, Any, Any, str, OwnCheckpoints]:
         """Put the recognised checkpoint among the choices, chosen, with the maps it brings."""
         if own.waiting is None:
-            raise gr.Error("Nothing is waiting; choose a file and press Recognise first.", print_exception=False)
+            raise refusal("Nothing is waiting; choose a file and press Recognise first.")
         name = own.add()
         choices = [(title, key) for key, title in self.heads.items()] + [
             (e.facts.title, key) for key, e in own.encoders.items()
@@ -170,20 +176,6 @@ def _within(seconds: float, work: Callable[[], Any]) -> Any:
         return pool.submit(work).result(timeout=seconds)
     finally:
         pool.shutdown(wait=False)
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, TookTooLong):
-        return (
-            f"Reading it took longer than {SECONDS} s; convert it with `simpool-viz convert` and bring the small file."
-        )
-    return in_a_sentence(error)
-
-
-def in_a_sentence(error: Exception) -> str:
-    """What an error says, with its full stop; not capitalised, since it may begin with the name of a visitor's file."""
-    text = str(error)
-    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _plain(text: str) -> str:

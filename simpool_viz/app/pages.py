@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from simpool_viz.app.compare import SIZES, ComparePage, first_example
+from simpool_viz.app.events import checked_index, event_handler, refusal, value_of
 from simpool_viz.app.inspect import InspectPage
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
 from simpool_viz.app.tour import TourPage
@@ -39,15 +40,19 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
     opened = [compare.view.inspect(open_row, [photo, photos, size, own], into, api_visibility="private")]
     if touring:
 
+        @event_handler
         def open_row_of_stop(event: gr.EventData, stop: str, own: OwnCheckpoints) -> list[Any]:
             return open_row(event, touring.photo(stop), None, 0, own)
 
         opened.append(touring.view.inspect(open_row_of_stop, [touring.stop, own], into, api_visibility="private"))
     for event in opened:
         event.success(**inspecting.looking)
-    tab.select(
-        lambda own: gr.update(choices=_with_own(choices, own)), own, inspecting.checkpoint, api_visibility="private"
-    )
+
+    @event_handler
+    def offer_own(own: OwnCheckpoints) -> Any:
+        return gr.update(choices=_with_own(choices, own))
+
+    tab.select(offer_own, own, inspecting.checkpoint, api_visibility="private")
     return [*compare.panels, *inspecting.panels]
 
 
@@ -59,17 +64,18 @@ def _opener(choices: Choices) -> Callable[..., list[Any]]:
     """The event that opens a row: it brings the row's photo, checkpoint and size, and the question that its map
     answers."""
 
+    @event_handler
     def open_row(
         event: gr.EventData, photo: str | None, photos: list[str] | None, size: int, own: OwnCheckpoints
     ) -> list[Any]:
-        here = [photo, *(photos or [])]
-        if not isinstance(event.picture, int) or not 0 <= event.picture < len(here) or here[event.picture] is None:
-            raise gr.Error(
-                "The photo of this row is no longer chosen; choose it again and press Run.", print_exception=False
-            )
-        name = parse_map(str(event.map)).name
+        here, index = [photo, *(photos or [])], checked_index(value_of(event, "picture"), "the photo's place")
+        if not 0 <= index < len(here) or here[index] is None:
+            raise refusal("The photo of this row is no longer chosen; choose it again and press Run.")
+        offered, wanted = _with_own(choices, own), value_of(event, "checkpoint")
+        if wanted not in [key for _, key in offered]:
+            raise refusal("The checkpoint of this row is no longer here; choose another and press Run.")
+        name = parse_map(str(value_of(event, "map"))).name
         question = next((q.name for q in QUESTIONS.values() if name in q.maps), "pooling")
-        checkpoint = gr.update(choices=_with_own(choices, own), value=str(event.checkpoint))
-        return [gr.Tabs(selected="inspect"), here[event.picture], checkpoint, size, question]
+        return [gr.Tabs(selected="inspect"), here[index], gr.update(choices=offered, value=wanted), size, question]
 
     return open_row

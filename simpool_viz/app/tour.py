@@ -9,9 +9,11 @@ from typing import Any
 import gradio as gr
 
 from simpool_viz.app.board.component import BoardState, BoardView
+from simpool_viz.app.events import event_handler
 from simpool_viz.app.style_controls import look_controls
 from simpool_viz.board.tour import Stop, stop_board
 from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.errors import OptionError
 from simpool_viz.modeling.encoder import Encoder
 
 
@@ -32,9 +34,10 @@ class TourPage:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
+    @event_handler
     def show(self, name: str) -> tuple[str, BoardState]:
         """The text and the board of a stop."""
-        stop = self.stops[name]
+        stop = self._stop(name)
         with self._lock:
             if name not in self._made:
                 self._made[name] = BoardState(
@@ -44,18 +47,34 @@ class TourPage:
 
     def step(self, name: str, by: int) -> str:
         """The stop before or after one, within the tour."""
-        names = list(self.stops)
+        names, name = list(self.stops), self._stop(name).name
         return names[min(len(names) - 1, max(0, names.index(name) + by))]
+
+    @event_handler
+    def to_previous(self, name: str) -> str:
+        """The stop before one; the first stays."""
+        return self.step(name, -1)
+
+    @event_handler
+    def to_next(self, name: str) -> str:
+        """The stop after one; the last stays."""
+        return self.step(name, 1)
 
     def photo(self, name: str) -> str:
         """The file of a stop's photo."""
-        return str(bundled_folder("assets") / self.stops[name].photo)
+        return str(bundled_folder("assets") / self._stop(name).photo)
 
+    @event_handler
     def take_along(self, name: str) -> tuple[Any, ...]:
         """The Compare page with the stop's checkpoints and maps: updates of tabs, checkpoints, maps, and further
         checkpoints."""
-        stop = self.stops[name]
+        stop = self._stop(name)
         return gr.Tabs(selected="compare"), list(stop.checkpoints), [m.partition(":")[0] for m in stop.maps], []
+
+    def _stop(self, name: str) -> Stop:
+        if name not in self.stops:
+            raise OptionError(f"the tour has no stop {name!r}; load the page again")
+        return self.stops[name]
 
     # --- the page -------------------------------------------------------------------------------------------------
 
@@ -86,9 +105,7 @@ class TourPage:
         }
         tab.select(**showing)
         self.stop.input(**showing)
-        for button, by in ((self.back, -1), (self.next, 1)):
-            moved = button.click(
-                lambda name, by=by: self.step(name, by), self.stop, self.stop, queue=False, api_visibility="private"
-            )
+        for button, move in ((self.back, self.to_previous), (self.next, self.to_next)):
+            moved = button.click(move, self.stop, self.stop, queue=False, api_visibility="private")
             moved.then(**showing)
         self.own.click(self.take_along, self.stop, [tabs, *chosen], api_visibility="private")

@@ -1,5 +1,6 @@
 // The board as a whole: loading, rebuilding, drawing, and what the page beside it tells it.
 
+let failed = 0; // the load after which the run failed, so that nothing is waited for
 let drawn = 0; // counts loads, so that a late photo of an earlier board is ignored
 const root = () => element.querySelector(".simpool-board");
 const empty = (text) => root().replaceChildren(make("p", "empty", text));
@@ -32,7 +33,7 @@ function rebuild() {
 
 function buildNotes() {
   const notes = board.value.skipped.map((sentence) => make("p", "note", sentence));
-  if (!board.value.waiting) return notes;
+  if (!board.value.waiting || failed === drawn) return notes;
   const line = make("p", "waiting", board.value.waiting);
   line.setAttribute("role", "status");
   return [line, ...notes];
@@ -80,6 +81,12 @@ element.addEventListener("simpool-look", (event) => {
 // Cancel: what has been shown stays, and nothing more will come.
 element.addEventListener("simpool-stopped", () => {
   for (const line of element.querySelectorAll(".waiting")) line.textContent = "Stopped. Press Run to look again.";
+});
+
+// A failure: the page has said why, what has been shown stays, and nothing more will come.
+element.addEventListener("simpool-failed", () => {
+  failed = drawn;
+  for (const line of element.querySelectorAll(".waiting")) line.remove();
 });
 
 // For tests and for the curious: the masks as drawn, on the grid and, where asked for, in the pixels of the cells.

@@ -16,6 +16,7 @@ import numpy as np
 from gradio import processing_utils
 from PIL import Image
 
+from simpool_viz.app.events import event_handler
 from simpool_viz.board.board import Board, Row, Settings
 from simpool_viz.board.comparison import ROW_FIGURES
 from simpool_viz.board.explain import explain_row
@@ -165,6 +166,7 @@ class BoardView(gr.HTML):
     def preprocess(self, payload: Any) -> None:
         return None
 
+    @event_handler
     def postprocess(self, value: BoardState | None) -> dict[str, Any] | None:  # type: ignore[override]
         if value is None or not value.board.pictures:
             return None

@@ -11,6 +11,7 @@ from uuid import uuid4
 import numpy as np
 
 from simpool_viz.app.board.component import BoardState, BoardView, Sent, grid_payload
+from simpool_viz.app.events import event_handler
 from simpool_viz.board.board import Board
 from simpool_viz.board.explain import explain_pooling
 from simpool_viz.board.inspection import QUESTIONS, Inspection, Lens, RecordingFacts
@@ -57,6 +58,7 @@ class InspectView(BoardView):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(kind="inspect", **kwargs)
 
+    @event_handler
     def postprocess(self, value: InspectState | None) -> dict[str, Any] | None:  # type: ignore[override]
         if value is None:
             return None

@@ -1,0 +1,119 @@
+"""What all events of the page have in common: every failure reaches the visitor as a sentence, and the page goes on.
+
+What a visitor gave or chose (`SimpoolError`, `OSError`) is answered with the error's own sentence. Anything else is a
+bug: its trace goes to the log, and the visitor reads that it is our fault. What the browser sends is checked here too,
+since nobody guarantees that it comes from our own page.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import gradio as gr
+
+from simpool_viz.errors import OptionError, SimpoolError, where_to_report
+
+logger = logging.getLogger(__name__)
+OUR_FAULT = (
+    "This is a fault of ours, not of what you chose. Nothing is lost: what is on the page stays, and you can go on. "
+    "The details are in the app's log; please report what you did at {}."
+)
+GONE = "A file that this needs is no longer here, since photos are deleted within two hours; choose the photo again."
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def event_handler(function: Function) -> Function:
+    """Decorator of everything that Gradio calls: functions, generators and coroutines.
+
+    Raises:
+        gr.Error: in place of whatever the function raises.
+    """
+    name = function.__qualname__
+    if inspect.isgeneratorfunction(function):
+
+        @wraps(function)
+        def steps(*given: Any, **named: Any) -> Any:
+            with _failures_as_sentences(name):
+                yield from function(*given, **named)
+
+        return cast(Function, steps)
+    if inspect.iscoroutinefunction(function):
+
+        @wraps(function)
+        async def awaited(*given: Any, **named: Any) -> Any:
+            with _failures_as_sentences(name):
+                return await function(*given, **named)
+
+        return cast(Function, awaited)
+
+    @wraps(function)
+    def called(*given: Any, **named: Any) -> Any:
+        with _failures_as_sentences(name):
+            return function(*given, **named)
+
+    return cast(Function, called)
+
+
+@contextmanager
+def _failures_as_sentences(name: str) -> Iterator[None]:
+    try:
+        yield
+    except gr.Error:
+        raise
+    except SimpoolError as error:
+        raise refusal(str(error)) from error
+    except OSError as error:  # its text may name folders of this machine, which are no business of a visitor
+        logger.warning("%s: %s", name, error)
+        own_words = error.strerror or str(error)
+        raise refusal(GONE if isinstance(error, FileNotFoundError) else own_words) from error
+    except Exception as error:
+        logger.exception("a fault in %s", name)
+        raise gr.Error(OUR_FAULT.format(where_to_report()), print_exception=False) from error
+
+
+def refusal(sentence: str) -> gr.Error:
+    """The error that shows a sentence, with its full stop; not capitalised, since it may begin with a file's name.
+
+    Gradio shows it as HTML, so signs of HTML, which may come from a visitor's file, are escaped.
+    """
+    ended = sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
+    return gr.Error(html.escape(ended, quote=False), print_exception=False)
+
+
+def value_of(event: gr.EventData, key: str) -> Any:
+    """What the browser sent with an event under `key`; None where it sent no such thing."""
+    return event._data.get(key) if isinstance(event._data, dict) else None
+
+
+def checked_number(value: Any, what: str) -> float:
+    """A finite number that a browser sent.
+
+    Args:
+        what: what it is, for the sentence.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise OptionError(f"{what} is a number, which is not what this page sent; load it again")
+    return float(value)
+
+
+def checked_index(value: Any, what: str, count: int | None = None) -> int:
+    """A whole number that a browser sent, from 0 and below `count` where that is given. Arguments and errors as in
+    `checked_number`."""
+    number = checked_number(value, what)
+    if not number.is_integer() or (count is not None and not 0 <= number < count):
+        raise OptionError(f"{what} is a whole number{_below(count)}, which is not what this page sent; load it again")
+    return int(number)
+
+
+def _below(count: int | None) -> str:
+    return "" if count is None else f" from 0 to {count - 1}" if count else ", of which there is none here"
