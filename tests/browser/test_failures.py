@@ -53,7 +53,7 @@ def test_a_bug_in_what_is_sent_to_the_browser_ends_the_wait_too(opened: Opened, 
     expect(page.locator("#board .waiting")).to_have_count(0)
 
 
-def test_a_bug_in_inspect_and_in_the_tour_is_told_as_ours(opened: Opened, monkeypatch: pytest.MonkeyPatch):
+def test_a_bug_in_inspect_is_told_as_ours_and_covers_no_control(opened: Opened, monkeypatch: pytest.MonkeyPatch):
     page, _ = opened
     page.get_by_role("tab", name="Inspect").click()
     with monkeypatch.context() as planted:
