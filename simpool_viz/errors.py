@@ -6,7 +6,8 @@ knows nothing of this package catches them as it always did.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 
@@ -55,6 +56,27 @@ class DivergedError(TrainingError, FloatingPointError):
 
 class MissingPackageError(SimpoolError, ImportError):
     """An optional package that is not installed; the message says how to install it."""
+
+
+def bind_options(what: str, function: Callable[..., object], *given: object, **options: object) -> None:
+    """Hold a user's options against the function that takes them, before it is called.
+
+    Args:
+        what: whose options they are, for the sentence.
+        function: what takes them.
+        given: the arguments by place, which are ours.
+        options: those of the user.
+
+    Raises:
+        OptionError: an option that the function does not take, or one that it needs and was not given.
+    """
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*given, **options)
+    except TypeError as error:  # bind raises it for this alone
+        taken = list(signature.parameters.values())[len(given) :]
+        known = [p.name for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        raise OptionError(f"{what}: {error}; it takes {', '.join(known) or 'no options'}") from None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Union
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from simpool_viz.errors import PictureError
+from simpool_viz.errors import OptionError, PictureError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MIN_SIDE = 8  # pixels; less than that is a placeholder, not a picture
 MAX_TOKENS = 16_384  # 2,048 x 2,048 pixels with 16 px tokens; elongated pictures are scaled down to it
 
-_DAMAGE = (OSError, SyntaxError, EOFError, ValueError, RuntimeError)  # Pillow's ways to say that a file is damaged
+DAMAGE = (OSError, SyntaxError, EOFError, ValueError, RuntimeError)  # Pillow's ways to say that a file is damaged
 
 ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
 
@@ -69,7 +69,7 @@ class Geometry:
         """
         (width, height), (h, w) = self.original, self.grid
         if not (0 <= x <= width and 0 <= y <= height):
-            raise PictureError(f"the point ({x:g}, {y:g}) lies outside the picture of {width} x {height} pixels")
+            raise OptionError(f"the point ({x:g}, {y:g}) lies outside the picture of {width} x {height} pixels")
         return min(int(y * h / height), h - 1), min(int(x * w / width), w - 1)
 
     def box_to_pixels(self, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
@@ -113,12 +113,10 @@ def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
         ValueError: a size that is not positive, or that makes too many tokens even for a square picture.
     """
     if not isinstance(size, int) or size < 1:
-        raise PictureError(f"the size is the shorter side in pixels and must be positive, not {size}")
+        raise OptionError(f"the size is the shorter side in pixels and must be positive, not {size}")
     if (round(size / stride) or 1) ** 2 > MAX_TOKENS:
         largest = int(MAX_TOKENS**0.5) * stride
-        raise PictureError(
-            f"size {size} makes more than {MAX_TOKENS:,} tokens of {stride} px; choose {largest} or less"
-        )
+        raise OptionError(f"size {size} makes more than {MAX_TOKENS:,} tokens of {stride} px; choose {largest} or less")
     elongation = max(original) / min(original)
     side = min(float(size), stride * (MAX_TOKENS / elongation) ** 0.5)
     grid = _grid(original, side, stride)
@@ -182,7 +180,7 @@ def _open(file: IO[bytes], name: str) -> Image.Image:
         raise PictureError(
             f"{name} is not a picture in a format that can be read (JPEG, PNG, WebP, TIFF, GIF, ...)"
         ) from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise PictureError(f"{name} is damaged or cut off: {error}") from error
 
 
@@ -197,7 +195,7 @@ def _upright(image: Image.Image, name: str) -> Picture:
         # Exif_transpose copies also where it turns nothing.
         turned = whole.getexif().get(ExifTags.Base.Orientation, 1) != 1
         rgb = np.asarray(ImageOps.exif_transpose(whole) if turned else whole)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise PictureError(f"{name} is damaged or cut off: {error}") from error
     return Picture(rgb, name)
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import MapError, OptionError
 from simpool_viz.images import Geometry, expand_cells
 
 Box = tuple[int, int, int, int]
@@ -106,7 +106,7 @@ def parse_rule(text: str) -> tuple[str, float | None]:
         raise OptionError(f"no mask rule is called {name!r}; there are {', '.join(_RULES)}")
     try:
         return name, _checked(_RULES[name], _number(amount) if amount else None)
-    except ValueError as error:
+    except OptionError as error:
         raise OptionError(f"mask {text!r}: {error}") from None
 
 
@@ -151,7 +151,7 @@ def find_levels(weights: np.ndarray, rule: str, amounts: Sequence[float | None])
     checked = [_checked(_RULES[rule], amount) for amount in amounts]
     weights = np.asarray(weights, np.float32)
     if not np.isfinite(weights).all():
-        raise OptionError("the map holds values that are not finite, so no mask can be drawn from it")
+        raise MapError("the map holds values that are not finite, so no mask can be drawn from it")
     if is_constant(weights):
         return [float(weights.min())] * len(checked)
     descending = np.sort(weights.clip(min=0), axis=None)[::-1]

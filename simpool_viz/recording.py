@@ -25,6 +25,7 @@ from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.make import make_map, make_maps
 from simpool_viz.modeling.encoder import Encoder, Output
 from simpool_viz.modeling.pooling import Pooled, Tokens
+from simpool_viz.tensors import enough_memory
 from simpool_viz.timing import Profile
 
 
@@ -120,6 +121,7 @@ def shares_forward(one: Encoder, other: Encoder, size: int | None = None) -> boo
     )
 
 
+@enough_memory()
 def record_prepared(
     encoders: Sequence[Encoder], batch: Sequence[tuple[Picture, Geometry]], images: Tensor, keep: Keep = None
 ) -> list[list[Recording]]:

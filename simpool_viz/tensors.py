@@ -3,10 +3,37 @@ its own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from simpool_viz.errors import OptionError
+
+# PyTorch has an exception of its own for memory only on CUDA; of other devices the text is the one sign. It is the only
+# place where this package reads an exception's text.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
+
+
+@contextmanager
+def enough_memory(advice: str = "choose a smaller size, or the device cpu") -> Iterator[None]:
+    """Turn the lack of memory, on any device, into a sentence. Also a decorator.
+
+    Args:
+        advice: what to do about it.
+
+    Raises:
+        OptionError: what runs inside needs more memory than there is.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OptionError(f"the device ran out of memory; {advice}") from error
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            raise
+        raise OptionError(f"the device ran out of memory; {advice}") from error
 
 
 def choose_device(wanted: str = "auto") -> tuple[torch.device, torch.dtype]:

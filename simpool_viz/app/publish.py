@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import OptionError, SimpoolError
 
 ROOT = Path(__file__).parent.parent.parent
 TEXTS = ("README.md", "LICENSE", "NOTICE")
@@ -45,7 +45,7 @@ def publish(space: str, *, private: bool = False) -> str:
         )
     except Exception as error:  # of the hub's client, which are of several libraries
         told = str(error).strip().partition("\n")[0]
-        raise OptionError(
+        raise SimpoolError(
             f"{space} could not be published ({type(error).__name__}: {told}); log in with: hf auth login, and check "
             "the network"
         ) from error

@@ -22,7 +22,7 @@ from simpool_viz.batch.preparing import Fault, Prepared, find_pictures, prepare
 from simpool_viz.batch.writing import Journal, write
 from simpool_viz.drawing.pixels import Look
 from simpool_viz.drawing.render import LONGEST, SUFFIXES
-from simpool_viz.errors import DataError
+from simpool_viz.errors import MapError, OptionError
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def run(
     """
     started, drawn = time.perf_counter(), drawn or Look()
     if pictures not in (*SUFFIXES, "none"):
-        raise DataError(f"pictures are written as {', '.join(SUFFIXES)} or none, not {pictures!r}")
+        raise OptionError(f"pictures are written as {', '.join(SUFFIXES)} or none, not {pictures!r}")
     if batch < 1 or (workers is not None and workers < 1):
-        raise DataError("the batch and the number of workers must be positive")
+        raise OptionError("the batch and the number of workers must be positive")
     found = find_pictures(folders)
     journal = Journal(Path(out), _settings(job, drawn, pictures), overwrite)
     earlier = sum(key in journal.done for key in found)
@@ -150,7 +150,7 @@ def _written(
     for batch in batches:
         boards = look(job, batch)
         if not boards[0].rows:
-            raise DataError("none of these checkpoints has any of these maps. " + " ".join(boards[0].skipped))
+            raise MapError("none of these checkpoints has any of these maps. " + " ".join(boards[0].skipped))
         yield from (future.result() for future in before)
         before = [pool.submit(write, board, out, drawn, pictures) for board in boards]
     yield from (future.result() for future in before)

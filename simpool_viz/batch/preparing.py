@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from simpool_viz.drawing.pixels import display_picture
-from simpool_viz.errors import DataError
+from simpool_viz.errors import DataError, SimpoolError
 from simpool_viz.images import Geometry, fit, read_picture, resize_to_input
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -92,7 +92,7 @@ def prepare(key: str, path: Path, frames: Sequence[Frame], longest: int | None) 
         picture = read_picture(path, key)
         geometries = tuple(fit(picture.size, frame.size, frame.stride) for frame in frames)
         inputs = tuple(resize_to_input(picture, geometry) for geometry in geometries)
-    except (ValueError, OSError, MemoryError) as error:
+    except (SimpoolError, OSError, MemoryError) as error:  # one enormous picture is left out, the others go on
         return Fault(key, str(error) or type(error).__name__)
     display = np.zeros((1, 1, 3), np.uint8) if longest is None else display_picture(picture.rgb, longest)
     return Prepared(key, np.ascontiguousarray(display), geometries, inputs)

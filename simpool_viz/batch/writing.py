@@ -19,6 +19,7 @@ from simpool_viz.batch.preparing import Fault
 from simpool_viz.board.board import Board
 from simpool_viz.drawing.pixels import Look
 from simpool_viz.drawing.render import LONGEST, SUFFIXES, render_row, row_scales, save_picture
+from simpool_viz.errors import DataError
 from simpool_viz.export import FORMAT, plain_name, row_facts, score_table, versions
 from simpool_viz.outputs import csv_text, written_whole
 
@@ -63,6 +64,7 @@ class Journal:
 
     Raises:
         FileExistsError: `out` holds something else, or a run with other settings.
+        DataError: the journal of the earlier run is damaged.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any], overwrite: bool = False) -> None:
@@ -81,12 +83,18 @@ class Journal:
         whole, _, cut = self.path.read_bytes().rpartition(b"\n")
         if cut:  # an interrupted run's last line
             self.path.write_bytes(whole + b"\n" if whole else b"")
-        first, *lines = [json.loads(line) for line in whole.decode().splitlines()] or [{}]
-        if first.get("settings") != self.settings:
+        try:
+            first, *lines = [json.loads(line) for line in whole.decode().splitlines()] or [{}]
+            settings, done = first.get("settings"), {line["key"]: line for line in lines}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # no line that was written here
+            raise DataError(
+                f"{self.path} is damaged; add --overwrite to begin anew, or choose another folder"
+            ) from error
+        if settings != self.settings:
             raise FileExistsError(
                 f"{self.out} holds a run with other settings; add --overwrite to begin anew, or choose another folder"
             )
-        self.done = {line["key"]: line for line in lines}
+        self.done = done
 
     def add(self, line: dict[str, Any]) -> None:
         """Note a picture as done; its files are whole."""

@@ -174,7 +174,7 @@ def default_map(encoder: Encoder) -> MapRequest:
     for name in ("dense_rollout", "class_logits") if encoder.dense else ("pooling", "cls", "contribution"):
         if why_not[name] is None:
             return MapRequest(name)
-    raise OptionError(f"{encoder.facts.name} has neither pooling attention, CLS attention nor contribution; name a map")
+    raise MapError(f"{encoder.facts.name} has neither pooling attention, CLS attention nor contribution; name a map")
 
 
 def record_rows(
@@ -286,7 +286,7 @@ class _RowMaker:
 def require_rows(rows: Sequence[object], skipped: Sequence[str]) -> None:
     """Raise a ValueError that says why nothing can be shown, where there are no rows."""
     if not rows:
-        raise OptionError("none of these checkpoints has any of these maps. " + " ".join(skipped))
+        raise MapError("none of these checkpoints has any of these maps. " + " ".join(skipped))
 
 
 def record_each(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simpool_viz.board.board import Board, Row
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import MapError, OptionError
 from simpool_viz.images import cells_of_pixels
 from simpool_viz.maps.scale import scale_of
 from simpool_viz.masks import ObjectMask, upsample
@@ -137,11 +137,11 @@ def difference(first: Row, second: Row, smooth: bool = False, size: tuple[int, i
         raise OptionError("a difference is of two maps of one picture")
     if one.unit != other.unit:
         units = [scale_of(row.mask.weights, row.attention.unit).label for row in (first, second)]
-        raise OptionError(
+        raise MapError(
             f"{first.title} is drawn in {units[0]} and {second.title} in {units[1]}, so they have no difference"
         )
     if one.unit == "logit" and one.geometry.grid != other.geometry.grid:
-        raise OptionError("logits per token of different grids are not comparable, so they have no difference")
+        raise MapError("logits per token of different grids are not comparable, so they have no difference")
     values, others = (_as_drawn(row, smooth, size or one.geometry.original) for row in (first, second))
     apart: np.ndarray = values - others
     return apart

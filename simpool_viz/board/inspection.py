@@ -167,7 +167,7 @@ def inspect(
         raise OptionError(f"the questions are {', '.join(QUESTIONS)}, not {question!r}")
     reason = questions_of(recording.encoder)[question]
     if reason:
-        raise OptionError(f"{recording.encoder.facts.name} cannot answer {question!r}: {reason}")
+        raise MapError(f"{recording.encoder.facts.name} cannot answer {question!r}: {reason}")
     asked = QUESTIONS[question].asks(lens, recording.encoder.dense)
     outcomes = rows_or_reasons(recording, [(request, replace(settings, fusion=fusion)) for request, fusion in asked])
     rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import CheckpointError, OptionError
 
 
 @dataclass(frozen=True)
@@ -104,5 +104,7 @@ def find_comparison(name: str, having: Container[str]) -> Comparison:
         raise OptionError(f"no ready-made comparison is called {name!r}; there are {', '.join(comparisons(having))}")
     missing = [checkpoint for checkpoint in known[name].checkpoints if checkpoint not in having]
     if missing:
-        raise OptionError(f"the comparison {name!r} needs {', '.join(missing)}, which this installation does not have")
+        raise CheckpointError(
+            f"the comparison {name!r} needs {', '.join(missing)}, which this installation does not have"
+        )
     return known[name]

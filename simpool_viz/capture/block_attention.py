@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from simpool_viz.errors import CheckpointError
+from simpool_viz.errors import MapError
 from simpool_viz.tensors import wide
 
 
@@ -63,7 +63,7 @@ class Blocks(Sequence[Attention]):
         attention = self._kept[index]
         if attention is None:
             told = f"{self._name}: the attention of block {index % len(self)} was not kept"
-            raise CheckpointError(f"{told}, because no map asked for at the recording needs it; record with keep=None")
+            raise MapError(f"{told}, because no map asked for at the recording needs it; record with keep=None")
         return attention
 
     @property

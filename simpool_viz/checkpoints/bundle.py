@@ -108,7 +108,7 @@ def load_bundle(folder: Path) -> Encoder:
     state, metadata = _read_weights(folder)
     try:
         encoder = spec.build(facts)
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # timm builds whatever the file describes
         raise CheckpointError(f"{folder / CONFIG} does not describe an encoder that can be built: {error}") from error
     if lent := _lent(facts):
         state |= _borrow(lent, base_folder(folder, lent.lender, lent.part), metadata.get(lent.part, ""), facts, encoder)

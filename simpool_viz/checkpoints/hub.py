@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simpool_viz.errors import CheckpointError
+from simpool_viz.errors import CheckpointError, DownloadError
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def find_file(repository: str, file: str = "", access: Access | None = None) -> 
     except Exception as error:  # of the hub's client, which are of several libraries
         sizes = _sizes_in_cache(repository, access)
         if not sizes:
-            raise CheckpointError(explain(error, repository)) from error
+            raise DownloadError(explain(error, repository)) from error
     if file:
         if file not in sizes:
             raise CheckpointError(
@@ -92,15 +92,15 @@ def download(repository: str, file: str, access: Access | None = None) -> Path:
         return cached
     file, size = find_file(repository, file, access)
     if access.limit is not None and (size is None or size > access.limit):
-        raise CheckpointError(
+        raise DownloadError(
             f"hf:{repository}/{file} has {_megabytes(size)}; at most {_megabytes(access.limit)} are fetched here"
         )
     try:
         path = Path(hf_hub_download(repository, file, cache_dir=access.cache, token=access.token))
-    except Exception as error:
-        raise CheckpointError(explain(error, repository)) from error
+    except Exception as error:  # of the hub's client
+        raise DownloadError(explain(error, repository)) from error
     if size is not None and path.stat().st_size != size:
-        raise CheckpointError(
+        raise DownloadError(
             f"{file} of hf:{repository} arrived with {path.stat().st_size:,} of {size:,} bytes; delete {path} and try "
             "again"
         )

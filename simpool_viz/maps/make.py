@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from simpool_viz.capture.recorded import Recorded
-from simpool_viz.errors import AbsentClassError, MapError
+from simpool_viz.errors import AbsentClassError, MapError, bind_options
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.registry import Rolled, resolve_map
 from simpool_viz.maps.rollout_chain import Walk, roll_out
 from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.tensors import enough_memory
 
 
 def blocks_needed(encoder: Encoder, requests: Sequence[tuple[str, dict[str, Any]]]) -> set[int]:
@@ -57,6 +58,7 @@ def make_maps(recording: Recorded, requests: Sequence[tuple[str, dict[str, Any]]
     return [outcome for outcome in outcomes if not isinstance(outcome, AbsentClassError)]
 
 
+@enough_memory()
 def make_each(
     recording: Recorded, requests: Sequence[tuple[str, dict[str, Any]]]
 ) -> list[tuple[AttentionMap, float] | AbsentClassError]:
@@ -93,12 +95,8 @@ def _start(recording: Recorded, name: str, options: dict[str, Any]) -> Attention
     method, reason = resolve_map(recording.encoder, name)
     if reason:
         raise MapError(reason)
-    try:
-        return method.make(recording, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error) and "missing" not in str(error):
-            raise
-        raise MapError(f"map {name!r}: {str(error).split('()')[-1].strip()}") from error
+    bind_options(f"map {name!r}", method.make, recording, **options)
+    return method.make(recording, **options)
 
 
 def _walk(recording: Recorded, walk: Walk, weights: list[Tensor]) -> list[Tensor]:

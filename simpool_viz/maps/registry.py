@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from simpool_viz.errors import MapError
+from simpool_viz.errors import OptionError
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.rollout_chain import Walk
 from simpool_viz.modeling.encoder import Encoder
@@ -122,5 +122,5 @@ def resolve_map(encoder: Encoder, name: str) -> tuple[MapMethod, str | None]:
         )
     else:
         offered = ", ".join(n for n, why in maps_of(encoder).items() if not why)
-        raise MapError(f"{encoder.facts.name} has no map {name!r}; its maps are {offered}")
+        raise OptionError(f"{encoder.facts.name} has no map {name!r}; its maps are {offered}")
     return method, None if reason is None else f"{title} has no {method.title} map: {reason}"

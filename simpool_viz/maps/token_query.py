@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from simpool_viz.capture.recorded import Recorded
-from simpool_viz.errors import MapError
+from simpool_viz.errors import OptionError
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.common import blocks_from_first, head_names, make_rows, needs_blocks, one_block
 from simpool_viz.maps.registry import Rolled, register_map
@@ -48,7 +48,7 @@ def token_query(
         ValueError: a point outside the picture, no such block, or options of a roll-out where none is asked for.
     """
     if not rollout and (first, residual, fusion) != (0, 0.5, "mean"):
-        raise MapError("first, residual and fusion are options of a token's roll-out; ask for rollout=true as well")
+        raise OptionError("first, residual and fusion are options of a token's roll-out; ask for rollout=true as well")
     width, height = recording.geometry.original
     x, y = at if at is not None else (width / 2, height / 2)
     row, column = recording.geometry.token_at(x, y)

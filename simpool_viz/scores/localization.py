@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from simpool_viz.errors import PictureError
-from simpool_viz.images import expand_cells
+from simpool_viz.images import DAMAGE, expand_cells
 from simpool_viz.masks import ObjectMask, find_level, largest_component, upsample
 
 POINTING_RADIUS = 15  # pixels at the scored size (Zhang et al., Excitation Backprop, 2018)
@@ -55,12 +55,13 @@ def read_reference(path: Path) -> Reference:
     """
     try:
         with Image.open(path) as image:
-            if _is_colour(image):
-                raise PictureError("it is a colour picture, and a mask is grey")
+            coloured = _is_colour(image)
             grey = image if image.mode in ("L", "P", "1", "I", "I;16") else image.convert("L")
             labels, lossy = np.asarray(grey).astype(np.int64), image.format == "JPEG"
-    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise PictureError(f"the reference mask {path} cannot be read: {error}") from error
+    if coloured:
+        raise PictureError(f"the reference mask {path} cannot be read: it is a colour picture, and a mask is grey")
     values = np.unique(labels)
     if lossy or (grey.mode == "L" and 255 in values and ((values >= 128) & (values < 255)).any()):
         labels = np.where(labels >= 128, 255, 0)

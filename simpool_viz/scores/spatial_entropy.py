@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import MapError, OptionError
 from simpool_viz.tensors import wide
 
 
@@ -34,7 +34,7 @@ def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:
     if scores.ndim < 2:
         raise OptionError(f"spatial entropy takes maps (..., h, w), not {tuple(scores.shape)}")
     if not torch.isfinite(scores).all():
-        raise OptionError("the map holds values that are not finite, so it has no spatial entropy")
+        raise MapError("the map holds values that are not finite, so it has no spatial entropy")
     h, w = scores.shape[-2:]
     s = wide(scores).reshape(-1, h, w)
     excess = s - s.mean(dim=(1, 2), keepdim=True)

@@ -14,20 +14,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
 from simpool_viz.checkpoints.bundle import base_folder, digest_of, load_bundle, read_config, save_bundle
-from simpool_viz.errors import TrainingError
+from simpool_viz.errors import SimpoolError, TrainingError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import Tokens
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.outputs import CsvFile, written_whole
 from simpool_viz.scores.confusion import count_pixels
+from simpool_viz.tensors import enough_memory
 from simpool_viz.training.card import Result, head_title, write_head_card
 from simpool_viz.training.data import Batches, Crops, Photos, centre_crops, load_photos, random_crops
 from simpool_viz.training.losses import picture_loss, pixel_loss
@@ -35,6 +36,9 @@ from simpool_viz.training.measure import tell_accuracy, tell_iou
 from simpool_viz.training.recipe import HeadsRecipe
 from simpool_viz.training.sources import read_classes
 from simpool_viz.training.step import descend, make_accelerator, make_optimizer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Features:
         return Tokens.from_sequence(tokens, self.grid, prefix), torch.tensor(self.labels[index]).long().to(device)
 
 
+@enough_memory("set a smaller batch_size")
 def train_heads(recipe: HeadsRecipe, out: Path, cache: Path, *, device: str = "auto") -> list[Path]:
     """Train every head of a recipe and write `out`/FROZEN+HEAD for each.
 
@@ -98,11 +103,19 @@ def _build(
     if "pooling" not in options:
         raise TrainingError(f"the head {head!r} names no pooling; write it as {{pooling: slot}}")
     settings: dict[str, object] = {"pooling_options": {}, "norm": "none"} | options
+    known = [field.name for field in dataclasses.fields(EncoderSpec)]
+    if unknown := [name for name in settings if name not in known]:
+        raise TrainingError(
+            f"the head {head!r} cannot be built: it takes no setting {', '.join(unknown)}; there are pooling, "
+            "pooling_options, norm and dense"
+        )
+    if not isinstance(settings["pooling_options"], dict):
+        raise TrainingError(f"the head {head!r}: pooling_options is a table, not {settings['pooling_options']!r}")
     try:
         described = dataclasses.replace(spec, num_classes=len(classes), **settings)  # type: ignore[arg-type]
         torch.manual_seed(recipe.seed)
         encoder = described.build(base.facts)
-    except (TypeError, ValueError) as error:
+    except SimpoolError as error:
         raise TrainingError(f"the head {head!r} cannot be built: {error}") from error
     encoder.facts = dataclasses.replace(
         base.facts,

@@ -6,6 +6,7 @@ import csv
 import time
 from pathlib import Path
 
+from simpool_viz.errors import needs_packages
 from simpool_viz.outputs import CsvFile
 
 COLUMNS = ("step", "loss", "lr", "photos_per_second")
@@ -19,7 +20,8 @@ class Log:
     """
 
     def __init__(self, folder: Path, stage: int, step: int, batch_size: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        with needs_packages("training", "tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
 
         path = folder / f"log_stage{stage}.csv"
         rows = list(csv.reader(path.open(newline=""))) if step and path.is_file() else []

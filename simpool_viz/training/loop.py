@@ -9,16 +9,16 @@ from __future__ import annotations
 import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
 from simpool_viz.checkpoints.bundle import load_bundle, save_bundle
 from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder, Facts, Output
+from simpool_viz.tensors import enough_memory
 from simpool_viz.training.card import Result, stage_line, write_card
 from simpool_viz.training.data import Batches, Photos, load_photos
 from simpool_viz.training.interruption import RESUME, Run, read_interrupted
@@ -37,10 +37,14 @@ from simpool_viz.training.step import (
     set_learning,
 )
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 SAVE_EVERY = 200  # steps
 LOG_EVERY = 50
 
 
+@enough_memory("set a smaller batch_size")
 def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, device: str = "auto") -> Path:
     """Train a recipe and write `out`/`recipe.name`; a run that was interrupted there goes on where it was.
 

@@ -80,7 +80,7 @@ def class_token_scores(
         ValueError: the tokens are not P + h * w.
     """
     if key.shape[2] != num_prefix_tokens + grid[0] * grid[1]:
-        raise TrainingError(f"{key.shape[2]} tokens are not {num_prefix_tokens} and a grid of {grid[0]} x {grid[1]}")
+        raise ValueError(f"{key.shape[2]} tokens are not {num_prefix_tokens} and a grid of {grid[0]} x {grid[1]}")
     rows = scale * query[:, :, :1] @ key[:, :, num_prefix_tokens:].transpose(2, 3)  # (B, H, 1, N)
     return rows.unflatten(3, grid).squeeze(2)
 

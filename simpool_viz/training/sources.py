@@ -7,12 +7,12 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from simpool_viz.errors import DataError
+from simpool_viz.errors import DataError, needs_packages
 
 
 class Source(Protocol):
@@ -62,13 +62,22 @@ def read_classes(folder: Path) -> tuple[str, ...]:
     """
     path = folder / "classes.json"
     if path.is_file():
-        return tuple(json.loads(path.read_text(encoding="utf-8")))
+        try:
+            return tuple(map(str, json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, TypeError) as error:  # no JSON, or no list
+            raise DataError(f"{path} is not readable as a list of class names: {error}") from error
     if (folder / "train").is_dir() and not (folder / "train" / "labels").is_dir():
         return tuple(ClassFolders(folder / "train").classes)
     raise DataError(
         f"{folder} holds no classes.json; set data= to a folder with train-*.parquet, val-*.parquet and classes.json, "
         "or with train/CLASS/*.jpg and val/CLASS/*.jpg, or name the classes in the recipe"
     )
+
+
+def _parquet() -> Any:
+    with needs_packages("reading parquet files", "pyarrow"):
+        import pyarrow.parquet as parquet
+    return parquet
 
 
 class ParquetShards:
@@ -78,18 +87,19 @@ class ParquetShards:
     dense = False
 
     def __init__(self, shards: list[Path]) -> None:
-        import pyarrow.parquet as parquet
-
+        parquet = _parquet()
         self.stamp = "|".join(f"{s.resolve()}:{s.stat().st_size}" for s in shards)
         self._shards = shards
-        self._count = sum(parquet.ParquetFile(s).metadata.num_rows for s in shards)
+        try:
+            self._count = sum(parquet.ParquetFile(s).metadata.num_rows for s in shards)
+        except ValueError as error:  # of pyarrow, for what is no parquet file
+            raise DataError(f"{shards[0].parent} holds a damaged parquet file: {error}") from error
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
-        import pyarrow.parquet as parquet
-
+        parquet = _parquet()
         for shard in self._shards:
             for row in parquet.read_table(shard, columns=["image", "label"]).to_pylist():
                 with Image.open(io.BytesIO(row["image"]["bytes"])) as photo:

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from simpool_viz.capture.hooks import AttentionCapture
-from simpool_viz.errors import DivergedError, TrainingError
+from simpool_viz.errors import DivergedError, TrainingError, needs_packages
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.spe import spe_penalty
 from simpool_viz.training import losses
 from simpool_viz.training.data import Batches, random_crops
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
@@ -31,10 +31,13 @@ def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
     Raises:
         ValueError: a precision that the device does not have.
     """
+    with needs_packages("training", "accelerate"):
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
     AcceleratorState._reset_state()  # one process may train recipes of several precisions, one after the other
     try:
         return Accelerator(mixed_precision=precision, cpu=device == "cpu")
-    except ValueError as error:
+    except ValueError as error:  # of accelerate, for a precision that the device lacks
         raise TrainingError(f"precision: {precision} cannot be had here ({error}); set precision=no") from error
 
 
@@ -113,6 +116,8 @@ class Step:
     def __call__(self, batch: tuple[Tensor, Tensor, Tensor], stream: Batches) -> Tensor:
         images, aspect, labels = batch
         crops = random_crops(aspect, self.stage.crop, stream.generator, squeeze=self.stage.squeeze).of(self.rows)
+        from accelerate.utils import set_seed
+
         # Anew at every step, so that drop-path and mixup need no state of their own to be taken up again.
         set_seed(
             ((self.recipe.seed * 100 + self.number) * 1_000_000 + stream.step * 64 + self.accelerator.process_index)

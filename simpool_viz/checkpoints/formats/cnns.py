@@ -109,7 +109,7 @@ def _finish(
     norm: str | None,
 ) -> Parts:
     """Pooling, norm and head of a CNN."""
-    simpool = find_simpool(weights.state, what)
+    simpool = find_simpool(weights.state)
     dim = int(backbone.num_features)  # type: ignore[arg-type]
     pooling, notes = _pooling(weights, settings, simpool, dim)
     if simpool is not None:
@@ -144,7 +144,7 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
         (v.shape[0] for k, v in weights.state.items() if k in ("head.weight", "fc.weight", "head.fc.weight")), default=0
     )
     encoder = encoder_from_timm(create_backbone(tag, num_classes=classes), Facts(tag))
-    model, simpool = encoder.backbone, find_simpool(weights.state, tag)
+    model, simpool = encoder.backbone, find_simpool(weights.state)
     own = model.state_dict()
     names = {key: f"backbone.{key}" for key in weights.state if key in own}
     pooling, norm, notes = encoder.pooling, encoder.norm, [f"built as timm's {tag}, as asked for"]

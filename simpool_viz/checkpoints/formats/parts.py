@@ -73,7 +73,7 @@ class SimPoolTensors:
         return create_pooling("simpool", self.dim, gamma=gamma, beta=self.beta)
 
 
-def find_simpool(state: Mapping[str, Tensor], source: str) -> SimPoolTensors | None:
+def find_simpool(state: Mapping[str, Tensor]) -> SimPoolTensors | None:
     """SimPool's tensors by their suffix: `norm_patches.*`, `wq.weight`, `wk.weight`, `beta`; timm's `norm.*`,
     `q.weight`, `k.weight`.
 
@@ -101,9 +101,7 @@ def find_simpool(state: Mapping[str, Tensor], source: str) -> SimPoolTensors | N
     for suffix, keys in ours.items():
         if len(keys) != 1:
             found = f"it has {len(keys)}: {', '.join(keys[:4])}" if keys else "it has none"
-            raise CheckpointError(
-                f"{source} has parts of SimPool, so it needs exactly one tensor {suffix}, and {found}"
-            )
+            raise CheckpointError(f"it has parts of SimPool, so it needs exactly one tensor {suffix}, and {found}")
     names = {keys[0]: suffix for suffix, keys in ours.items()}
     (query,) = ours["wq.weight"]
     prefix = query.removesuffix("q.weight" if timm else "wq.weight")

@@ -16,7 +16,7 @@ from simpool_viz.checkpoints.filling import faults_of, fill, refuse
 from simpool_viz.checkpoints.formats import cnns, vits
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts
-from simpool_viz.errors import CheckpointError
+from simpool_viz.errors import CheckpointError, SimpoolError
 from simpool_viz.modeling.encoder import Encoder, Facts
 
 OPTIONS = {
@@ -86,18 +86,27 @@ def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tupl
 def _parts(weights: Weights, settings: LoadOptions, source: str) -> Parts:
     """The parts of the model that these tensors are; any fault as a sentence that names the file."""
     try:
-        return _recognise(weights, settings, source)
+        parts = _recognise(weights, settings)
     except KeyError as error:
         raise CheckpointError(f"{source}: {error.args[0]} is missing") from None
-    except ValueError as error:
-        raise CheckpointError(str(error) if source in str(error) else f"{source}: {error}") from error
-    except (IndexError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
+    except SimpoolError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    except (ValueError, IndexError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
+        # Of whatever shapes a file may bring, the builders of timm and PyTorch raise what they lead to.
         raise CheckpointError(
             f"{source}: its tensors contradict one another, so no model can be built for them ({error})"
         ) from error
+    if parts is None:
+        some = ", ".join(list(weights.state)[:5])
+        raise CheckpointError(
+            f"{source} is not recognised as a ViT, ResNet or ConvNeXt by its tensors ({some}, ...); name a model of "
+            "timm with arch="
+        )
+    return parts
 
 
-def _recognise(weights: Weights, settings: LoadOptions, source: str) -> Parts:
+def _recognise(weights: Weights, settings: LoadOptions) -> Parts | None:
+    """The parts, None where the names of the tensors are of no family that is known. Errors do not name the file."""
     state = weights.state
     if settings.arch:
         return cnns.named(settings.arch, weights, settings)
@@ -106,13 +115,9 @@ def _recognise(weights: Weights, settings: LoadOptions, source: str) -> Parts:
         return all(any(key.startswith(start) for key in state) for start in starts)
 
     if has("patch_embed.proj.", "blocks.0.attn.qkv."):
-        return vits.recognise(weights, settings, source)
+        return vits.recognise(weights, settings)
     if has("bn1.", "layer1.0."):
         return cnns.resnet(weights, settings)
     if has("downsample_layers.0.", "stages.0.") or has("stem.0.", "stages.0.blocks.0.conv_dw."):
         return cnns.convnext(weights, settings)
-    some = ", ".join(list(state)[:5])
-    raise CheckpointError(
-        f"{source} is not recognised as a ViT, ResNet or ConvNeXt by its tensors ({some}, ...); name a model of timm "
-        "with arch="
-    )
+    return None

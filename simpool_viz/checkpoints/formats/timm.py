@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from simpool_viz.errors import CheckpointError
+from simpool_viz.errors import CheckpointError, DownloadError, SimpoolError
 from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Facts, check_backbone, is_transformer
 from simpool_viz.modeling.pooling import Pooling, create_pooling
 from simpool_viz.modeling.spec import create_backbone
@@ -25,7 +25,7 @@ def load_timm(tag: str, *, pretrained: bool = True, **kwargs: Any) -> Encoder:
     """
     try:
         model = create_backbone(tag, pretrained=pretrained, **kwargs)
-    except ValueError:
+    except SimpoolError:
         raise
     except TypeError as error:
         raise CheckpointError(f"timm:{tag} does not take these options: {', '.join(kwargs)} ({error})") from error
@@ -33,7 +33,7 @@ def load_timm(tag: str, *, pretrained: bool = True, **kwargs: Any) -> Encoder:
         if not pretrained:
             raise
         told = f"{type(error).__name__}: {str(error).strip().partition('. ')[0]}"
-        raise CheckpointError(
+        raise DownloadError(
             f"the weights of timm:{tag} could not be fetched from the Hugging Face hub ({told}); "
             "check the network, or choose a bundled checkpoint"
         ) from error

@@ -47,7 +47,7 @@ class DinoVisionTransformer(VisionTransformer):
         return self.pos_drop(x)
 
 
-def recognise(weights: Weights, settings: LoadOptions, source: str) -> Parts:
+def recognise(weights: Weights, settings: LoadOptions) -> Parts:
     """The parts of the ViT that these tensors are.
 
     Raises:
@@ -59,7 +59,7 @@ def recognise(weights: Weights, settings: LoadOptions, source: str) -> Parts:
         _rename_registers(state)
         notes.append("registers in DINOv2's own naming")
     names = {key: f"backbone.{key}" for key in state}
-    simpool = find_simpool(state, source)
+    simpool = find_simpool(state)
     dim, colours, patch, side = state["patch_embed.proj.weight"].shape
     if colours != 3 or patch != side:
         raise CheckpointError(
@@ -67,8 +67,8 @@ def recognise(weights: Weights, settings: LoadOptions, source: str) -> Parts:
         )
     depth = count_of(state, "blocks.")
     before_norm = simpool is not None and weights.family != "supervised" and not simpool.prefix.startswith("gp.")
-    kwargs = _kwargs(state, dim, depth, source)
-    kwargs["num_heads"] = _heads(weights, settings, dim, source)
+    kwargs = _kwargs(state, dim, depth)
+    kwargs["num_heads"] = _heads(weights, settings, dim)
     if before_norm:
         kwargs["final_norm"] = False
     dino = _is_dino(weights, settings, kwargs)
@@ -128,28 +128,23 @@ def _rename_registers(state: dict[str, Tensor]) -> None:
     state["reg_token"] = state.pop("register_tokens")
 
 
-def _kwargs(state: dict[str, Tensor], dim: int, depth: int, source: str) -> dict[str, Any]:
+def _kwargs(state: dict[str, Tensor], dim: int, depth: int) -> dict[str, Any]:
     """Arguments of timm's VisionTransformer, from what tensors there are."""
     registers = state["reg_token"].shape[1] if "reg_token" in state else 0
     if "pos_embed" not in state:
         raise CheckpointError(
-            f"{source} has no pos_embed, so its positions are of another kind; name it as a model of timm with arch="
+            "it has no pos_embed, so its positions are of another kind; name it as a model of timm with arch="
         )
     cls, places = int("cls_token" in state), state["pos_embed"].shape[1]
     embedded = [p for p in (cls + registers, 0) if math.isqrt(max(0, places - p)) ** 2 == places - p]
     if not embedded and not cls and math.isqrt(places - 1) ** 2 == places - 1:
         raise CheckpointError(
-            f"{source}: a token before the patches, cls_token or reg_token, is missing; it has {places} position "
-            "embeddings"
+            f"a token before the patches, cls_token or reg_token, is missing; it has {places} position embeddings"
         )
     if not embedded:
-        raise CheckpointError(
-            f"{source}: {places} position embeddings are no square grid; name it as a model of timm with arch="
-        )
+        raise CheckpointError(f"{places} position embeddings are no square grid; name it as a model of timm with arch=")
     if not any(key.startswith("blocks.0.mlp.fc1.") for key in state):
-        raise CheckpointError(
-            f"{source} has an MLP of another kind than fc1, fc2; name it as a model of timm with arch="
-        )
+        raise CheckpointError("it has an MLP of another kind than fc1, fc2; name it as a model of timm with arch=")
     pool = (
         "map"
         if any(key.startswith("attn_pool.") for key in state)
@@ -175,12 +170,12 @@ def _kwargs(state: dict[str, Tensor], dim: int, depth: int, source: str) -> dict
     }
 
 
-def _heads(weights: Weights, settings: LoadOptions, dim: int, source: str) -> int:
+def _heads(weights: Weights, settings: LoadOptions, dim: int) -> int:
     """How many heads: as asked for, as the training's settings say, or of 64 channels each as in every published
     ViT."""
     heads = settings.num_heads or _ARCHS.get(str(weights.args.get("arch", "")), 0) or dim // 64
     if heads < 1 or dim % heads:
-        raise CheckpointError(f"{source}: {dim} channels do not tell how many heads there are; say num_heads=")
+        raise CheckpointError(f"{dim} channels do not tell how many heads there are; say num_heads=")
     return heads
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import OptionError, bind_options
 
 if TYPE_CHECKING:
     from simpool_viz.modeling.pooling.framework import Pooling
@@ -16,7 +16,7 @@ P = TypeVar("P", bound="type[Pooling]")
 def register_pooling(cls: P) -> P:
     """Class decorator: make a pooling available under its `name`."""
     if not cls.name or cls.name in _POOLINGS:
-        raise OptionError(f"pooling {cls.__name__} needs a name of its own, not {cls.name!r}")
+        raise ValueError(f"pooling {cls.__name__} needs a name of its own, not {cls.name!r}")
     _POOLINGS[cls.name] = cls
     return cls
 
@@ -34,7 +34,5 @@ def create_pooling(name: str, dim: int, **options: object) -> Pooling:
     """
     if name not in _POOLINGS:
         raise OptionError(f"no pooling is called {name!r}; there are {', '.join(_POOLINGS)}")
-    try:
-        return _POOLINGS[name](dim, **options)
-    except TypeError as error:
-        raise OptionError(f"pooling {name!r} does not take these options: {options} ({error})") from error
+    bind_options(f"pooling {name!r}", _POOLINGS[name], dim, **options)
+    return _POOLINGS[name](dim, **options)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import CheckpointError, MapError
 from simpool_viz.modeling.pooling.means import ArithmeticMean, GeneralisedMean
 from simpool_viz.tensors import wide
 
@@ -53,7 +53,7 @@ class Tokens:
         """
         expected = num_prefix_tokens + grid[0] * grid[1]
         if sequence.ndim != 3 or sequence.shape[1] != expected:
-            raise OptionError(
+            raise CheckpointError(
                 f"the backbone gave tokens of shape {tuple(sequence.shape)}, but {num_prefix_tokens} prefix tokens "
                 f"and a grid of {grid[0]} x {grid[1]} make {expected}"
             )
@@ -239,7 +239,7 @@ class Pooling(nn.Module):
         """
         weights = pooled.weights
         if not self.additive or weights is None:
-            raise OptionError(
+            raise MapError(
                 f"{self.title}: the vector is not a sum of what single tokens give, so there is no contribution map"
             )
         value = self.value(self.normalise(tokens.patches), self.query(self.init(tokens)), tokens.grid)
