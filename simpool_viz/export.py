@@ -17,11 +17,17 @@ import numpy as np
 from PIL import Image
 
 from simpool_viz import __version__
-from simpool_viz.board.board import Board, Row
+from simpool_viz.board.board import Board, Row, Settings
+from simpool_viz.board.inspection import Inspection
+from simpool_viz.board.ready_made import available
+from simpool_viz.board.tour import stop_board, stops
+from simpool_viz.checkpoints.load import load_checkpoints
+from simpool_viz.drawing.figures import draw_parts, draw_segmentation
 from simpool_viz.drawing.pixels import Look
 from simpool_viz.drawing.render import SUFFIXES, render_board, render_row, row_scales, save_picture
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.outputs import csv_text, written_whole
+from simpool_viz.recording import Recording
 from simpool_viz.scores.localization import score_baselines
 from simpool_viz.timing import Profile
 
@@ -209,3 +215,58 @@ def row_facts(name: str, row: Row) -> dict[str, Any]:
         "boxes": [list(box) for box in row.mask.boxes],
         "note": row.attention.note,
     }
+
+
+def export_answer(recording: Recording, answer: Inspection, out: Path, *, overwrite: bool = False) -> Path:
+    """Write what `inspect` answers: an export of its rows, heads.png where several maps stand behind the first, and
+    segmentation.png of a dense checkpoint.
+
+    Args:
+        recording: what was asked.
+        answer: from `inspect`.
+        out: the folder to make.
+        overwrite: replace an earlier export there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: as in `check_target`.
+    """
+    board = Board([recording.picture], answer.rows, {}, answer.notes, Settings())
+    extras = {"heads.png": draw_parts(recording.picture, answer.parts, answer.groups)} if answer.parts else {}
+    if recording.encoder.dense:
+        extras["segmentation.png"] = draw_segmentation(recording)
+    device = str(next(recording.encoder.parameters()).device)
+    return export_board(board, out, overwrite=overwrite, device=device, extras=extras)
+
+
+def export_tour(out: Path, *, device: str = "auto") -> list[Path]:
+    """Write the guided tour: an export of every stop in a folder of its own, and README.md with their texts.
+
+    Args:
+        out: the folder to make.
+        device: as in `load_checkpoint`.
+
+    Returns:
+        The folders of the stops.
+
+    Raises:
+        CheckpointError: the bundled checkpoints are not here.
+        FileExistsError: `out` is a file, or a folder that is not empty.
+    """
+    here = stops(available())
+    if not here:
+        raise CheckpointError("the tour needs the bundled ViT checkpoints, which this installation does not have")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is there already and not an empty folder; choose another with -o")
+    names = list(dict.fromkeys(name for stop in here for name in stop.checkpoints))
+    loaded = dict(zip(names, load_checkpoints(names, device=device), strict=True))
+    pages, folders = ["# Guided tour"], []
+    for number, stop in enumerate(here, 1):
+        encoders = [loaded[name] for name in stop.checkpoints]
+        place = str(next(encoders[0].parameters()).device)
+        folders.append(export_board(stop_board(stop, encoders), out / f"{number}_{stop.name}", device=place))
+        pages.append(f"{stop.markdown}\n\n![{stop.title}]({folders[-1].name}/board.png)")
+    (out / "README.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
+    return folders

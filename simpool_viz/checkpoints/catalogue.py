@@ -44,6 +44,16 @@ class Entry:
             return self.spec.build(self.facts).eval().requires_grad_(False)
 
 
+def bundled_names(dense: bool = False) -> list[str]:
+    """The bundled checkpoints whose weights are here and that are no heads on another's backbone.
+
+    Args:
+        dense: those with dense heads; else the classifiers.
+    """
+    having = [entry for entry in catalogue().values() if entry.available and not entry.is_head]
+    return [entry.name for entry in having if entry.spec.dense == dense]
+
+
 def catalogue() -> dict[str, Entry]:
     """Every bundled checkpoint by name, in the order of their folders."""
     folders = sorted(path.parent for path in bundled_folder("models").glob(f"*/{CONFIG}"))

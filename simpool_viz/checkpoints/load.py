@@ -100,10 +100,19 @@ def _repository_of(tag: str) -> str:
     return f"{repository}{config.architecture}.{config.tag}" if repository.endswith("/") else repository
 
 
-def load_checkpoints(names: Sequence[str | os.PathLike[str]], *, device: str = "auto") -> list[Encoder]:
+def load_checkpoints(
+    names: Sequence[str | os.PathLike[str]], *, device: str = "auto", progress: bool = False
+) -> list[Encoder]:
     """Several checkpoints; heads on one backbone share it, so that a board runs it once. Errors as in
-    `load_checkpoint`."""
-    return share_backbones([load_checkpoint(name, device=device) for name in names])
+    `load_checkpoint`.
+
+    Args:
+        progress: whether to show a progress bar, where there are three or more and standard error is a terminal.
+    """
+    from tqdm import tqdm
+
+    bar = tqdm(names, desc="loading checkpoints", disable=not progress or len(names) < 3 or None, leave=False)
+    return share_backbones([load_checkpoint(name, device=device) for name in bar])
 
 
 def share_backbones(encoders: Sequence[Encoder]) -> list[Encoder]:

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from simpool_viz.board.segmentation import segment
-from simpool_viz.errors import DataError
+from simpool_viz.errors import DataError, OptionError, PictureError
 from simpool_viz.evaluation.classification import points
 from simpool_viz.evaluation.datasets import pair_files
 from simpool_viz.evaluation.table import DRAWS
+from simpool_viz.images import DAMAGE
 from simpool_viz.masks import upsample
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.outputs import markdown_table
@@ -60,6 +61,38 @@ def open_scenes(folder: Path) -> list[tuple[Path, Path]]:
     return pair_files(images, labels)
 
 
+def evaluate_scenes(
+    encoders: Sequence[Encoder],
+    folder: Path,
+    size: int | None = None,
+    residual: float = 0.5,
+    progress: bool = False,
+) -> list[SceneScores]:
+    """Segment the scenes of a folder with several checkpoints.
+
+    Args:
+        encoders: dense checkpoints of the same classes.
+        folder: as in `open_scenes`.
+        size, residual, progress: as in `look_at_scenes`.
+
+    Returns:
+        The scores of each checkpoint, for `scene_tables`.
+
+    Raises:
+        DataError: the folder, or a label map, is not what is needed.
+        OptionError: a checkpoint without a dense head, or one of other classes.
+        PictureError: a photo or a label map that cannot be read.
+    """
+    scenes = open_scenes(folder)
+    others = [e.facts.name for e in encoders if not e.dense or e.facts.classes != encoders[0].facts.classes]
+    if others:
+        raise OptionError(
+            f"{', '.join(others)} has no dense head, or one of other classes; leave it out with -c, or leave out "
+            "--scenes"
+        )
+    return [look_at_scenes(encoder, scenes, size, residual, progress) for encoder in encoders]
+
+
 def look_at_scenes(
     encoder: Encoder,
     scenes: Sequence[tuple[Path, Path]],
@@ -98,8 +131,11 @@ def look_at_scenes(
 
 
 def _read_labels(path: Path, recording: Recording) -> np.ndarray:
-    with Image.open(path) as picture:
-        labels = np.asarray(picture).astype(np.int64)
+    try:
+        with Image.open(path) as picture:
+            labels = np.asarray(picture).astype(np.int64)
+    except (*DAMAGE, Image.DecompressionBombError) as error:
+        raise PictureError(f"the label map {path} cannot be read: {error}") from error
     width, height = recording.picture.size
     if labels.shape != (height, width):
         raise DataError(f"{path} is a label map of {labels.shape[::-1]} pixels, and its photo has {(width, height)}")
@@ -124,6 +160,11 @@ def _mass_on_classes(
 
 # --- tables
 # -------------------------------------------------------------------------------------------------------------
+
+
+def scene_tables(rows: Sequence[SceneScores], scenes: str) -> str:
+    """Markdown: `iou_table` of all, and `mass_table` of each. Arguments as in `iou_table`."""
+    return "\n\n".join([iou_table(rows, scenes), *map(mass_table, rows)])
 
 
 def iou_table(rows: Sequence[SceneScores], scenes: str) -> str:

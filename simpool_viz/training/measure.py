@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from simpool_viz.errors import OptionError
+from simpool_viz.evaluation.classification import Classified
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.stem import stems_once
 from simpool_viz.scores.confusion import count_pixels, mean_ious
-from simpool_viz.training.data import Photos, centre_crops
+from simpool_viz.training.data import Photos, centre_crops, load_photos
 from simpool_viz.training.recipe import Recipe
+from simpool_viz.training.sources import read_classes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -78,6 +83,36 @@ def find_correct(
                 assert logits is not None, "a classifier is counted, so there is a head"
                 own[rows] = logits.argmax(1).cpu() == torch.tensor(photos.labels[rows])
     return right
+
+
+def classify_held_out(
+    encoders: Sequence[Encoder], folder: Path, size: int | None = None, progress: bool = False
+) -> list[Classified]:
+    """Classify the held-out photos of a data folder.
+
+    Args:
+        encoders: classifiers of the folder's classes.
+        folder: holds val-*.parquet or val/CLASS/*, as `sources.open_source` reads it.
+        size: side of the central squares in pixels; each checkpoint's own by default.
+        progress: whether to show a progress bar.
+
+    Returns:
+        Which photos each checkpoint classified correctly, for `classification_table`.
+
+    Raises:
+        DataError: no such photos, or no names of their classes.
+        OptionError: a checkpoint that knows other classes.
+    """
+    classes = read_classes(folder)
+    others = [e.facts.name for e in encoders if e.classifier is None or e.facts.classes != classes]
+    if others:
+        raise OptionError(
+            f"{', '.join(others)} knows other classes than {folder}; leave it out with -c, or leave out --photos"
+        )
+    with tempfile.TemporaryDirectory() as cache:
+        photos = load_photos(folder, "val", Path(cache))
+        right = find_correct(encoders, photos, [size or e.facts.size for e in encoders], progress=progress)
+    return [Classified(encoder, own.numpy()) for encoder, own in zip(encoders, right, strict=True)]
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""The command line's lists of all that is registered: checkpoints, maps, poolings, comparisons, mask rules, recipes."""
+"""The command `list`: all that is registered, checkpoints, maps, poolings, comparisons, mask rules and recipes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import json
 from typing import Any
+
+from simpool_viz.cli.options import Command
 
 NOTES = {
     "checkpoints": (
@@ -16,17 +18,14 @@ NOTES = {
 }
 
 
-def add_list(commands: Any) -> None:
-    """The command list."""
-    listing = commands.add_parser("list", help="what there is: checkpoints, maps, poolings, mask rules, recipes")
-    listing.add_argument("--json", action="store_true", help="as JSON")
-    listing.add_argument(
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
         "--poolings", action="store_true", help="the table of poolings: what each puts into the slots of the framework"
     )
-    listing.set_defaults(run=_list)
 
 
-def _list(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.board.ready_made import available, comparisons
     from simpool_viz.checkpoints.catalogue import catalogue
     from simpool_viz.checkpoints.published import published
@@ -85,8 +84,8 @@ def _list(arguments: argparse.Namespace) -> None:
     for kind, entries in listing.items():
         print(kind.upper() + NOTES.get(kind, ""))
         for entry in entries:
-            told = entry.get("summary") or "; ".join(str(entry[k]) for k in ("title", "accuracy") if entry.get(k))
-            print(f"  {entry['name']:<15} {told}".rstrip())
+            about = entry.get("summary") or "; ".join(str(entry[k]) for k in ("title", "accuracy") if entry.get(k))
+            print(f"  {entry['name']:<15} {about}".rstrip())
         print()
 
 
@@ -115,3 +114,6 @@ def _print_poolings(rows: list[dict[str, Any]], as_json: bool) -> None:
         for row in rows:
             if row["group"] == number:
                 print("  ".join(row[column].ljust(widths[column]) for column in heads).rstrip())
+
+
+COMMAND = Command("list", "what there is: checkpoints, maps, poolings, mask rules, recipes", _add_options, _run)

@@ -1,0 +1,182 @@
+"""The command `compare`: photos x checkpoints x maps -> a folder of pictures and figures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simpool_viz.cli.options import (
+    Command,
+    add_look,
+    add_out,
+    add_overwrite,
+    add_what,
+    alternatives,
+    chosen_encoders,
+    chosen_settings,
+)
+from simpool_viz.errors import OptionError
+
+if TYPE_CHECKING:
+    from simpool_viz.board.board import Board, Row
+    from simpool_viz.drawing.pixels import Look
+
+DESCRIPTION = """\
+Show where checkpoints look on photos: overlays and object masks side by side, with figures.
+
+  simpool-viz compare cat.jpg -c resnet_gap -c resnet_simpool -o out
+  simpool-viz compare a.jpg b.jpg -c resnet_simpool -m pooling -m contribution:classes=tench -o out
+  simpool-viz compare cat.jpg -c resnet_simpool --mask otsu --reference cat_mask.png -o out
+  simpool-viz compare *.jpg --ready frozen_heads --matrix --agreement --sort entropy:lowest -o out
+
+The folder OUT gets board.png, a picture of every overlay and mask, maps.npz with the raw maps,
+scores.csv and manifest.json. `simpool-viz list` explains checkpoints, maps and mask rules.
+Options of a map follow its name: cls:block=-2  token:at=120x80  dense_rollout:classes=tench+church,soft=true
+"""
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    from simpool_viz.board.comparison import GROUPINGS, ROW_FIGURES
+    from simpool_viz.board.ready_made import comparisons
+
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="photos in any common format")
+    add_out(parser, "folder to make")
+    add_overwrite(parser)
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="MASK",
+        help="mask of the object, one per photo in order: 0 is background",
+    )
+    add_what(parser)
+    parser.add_argument(
+        "--ready",
+        default="",
+        metavar="NAME",
+        help=f"a ready-made comparison, which brings checkpoints and maps: {alternatives(comparisons())}",
+    )
+    parser.add_argument(
+        "--group",
+        default="none",
+        choices=GROUPINGS,
+        help="keep rows of a checkpoint or map together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sort", default="", metavar="FIGURE[:lowest]", help=f"order of the rows: {alternatives(ROW_FIGURES)}"
+    )
+    parser.add_argument(
+        "--matrix", action="store_true", help="also matrix.png: photos down, checkpoints and maps across"
+    )
+    parser.add_argument(
+        "--agreement",
+        action="store_true",
+        help="also agreement.png and .csv: IoU between the masks of all pairs of rows",
+    )
+    parser.add_argument(
+        "--difference",
+        nargs=2,
+        type=int,
+        action="append",
+        default=[],
+        metavar="ROW",
+        help="also difference_A_B.png: row A minus row B, numbered from 1 in the order of scores.csv; repeat for more",
+    )
+    add_look(parser)
+    parser.add_argument("--shared-scale", action="store_true", help="one colour scale for the whole board")
+    parser.add_argument("--profile", action="store_true", help="print where the time went")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from simpool_viz.board.board import iterate_board, require_rows
+    from simpool_viz.board.comparison import arrange
+    from simpool_viz.drawing.pixels import Look
+    from simpool_viz.export import check_target, export_board
+    from simpool_viz.images import read_picture
+    from simpool_viz.maps.request import parse_maps
+    from simpool_viz.scores.localization import read_reference
+    from simpool_viz.timing import Profile
+
+    _apply_ready(arguments)
+    requests = parse_maps(arguments.map)
+    look = Look(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
+    settings = chosen_settings(arguments)
+    check_target(arguments.out, arguments.overwrite)
+    profile = Profile()
+    with profile.part("read"):
+        pictures = [read_picture(image) for image in arguments.images]
+    if arguments.reference and len(arguments.reference) != len(pictures):
+        raise OptionError(
+            f"{len(arguments.reference)} reference masks were given for {len(pictures)} photos; give one per photo, in "
+            "order"
+        )
+    references = {i: read_reference(path) for i, path in enumerate(arguments.reference)}
+    encoders = chosen_encoders(arguments)
+    steps = iterate_board(pictures, encoders, requests, settings, references, profile)
+    *_, board = tqdm(steps, desc="looking", total=len(pictures) * len(encoders), unit="picture")
+    require_rows(board.rows, board.skipped)
+    board = arrange(board, arguments.group, arguments.sort)
+    extras, device = _further_files(arguments, board, look), str(next(encoders[0].parameters()).device)
+    how: dict[str, Any] = {"overwrite": arguments.overwrite, "pictures": arguments.pictures, "extras": extras}
+    folder = export_board(board, arguments.out, look, device=device, profile=profile, **how)
+    for sentence in board.skipped:
+        print(f"note: {sentence}")
+    print(f"{len(board.rows)} maps in {folder}; open {folder / 'board.png'}")
+    if arguments.profile:
+        print("\n".join(profile.lines()))
+
+
+def _apply_ready(arguments: argparse.Namespace) -> None:
+    """Put the checkpoints and maps of a ready-made comparison where those of -c and -m stand, and check the order asked
+    for, before anything is loaded.
+
+    Raises:
+        OptionError: an unknown comparison, or -c or -m beside it; an unknown figure.
+        CheckpointError: a comparison with checkpoints that are not here.
+    """
+    from simpool_viz.board.comparison import parse_sort
+    from simpool_viz.board.ready_made import available, find_comparison
+
+    if arguments.sort:
+        parse_sort(arguments.sort)
+    if not arguments.ready:
+        return
+    chosen = find_comparison(arguments.ready, available())
+    if arguments.checkpoint or arguments.map:
+        raise OptionError("--ready brings its own checkpoints and maps; leave out -c and -m")
+    arguments.checkpoint, arguments.map = list(chosen.checkpoints), list(chosen.maps)
+
+
+def _further_files(arguments: argparse.Namespace, board: Board, look: Look) -> dict[str, Any]:
+    """The further files asked for, by name.
+
+    Raises:
+        OptionError: a row that does not exist.
+        MapError: two maps without a difference.
+    """
+    from simpool_viz.drawing.figures import agreement_figure, agreement_table, draw_difference, draw_matrix
+
+    files: dict[str, Any] = {}
+    if arguments.matrix:
+        files["matrix.png"] = draw_matrix(board, look)
+    if arguments.agreement:
+        files |= {"agreement.png": agreement_figure(board), "agreement.csv": agreement_table(board)}
+    for first, second in arguments.difference:
+        picture = draw_difference(board, _row(board, first), _row(board, second), look)
+        files[f"difference_{first}_{second}.png"] = picture
+    return files
+
+
+def _row(board: Board, number: int) -> Row:
+    if not 1 <= number <= len(board.rows):
+        raise OptionError(f"the board has rows 1 to {len(board.rows)}, not {number}")
+    return board.rows[number - 1]
+
+
+COMMAND = Command(
+    "compare", "photos x checkpoints x maps -> a folder of pictures and figures", _add_options, _run, DESCRIPTION
+)
