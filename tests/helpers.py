@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from simpool_viz import load_checkpoint
+from simpool_viz import errors, load_checkpoint
 from simpool_viz.batch.preparing import Prepared
 from simpool_viz.capture import kernels as fused
 from simpool_viz.checkpoints.bundle import save_bundle
 from simpool_viz.checkpoints.formats.timm import encoder_from_timm
 from simpool_viz.cli.main import main
 from simpool_viz.images import fit, preprocess, read_picture
+from simpool_viz.maps import registry
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import Pooling, Tokens, create_pooling
@@ -34,6 +36,12 @@ from tests.oracles import attention
 from tests.oracles import pooling as pooling_oracle
 from tests.photos import CLASSES
 
+# Every kind of error, and what they have in common.
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if inspect.isclass(kind) and issubclass(kind, errors.SimpoolError) and kind.__module__ == errors.__name__
+]
 BACKBONE = {"channels": (8, 8, 16, 16), "stem_type": "deep", "stem_width": 8, "output_stride": 16}
 
 
@@ -469,3 +477,13 @@ def assert_row(pooling: Pooling, tokens: Tokens, results: list[tuple[np.ndarray,
     assert pooled.weights is not None
     assert_vectors(pooled.vector, [vector for vector, _ in results], ROW)
     assert_vectors(pooled.weights, [np.atleast_2d(weights) for _, weights in results], ROW)
+
+
+def plant_bug(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let a registered map divide by zero."""
+
+    def divide(recording: Any) -> Any:
+        return 1 // 0
+
+    method = registry.map_methods()[name]
+    monkeypatch.setitem(registry._METHODS, name, dataclasses.replace(method, make=divide))

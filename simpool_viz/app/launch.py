@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from simpool_viz.errors import OptionError
 
 INTRO = """# simpool_viz
 Where does a vision model look, and would it look better with another pooling? Drop a photo: each row shows one
@@ -84,7 +88,12 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
         port: the first free one from 7860 where None.
         device: as in `load_checkpoint`.
         options: further arguments of `gr.Blocks.launch`, such as prevent_thread_lock.
+
+    Raises:
+        OptionError: a port where one cannot listen.
     """
+    if port is not None:
+        _check_port(host, port)
     blocks = build(device)
     import gradio as gr
 
@@ -108,14 +117,21 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
         button_primary_text_color="white",
     )
     blocks.queue(default_concurrency_limit=2, max_size=64)
-    try:
-        return _serve(blocks, host, port, theme, options)
-    except OSError as error:
-        if "port" not in str(error):
-            raise
-        raise OSError(
-            f"port {port} is taken; choose another with --port, or leave it out for the first free one"
-        ) from error
+    return _serve(blocks, host, port, theme, options)
+
+
+def _check_port(host: str | None, port: int) -> None:
+    """Whether one can listen there. Gradio's own error says so in words alone, and only after the app is built."""
+    address = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
+        if os.name != "nt":  # there it would share a port that is taken
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+        except OSError as error:
+            why = "is taken" if error.errno == errno.EADDRINUSE else f"at {address} is not to be had ({error.strerror})"
+            hint = "choose another with --port, or leave it out for the first free one"
+            raise OptionError(f"port {port} {why}; {hint}") from error
 
 
 def _serve(blocks: Any, host: str | None, port: int | None, theme: Any, options: dict[str, Any]) -> Any:

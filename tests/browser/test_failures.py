@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from simpool_viz.app.board import component
 from tests.browser.conftest import Opened
-from tests.test_events import plant_bug
+from tests.helpers import plant_bug
 
 pytestmark = pytest.mark.browser
 TOAST = ".toast-body"

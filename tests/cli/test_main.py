@@ -1,26 +1,27 @@
-"""The command line: what it prints and writes, one sentence and exit status 2 for every mistake, and a help that is
-instant."""
+"""The command line: help that is instant, and how every failure ends."""
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from simpool_viz import __version__, load_checkpoint, map_methods, mask_rules, poolings, record
-from simpool_viz.checkpoints.catalogue import catalogue
-from simpool_viz.cli.main import main
-from tests.helpers import disc, make_photo, run_command, simpool_vit
+from simpool_viz import __version__, cli, map_methods, mask_rules, masks
+from simpool_viz.board.comparison import GROUPINGS, ROW_FIGURES
+from simpool_viz.board.inspection import QUESTIONS
+from simpool_viz.board.ready_made import comparisons
+from simpool_viz.cli import main as main_module
+from simpool_viz.drawing.pixels import SEQUENTIAL
+from simpool_viz.drawing.render import SUFFIXES
+from simpool_viz.errors import SimpoolError, where_to_report
+from simpool_viz.maps.attention_map import FUSIONS
+from tests.helpers import KINDS, plant_bug, run_command
 
-COMMANDS = ["list", "compare", "inspect", "batch", "evaluate", "train", "serve"]
+COMMANDS = ["list", "compare", "inspect", "tour", "batch", "evaluate", "train", "convert", "publish", "serve"]
 
 
 def test_help_imports_neither_torch_nor_matplotlib_nor_anything_else_that_is_slow() -> None:
@@ -46,133 +47,6 @@ def test_every_command_has_a_help(capsys: pytest.CaptureFixture[str], command: s
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(capsys, "--version")[:2] == (0, f"simpool-viz {__version__}\n")
-
-
-def test_list_names_everything_that_is_registered(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = run_command(capsys, "list")
-    assert status == 0 and not err
-    for name in [*catalogue(), *map_methods(), *poolings(), *mask_rules(), "resnet_gap", "resnet_simpool"]:
-        assert f"\n  {name}" in out
-
-
-def test_list_as_json_is_json_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = run_command(capsys, "list", "--json")
-    listing = json.loads(out)
-    assert status == 0 and list(listing) == [
-        "checkpoints",
-        "published",
-        "maps",
-        "poolings",
-        "comparisons",
-        "masks",
-        "recipes",
-    ]
-    assert {m["name"]: m["default"] for m in listing["masks"]} == {n: r.default for n, r in mask_rules().items()}
-    assert [m["name"] for m in listing["maps"]] == list(map_methods()) and all(m["summary"] for m in listing["maps"])
-    assert [p["name"] for p in listing["poolings"]] == list(poolings())
-    assert {c["name"]: c["available"] for c in listing["checkpoints"]} == {
-        n: e.available for n, e in catalogue().items()
-    }
-
-
-def test_compare_writes_a_folder_with_the_maps_of_the_python_call_and_the_scores(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
-) -> None:
-    status, out, _ = run_command(
-        capsys, "compare", photos["wide"], photos["tall"], "-c", checkpoints["simpool"],
-        "-c", checkpoints["gap"], "-o", tmp_path / "out",
-        "--reference", photos["wide mask"], "--reference", photos["tall mask"], "--mask", "area:0.2",
-        "--device", "cpu", "--smooth",
-        "-m", "pooling", "-m", "contribution",
-    )  # fmt: skip
-    assert status == 0
-    assert f"6 maps in {tmp_path / 'out'}; open {tmp_path / 'out' / 'board.png'}" in out
-    assert "note: small gap has no Pooling attention map: " in out
-    assert len(list((tmp_path / "out").glob("*.jpg"))) == 12 and (tmp_path / "out" / "board.png").is_file()
-    weights = record(load_checkpoint(checkpoints["simpool"], device="cpu"), photos["tall"]).map("simpool").weights
-    with np.load(tmp_path / "out" / "maps.npz") as maps:
-        assert np.array_equal(maps["tall.small_simpool.pooling"], weights)
-    with (tmp_path / "out" / "scores.csv").open() as file:
-        table = list(csv.DictReader(file))
-    assert [t["checkpoint"] for t in table].count("centre prior") == 2 and all(0 <= float(t["iou"]) <= 1 for t in table)
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["settings"]["mask"] == "area:0.2" and manifest["look"]["smooth"] and manifest["device"] == "cpu"
-
-
-def test_compare_shows_each_checkpoints_own_map_where_none_is_named(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
-) -> None:
-    both = ["-c", checkpoints["simpool"], "-c", checkpoints["gap"]]
-    status, out, _ = run_command(capsys, "compare", photos["wide"], *both, "-o", tmp_path / "out", "--device", "cpu")
-    rows = json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"]
-    assert status == 0 and "note:" not in out
-    assert [(r["checkpoint"], r["map"]) for r in rows] == [("small_simpool", "pooling"), ("small_gap", "contribution")]
-
-
-def test_compare_takes_maps_with_options_size_and_look(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
-) -> None:
-    status, _, err = run_command(
-        capsys, "compare", photos["wide"], "-c", checkpoints["simpool"], "-m", "contribution:classes=square+circle",
-        "-m", "simpool",
-        "-o", tmp_path / "out", "--size", 40, "--colours", "gray", "--opacity", 0.25,
-        "--shared-scale", "--largest", "--device", "cpu",
-        "--fusion", "-1",
-    )  # fmt: skip
-    assert status == 0, err
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert [r["map"] for r in manifest["rows"]] == ["contribution:classes=square+circle", "simpool"]
-    assert manifest["rows"][0]["maps"] == ["square", "circle"] and manifest["rows"][0]["input_size"] == [64, 40]
-    assert manifest["look"] == {"colours": "gray", "opacity": 0.25, "smooth": False, "shared_scale": True}
-    assert manifest["settings"] == {"size": 40, "mask": "mass:0.6", "largest": True, "fusion": -1}
-
-
-def test_compare_keeps_two_photos_of_one_stem_apart(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoints: dict[str, Path]
-) -> None:
-    for number, name in enumerate(("cat.png", "cat.bmp")):
-        Image.fromarray(make_photo(seed=number)).save(tmp_path / name)
-    arguments = [
-        "compare",
-        tmp_path / "cat.png",
-        tmp_path / "cat.bmp",
-        "-c",
-        checkpoints["simpool"],
-        "-o",
-        tmp_path / "out",
-    ]
-    assert run_command(capsys, *arguments, "--device", "cpu")[0] == 0
-    with np.load(tmp_path / "out" / "maps.npz") as maps:
-        first, second = (maps[f"cat_{i}.small_simpool.pooling"] for i in (0, 1))
-    assert not np.array_equal(first, second)
-
-
-def test_compare_replaces_an_earlier_result_only_with_overwrite(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
-) -> None:
-    arguments = ["compare", photos["wide"], "-c", checkpoints["gap"], "-o", tmp_path / "out", "--device", "cpu"]
-    assert run_command(capsys, *arguments)[0] == 0
-    made = (tmp_path / "out" / "manifest.json").stat().st_mtime_ns
-    status, _, err = run_command(capsys, *arguments)
-    assert status == 2 and "add --overwrite to replace it" in err
-    assert (tmp_path / "out" / "manifest.json").stat().st_mtime_ns == made
-    assert run_command(capsys, *arguments, "--overwrite")[0] == 0
-    assert (tmp_path / "out" / "manifest.json").stat().st_mtime_ns > made
-
-
-def test_compare_refuses_an_occupied_folder_before_anything_is_loaded(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "mine.txt").touch()
-    monkeypatch.setattr(
-        "simpool_viz.checkpoints.load.load_checkpoint", lambda *_, **__: pytest.fail("a checkpoint was loaded")
-    )
-    status, _, err = run_command(capsys, "compare", photos["wide"], "-o", tmp_path)
-    assert (
-        status == 2
-        and "already exists and is not empty" in err
-        and [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
-    )
 
 
 COMPARE = ["compare", "{wide}", "-o", "{out}", "--device", "cpu"]
@@ -274,69 +148,105 @@ def test_wrong_usage_is_told_with_exit_status_2(
 def test_missing_package_and_interrupt_are_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def miss(*_: object) -> None:
-        raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
-
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("simpool_viz.training.recipe.load_recipe", miss)
-    assert run_command(capsys, "train", "resnet_gap") == (
-        2,
-        "",
-        "simpool-viz: training needs the package pyarrow, which is missing; install it with: pip install pyarrow\n",
-    )
+    with monkeypatch.context() as bare:
+        bare.setitem(sys.modules, "accelerate", None)
+        assert run_command(capsys, "train", "resnet_gap") == (
+            2,
+            "",
+            "simpool-viz: training needs the package accelerate, which is missing; install it with: pip install "
+            "accelerate\n",
+        )
     monkeypatch.setattr("simpool_viz.training.recipe.load_recipe", stop)
     assert run_command(capsys, "train", "resnet_gap") == (130, "", "simpool-viz: stopped\n")
 
 
-def test_without_any_bundled_checkpoint_one_must_be_named(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("simpool_viz.checkpoints.catalogue.catalogue", dict)
-    status, _, err = run_command(capsys, "compare", photos["wide"], "-o", tmp_path / "out")
-    assert status == 2 and "no checkpoint is bundled" in err
+def test_the_commands_are_those_of_the_files_beside_main() -> None:
+    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "main", "options"}
+    assert files == set(COMMANDS) == {command.name for command in main_module.COMMANDS}
 
 
-def test_evaluate_prints_a_table_with_every_checkpoint_and_both_baselines(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoints: dict[str, Path]
-) -> None:
-    for folder in ("images", "masks"):
-        (tmp_path / "discs" / folder).mkdir(parents=True)
-    for i, (width, height) in enumerate([(91, 60), (64, 100), (80, 50)]):
-        Image.fromarray(make_photo(width, height, i)).save(tmp_path / "discs" / "images" / f"{i}.png")
-        Image.fromarray((255 * disc(width, height)).astype(np.uint8)).save(tmp_path / "discs" / "masks" / f"{i}.png")
-    both = ["-c", checkpoints["simpool"], "-c", checkpoints["gap"]]
-    status, out, _ = run_command(capsys, "evaluate", tmp_path / "discs", *both, "--mask", "area:0.2", "--device", "cpu")
-    lines = out.splitlines()
-    assert status == 0 and lines[0] == "**discs**, 3 photos"
-    assert [line.split("|")[1].strip() for line in lines if line.startswith("|")] == [
-        "map",
-        "---",
-        "small_simpool: Pooling attention",
-        "small_gap: Contribution",
-        "centre prior",
-        "whole picture",
-    ]
-    assert "IoU of mask area:0.2" in out
-
-
-@pytest.mark.parametrize("port", ["99999", "-1", "0"])
-def test_serve_refuses_ports_that_do_not_exist(capsys: pytest.CaptureFixture[str], port: str) -> None:
-    status, _, err = run_command(capsys, "serve", "--port", port)
-    assert status == 2 and "a port lies between 1 and 65535" in err
-
-
-def test_convert_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save(simpool_vit(), tmp_path / "a.pth")
-    assert main(["convert", str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors")]) == 0
-    out = capsys.readouterr().out
-    assert "ViT, 3 blocks of 128 channels" in out and "MB instead of" in out and "projection head" in out
-    assert main(["convert", str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors")]) == 2
-    assert "exists; add --overwrite" in capsys.readouterr().err
-    assert (
-        main(
-            ["convert", str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors"), "--weights", "student", "--overwrite"]
-        )
-        == 0
+@pytest.mark.parametrize("command", ["", "list", "train", "convert", "publish", "serve", "tour"])
+def test_help_that_names_nothing_registered_imports_no_torch(command: str) -> None:
+    arguments = [command, "--help"] if command else ["--help"]
+    code = (
+        "import sys\n"
+        "from simpool_viz.cli.main import main\n"
+        f"try: main({arguments})\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules or 'gradio' in sys.modules)"
     )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0 and ("--traceback" in result.stdout) == bool(command), result.stderr
+
+
+def test_names_in_help_come_from_the_registries(capsys: pytest.CaptureFixture[str]) -> None:
+    compare = " ".join(run_command(capsys, "compare", "--help")[1].split())
+    for names in (mask_rules(), map_methods(), FUSIONS, SEQUENTIAL, GROUPINGS, comparisons(), ROW_FIGURES, SUFFIXES):
+        assert all(name in compare for name in names), names
+    inspect = " ".join(run_command(capsys, "inspect", "--help")[1].split())
+    assert all(name in inspect for name in (*QUESTIONS, *FUSIONS))
+
+
+def test_a_rule_that_is_registered_stands_in_the_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(masks._RULES, "thirds", masks._RULES["mean"])
+    assert "otsu or thirds" in " ".join(run_command(capsys, "evaluate", "--help")[1].split())
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("simpool_viz.training.recipe.load_recipe", fail)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_kind_of_error_is_a_sentence_with_exit_status_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: type[SimpoolError]
+) -> None:
+    planted(monkeypatch, kind("that does not fit"))
+    assert run_command(capsys, "train", "resnet_gap") == (2, "", "simpool-viz: that does not fit\n")
+    status, out, err = run_command(capsys, "train", "resnet_gap", "--traceback")
+    assert (status, out) == (2, "") and err.startswith("Traceback") and err.endswith("that does not fit\n")
+    assert "in fail" in err
+
+
+@pytest.mark.parametrize(
+    "bug", [ZeroDivisionError("by zero"), ValueError("plain"), RuntimeError("CUDA out of memory?\nno"), KeyError("k")]
+)
+def test_a_bug_is_ours_with_exit_status_1_and_its_trace_on_demand(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, bug: Exception
+) -> None:
+    planted(monkeypatch, bug)
+    status, out, err = run_command(capsys, "train", "resnet_gap")
+    assert (status, out) == (1, "") and err.count("\n") == 1 and "Traceback" not in err
+    assert "this is a fault of ours" in err and where_to_report() in err and type(bug).__name__ in err
+    status, out, err = run_command(capsys, "train", "resnet_gap", "--traceback")
+    assert (status, out) == (1, "") and err.startswith("Traceback") and "in fail" in err
+    assert err.splitlines()[-1].startswith("simpool-viz: this is a fault of ours") and "with the trace above" in err
+
+
+def test_a_bug_in_a_map_writes_nothing_and_is_ours(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    photos: dict[str, Path],
+    checkpoints: dict[str, Path],
+) -> None:
+    plant_bug(monkeypatch, "pooling")
+    arguments = ["compare", photos["wide"], "-c", checkpoints["simpool"], "-m", "pooling", "-o", tmp_path / "out"]
+    status, _, err = run_command(capsys, *arguments, "--device", "cpu")
+    assert status == 1 and "this is a fault of ours" in err and "ZeroDivisionError" in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bug_while_a_command_is_read_is_ours_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simpool_viz.masks.mask_rules", lambda: 1 // 0)
+    status, _, err = run_command(capsys, "evaluate", "folder")
+    assert status == 1 and "this is a fault of ours" in err

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,7 @@ from simpool_viz.app.pages import _opener
 from simpool_viz.app.tour import TourPage
 from simpool_viz.board.ready_made import available
 from simpool_viz.board.tour import stops
-from simpool_viz.maps import registry
-from tests.conftest import small_resnet
-
-KINDS = [
-    kind
-    for kind in vars(errors).values()
-    if inspect.isclass(kind) and issubclass(kind, errors.SimpoolError) and kind.__module__ == errors.__name__
-]
+from tests.helpers import KINDS, plant_bug, small_resnet
 
 
 def raising(error: BaseException, kind: str) -> Callable[[], Any]:
@@ -108,16 +99,6 @@ def page() -> InspectPage:
     with gr.Blocks():
         page.build(gr.State(OwnCheckpoints()))
     return page
-
-
-def plant_bug(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let a registered map divide by zero."""
-
-    def divide(recording: Any) -> Any:
-        return 1 // 0
-
-    method = registry.map_methods()[name]
-    monkeypatch.setitem(registry._METHODS, name, replace(method, make=divide))
 
 
 def test_a_bug_planted_in_a_map_ends_the_wait_and_the_page_goes_on(
