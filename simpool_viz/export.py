@@ -86,7 +86,7 @@ def export_board(
 
     Raises:
         FileExistsError: the folder holds something else; nothing is touched.
-        ValueError: another format.
+        OptionError: another format.
     """
     if pictures not in SUFFIXES:
         raise OptionError(f"pictures are written as {' or '.join(SUFFIXES)}, not {pictures!r}")

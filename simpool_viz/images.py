@@ -65,7 +65,7 @@ class Geometry:
         """(row, column) of the token that holds the point.
 
         Raises:
-            ValueError: the point lies outside the picture.
+            OptionError: the point lies outside the picture.
         """
         (width, height), (h, w) = self.original, self.grid
         if not (0 <= x <= width and 0 <= y <= height):
@@ -110,7 +110,7 @@ def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
     Very elongated pictures are scaled down, aspect kept, to at most `MAX_TOKENS`.
 
     Raises:
-        ValueError: a size that is not positive, or that makes too many tokens even for a square picture.
+        OptionError: a size that is not positive, or that makes too many tokens even for a square picture.
     """
     if not isinstance(size, int) or size < 1:
         raise OptionError(f"the size is the shorter side in pixels and must be positive, not {size}")
@@ -143,7 +143,7 @@ def read_picture(source: ImageSource | Picture, name: str | None = None) -> Pict
         name: what to call it; the file's name by default.
 
     Raises:
-        ValueError: not a picture, damaged, too small or too large; the sentence says which.
+        PictureError: not a picture, damaged, too small or too large; the sentence says which.
         FileNotFoundError: no such file.
     """
     if isinstance(source, Picture):

@@ -99,7 +99,7 @@ def parse_rule(text: str) -> tuple[str, float | None]:
     """("mass", 0.6) from "mass:0.6"; the amount is the rule's default when left out.
 
     Raises:
-        ValueError: an unknown rule, or an amount that does not fit it.
+        OptionError: an unknown rule, or an amount that does not fit it.
     """
     name, _, amount = text.partition(":")
     if name not in _RULES:
@@ -139,7 +139,7 @@ def find_level(weights: np.ndarray, rule: str, amount: float | None = None) -> f
     A constant map gives its smallest value, and with it the whole picture.
 
     Raises:
-        ValueError: an unknown rule or amount, or weights that are not finite.
+        OptionError, MapError: an unknown rule or amount, or weights that are not finite.
     """
     return find_levels(weights, rule, [amount])[0]
 

@@ -39,7 +39,8 @@ class Recording(Recorded):
         Options are those of the map's function in `simpool_viz.maps`: block, first, at, classes, ...
 
         Raises:
-            ValueError: the checkpoint cannot have this map, or an option does not fit; the sentence says why.
+            MapError: the checkpoint cannot have this map; the sentence says why.
+            OptionError: there is no such map, or an option does not fit it.
         """
         return make_map(self, name, **options)
 
@@ -65,7 +66,9 @@ def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = No
         keep: numbers of the blocks whose attention is kept (`blocks_needed` tells them for some maps); all by default.
 
     Raises:
-        ValueError: an unreadable picture, an impossible size, or a model whose attention cannot be captured.
+        PictureError: a picture that cannot be read.
+        OptionError: an impossible size, or one that needs more memory than there is.
+        CheckpointError: a model whose attention cannot be captured.
     """
     return record_batch(encoder, [image], size, keep)[0]
 
@@ -90,7 +93,7 @@ def record_shared(
         The recordings of each encoder, in the order of the pictures.
 
     Raises:
-        ValueError: as in `record`, or encoders that cannot share a forward.
+        CheckpointError: as in `record`, or encoders that cannot share a forward.
     """
     encoder, profile = encoders[0], profile or Profile()
     strangers = [e.facts.name for e in encoders if not shares_forward(encoder, e, size)]
@@ -133,7 +136,7 @@ def record_prepared(
         keep: as in `record`.
 
     Raises:
-        ValueError: a backbone whose attention cannot be captured, or whose grid is not what its stride says.
+        CheckpointError: a backbone whose attention cannot be captured, or whose grid is not what its stride says.
     """
     encoder = encoders[0]
     parameter, facts = next(encoder.parameters()), encoder.facts

@@ -43,7 +43,7 @@ def choose_device(wanted: str = "auto") -> tuple[torch.device, torch.dtype]:
         wanted: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
-        ValueError: an unknown device, or one this machine does not have.
+        OptionError: an unknown device, or one this machine does not have.
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -23,7 +23,7 @@ def publish(space: str, *, private: bool = False) -> str:
         Its address.
 
     Raises:
-        ValueError: no such name, not run from a checkout, not logged in, or the hub refuses or is out of reach.
+        SimpoolError: no such name, not run from a checkout, not logged in, or the hub refuses or is out of reach.
     """
     if len([part for part in space.split("/") if part]) != 2 or space.count("/") != 1:
         raise OptionError(f"a Space is called USER/NAME, not {space!r}")

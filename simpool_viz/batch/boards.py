@@ -57,7 +57,7 @@ def look(job: Job, batch: Sequence[Prepared]) -> list[Board]:
         batch: pictures of one `shape`.
 
     Raises:
-        ValueError: as in `record_rows`.
+        OptionError: as in `record_rows`.
     """
     rows: list[dict[int, list[Row]]] = [{} for _ in batch]
     skipped: dict[str, None] = {}

@@ -60,7 +60,7 @@ def run(
         overwrite: begin anew.
 
     Raises:
-        ValueError: no picture found, no map that any checkpoint has, or options out of range.
+        DataError, MapError, OptionError: no picture found, no map that any checkpoint has, or options out of range.
         FileExistsError: `out` holds something else, or a run with other settings.
     """
     started, drawn = time.perf_counter(), drawn or Look()

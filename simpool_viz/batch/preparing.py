@@ -59,7 +59,7 @@ def find_pictures(folders: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     A key is the path below the folder, with the folder's name before it where there are several folders.
 
     Raises:
-        ValueError: no folder, or no picture in any.
+        DataError: no folder, or no picture in any.
     """
     found: dict[str, Path] = {}
     roots = [Path(folder) for folder in folders]

@@ -168,7 +168,7 @@ def default_map(encoder: Encoder) -> MapRequest:
     A dense head pools nothing: for its class, the Dense Attention Roll-Out, else the logits of the tokens.
 
     Raises:
-        ValueError: it has none of these.
+        MapError: it has none of these.
     """
     why_not = maps_of(encoder)
     for name in ("dense_rollout", "class_logits") if encoder.dense else ("pooling", "cls", "contribution"):
@@ -193,7 +193,7 @@ def record_rows(
         profile: where the time is counted.
 
     Raises:
-        ValueError: an unknown map or rule, or options that do not fit.
+        OptionError: an unknown map or rule, or options that do not fit.
     """
     asked = [(request, settings) for request in requests or [default_map(recording.encoder)]]
     rows, skipped = [], []
@@ -284,7 +284,7 @@ class _RowMaker:
 
 
 def require_rows(rows: Sequence[object], skipped: Sequence[str]) -> None:
-    """Raise a ValueError that says why nothing can be shown, where there are no rows."""
+    """Raise a MapError that says why nothing can be shown, where there are no rows."""
     if not rows:
         raise MapError("none of these checkpoints has any of these maps. " + " ".join(skipped))
 
@@ -360,7 +360,7 @@ def make_board(
         references: reference masks by index of the picture.
 
     Raises:
-        ValueError: nothing to show, or any of the inputs does not fit; the sentence says which.
+        SimpoolError: nothing to show, or any of the inputs does not fit; the sentence says which.
     """
     if not images or not encoders:
         raise OptionError("a board needs at least one picture and one checkpoint")

@@ -63,7 +63,7 @@ def parse_sort(text: str) -> tuple[str, bool]:
     """("entropy", True) from "entropy:lowest"; the highest come first unless the lowest are asked for.
 
     Raises:
-        ValueError: an unknown figure or direction.
+        OptionError: an unknown figure or direction.
     """
     name, _, direction = text.partition(":")
     if name not in ROW_FIGURES:
@@ -82,7 +82,7 @@ def arrange(board: Board, group: str = "none", sort: str = "") -> Board:
         sort: a figure, with its direction as in `parse_sort`; within each group. Rows without the figure come last.
 
     Raises:
-        ValueError: an unknown grouping, figure or direction.
+        OptionError: an unknown grouping, figure or direction.
     """
     if group not in GROUPINGS:
         raise OptionError(f"rows are grouped by {', '.join(GROUPINGS)}, not by {group!r}")
@@ -107,7 +107,7 @@ def agreement(masks: Sequence[ObjectMask], smooth: bool = False, size: tuple[int
         size: (W, H) at which they are compared; the picture's own by default.
 
     Raises:
-        ValueError: masks of pictures of different sizes.
+        OptionError: masks of pictures of different sizes.
     """
     if len({mask.geometry.original for mask in masks}) > 1:
         raise OptionError("masks agree or differ on one picture; these are of pictures of different sizes")
@@ -129,8 +129,9 @@ def difference(first: Row, second: Row, smooth: bool = False, size: tuple[int, i
         size: (W, H); the picture's own by default.
 
     Raises:
-        ValueError: maps of different pictures or units, or class contributions on different grids, whose logits per
-            token are not comparable.
+        OptionError: maps of different pictures.
+        MapError: maps of different units, or class contributions on different grids, whose logits per token are not
+            comparable.
     """
     one, other = first.attention, second.attention
     if first.picture != second.picture or one.geometry.original != other.geometry.original:

@@ -159,8 +159,8 @@ def inspect(
         settings: of the masks; its fusion is the lens's.
 
     Raises:
-        ValueError: an unknown question, one that this checkpoint cannot answer, or a block, point or head that does not
-            exist.
+        OptionError: an unknown question, or a block, point, head or class that does not exist.
+        MapError: a question that this checkpoint cannot answer.
     """
     lens, settings = lens or Lens(), settings or Settings()
     if question not in QUESTIONS:

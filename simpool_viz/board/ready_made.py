@@ -97,7 +97,7 @@ def find_comparison(name: str, having: Container[str]) -> Comparison:
     """A comparison by name.
 
     Raises:
-        ValueError: no such comparison, or checkpoints of it that are missing here.
+        OptionError, CheckpointError: no such comparison, or checkpoints of it that are missing here.
     """
     known = comparisons()
     if name not in known:

@@ -69,7 +69,7 @@ def segment(recording: Recording) -> Segmentation:
     """The segmentation of a dense checkpoint.
 
     Raises:
-        ValueError: its head does not classify tokens.
+        MapError: its head does not classify tokens.
     """
     encoder = recording.encoder
     if not encoder.dense:

@@ -55,7 +55,7 @@ class Blocks(Sequence[Attention]):
         """The attention of a block, negative indices counting from the last, or a tuple of them for a slice.
 
         Raises:
-            ValueError: it was not kept.
+            MapError: it was not kept.
             IndexError: no such block.
         """
         if isinstance(index, slice):

@@ -145,7 +145,7 @@ class BlockCapture(HookScope):
         """One entry per block; None for those that were not looked into.
 
         Raises:
-            ValueError: a block did not make one fused call, so it is not what its family's are; `name` is the
+            CheckpointError: a block did not make one fused call, so it is not what its family's are; `name` is the
                 checkpoint's.
         """
         found: list[Call | None] = [None] * self._depth
@@ -192,8 +192,8 @@ def _as_bias(mask: Tensor | None, query: Tensor) -> Tensor | None:
 
 
 def check_calls(where: str, seen: int, expected: int) -> None:
-    """Raise a ValueError unless as many fused attention calls were seen as a checkpoint, or a part of it, should have
-    made."""
+    """Raise a CheckpointError unless as many fused attention calls were seen as a checkpoint, or a part of it, should
+    have made."""
     if seen != expected:
         raise CheckpointError(
             f"{where}: fused attention calls were seen {seen} times and expected {expected} times, "

@@ -88,7 +88,7 @@ class Recorded:
         """(number, attention) of a block, negative indices counting from the last.
 
         Raises:
-            ValueError: no such block, or one that was not kept.
+            OptionError, MapError: no such block, or one that was not kept.
         """
         depth = len(self.blocks)
         if not isinstance(index, int) or not -depth <= index < depth:

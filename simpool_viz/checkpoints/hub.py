@@ -32,7 +32,7 @@ def split_address(address: str) -> tuple[str, str]:
     """("user/repository", "file in it" or "") of what follows "hf:".
 
     Raises:
-        ValueError: it names no repository.
+        CheckpointError: it names no repository.
     """
     user, _, rest = address.partition("/")
     repository, _, file = rest.partition("/")
@@ -45,7 +45,8 @@ def find_file(repository: str, file: str = "", access: Access | None = None) -> 
     """(name, size in bytes) of the weights' file of a repository; the size is None where the hub does not tell it.
 
     Raises:
-        ValueError: the hub is out of reach, or there is not exactly one such file.
+        DownloadError: the hub is out of reach.
+        CheckpointError: there is not exactly one such file.
     """
     from huggingface_hub import HfApi
 
@@ -82,7 +83,8 @@ def download(repository: str, file: str, access: Access | None = None) -> Path:
     """The file's path in the cache, downloaded if it is not there.
 
     Raises:
-        ValueError: the hub is out of reach, the file is absent or too large, or there is no space for it.
+        DownloadError: the hub is out of reach, the file is too large, or there is no space for it.
+        CheckpointError: there is no such file.
     """
     from huggingface_hub import hf_hub_download
 

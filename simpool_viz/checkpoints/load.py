@@ -38,7 +38,9 @@ def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **opt
             `timm.create_model`.
 
     Raises:
-        ValueError: no such checkpoint, a damaged or unsafe one, one that does not fit, or a device that is not here.
+        CheckpointError: no such checkpoint, a damaged or unsafe one, or one that does not fit.
+        DownloadError: one that cannot be fetched.
+        OptionError: a device that is not here.
     """
     return load_with_report(name, device=device, **options)[0]
 
@@ -61,7 +63,7 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
             more.
 
     Raises:
-        ValueError: another kind of name, or as in `load_checkpoint`.
+        CheckpointError: another kind of name, or as in `load_checkpoint`.
     """
     text, _, query = name.strip().partition("?")
     options = parse_options(dict(parse_qsl(query)))
@@ -202,7 +204,7 @@ def _facts_of_timm(facts: Facts, config: dict[str, Any], sized: bool) -> Facts:
     """What a repository in timm's form says of preprocessing and licence.
 
     Raises:
-        ValueError: it is not what timm writes.
+        CheckpointError: it is not what timm writes.
     """
     try:
         told: dict[str, Any] = {key: tuple(map(float, config[key])) for key in ("mean", "std") if key in config}

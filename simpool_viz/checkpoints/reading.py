@@ -43,7 +43,7 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
     """What a checkpoint file holds, and its metadata (of a `.safetensors` file; {} otherwise).
 
     Raises:
-        ValueError: no such file, a damaged one, one that would run code, or one that unpacks to more than it is.
+        CheckpointError: no such file, a damaged one, one that would run code, or one that unpacks to more than it is.
     """
     if path.is_dir():
         raise CheckpointError(
@@ -153,7 +153,7 @@ def check_tensor(name: str, value: Any, source: str) -> Tensor:
     """`value`, if it is a plain tensor that holds as much as it claims.
 
     Raises:
-        ValueError: it is something else.
+        CheckpointError: it is something else.
     """
     if not isinstance(value, Tensor):
         raise CheckpointError(f"{source}: {name} is a {type(value).__name__}, not a tensor")

@@ -24,7 +24,7 @@ def open_mask_set(folder: Path) -> MaskSet:
     """Pair the files of `images/` and `masks/`.
 
     Raises:
-        ValueError: a folder is missing, or an image has no mask.
+        DataError: a folder is missing, or an image has no mask.
     """
     images, masks = folder / "images", folder / "masks"
     if not images.is_dir() or not masks.is_dir():
@@ -37,7 +37,7 @@ def pair_files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     """(image, mask) by the stems of their names, in the order of the images' names; spare masks are passed over.
 
     Raises:
-        ValueError: no image, or one without a mask.
+        DataError: no image, or one without a mask.
     """
     by_stem = {path.stem: path for path in _files(masks)}
     paths = _files(images)

@@ -53,7 +53,7 @@ def open_scenes(folder: Path) -> list[tuple[Path, Path]]:
     """(photo, label map) of a folder with images/ and labels/, paired by the stems of their names.
 
     Raises:
-        ValueError: a folder is missing, or a photo has no labels.
+        DataError: a folder is missing, or a photo has no labels.
     """
     images, labels = folder / "images", folder / "labels"
     if not images.is_dir() or not labels.is_dir():
@@ -107,7 +107,9 @@ def look_at_scenes(
             roll-outs.
 
     Raises:
-        ValueError: a checkpoint without a dense head, or a photo or label map that cannot be read.
+        MapError: a checkpoint without a dense head.
+        PictureError: a photo or a label map that cannot be read.
+        DataError: a label map of another size than its photo.
     """
     from tqdm import tqdm
 

@@ -51,7 +51,7 @@ def evaluate(
         One `Method` per checkpoint and map it has, then the baselines.
 
     Raises:
-        ValueError: no checkpoint has any of the maps, or a photo or mask cannot be read.
+        MapError, PictureError: no checkpoint has any of the maps, or a photo or mask cannot be read.
     """
     methods: dict[
         tuple[int, str], tuple[str, list[dict[str, float]]]

@@ -63,7 +63,7 @@ class AttentionMap:
         out.
 
         Raises:
-            ValueError: no such fusion, index or name.
+            OptionError: no such fusion, index or name.
         """
         how = self.fusion if how is None else how
         if isinstance(how, str) and how in FUSIONS:

@@ -57,7 +57,7 @@ def contribution(recording: Recorded, classes: Sequence[int | str] | int | str |
         classes: names or indices; the predicted class by default.
 
     Raises:
-        ValueError: an unknown class.
+        OptionError: an unknown class.
     """
     encoder, (wanted, names) = recording.encoder, wanted_classes(recording, classes)
     weight, _ = folded_head(recording, wanted)

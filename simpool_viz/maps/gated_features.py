@@ -39,7 +39,7 @@ def channel_gates(recording: Recorded) -> AttentionMap:
     """Two maps (2, h, w), "gated" and "ungated", of the features before the last gate; "gated" stands for both.
 
     Raises:
-        ValueError: the last gate acts on another grid than the tokens'.
+        MapError: the last gate acts on another grid than the tokens'.
     """
     gate = recording.gates[-1] if recording.gates else None
     if gate is None or gate.features is None:

@@ -51,7 +51,7 @@ def grad_cam(recording: Recorded, classes: Sequence[int | str] | int | str | Non
         classes: names or indices; the predicted class by default.
 
     Raises:
-        ValueError: an unknown class.
+        OptionError: an unknown class.
     """
     encoder, (wanted, names) = recording.encoder, wanted_classes(recording, classes)
     assert encoder.classifier is not None, "why_not asks for a head"
@@ -122,7 +122,7 @@ def relevance(recording: Recorded, classes: Sequence[int | str] | int | str | No
         classes: names or indices; the predicted class by default.
 
     Raises:
-        ValueError: an unknown class.
+        OptionError: an unknown class.
     """
     encoder, (wanted, names) = recording.encoder, wanted_classes(recording, classes)
     start, note = readout_row(recording)

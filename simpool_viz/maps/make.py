@@ -22,7 +22,7 @@ def blocks_needed(encoder: Encoder, requests: Sequence[tuple[str, dict[str, Any]
     """The numbers of the blocks whose attention some maps, as (name, options), need of a checkpoint.
 
     Raises:
-        ValueError: neither a map nor a pooling has one of the names.
+        OptionError: neither a map nor a pooling has one of the names.
     """
     methods = [(*resolve_map(encoder, name), options) for name, options in requests]
     return {
@@ -37,7 +37,8 @@ def make_map(recording: Recorded, name: str, **options: Any) -> AttentionMap:
     """Make a map by name, as `resolve_map` understands it.
 
     Raises:
-        ValueError: no such method, one the checkpoint cannot have, or options it does not take.
+        OptionError: no such method, or options that it does not take.
+        MapError: one that the checkpoint cannot have.
     """
     return make_maps(recording, [(name, options)])[0][0]
 

@@ -69,7 +69,7 @@ def pooled_again(recording: Recorded, name: str, options: dict[str, Any]) -> Att
         options: of that pooling, such as k.
 
     Raises:
-        ValueError: options that do not fit it.
+        OptionError: options that do not fit it.
     """
     if name == recording.encoder.pooling.name and not options:
         return pooling_attention(recording)

@@ -110,7 +110,7 @@ def resolve_map(encoder: Encoder, name: str) -> tuple[MapMethod, str | None]:
     A pooling's name ("simpool") stands for the pooling attention of checkpoints that pool so.
 
     Raises:
-        ValueError: neither a map nor a pooling has that name.
+        OptionError: neither a map nor a pooling has that name.
     """
     methods, own, title = map_methods(), encoder.pooling, encoder.facts.title or encoder.facts.name
     if name in methods:

@@ -30,7 +30,7 @@ def parse_map(text: str) -> MapRequest:
     """ "cls", "cls:block=-2", "token:at=120x80", "dense_rollout:classes=tench+church,soft=true".
 
     Raises:
-        ValueError: an option that is not key=value.
+        OptionError: an option that is not key=value.
     """
     name, _, options = text.partition(":")
     pairs = [part.partition("=") for part in options.split(",") if part]
@@ -41,7 +41,7 @@ def parse_map(text: str) -> MapRequest:
 
 
 def parse_maps(texts: Sequence[str]) -> list[MapRequest]:
-    """Several maps, each checked to exist for some checkpoint. Errors as in `parse_map`, and ValueError for an unknown
+    """Several maps, each checked to exist for some checkpoint. Errors as in `parse_map`, and OptionError for an unknown
     name."""
     requests = [parse_map(text) for text in texts]
     known = [*map_methods(), *poolings()]

@@ -122,7 +122,7 @@ def dense_rollout(
         first, residual, fusion: as for the roll-out.
 
     Raises:
-        ValueError: an unknown class, or one that no token has (hard weights).
+        OptionError, AbsentClassError: an unknown class, or one that no token has (hard weights).
     """
     scores = recording.token_scores
     wanted = list(dict.fromkeys(_choose_classes(recording, scores, classes)))
@@ -169,7 +169,7 @@ def class_logits(recording: Recorded, classes: Sequence[int | str] | int | str |
         classes: names or indices; by default as for `dense_rollout`.
 
     Raises:
-        ValueError: an unknown class.
+        OptionError: an unknown class.
     """
     scores = recording.token_scores
     wanted = _choose_classes(recording, scores, classes)

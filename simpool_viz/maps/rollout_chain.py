@@ -47,7 +47,7 @@ class Walk:
     fusion: over heads, "mean"; or "max" or "min", each row renormalised.
 
     Raises:
-        ValueError: an unknown fusion, a residual outside [0, 1], or a first block that is no whole number from 0.
+        OptionError: an unknown fusion, a residual outside [0, 1], or a first block that is no whole number from 0.
     """
 
     first: int = 0
@@ -77,7 +77,7 @@ def roll_out(
         (C, N) in float32 (float64 for float64 weights); rows that sum to 1 stay so.
 
     Raises:
-        ValueError: as in `Walk`, or a first block that does not exist.
+        OptionError: as in `Walk`, or a first block that does not exist.
     """
     walk = Walk(first, residual, fusion)
     if first >= max(len(blocks), 1):

@@ -45,7 +45,7 @@ def token_query(
         first, residual, fusion: of that roll-out, as for the map "rollout".
 
     Raises:
-        ValueError: a point outside the picture, no such block, or options of a roll-out where none is asked for.
+        OptionError: a point outside the picture, no such block, or options of a roll-out where none is asked for.
     """
     if not rollout and (first, residual, fusion) != (0, 0.5, "mean"):
         raise OptionError("first, residual and fusion are options of a token's roll-out; ask for rollout=true as well")

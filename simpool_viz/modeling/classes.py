@@ -18,7 +18,7 @@ def class_index(encoder: Encoder, wanted: int | str, count: int) -> int:
     """The index of a class given by index or name.
 
     Raises:
-        ValueError: no such class.
+        OptionError: no such class.
     """
     if isinstance(wanted, str) and not wanted.isdigit():
         lowered = [name.lower() for name in encoder.facts.classes]
@@ -35,7 +35,7 @@ def class_index(encoder: Encoder, wanted: int | str, count: int) -> int:
 
 
 def class_indices(encoder: Encoder, wanted: Sequence[int | str] | int | str, count: int) -> list[int]:
-    """The indices of one class or several. Errors as in `class_index`, and ValueError for none at all."""
+    """The indices of one class or several. Errors as in `class_index`, and OptionError for none at all."""
     several = [wanted] if isinstance(wanted, (str, int)) else list(wanted)
     if not several:
         raise OptionError("name at least one class, or leave classes out")

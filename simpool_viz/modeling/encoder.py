@@ -80,7 +80,7 @@ class Encoder(nn.Module):
         dense: whether the head classifies every token, for segmentation, and not the pooled vector.
 
     Raises:
-        ValueError: the backbone is of a family whose attention cannot be captured, or of an unknown one.
+        CheckpointError: the backbone is of a family whose attention cannot be captured, or of an unknown one.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class Encoder(nn.Module):
         its output.
 
         Raises:
-            ValueError: no head.
+            CheckpointError: no head.
         """
         if self.head is None:
             raise CheckpointError(f"{self.facts.name} has no head that gives class scores to tokens")
@@ -220,7 +220,7 @@ def check_backbone(backbone: nn.Module) -> None:
     """Refuse, in a sentence, what cannot be shown.
 
     Raises:
-        ValueError: with the reason.
+        CheckpointError: with the reason.
     """
     family = type(backbone).__name__
     if family in _REFUSED:

@@ -107,7 +107,7 @@ def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.
     """A timm model that takes pictures of any size.
 
     Raises:
-        ValueError: timm does not know the tag.
+        CheckpointError: timm does not know the tag.
     """
     import timm
 

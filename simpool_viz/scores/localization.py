@@ -51,7 +51,7 @@ def read_reference(path: Path) -> Reference:
     A grey mask with soft edges, or of JPEG, is no label map: it is cut at half.
 
     Raises:
-        ValueError: not a picture, too large, or no object in it.
+        PictureError: not a picture, too large, or no object in it.
     """
     try:
         with Image.open(path) as image:
@@ -175,7 +175,7 @@ def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
     """Scores of a fused map (bilinear) and its mask (patches), brought to the size of the reference.
 
     Raises:
-        ValueError: the reference has other proportions than the picture, so it belongs to another one, or is turned.
+        PictureError: the reference has other proportions than the picture, so it belongs to another one, or is turned.
     """
     (width, height), (w, h) = mask.geometry.original, reference.size
     if abs(w * height - h * width) > max(0.02 * w * height, width, height):  # 2 %, or a pixel of rounding

@@ -27,7 +27,7 @@ def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:
         (...) float32 (float64 for float64 scores). A constant map has no component and entropy 0.
 
     Raises:
-        ValueError: an unknown mode, fewer than two dimensions, or values that are not finite.
+        OptionError, MapError: an unknown mode, fewer than two dimensions, or values that are not finite.
     """
     if mode not in ("mass", "count"):
         raise OptionError(f"spatial entropy shares 'mass' or 'count', not {mode!r}")

@@ -57,7 +57,7 @@ def load_photos(folder: Path, split: str, cache: Path, stored: int = STORED) -> 
         stored: side S of the stored squares in pixels.
 
     Raises:
-        ValueError: no such photos.
+        DataError: no such photos.
     """
     source = open_source(folder, split)
     key = hashlib.sha256(f"{source.stamp}|{stored}".encode()).hexdigest()[:16]

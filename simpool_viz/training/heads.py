@@ -70,8 +70,11 @@ def train_heads(recipe: HeadsRecipe, out: Path, cache: Path, *, device: str = "a
         The checkpoint folders.
 
     Raises:
-        ValueError: missing data, an unknown checkpoint, a head that does not fit, or several processes.
-        FloatingPointError: a loss was not finite; says at which step.
+        DataError: missing data.
+        CheckpointError: an unknown checkpoint.
+        TrainingError: a head that does not fit, or several processes.
+        MissingPackageError: accelerate is not installed.
+        DivergedError: a loss was not finite; says at which step.
     """
     accelerator = make_accelerator("bf16", device)
     if accelerator.num_processes > 1:

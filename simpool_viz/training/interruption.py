@@ -55,7 +55,7 @@ def read_interrupted(folder: Path, recipe: Recipe) -> dict[str, Any]:
     """The state of an interrupted run in `folder`; {} where there is none.
 
     Raises:
-        ValueError: it is of another recipe, or cannot be read.
+        TrainingError: it is of another recipe, or cannot be read.
     """
     path = folder / RESUME
     if not path.is_file():

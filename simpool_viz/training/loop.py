@@ -58,9 +58,10 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
         The checkpoint folder.
 
     Raises:
-        ValueError: missing data, a batch that does not split over the processes, or an interrupted run of another
-            recipe.
-        FloatingPointError: the loss was not finite; says at which step.
+        DataError: missing data.
+        TrainingError: a batch that does not split over the processes, or an interrupted run of another recipe.
+        MissingPackageError: accelerate or tensorboard is not installed.
+        DivergedError: the loss was not finite; says at which step.
     """
     accelerator = make_accelerator(recipe.precision, device)
     rows_of(recipe.batch_size, accelerator)  # refuses before anything is read

@@ -29,7 +29,7 @@ def pixel_loss(logits: Tensor, labels: Tensor, void: int, smoothing: float) -> T
     counts nowhere.
 
     Raises:
-        ValueError: a label that is neither a class nor void.
+        TrainingError: a label that is neither a class nor void.
     """
     counted = labels[labels != void]
     if len(counted) and int(counted.max()) >= logits.shape[1]:
@@ -49,7 +49,7 @@ def spatial_entropy_loss(scores: Tensor) -> Tensor:
         scores: (B, H, h, w), before the softmax: class token to patches in the last block, per head.
 
     Raises:
-        ValueError: values that are not finite.
+        MapError: values that are not finite.
     """
     return spatial_entropy(scores.float()).mean()
 
@@ -59,7 +59,7 @@ def readout_scores(encoder: Encoder, output: Output, capture: AttentionCapture) 
     token's.
 
     Raises:
-        ValueError: the encoder has neither.
+        TrainingError: the encoder has neither.
     """
     if encoder.pooling.attentive and output.pooled.scores is not None:
         return output.pooled.scores.unflatten(2, output.tokens.grid)
@@ -93,7 +93,7 @@ def entropy_schedule(epoch: float, epochs: int) -> float:
         epochs: E.
 
     Raises:
-        ValueError: no more epochs than the rise takes.
+        TrainingError: no more epochs than the rise takes.
     """
     if epochs <= WARMUP:
         raise TrainingError(f"the schedule of the spatial-entropy loss takes more than {WARMUP} epochs, not {epochs}")

@@ -37,7 +37,7 @@ def open_source(folder: Path, split: str) -> Source:
             file, or `{split}/images/*` and `{split}/labels/*`, grey pictures of class numbers with the photos' names.
 
     Raises:
-        ValueError: it holds none of these.
+        DataError: it holds none of these.
     """
     shards = sorted(folder.glob(f"{split}-*.parquet"))
     if shards:
@@ -58,7 +58,7 @@ def read_classes(folder: Path) -> tuple[str, ...]:
     train/.
 
     Raises:
-        ValueError: it has neither.
+        DataError: it has neither.
     """
     path = folder / "classes.json"
     if path.is_file():

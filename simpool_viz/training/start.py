@@ -36,7 +36,7 @@ def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
         folder: where the training writes.
 
     Raises:
-        ValueError: no such checkpoint, or nothing of its backbone fits.
+        CheckpointError, TrainingError: no such checkpoint, or nothing of its backbone fits.
     """
     other = load_bundle(base_folder(folder, name))
     own, given = encoder.state_dict(), other.state_dict()

@@ -29,7 +29,7 @@ def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
     """accelerate's view of this process: alone, or one of those that `accelerate launch` started.
 
     Raises:
-        ValueError: a precision that the device does not have.
+        TrainingError: a precision that the device does not have.
     """
     with needs_packages("training", "accelerate"):
         from accelerate import Accelerator
@@ -45,7 +45,7 @@ def rows_of(batch_size: int, accelerator: Accelerator) -> slice:
     """The rows of a batch that this process works on.
 
     Raises:
-        ValueError: the batch does not split into equal parts.
+        TrainingError: the batch does not split into equal parts.
     """
     share, rest = divmod(batch_size, accelerator.num_processes)
     if rest:
@@ -166,7 +166,7 @@ def descend(accelerator: Accelerator, optimizer: Any, loss: Tensor, step: int) -
         The loss, the mean over all processes.
 
     Raises:
-        FloatingPointError: the loss or its gradient is not finite; says at which step.
+        DivergedError: the loss or its gradient is not finite; says at which step.
     """
     mean: Tensor = accelerator.reduce(loss.detach(), "mean")  # type: ignore[assignment]
     _check_finite("loss", mean, step)

@@ -25,7 +25,7 @@ def resnet(weights: Weights, settings: LoadOptions) -> Parts:
     """A ResNet of basic or bottleneck blocks with GAP or SimPool.
 
     Raises:
-        ValueError: SimPool in parts, or a stem or a stage of another kind.
+        CheckpointError: SimPool in parts, or a stem or a stage of another kind.
     """
     state = dict(weights.state)
     bottleneck = any(re.match(r"layer1\.0\.(conv|bn)3\.", key) for key in state)
@@ -57,7 +57,7 @@ def convnext(weights: Weights, settings: LoadOptions) -> Parts:
     """A ConvNeXt with GAP or SimPool, and the norm between pooling and head.
 
     Raises:
-        ValueError: SimPool in parts, or layers of another kind.
+        CheckpointError: SimPool in parts, or layers of another kind.
     """
     own = {_convnext_name(key): key for key in weights.state}
     state = {name: weights.state[key] for name, key in own.items()}
@@ -135,7 +135,7 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
     """A model of timm by its tag, in timm's own names, with its own pooling or SimPool in its place.
 
     Raises:
-        ValueError: an unknown tag, or a family that is not supported.
+        CheckpointError: an unknown tag, or a family that is not supported.
     """
     from simpool_viz.checkpoints.formats.timm import encoder_from_timm
     from simpool_viz.modeling.encoder import Facts

@@ -39,7 +39,7 @@ def find_weights(content: Any, source: str, which: str = "") -> Weights:
         which: another entry than the usual one, such as "student".
 
     Raises:
-        ValueError: there are none, the entry asked for is not there, or a tensor is not of its kind.
+        CheckpointError: there are none, the entry asked for is not there, or a tensor is not of its kind.
     """
     if not isinstance(content, Mapping):
         raise CheckpointError(

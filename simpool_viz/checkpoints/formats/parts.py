@@ -78,7 +78,7 @@ def find_simpool(state: Mapping[str, Tensor]) -> SimPoolTensors | None:
     `q.weight`, `k.weight`.
 
     Raises:
-        ValueError: more than one of a kind, or a part of them.
+        CheckpointError: more than one of a kind, or a part of them.
     """
     ours = {s: _ending(state, s) for s in ("norm_patches.weight", "norm_patches.bias", "wq.weight", "wk.weight")}
     timm = False
@@ -144,7 +144,7 @@ def check_axes(state: Mapping[str, Tensor], source: str) -> None:
     """Refuse tensors from which no size can be read.
 
     Raises:
-        ValueError: one of them has another number of axes than its kind has, or holds nothing.
+        CheckpointError: one of them has another number of axes than its kind has, or holds nothing.
     """
     for key, value in state.items():
         axes = next((axes for names, axes in AXES.items() if re.fullmatch(names, key)), value.ndim)
@@ -158,7 +158,7 @@ def count_of(state: Mapping[str, Tensor], prefix: str) -> int:
     """How many parts are numbered after `prefix`, such as "blocks.".
 
     Raises:
-        ValueError: there is a gap among the numbers.
+        CheckpointError: there is a gap among the numbers.
     """
     numbers = {key.removeprefix(prefix).partition(".")[0] for key in state if key.startswith(prefix)}
     gap = next((n for n in range(len(numbers)) if str(n) not in numbers), None)

@@ -61,7 +61,7 @@ def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tupl
     """The encoder that a state dict belongs to, filled with it, in float32 and evaluation mode.
 
     Raises:
-        ValueError: it is not recognised, or tensors are missing, left over or of another shape.
+        CheckpointError: it is not recognised, or tensors are missing, left over or of another shape.
     """
     with torch.device("meta"):  # nothing takes memory before the file is known to fill it
         trial = _parts(dataclasses.replace(weights, state=dict(weights.state)), settings, facts.name)

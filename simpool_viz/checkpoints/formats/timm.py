@@ -64,7 +64,7 @@ def encoder_from_timm(model: Any, facts: Facts) -> Encoder:
     """Split a complete timm model into backbone, pooling, norm and head; the logits stay those of the model.
 
     Raises:
-        ValueError: an unsupported family, or a pooling inside the model that this project does not have.
+        CheckpointError: an unsupported family, or a pooling inside the model that this project does not have.
     """
     check_backbone(model)
     if is_transformer(model):

@@ -51,7 +51,7 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
     """The parts of the ViT that these tensors are.
 
     Raises:
-        ValueError: its heads or its grid cannot be told from the tensors.
+        CheckpointError: its heads or its grid cannot be told from the tensors.
     """
     state = dict(weights.state)
     notes: list[str] = []

@@ -58,7 +58,7 @@ class LIFE(nn.Module):
         prefix_keys: "figure" or "code".
 
     Raises:
-        ValueError: C does not split into three, or the grid of the tokens is not known.
+        CheckpointError: C does not split into three, or the grid of the tokens is not known.
     """
 
     def __init__(self, dim: int, norm: bool = False, prefix_keys: str = "figure") -> None:
@@ -102,7 +102,7 @@ def insert_life(backbone: Any, norm: bool = False, prefix_keys: str = "figure") 
     """Put LIFE in the place of the qkv projection of every block of a timm ViT.
 
     Raises:
-        ValueError: a backbone without such blocks, or a width that does not split into three.
+        CheckpointError: a backbone without such blocks, or a width that does not split into three.
     """
     blocks = getattr(backbone, "blocks", None)
     if not blocks or not all(isinstance(getattr(block.attn, "qkv", None), nn.Linear) for block in blocks):

@@ -26,7 +26,7 @@ def remove_last_skip(backbone: Any) -> None:
     """Make the last block of a timm ViT a `NoSkipBlock`, its weights kept but those of its second norm.
 
     Raises:
-        ValueError: a backbone without blocks of timm's plain kind.
+        CheckpointError: a backbone without blocks of timm's plain kind.
     """
     blocks = getattr(backbone, "blocks", None)
     if not blocks or type(blocks[-1]) is not Block:

@@ -60,7 +60,7 @@ def insert_spe(backbone: Any, variant: str = "official") -> None:
     """Put SPE into every residual branch of a timm ResNet, basic or bottleneck, after its last norm.
 
     Raises:
-        ValueError: the backbone is no ResNet, or its branches hold another channel attention already.
+        CheckpointError: the backbone is no ResNet, or its branches hold another channel attention already.
     """
     from timm.models.resnet import BasicBlock, Bottleneck
 

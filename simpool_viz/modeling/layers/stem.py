@@ -42,7 +42,7 @@ class ResidualStem(nn.Module):
         blocks: how many residual blocks, counted through its stages; the last of them gives the tokens.
 
     Raises:
-        ValueError: the ResNet has not so many blocks.
+        CheckpointError: the ResNet has not so many blocks.
     """
 
     def __init__(self, resnet: Any, blocks: int) -> None:

@@ -30,7 +30,7 @@ class ClassToken(Pooling):
     the last state is the class token itself. Its weights are those of the blocks; a recording holds them.
 
     Raises:
-        ValueError: the backbone has no class token.
+        OptionError: the backbone has no class token.
     """
 
     name, title, group, iterations, learned, additive = "cls", "CLS", 4, 0, True, False
@@ -168,7 +168,7 @@ class CaiT(Pooling):
         init_scale: initial value of LayerScale.
 
     Raises:
-        ValueError: D does not split into the heads, or no layer.
+        OptionError: D does not split into the heads, or no layer.
     """
 
     name, title, group, attentive, learned, additive, part = "cait", "CaiT", 4, True, True, False, "head"

@@ -30,7 +30,7 @@ def create_pooling(name: str, dim: int, **options: object) -> Pooling:
     """Make a pooling of width `dim`.
 
     Raises:
-        ValueError: no pooling has that name, or an option does not fit it.
+        OptionError: no pooling has that name, or an option does not fit it.
     """
     if name not in _POOLINGS:
         raise OptionError(f"no pooling is called {name!r}; there are {', '.join(_POOLINGS)}")

@@ -49,7 +49,7 @@ class Tokens:
         """Tokens of a transformer's sequence (B, P + N, D).
 
         Raises:
-            ValueError: the sequence length is not P + h * w.
+            CheckpointError: the sequence length is not P + h * w.
         """
         expected = num_prefix_tokens + grid[0] * grid[1]
         if sequence.ndim != 3 or sequence.shape[1] != expected:
@@ -235,7 +235,7 @@ class Pooling(nn.Module):
             (B, N, D'), whose sum over the positions is the pooled vector less `offset()`.
 
         Raises:
-            ValueError: the method's vector is not a sum over positions.
+            MapError: the method's vector is not a sum over positions.
         """
         weights = pooled.weights
         if not self.additive or weights is None:

@@ -120,7 +120,7 @@ class GatherExcite(Pooling):
             windows of 2e - 1 positions, e apart, whose gate holds for the e x e positions from its middle on.
 
     Raises:
-        ValueError: a negative extent.
+        OptionError: a negative extent.
     """
 
     name, title, group = "ge", "Gather-Excite", 3

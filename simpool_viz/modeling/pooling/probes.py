@@ -29,7 +29,7 @@ class EfficientProbing(Pooling):
         d_out: by how much the values are narrower than D.
 
     Raises:
-        ValueError: D does not split so.
+        OptionError: D does not split so.
     """
 
     name, title, group, attentive, learned, sliced = "ep", "Efficient probing", 6, True, True, True
@@ -77,7 +77,7 @@ class AIM(Pooling):
         num_heads: H, which divides D; 12 or the largest common divisor with it by default.
 
     Raises:
-        ValueError: D does not split into the heads.
+        OptionError: D does not split into the heads.
     """
 
     name, title, group, attentive, learned, sliced, part = "aim", "AIM", 6, True, True, True, "head"
@@ -127,7 +127,7 @@ class ABMILP(Pooling):
         activation: "tanh" or "relu".
 
     Raises:
-        ValueError: an unknown activation or no layer.
+        OptionError: an unknown activation or no layer.
     """
 
     name, title, group, attentive, learned = "abmilp", "ABMILP", 6, True, True

@@ -122,7 +122,7 @@ class HOW(Pooling):
         weight: "squared" for ||x||^2 (SimPool paper, table 1) or "norm" for ||x|| + 1e-10 (the released code of HOW).
 
     Raises:
-        ValueError: an unknown weight.
+        OptionError: an unknown weight.
     """
 
     name, title, attentive, additive, unit = "how", "HOW", True, False, "mean"
