@@ -87,8 +87,7 @@ def evaluate_scenes(
     others = [e.facts.name for e in encoders if not e.dense or e.facts.classes != encoders[0].facts.classes]
     if others:
         raise OptionError(
-            f"{', '.join(others)} has no dense head, or one of other classes; leave it out with -c, or leave out "
-            "--scenes"
+            f"{', '.join(others)} has no dense head, or one of other classes; choose dense checkpoints of these scenes"
         )
     return [look_at_scenes(encoder, scenes, size, residual, progress) for encoder in encoders]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from simpool_viz import record
 from simpool_viz.board.segmentation import segment
 from simpool_viz.checkpoints.bundle import save_bundle
 from simpool_viz.cli.main import main
-from simpool_viz.evaluation.scenes import look_at_scenes, open_scenes
+from simpool_viz.errors import OptionError, PictureError
+from simpool_viz.evaluation.scenes import evaluate_scenes, look_at_scenes, open_scenes, scene_tables
 from simpool_viz.scores.confusion import mean_ious
-from tests.helpers import dense, dense_spec, make_photo
+from tests.helpers import dense, dense_spec, make_photo, small_resnet
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,26 @@ def test_mass_on_a_class_is_counted_on_its_pixels(scenes: Path) -> None:
     assert seen.area[0].sum() == pytest.approx(1) and np.isnan(seen.mass["rollout"][0]).sum() == 5 - len(
         segment(recording).found()
     )
+
+
+def test_a_folder_is_evaluated_in_one_call_as_the_command_does(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = dense()
+    (row,) = evaluate_scenes([encoder], scenes, residual=0.8)
+    assert np.array_equal(row.pixels, look_at_scenes(encoder, open_scenes(scenes), residual=0.8).pixels)
+    assert scene_tables([row, row], "made up").count("residual weight 0.8") == 2
+    with pytest.raises(OptionError, match="small_simpool has no dense head"):
+        evaluate_scenes([encoder, small_resnet()], scenes)
+
+
+def test_a_label_map_that_cannot_be_read_is_named(scenes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    path = folder / "labels" / "1.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(PictureError, match=r"the label map .*1\.png cannot be read"):
+        evaluate_scenes([dense()], folder)
 
 
 def test_command_prints_both_tables_and_writes_the_segmentation(
