@@ -89,7 +89,10 @@ def refusal(sentence: str) -> gr.Error:
 
 def value_of(event: gr.EventData, key: str) -> Any:
     """What the browser sent with an event under `key`; None where it sent no such thing."""
-    return event._data.get(key) if isinstance(event._data, dict) else None
+    try:
+        return getattr(event, key, None)
+    except TypeError:  # Gradio looks for it in whatever was sent, be it no table
+        return None
 
 
 def checked_number(value: Any, what: str) -> float:

@@ -134,9 +134,11 @@ def test_a_wrong_photo_ends_the_wait_of_a_second_one_too(
     assert [bool(state.waiting) for state in states] == [True, False]
 
 
-FORGED: list[dict[str, Any] | None] = [
+FORGED: list[Any] = [
     None,
     {},
+    "x index picture",
+    [1, 2],
     {"x": "12", "y": 3, "index": "1", "picture": "0"},
     {"x": float("nan"), "y": 1.0, "index": float("inf"), "picture": float("nan")},
     {"x": True, "y": True, "index": True, "picture": True},

@@ -80,13 +80,16 @@ element.addEventListener("simpool-look", (event) => {
 
 // Cancel: what has been shown stays, and nothing more will come.
 element.addEventListener("simpool-stopped", () => {
-  for (const line of element.querySelectorAll(".waiting")) line.textContent = "Stopped. Press Run to look again.";
+  for (const line of element.querySelectorAll(".waiting")) {
+    line.textContent = "Stopped. Press Run to look again.";
+    line.classList.add("stopped");
+  }
 });
 
-// A failure: the page has said why, what has been shown stays, and nothing more will come.
+// A failure: the page has said why, what has been shown stays, and nothing more will come. A run that was stopped ends so too.
 element.addEventListener("simpool-failed", () => {
   failed = drawn;
-  for (const line of element.querySelectorAll(".waiting")) line.remove();
+  for (const line of element.querySelectorAll(".waiting:not(.stopped)")) line.remove();
 });
 
 // For tests and for the curious: the masks as drawn, on the grid and, where asked for, in the pixels of the cells.
