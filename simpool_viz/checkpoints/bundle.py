@@ -50,7 +50,7 @@ def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) ->
     one holds.
 
     Raises:
-        ValueError: a weight is not finite in half precision, as after a training that diverged.
+        CheckpointError: a weight is not finite in half precision, as after a training that diverged.
     """
     state = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in encoder.state_dict().items()}
     faults = [k for k, v in state.items() if not v.isfinite().all()]
@@ -102,7 +102,7 @@ def load_bundle(folder: Path) -> Encoder:
     """Build the encoder of a checkpoint folder and fill it, in float32 and evaluation mode.
 
     Raises:
-        ValueError: an unreadable file, or tensors that are missing, unknown or of another shape.
+        CheckpointError: an unreadable file, or tensors that are missing, unknown or of another shape.
     """
     spec, facts = read_config(folder)
     state, metadata = _read_weights(folder)
@@ -127,7 +127,7 @@ def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
     """The checkpoint folder called `base`, beside `folder` or bundled; `part` is what is wanted of it.
 
     Raises:
-        ValueError: it is in neither place.
+        CheckpointError: it is in neither place.
     """
     for place in (folder.parent, bundled_folder("models")):
         if (place / base / CONFIG).is_file():
