@@ -107,7 +107,7 @@ def test_file_brought_again_under_its_name_shows_its_own_maps(panel: OwnPanel, t
         *_, last = compare.look(EXAMPLE, [], ["pooling"], 64, ["own:mine.pth"], own)
         state, *_ = inspect.look(EXAMPLE, "own:mine.pth", 64, "", own, visit)
         assert np.array_equal(last.board.rows[0].attention.weights, expected)
-        assert np.array_equal(state.recording.map("pooling").weights, expected)
+        assert np.array_equal(state.kept.recording.map("pooling").weights, expected)
         sent = BoardView().postprocess(last)
         assert sent is not None
         shown.append((expected, sent["rows"][0]["weights"]))
