@@ -35,4 +35,4 @@ def create_pooling(name: str, dim: int, **options: object) -> Pooling:
     if name not in _POOLINGS:
         raise OptionError(f"no pooling is called {name!r}; there are {', '.join(_POOLINGS)}")
     bind_options(f"pooling {name!r}", _POOLINGS[name], dim, **options)
-    return _POOLINGS[name](dim, **options)  # type: ignore[arg-type]
+    return _POOLINGS[name](dim, **options)
