@@ -158,7 +158,7 @@ class Crops:
         )
         return nearest[:, 0].long()
 
-    def of(self, rows: slice) -> Crops:
+    def of(self, rows: slice | Tensor) -> Crops:
         """Those of some photos of the batch."""
         return Crops(self.width[rows], self.height[rows], self.x[rows], self.y[rows])
 

@@ -7,11 +7,7 @@ backbone stays as it is, so heads differ in nothing but how they pool.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,16 +17,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from simpool_viz.checkpoints.bundle import base_folder, digest_of, load_bundle, read_config, save_bundle
+from simpool_viz.checkpoints.bundle import base_folder, load_bundle, read_config, save_bundle
 from simpool_viz.errors import SimpoolError, TrainingError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import Tokens
 from simpool_viz.modeling.spec import EncoderSpec
-from simpool_viz.outputs import CsvFile, written_whole
+from simpool_viz.outputs import CsvFile
 from simpool_viz.scores.confusion import count_pixels
 from simpool_viz.tensors import enough_memory
 from simpool_viz.training.card import Result, head_title, write_head_card
-from simpool_viz.training.data import Batches, Crops, Photos, centre_crops, load_photos, random_crops
+from simpool_viz.training.data import Batches, Photos, load_photos
+from simpool_viz.training.features import CHUNK, CropPlan, Features, keep_features
 from simpool_viz.training.losses import picture_loss, pixel_loss
 from simpool_viz.training.measure import tell_accuracy, tell_iou
 from simpool_viz.training.recipe import HeadsRecipe
@@ -42,19 +39,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Features:
-    """tokens: (n, P + N, D) float16, memory-mapped, P prefix tokens first; grid: (h, w); labels: (n,) classes, or (n,
-    H, W) maps."""
+class Labelled:
+    """Features of photos and their labels: (n,) classes, or (n, H, W) maps of classes on the crops."""
 
-    tokens: np.ndarray
-    grid: tuple[int, int]
+    features: Features
     labels: np.ndarray
 
     def batch(self, index: np.ndarray | slice, device: torch.device | str = "cpu") -> tuple[Tokens, Tensor]:
         """Tokens in float32 and int64 labels of some photos."""
-        tokens = torch.tensor(self.tokens[index]).to(device).float()
-        prefix = tokens.shape[1] - self.grid[0] * self.grid[1]
-        return Tokens.from_sequence(tokens, self.grid, prefix), torch.tensor(self.labels[index]).long().to(device)
+        return self.features.batch(index, device), torch.tensor(self.labels[index]).long().to(device)
 
 
 @enough_memory("set a smaller batch_size")
@@ -90,7 +83,7 @@ def train_heads(recipe: HeadsRecipe, out: Path, cache: Path, *, device: str = "a
     splits = {split: load_photos(data, split, cache, recipe.stored) for split in ("train", "val")}
     if any(encoder.dense != (splits["train"].labels.ndim == 3) for encoder, _ in encoders.values()):
         raise TrainingError(f"dense: true is for heads on photos with label maps, and for all of those; look at {data}")
-    train, val = (_features(recipe, base, photos, split, cache) for split, photos in splits.items())
+    train, val = (_labelled(recipe, base, photos, split, cache) for split, photos in splits.items())
     return [_train_head(recipe, head, *built, (train, val), out, accelerator) for head, built in encoders.items()]
 
 
@@ -134,51 +127,19 @@ def _build(
     return encoder, described
 
 
-def _features(recipe: HeadsRecipe, base: Encoder, photos: Photos, split: str, cache: Path) -> Features:
-    """Features of every photo, from the cache where they have been computed before."""
-    grid = (recipe.size // base.stride, recipe.size // base.stride)
-    backbone = digest_of({k: v.half() for k, v in base.backbone.state_dict().items()})
-    of = [backbone, photos.key, split, recipe.size, recipe.crop, recipe.seed]
-    path = cache / f"features-{split}-{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]}.npy"
-    if not path.is_file():
-        with written_whole(path) as part:
-            _compute(recipe, base, photos, split, part, grid)
-    labels = _cropped_labels(recipe, photos, split) if photos.labels.ndim == 3 else photos.labels
-    return Features(np.load(path, mmap_mode="r"), grid, labels)
-
-
-def _crops(recipe: HeadsRecipe, photos: Photos, split: str) -> Iterator[tuple[slice, Crops]]:
-    """The one crop of each photo, a batch at a time: random ones to train on, the central squares otherwise."""
-    generator = torch.Generator().manual_seed(recipe.seed)
-    for start in range(0, len(photos), 64):
-        rows = slice(start, start + 64)
-        aspect = torch.tensor(photos.aspect[rows])
-        yield rows, random_crops(aspect, recipe.crop, generator) if split == "train" else centre_crops(aspect)
-
-
-def _cropped_labels(recipe: HeadsRecipe, photos: Photos, split: str) -> np.ndarray:
+def _labelled(recipe: HeadsRecipe, base: Encoder, photos: Photos, split: str, cache: Path) -> Labelled:
+    """Every photo's one crop: random ones to train on, the central squares otherwise."""
+    plan = CropPlan(recipe.size, recipe.crop if split == "train" else None, recipe.seed)
+    features = keep_features(base, photos, plan, cache, label=split)
+    if photos.labels.ndim != 3:
+        return Labelled(features, photos.labels)
+    crops = plan.crops(photos.aspect)
+    starts = range(0, len(photos), CHUNK)
     parts = [
-        crops.labels(torch.tensor(photos.labels[rows]), recipe.size) for rows, crops in _crops(recipe, photos, split)
+        crops.of(slice(start, start + CHUNK)).labels(torch.tensor(photos.labels[start : start + CHUNK]), recipe.size)
+        for start in starts
     ]
-    return torch.cat(parts).to(torch.uint8).numpy()
-
-
-@torch.inference_mode()
-def _compute(recipe: HeadsRecipe, base: Encoder, photos: Photos, split: str, path: Path, grid: tuple[int, int]) -> None:
-    device = next(base.parameters()).device
-    length = base.num_prefix_tokens + grid[0] * grid[1]
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_2_0(
-            file, {"descr": "<f2", "fortran_order": False, "shape": (len(photos), length, base.dim)}
-        )
-        total = math.ceil(len(photos) / 64)
-        for rows, crops in tqdm(
-            _crops(recipe, photos, split), desc=f"features of {split}", total=total, unit="batch", mininterval=5
-        ):
-            x = crops.images(torch.tensor(photos.images[rows]).to(device), recipe.size)
-            with torch.autocast(device.type, torch.bfloat16):
-                tokens = base.tokens(x.to(memory_format=torch.channels_last))
-            file.write(torch.cat([tokens.prefix, tokens.patches], 1).half().cpu().numpy().tobytes())
+    return Labelled(features, torch.cat(parts).to(torch.uint8).numpy())
 
 
 def _train_head(
@@ -186,7 +147,7 @@ def _train_head(
     head: str,
     encoder: Encoder,
     spec: EncoderSpec,
-    features: tuple[Features, Features],
+    features: tuple[Labelled, Labelled],
     out: Path,
     accelerator: Accelerator,
 ) -> Path:
@@ -209,7 +170,7 @@ def _run(
     recipe: HeadsRecipe,
     encoder: Encoder,
     learned: torch.nn.Module,
-    features: Features,
+    features: Labelled,
     log: Path,
     accelerator: Accelerator,
 ) -> None:
@@ -230,7 +191,7 @@ def _run(
 
 
 def _loss(
-    recipe: HeadsRecipe, encoder: Encoder, features: Features, index: np.ndarray, accelerator: Accelerator
+    recipe: HeadsRecipe, encoder: Encoder, features: Labelled, index: np.ndarray, accelerator: Accelerator
 ) -> Tensor:
     tokens, labels = features.batch(index, accelerator.device)
     with accelerator.autocast():
@@ -243,7 +204,7 @@ def _loss(
 
 @torch.inference_mode()
 def _measure(
-    recipe: HeadsRecipe, encoder: Encoder, features: Features, accelerator: Accelerator, batch_size: int = 256
+    recipe: HeadsRecipe, encoder: Encoder, features: Labelled, accelerator: Accelerator, batch_size: int = 256
 ) -> str:
     """Top-1, or the mean IoU of a dense head, on the features of held-out photos."""
     correct, count, classes = 0, len(features.labels), len(encoder.facts.classes)

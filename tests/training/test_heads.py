@@ -20,8 +20,9 @@ from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.cli.main import main
 from simpool_viz.modeling.encoder import Facts
 from simpool_viz.modeling.spec import EncoderSpec
+from simpool_viz.training import features as features_module
 from simpool_viz.training import heads as heads_module
-from simpool_viz.training.data import load_photos
+from simpool_viz.training.data import centre_crops, load_photos
 from simpool_viz.training.heads import train_heads
 from simpool_viz.training.recipe import HeadsRecipe, load_recipe
 from tests.helpers import make_photo, save_small
@@ -95,21 +96,21 @@ def test_features_are_computed_once_and_are_those_of_the_backbone(
     tmp_path: Path, runs: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(runs / "base", tmp_path / "base")
-    computed = []
-    compute = heads_module._compute
-    monkeypatch.setattr(heads_module, "_compute", lambda *a: (computed.append(a[3]), compute(*a)))
+    computed: list[int] = []
+    compute = features_module._compute
+    monkeypatch.setattr(features_module, "_compute", lambda *a: computed.append(len(a[1])) or compute(*a))
     few = recipe_for(shapes, photos=64, heads={"look": HEADS["look"]})
     train_heads(few, tmp_path, tmp_path / "cache")
     train_heads(few, tmp_path, tmp_path / "cache")
-    assert computed == ["train", "val"]
+    assert computed == [150, 50], "of train and of val"
     train_heads(dataclasses.replace(few, size=40), tmp_path, tmp_path / "cache")
-    assert computed == ["train", "val"] * 2
+    assert computed == [150, 50] * 2
     encoder = load_bundle(tmp_path / "base")
     photos = load_photos(shapes, "val", tmp_path / "cache")
-    features = heads_module._features(few, encoder, photos, "val", tmp_path / "cache")
+    features = heads_module._labelled(few, encoder, photos, "val", tmp_path / "cache")
     tokens, labels = features.batch(np.array([7, 3]))
     images, aspect = torch.tensor(photos.images[[7, 3]]), torch.tensor(photos.aspect[[7, 3]])
-    wanted = encoder.tokens(heads_module.centre_crops(aspect).images(images, 32))
+    wanted = encoder.tokens(centre_crops(aspect).images(images, 32))
     assert (
         tokens.grid == wanted.grid
         and tokens.patches.dtype == torch.float32

@@ -1,0 +1,189 @@
+"""Distillation: a student learns the tokens of a teacher, which are computed once per crop and kept.
+
+Tokens are standardised by channel, so that none outweighs the others. Of a teacher's token y and the student's x the
+loss is smooth L1 + (1 - cosine) by default. [ours]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simpool_viz.errors import TrainingError
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.pooling import Tokens
+from simpool_viz.training.data import Crops, Photos
+from simpool_viz.training.features import CropPlan, Features, keep_features, tokens_at
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+def _cosine(x: Tensor, y: Tensor) -> Tensor:
+    return 1 - F.cosine_similarity(x, y, dim=-1)
+
+
+def _smooth_l1(x: Tensor, y: Tensor) -> Tensor:
+    return F.smooth_l1_loss(x, y, reduction="none").mean(-1)
+
+
+# From standardised tokens (..., D) of student and teacher to a distance (...) of each.
+DISTANCES: dict[str, Distance] = {
+    "smooth_l1_cosine": lambda x, y: _smooth_l1(x, y) + _cosine(x, y),
+    "smooth_l1": _smooth_l1,
+    "cosine": _cosine,
+}
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What of a teacher is learned, as a recipe says it.
+
+    teacher: any checkpoint that `load_checkpoint` takes; a ViT, or a CNN.
+    inherit: how many photos the columns of the student's MLPs are fitted on where it inherits the teacher's blocks
+        (see `training.inherit`); 0 where it starts by itself. blocks: which of them, all by default.
+    block: number of the teacher's block whose output is learned, negative from the last; None for its features after
+        the final norm. student_block: likewise, of the student.
+    loss: a name of `DISTANCES`. class_token: weight of the class token beside the patches; 0 for none.
+    teacher_size: side in pixels at which the teacher sees a crop; 0 for the one at which its grid is the student's.
+    jitter: brightness and contrast of the student's crops vary by this share.
+    """
+
+    teacher: str
+    inherit: int = 0
+    blocks: tuple[int, ...] = ()
+    block: int | None = None
+    student_block: int | None = None
+    loss: str = "smooth_l1_cosine"
+    class_token: float = 0.0
+    teacher_size: int = 0
+    jitter: float = 0.0
+
+
+class Student(nn.Module):
+    """The student as it is trained: its tokens, brought to the teacher's width where that is another one.
+
+    The projection is part of the training alone and is not saved.
+    """
+
+    def __init__(self, encoder: Encoder, width: int, block: int | None) -> None:
+        super().__init__()
+        self.encoder, self.block = encoder, block
+        self.project = nn.Identity() if encoder.dim == width else nn.Linear(encoder.dim, width)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (B, N, D) and prefix tokens (B, P, D) in the teacher's width, of normalised images (B, 3, H, W)."""
+        tokens = tokens_at(self.encoder, images, self.block)
+        return self.project(tokens.patches), self.project(tokens.prefix)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One stage's crops with what the teacher makes of them.
+
+    grid: of the student. mean, std: (D,) of the teacher's tokens, by channel.
+    """
+
+    recipe: Distillation
+    crops: Crops
+    features: Features
+    size: int
+    grid: tuple[int, int]
+    mean: Tensor
+    std: Tensor
+
+    def inputs(self, stored: Tensor, index: np.ndarray, flips: Tensor, generator: torch.Generator) -> Tensor:
+        """The student's crops (B, 3, size, size) of photos (B, S, S, 3) uint8; flips (B,) bool mirrors some."""
+        crops = self.crops.of(torch.from_numpy(index))
+        sign = torch.where(flips, -1.0, 1.0)
+        x = Crops(crops.width * sign, crops.height, crops.x, crops.y).images(stored, self.size)
+        if not self.recipe.jitter:
+            return x
+        shape = (len(x), 1, 1, 1)
+        contrast, brightness = (
+            torch.empty(shape).uniform_(-self.recipe.jitter, self.recipe.jitter, generator=generator).to(x.device)
+            for _ in range(2)
+        )
+        return x * (1 + contrast) + brightness
+
+    def targets(self, index: np.ndarray, flips: Tensor, device: torch.device | str = "cpu") -> Tokens:
+        """The teacher's tokens of those crops, standardised, on the student's grid."""
+        tokens = self.features.batch(index, device)
+        mean, std = self.mean.to(device), self.std.to(device)
+        maps = ((tokens.patches - mean) / std).transpose(1, 2).unflatten(2, tokens.grid)  # (B, D, h, w)
+        maps = torch.where(flips.to(device)[:, None, None, None], maps.flip(3), maps)
+        if tokens.grid != self.grid:
+            maps = F.interpolate(maps, self.grid, mode="bilinear", align_corners=False, antialias=True)
+        return Tokens(maps.flatten(2).transpose(1, 2), self.grid, (tokens.prefix - mean) / std)
+
+    def loss(self, patches: Tensor, prefix: Tensor, targets: Tokens) -> Tensor:
+        """Mean distance of the student's tokens (B, N, D), and of its class token, from the teacher's."""
+        distance = DISTANCES[self.recipe.loss]
+        mean, std = self.mean.to(patches.device), self.std.to(patches.device)
+        loss = distance((patches.float() - mean) / std, targets.patches).mean()
+        if self.recipe.class_token:
+            own = (prefix[:, :1].float() - mean) / std
+            loss = loss + self.recipe.class_token * distance(own, targets.prefix[:, :1]).mean()
+        return loss
+
+
+def make_lesson(
+    recipe: Distillation, student: Encoder, teacher: Encoder, photos: Photos, plan: CropPlan, cache: Path, label: str
+) -> Lesson:
+    """The teacher's features of every photo's crop, computed unless they are kept already.
+
+    Args:
+        plan: the student's crops; the teacher sees the same ones at its own size.
+        cache: where features are kept. label: of the progress bar.
+
+    Raises:
+        TrainingError: a loss or a block that does not exist, or a class token that either of the two has not.
+    """
+    check_distillation(recipe, student, teacher)
+    grid = (plan.size // student.stride, plan.size // student.stride)
+    size = recipe.teacher_size or grid[0] * teacher.stride
+    if size % teacher.stride:
+        raise TrainingError(f"distil.teacher_size is a multiple of the teacher's {teacher.stride} px, not {size}")
+    seen = CropPlan(size, plan.smallest, plan.seed)
+    features = keep_features(teacher, photos, seen, cache, block=recipe.block, label=label)
+    return Lesson(recipe, plan.crops(photos.aspect), features, plan.size, grid, *features.statistics())
+
+
+def check_distillation(recipe: Distillation, student: Encoder, teacher: Encoder) -> None:
+    """Refuse what cannot be learned. Errors as in `make_lesson`."""
+    if recipe.loss not in DISTANCES:
+        raise TrainingError(f"distil.loss is one of {', '.join(DISTANCES)}, not {recipe.loss!r}")
+    for name, block, encoder in (("block", recipe.block, teacher), ("student_block", recipe.student_block, student)):
+        if block is not None and not -encoder.depth <= block < encoder.depth:
+            raise TrainingError(
+                f"distil.{name} is a block of {encoder.facts.name}, which has {encoder.depth}, not {block}"
+            )
+    without = [e.facts.name for e in (student, teacher) if not e.has_class_token]
+    if recipe.class_token and without:
+        raise TrainingError(f"distil.class_token is learned from class token to class token; {without[0]} has none")
+
+
+@torch.inference_mode()
+def mean_cosine(student: Student, lesson: Lesson, photos: Photos, part: tuple[int, int] = (0, 1)) -> tuple[float, int]:
+    """Sum over photos of the mean cosine between standardised tokens of student and teacher, and how many photos.
+
+    Args:
+        part: (i, n) for each n-th batch from the i-th.
+    """
+    total, count, batch = 0.0, 0, 64
+    device = next(student.parameters()).device
+    for start in range(part[0] * batch, len(photos), part[1] * batch):
+        index = np.arange(start, min(start + batch, len(photos)))
+        flips = torch.zeros(len(index), dtype=torch.bool)
+        crops = lesson.crops.of(torch.from_numpy(index))
+        x = crops.images(torch.tensor(photos.images[index]).to(device), lesson.size)
+        patches, _ = student(x)
+        own = (patches.float() - lesson.mean.to(device)) / lesson.std.to(device)
+        total += float(F.cosine_similarity(own, lesson.targets(index, flips, device).patches, dim=-1).mean(1).sum())
+        count += len(index)
+    return total, count
