@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "simpool_viz"
 ROOMS = (
     "errors",
     "outputs",  # how files and tables are written; checkpoints, exports, evaluations and trainings all do it
+    "settings",
     "images",
     "masks",
     "tensors",

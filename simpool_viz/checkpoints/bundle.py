@@ -12,9 +12,9 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from simpool_viz.checkpoints.filling import fill
 from simpool_viz.checkpoints.reading import read_safetensors, write_safetensors
@@ -23,12 +23,24 @@ from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.layers.stem import STEM
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.outputs import written_whole
+from simpool_viz.settings import checked
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 BACKBONE = "backbone."
 State = dict[str, torch.Tensor]
 _PACKAGE = Path(__file__).parent.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class _Config:
+    """What `config.json` holds beside its format."""
+
+    encoder: EncoderSpec
+    facts: Facts
+
+
+_CONFIG = TypeAdapter(_Config)
 
 
 def bundled_folder(kind: str) -> Path:
@@ -78,7 +90,8 @@ def read_config(folder: Path) -> tuple[EncoderSpec, Facts]:
     """The description of a checkpoint folder, without its weights.
 
     Raises:
-        ValueError: `config.json` is missing, no JSON, of another format, or lacks a field.
+        CheckpointError: `config.json` is missing, no JSON or of another format; a field is missing, unknown or of the
+            wrong kind, and which.
     """
     path = folder / CONFIG
     try:
@@ -91,11 +104,9 @@ def read_config(folder: Path) -> tuple[EncoderSpec, Facts]:
         raise CheckpointError(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not of format {FORMAT}; it was written by another version of simpool_viz")
-    try:
-        facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["facts"].items()}
-        return EncoderSpec(**config["encoder"]), Facts(**facts)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} does not describe a checkpoint: {error}") from error
+
+    described = checked(_CONFIG, config, lambda told: CheckpointError(f"{path} does not describe a checkpoint: {told}"))
+    return described.encoder, described.facts
 
 
 def load_bundle(folder: Path) -> Encoder:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.layers.life import token_grid
 from simpool_viz.modeling.layers.stem import ResidualStem, stride_of
 from simpool_viz.modeling.pooling import Pooled, Pooling, Tokens
+from simpool_viz.settings import CLOSED, NotNegative, Number, Positive
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,13 +37,17 @@ class Facts:
         stem: likewise, the one whose first blocks are its frozen stem.
         stages: the stages of its training here, a line each, those of the checkpoint it started from included.
         minutes: its training here took.
+
+    `config.json` is checked against the annotations; the constructor takes what it is given.
     """
+
+    __pydantic_config__ = CLOSED
 
     name: str
     title: str = ""
-    size: int = 224
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    size: Positive = 224
+    mean: Annotated[tuple[Number, ...], Field(min_length=3, max_length=3)] = IMAGENET_MEAN
+    std: Annotated[tuple[Annotated[Number, Field(gt=0)], ...], Field(min_length=3, max_length=3)] = IMAGENET_STD
     classes: tuple[str, ...] = ()
     source: str = ""
     license: str = ""
@@ -49,7 +55,7 @@ class Facts:
     base: str = ""
     stem: str = ""
     stages: tuple[str, ...] = ()
-    minutes: float = 0.0
+    minutes: NotNegative = 0.0
 
 
 @dataclass(frozen=True)

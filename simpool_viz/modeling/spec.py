@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
+from pydantic import WrapValidator
 from torch import nn
+from typing_extensions import NotRequired, TypedDict
 
-from simpool_viz.errors import CheckpointError
+from simpool_viz.errors import CheckpointError, OptionError, SimpoolError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.layers.life import insert_life
 from simpool_viz.modeling.layers.sar import remove_last_skip
 from simpool_viz.modeling.layers.spe import insert_spe
 from simpool_viz.modeling.layers.stem import ResidualStem, hybrid_embed
 from simpool_viz.modeling.pooling import create_pooling
+from simpool_viz.settings import CLOSED, Flag, Natural, Positive, Table, check_arguments, fields_of
+
+SIZES = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "stem_width", "channels", "layers", "depths")
+
+
+class Stem(TypedDict):
+    """The table `stem` of an `EncoderSpec`; an empty one stands for no stem."""
+
+    __pydantic_config__ = CLOSED  # type: ignore[misc]
+
+    backbone: str
+    blocks: Positive
+    backbone_kwargs: NotRequired[Table]
+    stem_pool: NotRequired[Flag]
 
 
 @dataclass(frozen=True)
@@ -32,28 +48,42 @@ class EncoderSpec:
         it.
     num_classes: outputs of the head; 0 for none.
     dense: whether the head classifies every token, for segmentation, and not the pooled vector.
+
+    Recipes and `config.json` are checked against the annotations; the constructor takes what it is given.
     """
+
+    __pydantic_config__ = CLOSED
 
     backbone: str
     pooling: str
-    num_classes: int
-    backbone_kwargs: dict[str, Any] = field(default_factory=dict)
-    stem_pool: bool = True
-    pooling_options: dict[str, Any] = field(default_factory=dict)
+    num_classes: Natural
+    backbone_kwargs: Table = field(default_factory=dict)
+    stem_pool: Flag = True
+    pooling_options: Table = field(default_factory=dict)
     norm: str = "none"
     inside: str = ""
-    inside_options: dict[str, Any] = field(default_factory=dict)
-    dense: bool = False
-    stem: dict[str, Any] = field(default_factory=dict)
+    inside_options: Table = field(default_factory=dict)
+    dense: Flag = False
+    stem: Annotated[
+        dict[str, Any], fields_of(Stem), WrapValidator(lambda given, check: given if given == {} else check(given))
+    ] = field(default_factory=dict)
 
     def build(self, facts: Facts) -> Encoder:
-        """A new encoder with random weights."""
+        """A new encoder with random weights.
+
+        Args:
+            facts: what it is called, and what is known of it.
+
+        Raises:
+            CheckpointError: the parts do not fit one another, or timm has no such backbone or option.
+            OptionError: an option of another kind than the backbone, the pooling or what goes inside takes.
+        """
         if self.stem and "patch_size" in self.backbone_kwargs:
             raise CheckpointError(
                 "a ViT on a stem takes no patch_size, since the stem's own stride makes the tokens; leave it out"
             )
-        extra = {"embed_layer": hybrid_embed(_stem(**self.stem)), "patch_size": 1} if self.stem else {}
-        backbone = _described(self.backbone, self.backbone_kwargs, self.stem_pool, **extra)
+        extra = {"embed_layer": hybrid_embed(_stem(self.stem)), "patch_size": 1} if self.stem else {}
+        backbone = _described(self.backbone, self.backbone_kwargs, self.stem_pool, "backbone_kwargs", **extra)
         self._insert(backbone)
         dim = int(backbone.num_features)  # type: ignore[arg-type]
         pooling = create_pooling(self.pooling, dim, **self.pooling_options)
@@ -78,29 +108,63 @@ class EncoderSpec:
         if self.inside and self.inside not in inserts:
             raise CheckpointError(f"inside a backbone goes one of {', '.join(inserts)}, not {self.inside!r}")
         if self.inside:
-            inserts[self.inside](backbone, **self.inside_options)
+            check_arguments(inserts[self.inside], self.inside_options, "inside_options.{} is")
+            try:
+                inserts[self.inside](backbone, **self.inside_options)
+            except TypeError as error:
+                raise CheckpointError(f"inside_options do not fit {self.inside}: {error}") from error
 
 
-def _described(tag: str, kwargs: dict[str, Any], stem_pool: bool, **extra: Any) -> nn.Module:
-    """The backbone of a description, which must not reach the network or other files."""
+def _described(tag: str, kwargs: dict[str, Any], stem_pool: bool, key: str, **extra: Any) -> nn.Module:
+    """The backbone of a description, which must not reach the network or other files. key: where its kwargs stand."""
     fetching = [key for key in kwargs if key.startswith("pretrained") or key in ("checkpoint_path", "cache_dir")]
     if fetching:
-        raise CheckpointError(
-            f"backbone_kwargs may not hold {', '.join(fetching)}: weights come from the checkpoint itself"
-        )
-    backbone = create_backbone(tag, num_classes=0, **kwargs, **extra)
+        raise CheckpointError(f"{key} may not hold {', '.join(fetching)}: weights come from the checkpoint itself")
+    if "num_classes" in kwargs:
+        raise CheckpointError(f"{key} may not hold num_classes: the head is described beside the backbone")
+    check_backbone_options(tag, kwargs, f"{key}.{{}} is")
+    try:
+        backbone = create_backbone(tag, num_classes=0, **kwargs, **extra)
+    except SimpoolError:
+        raise
+    except Exception as error:  # timm meets sizes that do not fit one another wherever it divides or looks them up
+        told = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+        raise CheckpointError(f"{key} do not fit {tag}: {told} ({type(error).__name__}: {error})") from error
     if not stem_pool:
         _remove_stem_pool(backbone)
     return backbone
 
 
-def _stem(
-    backbone: str, blocks: int, backbone_kwargs: dict[str, Any] | None = None, stem_pool: bool = True
-) -> ResidualStem:
-    resnet = _described(backbone, backbone_kwargs or {}, stem_pool)
+def _stem(stem: dict[str, Any]) -> ResidualStem:
+    resnet = _described(
+        stem["backbone"], stem.get("backbone_kwargs", {}), stem.get("stem_pool", True), "stem.backbone_kwargs"
+    )
     if type(resnet).__name__ != "ResNet":
-        raise CheckpointError(f"a stem is made of a ResNet's blocks, and {backbone} is none")
-    return ResidualStem(resnet, blocks)
+        raise CheckpointError(f"a stem is made of a ResNet's blocks, and {stem['backbone']} is none")
+    return ResidualStem(resnet, stem["blocks"])
+
+
+def check_backbone_options(tag: str, options: Mapping[str, Any], form: str) -> None:
+    """Hold options of a backbone against what timm annotates for it; sizes are positive.
+
+    Args:
+        tag: name of a timm model; one that timm does not have is left to `create_backbone`.
+        form: how an option begins its sentence, such as "backbone_kwargs.{} is".
+
+    Raises:
+        OptionError: an option is of another kind, or a size below 1.
+    """
+    import timm
+
+    made = get_type_hints(timm.model_entrypoint(tag)).get("return") if timm.is_model(tag) else None
+    if made is None:
+        return
+    check_arguments(made, options, form)
+    for key in (size for size in SIZES if size in options):
+        value = options[key]
+        sizes = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(size, (int, float)) and size < 1 for size in sizes):
+            raise OptionError(f"{form.format(key)} at least 1, not {value!r}")
 
 
 def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:

@@ -1,6 +1,9 @@
 """Recipes: short YAML files that say what to train, on what, and for how long.
 
 A recipe may name a `base` beside it, whose settings it inherits, so that siblings differ only in what they compare.
+Every setting is checked when a recipe is read, and so is whether its encoder can be built: nothing is decoded or
+trained before. Values are YAML 1.1, in files and in `--set key=value` alike: `no` is false and `"no"` is text; `128.0`
+is a whole number; `1e-3` is a number (see `settings`), and `1e2` is no whole number, which is written `100`.
 """
 
 from __future__ import annotations
@@ -8,14 +11,36 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import torch
 import yaml
+from pydantic import BeforeValidator, Field, TypeAdapter
+from typing_extensions import NotRequired, TypedDict
 
-from simpool_viz.errors import TrainingError
+from simpool_viz.errors import OptionError, SimpoolError, TrainingError
+from simpool_viz.modeling.encoder import Facts
 from simpool_viz.modeling.spec import EncoderSpec
+from simpool_viz.settings import (
+    CLOSED,
+    Flag,
+    Natural,
+    NotNegative,
+    Number,
+    Positive,
+    Table,
+    Whole,
+    checked,
+    fields_of,
+)
 
 FOLDER = Path(__file__).parent / "recipes"
+
+Share = Annotated[Number, Field(ge=0, le=1)]
+CropArea = Annotated[Number, Field(gt=0, le=1)]
+ClassNumber = Annotated[Whole, Field(ge=0, le=255)]
+# YAML reads `no` as false.
+Precision = Annotated[str, BeforeValidator(lambda given: "no" if given is False else given)]
 
 
 @dataclass(frozen=True)
@@ -30,12 +55,14 @@ class Stage:
         shrunk.
     """
 
-    size: int
-    photos: int
-    lr: float
-    warmup: int = 4000
-    crop: float = 0.25
-    squeeze: bool = False
+    __pydantic_config__ = CLOSED
+
+    size: Positive
+    photos: Natural
+    lr: NotNegative
+    warmup: Natural = 4000
+    crop: CropArea = 0.25
+    squeeze: Flag = False
 
 
 @dataclass(frozen=True)
@@ -54,35 +81,50 @@ class Recipe:
     spatial_entropy: weight in the loss of the spatial entropy of the scores that read the tokens; SAR takes 0.01.
     stored: side in pixels of the squares as which photos are kept. void: class number of pixels that count nowhere, for
         a dense head.
+
+    `load_recipe` checks settings against the annotations; the constructor takes what it is given.
     """
+
+    __pydantic_config__ = CLOSED
 
     name: str
     title: str
     data: str
     encoder: EncoderSpec
     stages: tuple[Stage, ...]
-    map_size: int
+    map_size: Positive
     init_from: str = ""
     freeze: str = ""
-    batch_size: int = 128
+    batch_size: Whole = 128
     optimizer: str = "adamw"
-    precision: str = "bf16"
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.1
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    ema: float = 0.0
-    spe_penalty: float = 0.1
-    spatial_entropy: float = 0.0
+    precision: Precision = "bf16"
+    weight_decay: NotNegative = 0.05
+    label_smoothing: Share = 0.1
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+    ema: Share = 0.0
+    spe_penalty: Number = 0.1
+    spatial_entropy: Number = 0.0
     classes: tuple[str, ...] = ()
-    void: int = 255
-    stored: int = 128
-    seed: int = 0
+    void: ClassNumber = 255
+    stored: Positive = 128
+    seed: Natural = 0
     sources: str = ""
     license: str = ""
     # The recipe's name or path and the overrides, as they were given: for the card, no part of what is trained.
     source: str = field(default="", compare=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)
+
+
+class Head(TypedDict):
+    """One of the `heads` of a `HeadsRecipe`; its settings are those of an `EncoderSpec`."""
+
+    __pydantic_config__ = CLOSED  # type: ignore[misc]
+
+    pooling: str
+    pooling_options: NotRequired[Table]
+    norm: NotRequired[str]
+    dense: NotRequired[Flag]
 
 
 @dataclass(frozen=True)
@@ -94,25 +136,29 @@ class HeadsRecipe:
     size: pictures are size x size pixels; crop: smallest share of a photo's area that its one crop takes.
     photos: how many each head sees in all; lr: peak learning rate, after a warm-up over `warmup` photos.
     optimizer, classes, void, stored: as in `Recipe`.
+
+    `load_recipe` checks settings against the annotations; the constructor takes what it is given.
     """
+
+    __pydantic_config__ = CLOSED
 
     name: str
     data: str
     frozen: str
-    heads: dict[str, dict[str, Any]]
-    size: int
-    photos: int
-    lr: float
-    warmup: int = 4000
-    crop: float = 0.5
-    batch_size: int = 128
+    heads: dict[str, Annotated[dict[str, Any], fields_of(Head)]]
+    size: Positive
+    photos: Natural
+    lr: NotNegative
+    warmup: Natural = 4000
+    crop: CropArea = 0.5
+    batch_size: Whole = 128
     optimizer: str = "adamw"
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.1
+    weight_decay: NotNegative = 0.05
+    label_smoothing: Share = 0.1
     classes: tuple[str, ...] = ()
-    void: int = 255
-    stored: int = 128
-    seed: int = 0
+    void: ClassNumber = 255
+    stored: Positive = 128
+    seed: Natural = 0
     sources: str = ""
     license: str = ""
     source: str = field(default="", compare=False)
@@ -127,44 +173,45 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe | Heads
         overrides: "key=value" with YAML values; dots go into sub-tables: "encoder.pooling_options.gamma=1.25".
 
     Raises:
-        ValueError: no such recipe, no YAML, or a setting that no recipe has or that is of the wrong kind.
+        TrainingError: no such recipe, no YAML; a setting that is missing, unknown, of the wrong kind or out of range,
+            and which; an encoder that cannot be built.
+        OptionError: an override that is not key=value, or leads to no table.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     settings = _read(path)
     for override in overrides or []:
         key, separator, value = override.partition("=")
         if not separator:
-            raise TrainingError(f"--set takes key=value, not {override!r}")
-        _set(settings, key.split("."), _parse(value, f"--set {key}"))
+            raise OptionError(f"--set takes key=value, not {override!r}")
+        _set(settings, key.split("."), _parse(value, f"--set {key}", OptionError))
     kind = HeadsRecipe if "frozen" in settings else Recipe
-    settings["classes"] = tuple(settings.get("classes", ()))
-    try:
-        if kind is Recipe:
-            settings["encoder"] = EncoderSpec(**settings["encoder"])
-            settings["stages"] = tuple(Stage(**_numbers(Stage, stage)) for stage in settings["stages"])
-        recipe = kind(**_numbers(kind, settings), source=name, overrides=tuple(overrides or ()))
-    except (TypeError, KeyError) as error:
-        known = ", ".join(setting.name for setting in dataclasses.fields(kind) if setting.compare)
-        raise TrainingError(f"{path.name} is not a complete recipe: {error}. Settings are: {known}") from error
+    fields = [setting for setting in dataclasses.fields(kind) if setting.compare]
+    known = ", ".join(setting.name for setting in fields)
+    if unknown := [str(key) for key in settings if key not in {setting.name for setting in fields}]:
+        raise TrainingError(f"{path.name}: there is no setting {', '.join(unknown)}. Settings are: {known}")
+    if needed := [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in settings]:
+        raise TrainingError(f"{path.name} is not a complete recipe: {', '.join(needed)} missing. Settings are: {known}")
+    adapter: TypeAdapter[Recipe | HeadsRecipe] = TypeAdapter(kind)
+    recipe = checked(adapter, settings, lambda told: TrainingError(f"{path.name}: {told}"))
     _check(recipe, path.name)
-    return recipe
+    return dataclasses.replace(recipe, source=name, overrides=tuple(overrides or ()))
 
 
 def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
     """Refuse a recipe that would train nothing."""
     if isinstance(recipe, HeadsRecipe):
-        if (
-            not isinstance(recipe.heads, dict)
-            or not recipe.heads
-            or not all(isinstance(h, dict) for h in recipe.heads.values())
-        ):
+        if not recipe.heads:
             raise TrainingError(f"{source} trains nothing: heads is a table such as {{slot: {{pooling: slot}}}}")
         if recipe.batch_size < 1 or recipe.photos < recipe.batch_size:
-            raise TrainingError(f"{source} trains nothing: it needs at least one batch of photos")
+            raise TrainingError(
+                f"{source} trains nothing: it needs at least one batch of photos, and photos is {recipe.photos}, "
+                f"batch_size {recipe.batch_size}"
+            )
         return
     if recipe.batch_size < 1 or not recipe.stages or min(stage.photos for stage in recipe.stages) < recipe.batch_size:
         raise TrainingError(
-            f"{source} trains nothing: it needs at least one stage, and in each at least one batch of photos"
+            f"{source} trains nothing: it needs at least one stage, and in each at least one batch of photos "
+            f"(batch_size is {recipe.batch_size})"
         )
     if recipe.precision not in ("bf16", "fp16", "no"):
         raise TrainingError(f"{source}: precision is bf16, fp16 or no, not {recipe.precision!r}")
@@ -177,6 +224,11 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
             f"{source}: mixup and cutmix mix pairs of photos with one class each; they need an even batch and no dense "
             "head"
         )
+    try:
+        with torch.device("meta"):
+            recipe.encoder.build(Facts(recipe.name))
+    except SimpoolError as error:
+        raise TrainingError(f"{source}: encoder cannot be built: {error}") from error
 
 
 def list_recipes() -> list[str]:
@@ -184,39 +236,34 @@ def list_recipes() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.yaml") if not p.stem.startswith("_"))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not path.is_file():
         raise TrainingError(
             f"there is no recipe {path.stem!r}; bundled are {', '.join(list_recipes())}, or give the path of a YAML "
             "file"
         )
-    settings = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
+    if path.resolve() in below:
+        raise TrainingError(f"{path} is among the recipes that it is a base of; let one of them name no base")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{path} is not a text in UTF-8: {error}") from error
+    settings = _parse(text, str(path), TrainingError) or {}
     if not isinstance(settings, dict):
         raise TrainingError(f"{path} is not a table of settings")
     base = settings.pop("base", None)
-    return _merge(_read(path.parent / f"{base}.yaml"), settings) if base else settings
+    if base is None:
+        return settings
+    if not isinstance(base, str) or not base:
+        raise TrainingError(f"{path}: base is the name of a recipe beside it, not {base!r}")
+    return _merge(_read(path.parent / f"{base}.yaml", (*below, path.resolve())), settings)
 
 
-def _parse(text: str, source: str) -> Any:
+def _parse(text: str, source: str, kind: type[SimpoolError]) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise TrainingError(f"{source} is not readable as YAML: {' '.join(str(error).split())}") from error
-
-
-def _numbers(kind: type, table: dict[str, Any]) -> dict[str, Any]:
-    """The table with numbers where `kind` has them: YAML takes 1e-3, which has no point, for text."""
-    table = dict(table)
-    for setting in dataclasses.fields(kind):
-        if setting.name in table and setting.type in ("int", "float"):
-            try:
-                number = float(table[setting.name])
-            except (TypeError, ValueError):
-                raise TrainingError(f"{setting.name} is a number, not {table[setting.name]!r}") from None
-            if setting.type == "int" and not number.is_integer():
-                raise TrainingError(f"{setting.name} is a whole number, not {number:g}")
-            table[setting.name] = int(number) if setting.type == "int" else number
-    return table
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
+        raise kind(f"{source} is not readable as YAML: {' '.join(str(error).split())}") from error
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -230,5 +277,5 @@ def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         settings = settings.setdefault(key, {})
         if not isinstance(settings, dict):
-            raise TrainingError(f"--set {'.'.join(keys)}: {key} holds no settings of its own")
+            raise OptionError(f"--set {'.'.join(keys)}: {key} holds no settings of its own")
     settings[keys[-1]] = value

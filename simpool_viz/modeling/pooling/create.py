@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from simpool_viz.errors import OptionError, bind_options
+from simpool_viz.settings import check_arguments
 
 if TYPE_CHECKING:
     from simpool_viz.modeling.pooling.framework import Pooling
@@ -34,5 +35,6 @@ def create_pooling(name: str, dim: int, **options: object) -> Pooling:
     """
     if name not in _POOLINGS:
         raise OptionError(f"no pooling is called {name!r}; there are {', '.join(_POOLINGS)}")
+    check_arguments(_POOLINGS[name], options, f"pooling {name!r}: {{}} is")
     bind_options(f"pooling {name!r}", _POOLINGS[name], dim, **options)
     return _POOLINGS[name](dim, **options)
