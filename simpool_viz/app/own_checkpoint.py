@@ -9,12 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 import gradio as gr
 
 from simpool_viz.app.events import event_handler, refusal
-from simpool_viz.checkpoints.files import parse_options
+from simpool_viz.checkpoints.formats.parts import parse_options
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.load import load_for_visitor, load_with_report
 from simpool_viz.checkpoints.published import published
@@ -121,7 +120,7 @@ class OwnPanel:
                     f"{path.name} has {path.stat().st_size / 2**20:,.0f} MB; at most {LARGEST / 2**20:.0f} MB are read "
                     "here"
                 )
-            options = parse_options(dict(parse_qsl(address.removeprefix("?")))) if address.startswith("?") else {}
+            options = parse_options(address.removeprefix("?")) if address.startswith("?") else {}
             if "backbone" in options:
                 raise CheckpointError(
                     "a probing head needs a backbone, which can be named in Python and on the command line only"

@@ -7,15 +7,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from torch import Tensor, nn
 
 from simpool_viz.checkpoints.filling import fill
-from simpool_viz.checkpoints.formats import parts
 from simpool_viz.checkpoints.formats.containers import Weights, find_weights
-from simpool_viz.checkpoints.formats.parts import UNSET, LoadOptions
-from simpool_viz.checkpoints.formats.recognise import OPTIONS, Report, build_encoder
+from simpool_viz.checkpoints.formats.parts import LoadOptions, parse_options, read_load_options
+from simpool_viz.checkpoints.formats.recognise import Report, build_encoder
 from simpool_viz.checkpoints.reading import read_file, write_safetensors
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
@@ -33,13 +31,15 @@ def load_file(path: Path, *, name: str = "", base: Encoder | None = None, **opti
     Args:
         name: how it is called; the file's name by default.
         base: the encoder on whose backbone a probing head goes.
-        options: see `formats.OPTIONS`.
+        options: those of `parts.LoadOptions`.
 
     Raises:
-        ValueError: it cannot be read safely, is not recognised, or does not fit; an option that does not exist.
+        CheckpointError: it cannot be read safely, is not recognised, or does not fit.
+        OptionError: an option that does not exist, or a value that it does not take.
     """
-    weights, metadata, kept = read_weights(path, str(options.get("weights", "")))
-    settings = _settings(kept | options)
+    asked = read_load_options(options, path.name)
+    weights, metadata, kept = read_weights(path, asked.weights)
+    settings = read_load_options(kept | options, path.name)
     facts = _facts(path, name, settings, weights, metadata)
     if weights.family == "probe":
         return _probe(weights, base, facts, settings)
@@ -62,7 +62,9 @@ def read_weights(path: Path, which: str = "") -> tuple[Weights, dict[str, str], 
         weights = dataclasses.replace(
             weights, family=str(kept["family"]), where=str(kept["where"]), args=dict(kept["args"])
         )
-        return weights, metadata, dict(kept.get("options", {}))
+        options = dict(kept.get("options", {}))
+        read_load_options(options, path.name)
+        return weights, metadata, options
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path.name} does not tell what it was converted from ({error}); convert it again"
@@ -74,17 +76,18 @@ def convert(source: Path, target: Path, which: str = "", **options: Any) -> Repo
 
     Args:
         which: another entry than the usual one, such as "student".
-        options: those with which `source` is to load, see `formats.OPTIONS`; the new file keeps them.
+        options: those with which `source` is to load, see `parts.LoadOptions`; the new file keeps them.
 
     Raises:
-        ValueError: `source` cannot be read or is not recognised; `target` is no `.safetensors` file; an option that
-            does not exist.
+        CheckpointError: `source` cannot be read or is not recognised; `target` is no `.safetensors` file.
+        OptionError: an option that does not exist, or a value that it does not take.
     """
     if target.suffix != ".safetensors":
         raise CheckpointError(f"the converted file ends in .safetensors, which {target.name} does not")
+    read_load_options(options, source.name)
     weights, metadata, earlier = read_weights(source, which)
     options = earlier | options
-    settings = _settings(options)
+    settings = read_load_options(options, source.name)
     if weights.family == "probe":
         report = Report(
             source.name, "probing head", "no backbone", "a probing head", _count(weights.state), len(weights.state)
@@ -105,46 +108,15 @@ def convert(source: Path, target: Path, which: str = "", **options: Any) -> Repo
 
 
 def split_options(name: str) -> tuple[str, dict[str, Any]]:
-    """A name and the options that follow it after a "?", as in a web address; a file of that very name has none.
+    """A name and the options that follow it after a "?", with their types; a file of that very name has none.
 
     Raises:
-        ValueError: an option that is a number and is not given as one.
+        OptionError: as in `parse_options`.
     """
     if Path(name).exists():
         return name, {}
     text, _, query = name.partition("?")
-    return text, parse_options(dict(parse_qsl(query)))
-
-
-def parse_options(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Options from text, as they stand after the `?` of a name on the command line."""
-    kinds: dict[str, Any] = {
-        "num_heads": int,
-        "size": int,
-        "gamma": lambda text: None if text == "none" else float(text),
-    }
-    options: dict[str, Any] = {}
-    for key, text in texts.items():
-        try:
-            options[key] = kinds.get(key, str)(text)
-        except ValueError:
-            raise CheckpointError(f"{key}= takes a number, not {text!r}") from None
-    return options
-
-
-def _settings(options: Mapping[str, Any]) -> LoadOptions:
-    unknown = [key for key in options if key not in OPTIONS]
-    if unknown:
-        known = "; ".join(f"{key}: {told}" for key, told in OPTIONS.items())
-        raise CheckpointError(f"a checkpoint file takes no option {', '.join(unknown)}. It takes {known}")
-    gamma = options.get("gamma", UNSET)
-    return LoadOptions(
-        arch=options.get("arch", "").removeprefix("timm:"),
-        num_heads=options.get("num_heads", 0),
-        gamma=gamma,
-        pos_embed=options.get("pos_embed", ""),
-        size=options.get("size", 0),
-    )
+    return text, parse_options(query)
 
 
 def _facts(path: Path, name: str, settings: LoadOptions, weights: Weights, metadata: Mapping[str, str]) -> Facts:
@@ -205,7 +177,7 @@ def _probe(weights: Weights, base: Encoder | None, facts: Facts, settings: LoadO
     )
 
 
-def _probe_pooling(state: Mapping[str, Tensor], dim: int, settings: parts.LoadOptions, source: str) -> Pooling:
+def _probe_pooling(state: Mapping[str, Tensor], dim: int, settings: LoadOptions, source: str) -> Pooling:
     width = next((state[k].shape[-1] for k in ("0.cls_token", "0.attention_pred.0.weight") if k in state), dim)
     if width != dim:
         raise CheckpointError(

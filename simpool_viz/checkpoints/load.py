@@ -8,14 +8,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from torch import nn
 
 from simpool_viz.checkpoints import hub
 from simpool_viz.checkpoints.bundle import CONFIG, load_bundle
 from simpool_viz.checkpoints.catalogue import catalogue
-from simpool_viz.checkpoints.files import load_file, parse_options, split_options
+from simpool_viz.checkpoints.files import load_file, split_options
+from simpool_viz.checkpoints.formats.parts import parse_options, read_load_options
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.published import published
 from simpool_viz.errors import CheckpointError
@@ -32,10 +32,10 @@ def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **opt
         name: a bundled checkpoint ("resnet_simpool"), one of `published()`, "timm:<tag>",
             "hf:<user>/<repository>[/<file>]", the path of a file (.safetensors, or .pth, .pt, .pth.tar read with
             weights only), or of a checkpoint folder such as `simpool-viz train` writes. Options may follow as in a web
-            address: "weights.pth?gamma=2&weights=student".
+            address: "weights.pth?gamma=2&weights=student"; true, false, none and numbers arrive as such.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps"; half precision where it is a GPU.
-        options: for files those of `formats.OPTIONS`; for timm models `pretrained=False` and arguments of
-            `timm.create_model`.
+        options: for files those of `parts.LoadOptions`; for timm models `pretrained=False`, `size` as for files, and
+            arguments of `timm.create_model`.
 
     Raises:
         CheckpointError: no such checkpoint, a damaged or unsafe one, or one that does not fit.
@@ -66,7 +66,7 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
         CheckpointError: another kind of name, or as in `load_checkpoint`.
     """
     text, _, query = name.strip().partition("?")
-    options = parse_options(dict(parse_qsl(query)))
+    options = parse_options(query)
     if "backbone" in options:
         raise CheckpointError(
             "a probing head needs a backbone, which can be named in Python and on the command line only"
@@ -175,7 +175,7 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
 
 
 def _load_file(path: Path, options: dict[str, Any], name: str = "") -> tuple[Encoder, Report]:
-    backbone = options.get("backbone", "")
+    backbone = read_load_options(options, name or path.name).backbone
     base = load_checkpoint(backbone, device="cpu") if backbone else None
     return load_file(path, name=name, base=base, **options)
 
@@ -183,6 +183,7 @@ def _load_file(path: Path, options: dict[str, Any], name: str = "") -> tuple[Enc
 def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | None = None) -> tuple[Encoder, Report]:
     """A file of the hub; that of a repository in timm's own form with the preprocessing it tells."""
     repository, file = hub.split_address(address)
+    read_load_options(options, f"hf:{address}")  # before anything is fetched
     config = {} if file or "arch" in options else hub.timm_config(repository, access)
     if config:
         options = options | {"arch": config["architecture"]}

@@ -9,6 +9,7 @@ from typing import Any
 from simpool_viz.errors import OptionError
 from simpool_viz.maps.registry import map_methods
 from simpool_viz.modeling.pooling import poolings
+from simpool_viz.settings import pairs_of, value_of
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,14 @@ class MapRequest:
 def parse_map(text: str) -> MapRequest:
     """ "cls", "cls:block=-2", "token:at=120x80", "dense_rollout:classes=tench+church,soft=true".
 
+    Values are read by `settings.value_of`, but `classes` is a list of texts and `at` a point (x, y) in pixels.
+
     Raises:
-        OptionError: an option that is not key=value.
+        OptionError: an option that is not key=value or is given twice, or `at` without a point.
     """
     name, _, options = text.partition(":")
-    pairs = [part.partition("=") for part in options.split(",") if part]
-    wrong = [key for key, equals, _ in pairs if not equals]
-    if wrong:
-        raise OptionError(f"map {text!r}: options are written key=value, separated by commas, as in cls:block=-2")
-    return MapRequest(name, {key: _value(key, value) for key, _, value in pairs})
+    pairs = pairs_of(options, ",", "cls:block=-2")
+    return MapRequest(name, {key: _value(key, value) for key, value in pairs.items()})
 
 
 def parse_maps(texts: Sequence[str]) -> list[MapRequest]:
@@ -57,21 +57,11 @@ def _value(key: str, text: str) -> Any:
     if key == "classes":
         return text.split("+")
     if key == "at":
-        x, _, y = text.partition("x")
-        try:
-            return float(x), float(y)
-        except ValueError:
-            raise OptionError(
-                f"a point is written at=XxY in pixels of the picture, such as at=120x80, not at={text}"
-            ) from None
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+        point = value_of(text)
+        if not isinstance(point, tuple) or len(point) != 2:
+            raise OptionError(f"a point is written at=XxY in pixels of the picture, such as at=120x80, not at={text}")
+        return tuple(map(float, point))
+    return value_of(text)
 
 
 def option_text(value: Any) -> str:
@@ -82,6 +72,6 @@ def option_text(value: Any) -> str:
         "+".join(map(str, value))
         if isinstance(value, list)
         else str(value).lower()
-        if isinstance(value, bool)
+        if value is None or isinstance(value, bool)
         else str(value)
     )

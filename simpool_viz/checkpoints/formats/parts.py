@@ -3,18 +3,25 @@ suffix."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import unquote
 
+from pydantic import BeforeValidator, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from simpool_viz.errors import CheckpointError
+from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import Pooling, create_pooling
+from simpool_viz.settings import Number, Positive, checked, pairs_of, value_of
 
 UNSET: Any = object()
+ENTRIES = ("teacher", "student", "state_dict", "state_dict_ema", "model", "model_ema")
 AXES = {  # of the tensors from whose shapes a model's sizes are read
     r"(.*\.)?(conv\d|dwconv|conv_dw)\.weight|patch_embed\.proj\.weight": 4,
     r"(0\.)?cls_token|reg_token|register_tokens|pos_embed": 3,
@@ -24,15 +31,68 @@ AXES = {  # of the tensors from whose shapes a model's sizes are read
 }
 
 
+def _path_text(given: Any) -> Any:
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
+def _or_none(given: Any, check: ValidatorFunctionWrapHandler) -> float | None:
+    try:
+        return check(given)
+    except ValidationError as error:
+        raise PydanticCustomError("gamma", "a number or none") from error
+
+
 @dataclass(frozen=True)
 class LoadOptions:
-    """Options of a load, see `formats.OPTIONS`. gamma: UNSET where the file is to say it."""
+    """Options of loading a file; "", 0 and UNSET stand for those that were not given."""
 
-    arch: str = ""
-    num_heads: int = 0
-    gamma: Any = UNSET
-    pos_embed: str = ""
-    size: int = 0
+    weights: str = field(default="", metadata={"told": f"which entry of a training checkpoint: {', '.join(ENTRIES)}"})
+    arch: str = field(
+        default="", metadata={"told": "the timm tag of the backbone, where it is not recognised by its tensors"}
+    )
+    num_heads: Positive = field(default=0, metadata={"told": "of a ViT whose heads are not 64 channels wide"})
+    gamma: Annotated[Number | None, WrapValidator(_or_none)] = field(
+        default=UNSET, metadata={"told": "SimPool's exponent, which no state dict holds; none for no exponent"}
+    )
+    pos_embed: str = field(default="", metadata={"told": "how a ViT's position embedding is resized: timm or dino"})
+    size: Positive = field(default=0, metadata={"told": "shorter side in pixels at which its maps are best"})
+    backbone: Annotated[str, BeforeValidator(_path_text)] = field(
+        default="", metadata={"told": "the checkpoint on whose backbone a probing head goes"}
+    )
+
+
+_LOAD_OPTIONS = TypeAdapter(LoadOptions)
+# Options whose values are names, so that none of them is taken for a number, a truth value or nothing.
+_TEXTS = ("weights", "arch", "pos_embed", "backbone")
+
+
+def read_load_options(options: Mapping[str, Any], source: str) -> LoadOptions:
+    """The options of loading a file, with their types.
+
+    Args:
+        options: by name, as in Python or from `parse_options`.
+        source: the file or its name, for the error's sentence.
+
+    Raises:
+        OptionError: an option that there is not, or a value of the wrong kind or out of range.
+    """
+    known = dataclasses.fields(LoadOptions)
+    if unknown := [key for key in options if key not in {option.name for option in known}]:
+        told = "; ".join(f"{option.name}: {option.metadata['told']}" for option in known)
+        raise OptionError(f"{source}: a checkpoint file takes no option {', '.join(unknown)}. It takes {told}")
+    return checked(_LOAD_OPTIONS, dict(options), lambda told: OptionError(f"{source}: {told}"), "{}= takes")
+
+
+def parse_options(query: str) -> dict[str, Any]:
+    """Options from the text behind the "?" of a name, "gamma=none&size=448" -> {"gamma": None, "size": 448}.
+
+    Values are read by `settings.value_of`, except for those that are names. "%26" stands for an "&", "%25" for a "%".
+
+    Raises:
+        OptionError: one of them is not key=value, or is given twice.
+    """
+    pairs = pairs_of(query, "&", "a.pth?gamma=none&size=448")
+    return {key: unquote(text) if key in _TEXTS else value_of(unquote(text)) for key, text in pairs.items()}
 
 
 @dataclass

@@ -19,16 +19,6 @@ from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts
 from simpool_viz.errors import CheckpointError, SimpoolError
 from simpool_viz.modeling.encoder import Encoder, Facts
 
-OPTIONS = {
-    "weights": "which entry of a training checkpoint: teacher, student, state_dict, state_dict_ema, model, model_ema",
-    "arch": "the timm tag of the backbone, where it is not recognised by its tensors",
-    "num_heads": "of a ViT whose heads are not 64 channels wide",
-    "gamma": "SimPool's exponent, which no state dict holds; none for no exponent",
-    "pos_embed": "how a ViT's position embedding is resized: timm or dino",
-    "size": "shorter side in pixels at which its maps are best",
-    "backbone": "the checkpoint on whose backbone a probing head goes",
-}
-
 
 @dataclass(frozen=True)
 class Report:
@@ -109,7 +99,7 @@ def _recognise(weights: Weights, settings: LoadOptions) -> Parts | None:
     """The parts, None where the names of the tensors are of no family that is known. Errors do not name the file."""
     state = weights.state
     if settings.arch:
-        return cnns.named(settings.arch, weights, settings)
+        return cnns.named(settings.arch.removeprefix("timm:"), weights, settings)
 
     def has(*starts: str) -> bool:
         return all(any(key.startswith(start) for key in state) for start in starts)

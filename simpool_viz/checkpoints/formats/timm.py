@@ -9,20 +9,26 @@ from torch import Tensor, nn
 from simpool_viz.errors import CheckpointError, DownloadError, SimpoolError
 from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Facts, check_backbone, is_transformer
 from simpool_viz.modeling.pooling import Pooling, create_pooling
-from simpool_viz.modeling.spec import create_backbone
+from simpool_viz.modeling.spec import check_backbone_options, create_backbone
+from simpool_viz.settings import Positive, check_arguments
 
 
-def load_timm(tag: str, *, pretrained: bool = True, **kwargs: Any) -> Encoder:
+def load_timm(tag: str, *, pretrained: bool = True, size: Positive | None = None, **kwargs: Any) -> Encoder:
     """A timm model as an encoder.
 
     Args:
         tag: as in `timm.create_model`.
         pretrained: fetch its weights from the Hugging Face hub (or its cache); random weights otherwise.
+        size: shorter side in pixels at which its maps are best; by default that of its training.
         kwargs: for `timm.create_model`, such as depth.
 
     Raises:
-        ValueError: an unknown tag, an unsupported family, or weights that cannot be fetched.
+        CheckpointError: an unknown tag, an unsupported family, or weights that cannot be fetched.
+        OptionError: an option of another kind than the model takes.
     """
+    form = f"timm:{tag}: {{}}= takes"
+    check_arguments(load_timm, {"pretrained": pretrained, "size": size}, form)
+    check_backbone_options(tag, kwargs, form)
     try:
         model = create_backbone(tag, pretrained=pretrained, **kwargs)
     except SimpoolError:
@@ -30,6 +36,11 @@ def load_timm(tag: str, *, pretrained: bool = True, **kwargs: Any) -> Encoder:
     except TypeError as error:
         raise CheckpointError(f"timm:{tag} does not take these options: {', '.join(kwargs)} ({error})") from error
     except Exception as error:  # the hub client's own errors, of several libraries
+        if kwargs and not pretrained:
+            told = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+            raise CheckpointError(
+                f"timm:{tag} cannot be built with {told} ({type(error).__name__}: {error})"
+            ) from error
         if not pretrained:
             raise
         told = f"{type(error).__name__}: {str(error).strip().partition('. ')[0]}"
@@ -41,7 +52,7 @@ def load_timm(tag: str, *, pretrained: bool = True, **kwargs: Any) -> Encoder:
     facts = Facts(
         name=f"timm:{tag}",
         title=tag,
-        size=int(config.get("input_size", (3, 224, 224))[-1]),
+        size=size or int(config.get("input_size", (3, 224, 224))[-1]),
         mean=tuple(config.get("mean", IMAGENET_MEAN)),
         std=tuple(config.get("std", IMAGENET_STD)),
         classes=imagenet_classes(int(getattr(model, "num_classes", 0))),
