@@ -237,6 +237,8 @@ def _names_at(adapter: TypeAdapter[Any], location: typing.Iterable[int | str]) -
     whole: Any = adapter.json_schema()
 
     def resolved(node: Any) -> Any:
+        """The table itself, of one that may be left out (`| None`) too."""
+        node = next((one for one in node.get("anyOf", ()) if one.get("type") != "null"), node)
         return whole["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
 
     node = whole

@@ -14,7 +14,7 @@ import gradio as gr
 from gradio import processing_utils
 
 from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
-from simpool_viz.app.events import checked_index, event_handler, refusal, value_of
+from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.style_controls import dispatch, look_controls
 from simpool_viz.board.board import Board, Settings, iterate_board
@@ -333,4 +333,4 @@ class ComparePage:
     @event_handler
     def _choose_example(self, event: gr.SelectData) -> str:
         examples = example_photos()
-        return str(examples[checked_index(value_of(event, "index"), "the example's place", len(examples))])
+        return str(examples[checked_index(sent_value(event, "index"), "the example's place", len(examples))])

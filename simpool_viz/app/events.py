@@ -87,7 +87,7 @@ def refusal(sentence: str) -> gr.Error:
     return gr.Error(html.escape(ended, quote=False), print_exception=False)
 
 
-def value_of(event: gr.EventData, key: str) -> Any:
+def sent_value(event: gr.EventData, key: str) -> Any:
     """What the browser sent with an event under `key`; None where it sent no such thing."""
     try:
         return getattr(event, key, None)

@@ -12,7 +12,7 @@ import gradio as gr
 
 from simpool_viz.app.board.component import Photo
 from simpool_viz.app.board.inspected import InspectState, InspectView, KeptRecording
-from simpool_viz.app.events import checked_index, checked_number, event_handler, refusal, value_of
+from simpool_viz.app.events import checked_index, checked_number, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import VISIT, OwnCheckpoints
 from simpool_viz.app.style_controls import look_controls
 from simpool_viz.board.board import Board, Settings
@@ -142,13 +142,13 @@ class InspectPage:
     @event_handler
     def point(self, event: gr.EventData, visit: Visit) -> tuple[Any, Any]:
         """What the token at (x, y), in pixels of the photo, attends to."""
-        at = checked_number(value_of(event, "x"), "x"), checked_number(value_of(event, "y"), "y")
+        at = checked_number(sent_value(event, "x"), "x"), checked_number(sent_value(event, "y"), "y")
         return self._answer(visit, "token", replace(visit.lens, at=at)), gr.update(value="token")
 
     @event_handler
     def choose_class(self, event: gr.EventData, visit: Visit) -> tuple[Any, Any, Any, Any]:
         """The maps of a class that was clicked in the segmentation."""
-        index = checked_index(value_of(event, "index"), "the class")
+        index = checked_index(sent_value(event, "index"), "the class")
         return (
             self._answer(visit, "class", replace(visit.lens, target=index, also=None)),
             gr.update(value="class"),

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from simpool_viz.app.compare import SIZES, ComparePage, first_example
-from simpool_viz.app.events import checked_index, event_handler, refusal, value_of
+from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.inspect import InspectPage
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
 from simpool_viz.app.tour import TourPage
@@ -68,13 +68,13 @@ def _opener(choices: Choices) -> Callable[..., list[Any]]:
     def open_row(
         event: gr.EventData, photo: str | None, photos: list[str] | None, size: int, own: OwnCheckpoints
     ) -> list[Any]:
-        here, index = [photo, *(photos or [])], checked_index(value_of(event, "picture"), "the photo's place")
+        here, index = [photo, *(photos or [])], checked_index(sent_value(event, "picture"), "the photo's place")
         if not 0 <= index < len(here) or here[index] is None:
             raise refusal("The photo of this row is no longer chosen; choose it again and press Run.")
-        offered, wanted = _with_own(choices, own), value_of(event, "checkpoint")
+        offered, wanted = _with_own(choices, own), sent_value(event, "checkpoint")
         if wanted not in [key for _, key in offered]:
             raise refusal("The checkpoint of this row is no longer here; choose another and press Run.")
-        name = parse_map(str(value_of(event, "map"))).name
+        name = parse_map(str(sent_value(event, "map"))).name
         question = next((q.name for q in QUESTIONS.values() if name in q.maps), "pooling")
         return [gr.Tabs(selected="inspect"), here[index], gr.update(choices=offered, value=wanted), size, question]
 

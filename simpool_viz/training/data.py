@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD
 from simpool_viz.outputs import written_whole
-from simpool_viz.training.sources import Source, open_source
+from simpool_viz.training.sources import Source, open_sources
 
 STORED = 128  # side of the stored squares in pixels, unless a recipe says otherwise
 
@@ -49,17 +49,18 @@ class Photos:
         return images, aspect, labels
 
 
-def load_photos(folder: Path, split: str, cache: Path, stored: int = STORED) -> Photos:
+def load_photos(folder: Path | Sequence[Path], split: str, cache: Path, stored: int = STORED) -> Photos:
     """Photos of a split from any source that `open_source` knows.
 
     Args:
+        folder: of the data; of several folders the photos stand one after the other.
         cache: where the decoded arrays are kept; made on first use.
         stored: side S of the stored squares in pixels.
 
     Raises:
         DataError: no such photos.
     """
-    source = open_source(folder, split)
+    source = open_sources([folder] if isinstance(folder, Path) else folder, split)
     key = hashlib.sha256(f"{source.stamp}|{stored}".encode()).hexdigest()[:16]
     target = cache / f"{split}-{key}"
     if not (target / "labels.npy").is_file():

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import Tokens
+from simpool_viz.settings import CLOSED, Natural, NotNegative, Number, Whole
 from simpool_viz.training.data import Crops, Photos
 from simpool_viz.training.features import CropPlan, Features, keep_features, tokens_at
 
@@ -44,25 +47,32 @@ DISTANCES: dict[str, Distance] = {
 class Distillation:
     """What of a teacher is learned, as a recipe says it.
 
-    teacher: any checkpoint that `load_checkpoint` takes; a ViT, or a CNN.
-    inherit: how many photos the columns of the student's MLPs are fitted on where it inherits the teacher's blocks
-        (see `training.inherit`); 0 where it starts by itself. blocks: which of them, all by default.
-    block: number of the teacher's block whose output is learned, negative from the last; None for its features after
-        the final norm. student_block: likewise, of the student.
-    loss: a name of `DISTANCES`. class_token: weight of the class token beside the patches; 0 for none.
-    teacher_size: side in pixels at which the teacher sees a crop; 0 for the one at which its grid is the student's.
-    jitter: brightness and contrast of the student's crops vary by this share.
+    Attributes:
+        teacher: any checkpoint that `load_checkpoint` takes; a ViT, or a CNN.
+        inherit: how many photos the columns of the student's MLPs are fitted on where it inherits the teacher's blocks
+            (see `training.inherit`); 0 where it starts by itself.
+        blocks: which of the teacher's blocks it inherits; all by default.
+        block: number of the teacher's block whose output is learned, negative from the last; None for its features
+            after the final norm.
+        student_block: likewise, of the student.
+        loss: a name of `DISTANCES`.
+        class_token: weight of the class token beside the patches; 0 for none.
+        teacher_size: side in pixels at which the teacher is given a crop; 0 for the one at which its grid is the
+            student's.
+        jitter: brightness and contrast of the student's crops vary by this share.
     """
 
+    __pydantic_config__ = CLOSED
+
     teacher: str
-    inherit: int = 0
-    blocks: tuple[int, ...] = ()
-    block: int | None = None
-    student_block: int | None = None
+    inherit: Natural = 0
+    blocks: tuple[Natural, ...] = ()
+    block: Whole | None = None
+    student_block: Whole | None = None
     loss: str = "smooth_l1_cosine"
-    class_token: float = 0.0
-    teacher_size: int = 0
-    jitter: float = 0.0
+    class_token: NotNegative = 0.0
+    teacher_size: Natural = 0
+    jitter: Annotated[Number, Field(ge=0, lt=1)] = 0.0
 
 
 class Student(nn.Module):

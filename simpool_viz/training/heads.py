@@ -30,8 +30,8 @@ from simpool_viz.training.data import Batches, Photos, load_photos
 from simpool_viz.training.features import CHUNK, CropPlan, Features, keep_features
 from simpool_viz.training.losses import picture_loss, pixel_loss
 from simpool_viz.training.measure import tell_accuracy, tell_iou
-from simpool_viz.training.recipe import HeadsRecipe
-from simpool_viz.training.sources import read_classes
+from simpool_viz.training.recipe import HeadsRecipe, folders_of
+from simpool_viz.training.sources import read_common_classes
 from simpool_viz.training.step import descend, make_accelerator, make_optimizer
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def train_heads(recipe: HeadsRecipe, out: Path, cache: Path, *, device: str = "a
         raise TrainingError(
             "heads on a frozen backbone train in one process, in minutes; start the command without accelerate launch"
         )
-    data = Path(recipe.data)
-    classes = recipe.classes or read_classes(data)
+    data = folders_of(recipe)
+    classes = recipe.classes or read_common_classes(data)
     home = base_folder(out / recipe.name, recipe.frozen)
     base, spec = load_bundle(home), read_config(home)[0]
     encoders = {head: _build(recipe, head, options, base, spec, classes) for head, options in recipe.heads.items()}

@@ -21,11 +21,13 @@ from simpool_viz.modeling.encoder import Encoder, Facts, Output
 from simpool_viz.tensors import enough_memory
 from simpool_viz.training.card import Result, stage_line, write_card
 from simpool_viz.training.data import Batches, Photos, load_photos
+from simpool_viz.training.features import CropPlan
 from simpool_viz.training.interruption import RESUME, Run, read_interrupted
 from simpool_viz.training.logs import Log
 from simpool_viz.training.measure import measure
-from simpool_viz.training.recipe import Recipe, Stage
-from simpool_viz.training.sources import read_classes
+from simpool_viz.training.recipe import Recipe, Stage, folders_of
+from simpool_viz.training.school import School
+from simpool_viz.training.sources import read_common_classes
 from simpool_viz.training.start import start_from
 from simpool_viz.training.step import (
     Step,
@@ -65,17 +67,18 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     """
     accelerator = make_accelerator(recipe.precision, device)
     rows_of(recipe.batch_size, accelerator)  # refuses before anything is read
-    data, folder = Path(recipe.data), out / recipe.name
-    classes = recipe.classes or read_classes(data)
+    data, folder = folders_of(recipe), out / recipe.name
+    where = " and ".join(map(str, data))
+    classes = () if recipe.distil else recipe.classes or read_common_classes(data)
     if len(classes) != recipe.encoder.num_classes:
         raise TrainingError(
-            f"{data} has {len(classes)} classes, but the recipe's head has {recipe.encoder.num_classes}; set "
+            f"{where} has {len(classes)} classes, but the recipe's head has {recipe.encoder.num_classes}; set "
             "encoder.num_classes"
         )
     with accelerator.main_process_first():  # the others find the decoded photos
         photos, held_out = (load_photos(data, split, cache, recipe.stored) for split in ("train", "val"))
     if (photos.labels.ndim == 3) != recipe.encoder.dense:
-        raise TrainingError(f"encoder.dense: true is for photos with label maps, and for all of those; look at {data}")
+        raise TrainingError(f"encoder.dense: true is for photos with label maps, and for all of those; see {where}")
     facts = Facts(
         recipe.name,
         recipe.title,
@@ -87,9 +90,13 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     torch.manual_seed(recipe.seed)
     encoder = recipe.encoder.build(facts)
     start = start_from(encoder, recipe.init_from, folder) if recipe.init_from else None
+    school = School(recipe.distil, cache, accelerator) if recipe.distil else None
     if start and recipe.freeze:
         facts = dataclasses.replace(facts, stem=start.stem)  # which need not be saved again
-    run = Run(folder, recipe, encoder, {} if restart else read_interrupted(folder, recipe))
+    interrupted = {} if restart else read_interrupted(folder, recipe)
+    if school and not interrupted:
+        school.begin(encoder, photos, recipe.stages[0], recipe.seed)
+    run = Run(folder, recipe, encoder, interrupted)
     if run.within or run.stage > 1:
         accelerator.print(
             f"{recipe.name}: going on with stage {run.stage}, step {run.within.get('stream', {}).get('step', 0)}"
@@ -99,9 +106,13 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
         if number < run.stage:
             continue
         before = run.minutes
-        run_stage(run, stage, photos, number, accelerator)
+        run_stage(run, stage, photos, number, accelerator, school)
         with accelerator.autocast():
-            told = measure(encoder, held_out, recipe, accelerator)
+            told = (
+                school.measure(encoder, held_out, recipe.map_size)
+                if school
+                else measure(encoder, held_out, recipe, accelerator)
+            )
         run.done.append(stage_line(recipe.name, stage, run.minutes - before))
         history = (*(start.stages if start else ()), *run.done)
         encoder.facts = dataclasses.replace(facts, accuracy=told, stages=history, minutes=round(run.minutes, 1))
@@ -124,16 +135,33 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     return folder
 
 
-def run_stage(run: Run, stage: Stage, photos: Photos, number: int, accelerator: Accelerator) -> None:
-    """One complete schedule over `stage.photos` photos, logged every 50 steps, or the rest of it."""
+def run_stage(
+    run: Run,
+    stage: Stage,
+    photos: Photos,
+    number: int,
+    accelerator: Accelerator,
+    school: School | None = None,
+) -> None:
+    """One complete schedule over `stage.photos` photos, logged every 50 steps, or the rest of it.
+
+    Args:
+        number: of the stage, from 1.
+        school: what teaches a student; None where classes are learned.
+    """
     recipe, encoder = run.recipe, run.encoder
     set_learning(encoder, recipe.freeze)
     encoder.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
-    optimizer, scheduler = make_optimizer(encoder, recipe, stage)
+    plan = CropPlan(stage.size, stage.crop, recipe.seed * 1000 + number)
+    lesson = school.lesson(encoder, photos, plan, f"stage {number}") if school else None
+    learner = school.student(encoder) if school else Forward(encoder)
+    if "learner" in run.within:
+        learner.load_state_dict(run.within["learner"])
+    optimizer, scheduler = make_optimizer(learner if school else encoder, recipe, stage)
     average = make_average(encoder, recipe)
-    model, optimizer = accelerator.prepare(Forward(encoder), optimizer)
+    model, optimizer = accelerator.prepare(learner, optimizer)
     stream = Batches(
         len(photos), recipe.batch_size, stage.photos, torch.Generator().manual_seed(recipe.seed * 1000 + number)
     )
@@ -145,7 +173,7 @@ def run_stage(run: Run, stage: Stage, photos: Photos, number: int, accelerator: 
         if average is not None:
             average.module.load_state_dict(run.within["average"])
         run.within = {}
-    step_of = Step(recipe, stage, model, encoder, optimizer, accelerator, number)
+    step_of = Step(recipe, stage, model, encoder, optimizer, accelerator, number, lesson)
     with attention_to_learn(accelerator.device), _log(run, number, stream, accelerator) as log:
         label = f"{recipe.name} stage {number}/{len(recipe.stages)}"
         quiet = not accelerator.is_main_process
@@ -154,7 +182,7 @@ def run_stage(run: Run, stage: Stage, photos: Photos, number: int, accelerator: 
         )
         for index in shown:
             scheduler.step_update(stream.step * recipe.batch_size)
-            running += step_of(photos.batch(index), stream)
+            running += step_of(photos.batch(index), index, stream)
             if average is not None:
                 average.update(encoder, step=stream.step)
             if stream.step % LOG_EVERY == 0:
@@ -167,6 +195,8 @@ def run_stage(run: Run, stage: Stage, photos: Photos, number: int, accelerator: 
                 running.zero_()
             if stream.step % SAVE_EVERY == 0 and accelerator.is_main_process:
                 within = {"optimizer": optimizer.state_dict(), "stream": stream.state_dict(), "running": running.cpu()}
+                if school:  # its projection is no part of the encoder
+                    within["learner"] = learner.state_dict()
                 run.save(
                     {"stage": number, "within": within | ({"average": average.module.state_dict()} if average else {})}
                 )

@@ -33,6 +33,7 @@ from simpool_viz.settings import (
     checked,
     fields_of,
 )
+from simpool_viz.training.distil import Distillation
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -69,7 +70,8 @@ class Stage:
 class Recipe:
     """What `simpool-viz train` runs.
 
-    data: a folder that `sources.open_source` knows. classes: names of the classes, where the folder does not tell them.
+    data: a folder that `sources.open_source` knows, or several whose photos are taken together. classes: names of the
+        classes, where the folder does not tell them.
     map_size: shorter side in pixels at which the maps are best, for those who use the checkpoint.
     init_from: the checkpoint whose weights are the start, bundled or beside this training's.
     freeze: "stem" or "backbone" for what keeps its weights as they are, batch statistics included; "" where all is
@@ -81,6 +83,7 @@ class Recipe:
     spatial_entropy: weight in the loss of the spatial entropy of the scores that read the tokens; SAR takes 0.01.
     stored: side in pixels of the squares as which photos are kept. void: class number of pixels that count nowhere, for
         a dense head.
+    distil: what of a teacher the backbone learns in place of classes; such an encoder has num_classes 0.
 
     `load_recipe` checks settings against the annotations; the constructor takes what it is given.
     """
@@ -89,7 +92,7 @@ class Recipe:
 
     name: str
     title: str
-    data: str
+    data: str | tuple[str, ...]
     encoder: EncoderSpec
     stages: tuple[Stage, ...]
     map_size: Positive
@@ -109,6 +112,7 @@ class Recipe:
     void: ClassNumber = 255
     stored: Positive = 128
     seed: Natural = 0
+    distil: Distillation | None = None
     sources: str = ""
     license: str = ""
     # The recipe's name or path and the overrides, as they were given: for the card, no part of what is trained.
@@ -143,7 +147,7 @@ class HeadsRecipe:
     __pydantic_config__ = CLOSED
 
     name: str
-    data: str
+    data: str | tuple[str, ...]
     frozen: str
     heads: dict[str, Annotated[dict[str, Any], fields_of(Head)]]
     size: Positive
@@ -219,6 +223,11 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
         raise TrainingError(f"{source}: freeze is stem or backbone, or left out, not {recipe.freeze!r}")
     if recipe.freeze == "stem" and not recipe.encoder.stem:
         raise TrainingError(f"{source}: there is no stem to freeze; describe one as encoder.stem, or leave freeze out")
+    if recipe.distil and (recipe.encoder.num_classes or recipe.mixup or recipe.cutmix or recipe.freeze):
+        raise TrainingError(
+            f"{source}: a student learns tokens and no classes: set encoder.num_classes to 0, and leave out mixup, "
+            "cutmix and freeze"
+        )
     if (recipe.mixup or recipe.cutmix) and (recipe.encoder.dense or recipe.batch_size % 2):
         raise TrainingError(
             f"{source}: mixup and cutmix mix pairs of photos with one class each; they need an even batch and no dense "
@@ -279,3 +288,8 @@ def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:
         if not isinstance(settings, dict):
             raise OptionError(f"--set {'.'.join(keys)}: {key} holds no settings of its own")
     settings[keys[-1]] = value
+
+
+def folders_of(recipe: Recipe | HeadsRecipe) -> list[Path]:
+    """The folders that hold a recipe's photos."""
+    return [Path(folder) for folder in ([recipe.data] if isinstance(recipe.data, str) else recipe.data)]

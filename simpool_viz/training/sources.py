@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,13 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[tuple[Image.Image, int | Image.Image]]: ...
+
+
+def open_sources(folders: Sequence[Path], split: str) -> Source:
+    """The photos of `split` in several data folders, one after the other; in one, its own. Errors as in `open_source`,
+    and DataError for photos with classes beside photos with label maps."""
+    sources = [open_source(folder, split) for folder in folders]
+    return sources[0] if len(sources) == 1 else Joined(sources)
 
 
 def open_source(folder: Path, split: str) -> Source:
@@ -51,6 +58,23 @@ def open_source(folder: Path, split: str) -> Source:
         f"{folder} holds no {split}-*.parquet; set data= to the folder that does, or to one with {split}/CLASS/*.jpg, "
         f"or with {split}/images and {split}/labels"
     )
+
+
+def read_common_classes(folders: Sequence[Path]) -> tuple[str, ...]:
+    """The class names of several data folders that number their classes alike: those of the one that has most.
+
+    Raises:
+        DataError: as in `read_classes`, or a folder that calls a number by another name.
+    """
+    tables = [read_classes(folder) for folder in folders]
+    longest = max(tables, key=len)
+    for folder, table in zip(folders, tables, strict=True):
+        if table != longest[: len(table)]:
+            raise DataError(
+                f"{folder} numbers its classes in another way than the folder with most of them; train on folders "
+                "whose classes.json begin alike"
+            )
+    return longest
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
@@ -78,6 +102,24 @@ def _parquet() -> Any:
     with needs_packages("reading parquet files", "pyarrow"):
         import pyarrow.parquet as parquet
     return parquet
+
+
+class Joined:
+    """The photos of several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.dense = sources[0].dense
+        if any(source.dense != self.dense for source in sources):
+            raise DataError("photos with a class each and photos with label maps cannot be trained on together")
+        self.stamp = "|".join(source.stamp for source in sources)
+        self._sources = sources
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sources))
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, int | Image.Image]]:
+        for source in self._sources:
+            yield from source
 
 
 class ParquetShards:

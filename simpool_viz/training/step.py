@@ -10,6 +10,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.spe import spe_penalty
 from simpool_viz.training import losses
 from simpool_viz.training.data import Batches, random_crops
+from simpool_viz.training.distil import Lesson
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
 
 if TYPE_CHECKING:
@@ -107,14 +109,18 @@ class Step:
         optimizer: Any,
         accelerator: Accelerator,
         number: int,
+        lesson: Lesson | None = None,
     ) -> None:
         self.recipe, self.stage, self.model, self.encoder = recipe, stage, model, encoder
         self.optimizer, self.accelerator, self.number = optimizer, accelerator, number
         self.rows = rows_of(recipe.batch_size, accelerator)
-        self.mix = _mixup(recipe)
+        self.mix, self.lesson = _mixup(recipe), lesson
 
-    def __call__(self, batch: tuple[Tensor, Tensor, Tensor], stream: Batches) -> Tensor:
+    def __call__(self, batch: tuple[Tensor, Tensor, Tensor], index: np.ndarray, stream: Batches) -> Tensor:
+        """A step on stored photos `batch` (images, proportions, labels), which are those of `index` (B,)."""
         images, aspect, labels = batch
+        if self.lesson is not None:
+            return self._imitate(self.lesson, images, index, stream)
         crops = random_crops(aspect, self.stage.crop, stream.generator, squeeze=self.stage.squeeze).of(self.rows)
         from accelerate.utils import set_seed
 
@@ -130,6 +136,15 @@ class Step:
         if self.mix is not None:
             x, targets = self.mix(x, targets)
         loss = self.loss(x, targets, stream.step / stream.steps)
+        return descend(self.accelerator, self.optimizer, loss, stream.step)
+
+    def _imitate(self, lesson: Lesson, images: Tensor, index: np.ndarray, stream: Batches) -> Tensor:
+        """A step of a student towards its teacher's tokens of the same crops."""
+        device, own = self.accelerator.device, index[self.rows]
+        flips = (torch.rand(len(index), generator=stream.generator) < 0.5)[self.rows]
+        x = lesson.inputs(images[self.rows].to(device), own, flips, stream.generator)
+        patches, prefix = self.model(x.to(memory_format=torch.channels_last))
+        loss = lesson.loss(patches, prefix, lesson.targets(own, flips, device))
         return descend(self.accelerator, self.optimizer, loss, stream.step)
 
     def loss(self, x: Tensor, targets: Tensor, progress: float) -> Tensor:

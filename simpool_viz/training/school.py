@@ -1,0 +1,78 @@
+"""The teacher of a training: loaded once, asked for its tokens of every stage's crops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from simpool_viz.checkpoints.load import load_checkpoint
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.training.data import Photos
+from simpool_viz.training.distil import Distillation, Lesson, Student, check_distillation, make_lesson, mean_cosine
+from simpool_viz.training.features import CropPlan
+from simpool_viz.training.inherit import inherit
+from simpool_viz.training.recipe import Stage
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class School:
+    """A teacher, and how its students are begun, taught and measured.
+
+    Args:
+        recipe: what is learned of which teacher.
+        cache: where the teacher's features are kept.
+        accelerator: of this process; the first one computes what the others read.
+
+    Raises:
+        CheckpointError: a teacher that cannot be loaded.
+    """
+
+    def __init__(self, recipe: Distillation, cache: Path, accelerator: Accelerator) -> None:
+        self.recipe, self.cache, self.accelerator = recipe, cache, accelerator
+        self.teacher = load_checkpoint(recipe.teacher, device="cpu").to(accelerator.device)
+
+    def begin(self, encoder: Encoder, photos: Photos, stage: Stage, seed: int) -> None:
+        """Let a student inherit the teacher's blocks where the recipe says so; refuse what cannot be learned.
+
+        Raises:
+            TrainingError: as in `check_distillation` and `inherit`.
+        """
+        check_distillation(self.recipe, encoder, self.teacher)
+        if not self.recipe.inherit:
+            return
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(photos))[: self.recipe.inherit])
+        crops = CropPlan(stage.size, stage.crop, seed).crops(photos.aspect[chosen])
+        images = crops.images(torch.tensor(photos.images[chosen]), stage.size)
+        teacher = self.teacher.to("cpu")
+        inherit(encoder, teacher, images, self.recipe.blocks or None)
+        self.teacher = teacher.to(self.accelerator.device)
+
+    def student(self, encoder: Encoder) -> Student:
+        """The encoder as it is trained, on the accelerator's device."""
+        return Student(encoder, self.teacher.dim, self.recipe.student_block).to(self.accelerator.device)
+
+    def lesson(self, encoder: Encoder, photos: Photos, plan: CropPlan, label: str) -> Lesson:
+        """The teacher's tokens of every photo's crop. Errors as in `make_lesson`."""
+        with self.accelerator.main_process_first():
+            return make_lesson(self.recipe, encoder, self.teacher, photos, plan, self.cache, label)
+
+    def measure(self, encoder: Encoder, photos: Photos, size: int) -> str:
+        """The mean cosine of standardised tokens with the teacher's, on the central squares of held-out photos.
+
+        Args:
+            size: of the squares in pixels, as the student is given them.
+        """
+        lesson = self.lesson(encoder, photos, CropPlan(size, None), "held-out photos")
+        student = Student(encoder, self.teacher.dim, self.recipe.student_block).to(self.accelerator.device).eval()
+        place = (self.accelerator.process_index, self.accelerator.num_processes)
+        total, _ = mean_cosine(student, lesson, photos, place)
+        reduced = self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device), "sum")
+        return (
+            f"cosine {float(reduced) / len(photos):.3f} with the tokens of {self.teacher.facts.title} on "  # type: ignore[arg-type]
+            f"{len(photos)} held-out photos"
+        )

@@ -1,0 +1,135 @@
+"""A student that a recipe trains from a teacher: the loss falls, the folder loads, an interrupted run goes on."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from simpool_viz import load_checkpoint, record
+from simpool_viz.checkpoints.bundle import save_bundle
+from simpool_viz.errors import TrainingError
+from simpool_viz.modeling.encoder import Facts
+from simpool_viz.training import loop as loop_module
+from simpool_viz.training.loop import train
+from simpool_viz.training.recipe import Recipe, load_recipe
+from simpool_viz.training.step import Step
+from tests.helpers import make_photo, trained_weights, vit_spec, write_recipe
+
+CNN = {
+    "backbone": "resnet18",
+    "pooling": "gap",
+    "num_classes": 0,
+    "stem_pool": False,
+    "backbone_kwargs": {"channels": [8, 8, 16, 16], "stem_type": "deep", "stem_width": 8, "output_stride": 16},
+}
+TEACHER = {"img_size": 64, "embed_dim": 48, "depth": 3, "num_heads": 3, "patch_size": 8, "class_token": True}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder of a ViT whose weights are far from their start."""
+    torch.manual_seed(0)
+    spec = vit_spec(num_classes=0, backbone_kwargs=TEACHER)
+    encoder = spec.build(Facts("teacher", "Teacher", 64)).eval().requires_grad_(False)
+    for parameter in encoder.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    folder = tmp_path_factory.mktemp("teachers") / "teacher"
+    save_bundle(folder, encoder, spec, "# made up\n")
+    return folder
+
+
+def recipe_for(
+    shapes: Path, folder: Path, teacher: Path, *, photos: int = 32 * 6, encoder: Any = None, **distil: Any
+) -> Recipe:
+    thin = {**TEACHER, "mlp_ratio": 2.0}
+    encoder = encoder or {
+        "backbone": "vit_tiny_patch16_224",
+        "pooling": "cls",
+        "num_classes": 0,
+        "backbone_kwargs": thin,
+    }
+    stages = [{"size": 32, "photos": photos, "lr": 0.002, "warmup": 32}]
+    path = write_recipe(
+        folder, data=str(shapes), encoder=encoder, stages=stages, distil={"teacher": str(teacher), **distil}
+    )
+    recipe = load_recipe(str(path))
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def losses(folder: Path) -> list[float]:
+    with (folder / "log_stage1.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def cosine_of(folder: Path) -> float:
+    accuracy = load_checkpoint(folder, device="cpu").facts.accuracy
+    assert "with the tokens of Teacher on 50 held-out photos" in accuracy
+    return float(accuracy.split()[1])
+
+
+def test_a_student_by_itself_learns_its_teachers_tokens(
+    shapes: Path, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "LOG_EVERY", 5)
+    made = train(recipe_for(shapes, tmp_path, teacher, photos=32 * 60), tmp_path / "runs", tmp_path / "cache")
+    first, *_, last = losses(made)
+    assert last < 0.7 * first and cosine_of(made) > 0.5
+    recording = record(load_checkpoint(made, device="cpu"), make_photo())
+    assert recording.map("cls").weights.shape[1:] == recording.geometry.grid and recording.logits is None
+    assert "cosine" in (made / "README.md").read_text()
+
+
+def test_a_student_that_inherits_begins_where_the_other_does_not_arrive(
+    shapes: Path, tmp_path: Path, teacher: Path
+) -> None:
+    recipe = recipe_for(shapes, tmp_path, teacher, photos=32, inherit=100, class_token=0.3, jitter=0.1)
+    heir = train(recipe, tmp_path / "heir", tmp_path / "cache")
+    alone = train(recipe_for(shapes, tmp_path, teacher, photos=32), tmp_path / "alone", tmp_path / "cache")
+    assert cosine_of(heir) > 0.6 > cosine_of(alone) + 0.1
+
+
+def test_a_cnn_learns_a_vit_in_its_own_width(shapes: Path, tmp_path: Path, teacher: Path) -> None:
+    made = train(recipe_for(shapes, tmp_path, teacher, encoder=CNN), tmp_path / "runs", tmp_path / "cache")
+    assert not [key for key in trained_weights(made) if "project" in key]
+    assert load_checkpoint(made, device="cpu").dim == 16
+
+
+def test_an_interrupted_student_goes_on_to_the_same_bits(
+    shapes: Path, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_for(shapes, tmp_path, teacher, encoder=CNN, jitter=0.1)
+    whole = train(recipe, tmp_path / "whole", tmp_path / "cache")
+    monkeypatch.setattr(loop_module, "SAVE_EVERY", 2)
+    step = Step.__call__
+
+    def breaking(self: Step, batch: Any, index: Any, stream: Any) -> Any:
+        if stream.step == 5:
+            raise KeyboardInterrupt
+        return step(self, batch, index, stream)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "__call__", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "parts", tmp_path / "cache")
+    parts = train(recipe, tmp_path / "parts", tmp_path / "cache")
+    other = trained_weights(parts)
+    assert all(torch.equal(value, other[key]) for key, value in trained_weights(whole).items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"distil": {"teacher": "x", "loss": 3}}, "distil.loss is text"),
+        ({"distil": {"teacher": "x", "jitter": 2}}, "distil.jitter"),
+        ({"distil": {"teacher": "x", "losses": "x"}}, "no setting distil.losses: .losses. is none of teacher, inherit"),
+        ({"distil": {"teacher": "x"}}, "a student learns tokens and no classes"),
+    ],
+)
+def test_a_recipe_that_teaches_nothing_is_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TrainingError, match=sentence):
+        load_recipe(str(write_recipe(tmp_path, **changes)))
