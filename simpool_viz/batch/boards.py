@@ -1,5 +1,7 @@
-"""From a batch of prepared pictures to a board for each: one forward for all pictures of a shape and all heads on a
-backbone."""
+"""From a batch of prepared pictures to a board for each.
+
+One forward pass serves all pictures of a shape and all heads on one backbone.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,13 @@ from simpool_viz.recording import Recording, record_prepared, shares_forward
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with every picture: checkpoints, maps (each checkpoint's own where none is named) and settings."""
+    """What is computed for every picture.
+
+    Attributes:
+        encoders: the checkpoints, all on one device.
+        requests: the maps; each checkpoint's own where there are none.
+        settings: size, mask rule and fusion.
+    """
 
     encoders: Sequence[Encoder]
     requests: Sequence[MapRequest] = ()
@@ -28,7 +36,7 @@ class Job:
 
     @cached_property
     def groups(self) -> list[list[int]]:
-        """The encoders by index, those that share a forward together."""
+        """Indices of the encoders, one list for those that share a forward pass."""
         groups: list[list[int]] = []
         for i, encoder in enumerate(self.encoders):
             alike = (g for g in groups if shares_forward(self.encoders[g[0]], encoder, self.settings.size))
@@ -41,20 +49,25 @@ class Job:
 
     @property
     def frames(self) -> list[Frame]:
-        """How each group sees a picture."""
+        """The input size and the stride of each group, in the order of `groups`."""
         first = [self.encoders[group[0]] for group in self.groups]
         return [Frame(e.facts.size if self.settings.size is None else self.settings.size, e.stride) for e in first]
 
     @property
     def device(self) -> torch.device:
+        """The device of the encoders' weights."""
         return next(self.encoders[0].parameters()).device
 
 
-def look(job: Job, batch: Sequence[Prepared]) -> list[Board]:
-    """A board for each picture of a batch.
+def make_boards(job: Job, batch: Sequence[Prepared]) -> list[Board]:
+    """Record a batch of pictures and make a board for each.
 
     Args:
-        batch: pictures of one `shape`.
+        job: checkpoints, maps and settings.
+        batch: prepared pictures of one `shape`.
+
+    Returns:
+        A board of one picture for each of the batch, in its order. Its rows stand in the order of the checkpoints.
 
     Raises:
         OptionError: as in `record_rows`.
@@ -75,12 +88,15 @@ def look(job: Job, batch: Sequence[Prepared]) -> list[Board]:
 
 
 def _record(job: Job, number: int, batch: Sequence[Prepared], pictures: Sequence[Picture]) -> list[list[Recording]]:
-    """The recordings of each encoder of a group. Pixels travel to the device as bytes and are normalised there."""
+    """The recordings of each encoder of a group.
+
+    Pixels travel to the device as uint8, a quarter of the bytes of float32, and are normalised there.
+    """
     encoders = [job.encoders[i] for i in job.groups[number]]
     facts = encoders[0].facts
     pixels = torch.from_numpy(np.stack([one.inputs[number] for one in batch]))
     if job.device.type == "cuda":
         pixels = pixels.pin_memory().to(job.device, non_blocking=True)
     images = normalise(pixels, facts.mean, facts.std)
-    seen = [(picture, one.geometries[number]) for picture, one in zip(pictures, batch, strict=True)]
-    return record_prepared(encoders, seen, images, blocks_of(encoders, job.requests))
+    inputs = [(picture, one.geometries[number]) for picture, one in zip(pictures, batch, strict=True)]
+    return record_prepared(encoders, inputs, images, blocks_of(encoders, job.requests))

@@ -1,7 +1,7 @@
-"""The folder loop on one machine: worker processes read, this thread looks, writer threads draw and encode; all at
-once.
+"""The loop over folders on one machine.
 
-Waiting pictures are bounded, so that a folder of any length takes the memory of a few batches.
+Worker processes read pictures, the main thread runs the models, and writer threads draw and encode, all at once. The
+number of waiting pictures is bounded, so that a folder of any length takes the memory of a few batches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from simpool_viz.batch.boards import Job, look
+from simpool_viz.batch.boards import Job, make_boards
 from simpool_viz.batch.preparing import Fault, Prepared, find_pictures, prepare
 from simpool_viz.batch.writing import Journal, write
 from simpool_viz.drawing.pixels import Look
@@ -27,7 +27,14 @@ from simpool_viz.errors import MapError, OptionError
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What a run did. done: pictures now done; of these, `earlier` by an earlier run. seconds: of this run."""
+    """What a run over folders did.
+
+    Attributes:
+        done: number of pictures that are done now.
+        earlier: how many of these an earlier run did.
+        faults: the pictures that could not be read.
+        seconds: wall-clock time of this run.
+    """
 
     done: int
     earlier: int
@@ -47,20 +54,28 @@ def run(
     overwrite: bool = False,
     progress: bool = False,
 ) -> BatchReport:
-    """Look at every picture of some folders and write what `export_board` writes, per picture; goes on where it was
-    interrupted.
+    """Compute the maps of every picture in some folders and write them, as `export_board` does for one board.
+
+    A run that was interrupted is resumed: pictures in the journal of `out` are not computed again.
 
     Args:
         job: checkpoints, maps, settings.
-        out: the folder; one of an earlier run with the same settings is gone on with.
-        drawn: how maps are drawn.
+        folders: folders of pictures, subfolders included.
+        out: folder to write to; that of an earlier run with the same settings is resumed.
+        drawn: how maps are drawn; the usual style by default.
         pictures: format of overlays and masks, "jpeg" or "png", or "none" for maps alone.
-        batch: pictures of a forward.
-        workers: processes that read; half the cores by default.
-        overwrite: begin anew.
+        batch: number of pictures of a forward pass.
+        workers: number of processes that read pictures; half the cores by default.
+        overwrite: discard the journal of an earlier run and start over.
+        progress: whether to show a progress bar.
+
+    Returns:
+        Counts, unreadable pictures and duration.
 
     Raises:
-        DataError, MapError, OptionError: no picture found, no map that any checkpoint has, or options out of range.
+        DataError: no picture in the folders, or the journal of the earlier run is damaged.
+        MapError: no checkpoint has any of the maps.
+        OptionError: a format, a batch size or a number of workers that does not exist.
         FileExistsError: `out` holds something else, or a run with other settings.
     """
     started, drawn = time.perf_counter(), drawn or Look()
@@ -84,7 +99,7 @@ def run(
 
 
 def _settings(job: Job, drawn: Look, pictures: str) -> dict[str, Any]:
-    """What must be the same for a run to go on."""
+    """The settings that must be the same for a run to be resumed, as the manifest keeps them."""
     return {
         "checkpoints": [encoder.facts.name for encoder in job.encoders],
         "maps": [request.label for request in job.requests],
@@ -97,13 +112,13 @@ def _settings(job: Job, drawn: Look, pictures: str) -> dict[str, Any]:
 def _bar(total: int, shown: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc="looking", unit="picture", disable=not shown)
+    return tqdm(total=total, desc="recording", unit="picture", disable=not shown)
 
 
 def _read(
     waiting: dict[str, Path], job: Job, longest: int | None, workers: int, ahead: int, stack: ExitStack
 ) -> Iterator[Prepared | Fault]:
-    """The pictures as worker processes read them, in order, at most `ahead` before they are asked for."""
+    """The pictures as worker processes read them, in order, at most `ahead` of the consumer."""
     if not waiting:
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with PyTorch's threads can hang
@@ -119,13 +134,13 @@ def _read(
 
 
 def _begin_worker() -> None:
-    """Reading fills the gaps that the forward leaves, rather than taking its cores."""
+    """Give workers a lower priority: they take the time that the forward pass leaves, not its cores."""
     if hasattr(os, "nice"):
         os.nice(5)
 
 
 def _batches(read: Iterator[Prepared | Fault], batch: int, faults: list[Fault]) -> Iterator[list[Prepared]]:
-    """Pictures of one shape together; a rare shape waits no longer than for eight batches of others."""
+    """Collect pictures of one shape into batches. At most eight batches of pictures wait, then the fullest goes."""
     buckets: dict[Any, list[Prepared]] = {}
     for one in read:
         if isinstance(one, Fault):
@@ -143,12 +158,12 @@ def _batches(read: Iterator[Prepared | Fault], batch: int, faults: list[Fault]) 
 def _written(
     batches: Iterator[list[Prepared]], job: Job, out: Path, drawn: Look, pictures: str, stack: ExitStack
 ) -> Iterator[dict[str, Any]]:
-    """The journal's lines of pictures as they are written; while a batch is written, the next is looked at."""
+    """Write pictures and yield their lines for the journal; the next batch is recorded while one is written."""
     pool = stack.enter_context(ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)))
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
     before: list[Future[dict[str, Any]]] = []
     for batch in batches:
-        boards = look(job, batch)
+        boards = make_boards(job, batch)
         if not boards[0].rows:
             raise MapError("none of these checkpoints has any of these maps. " + " ".join(boards[0].skipped))
         yield from (future.result() for future in before)

@@ -1,4 +1,4 @@
-"""From files to what the encoders are given. Runs in worker processes, which therefore never load PyTorch."""
+"""From picture files to the input pixels of encoders. Runs in worker processes, which therefore never load PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 @dataclass(frozen=True)
 class Frame:
-    """How encoders that share a forward see a picture: its shorter side and their stride, in pixels."""
+    """The input of encoders that share a forward pass.
+
+    Attributes:
+        size: shorter side of the input in pixels.
+        stride: input pixels per token.
+    """
 
     size: int
     stride: int
@@ -26,12 +31,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture that was read.
+    """A picture that was read and resized.
 
-    key: its path below the folder it was found in.
-    display: (H, W, 3) uint8, at most as large as it will be drawn; a single pixel where nothing is, so that none
-        travels for nothing.
-    geometries, inputs: per frame, and pixels (h, w, 3) uint8 at the geometry's input size.
+    Attributes:
+        key: path below the folder in which it was found.
+        display: (H, W, 3) uint8 RGB, at most as large as it will be drawn; a single pixel where nothing is drawn, so
+            that no pixels are sent between processes for nothing.
+        geometries: the geometry of each frame.
+        inputs: for each frame, pixels (h, w, 3) uint8 RGB at the input size of its geometry.
     """
 
     key: str
@@ -41,22 +48,32 @@ class Prepared:
 
     @property
     def shape(self) -> tuple[tuple[int, int], ...]:
-        """What pictures of one batch have in common: the grid of every frame."""
+        """The token grid (rows, columns) of every frame, which pictures of one batch have in common."""
         return tuple(geometry.grid for geometry in self.geometries)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A picture that cannot be read, and why, in a sentence."""
+    """A picture that cannot be read.
+
+    Attributes:
+        key: path below the folder in which it was found.
+        sentence: why it cannot be read.
+    """
 
     key: str
     sentence: str
 
 
 def find_pictures(folders: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
-    """Every picture below some folders, hidden ones left out: its path by key, in order.
+    """Find every picture below some folders; hidden files and folders are left out.
 
-    A key is the path below the folder, with the folder's name before it where there are several folders.
+    Args:
+        folders: searched with their subfolders, for the file names that end in one of `SUFFIXES`.
+
+    Returns:
+        Paths by key, sorted within each folder. A key is the path below the folder; where there are several folders,
+        the folder's name stands before it.
 
     Raises:
         DataError: no folder, or no picture in any.
@@ -67,8 +84,8 @@ def find_pictures(folders: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
         if not root.is_dir():
             raise DataError(f"{root} is no folder; `simpool-viz compare` takes single pictures")
         name = root.resolve().name
-        twins = [other.resolve().name for other in roots[:number]].count(name)
-        before = "" if len(roots) == 1 else f"{name}_{twins}/" if twins else f"{name}/"
+        same_name = [other.resolve().name for other in roots[:number]].count(name)
+        before = "" if len(roots) == 1 else f"{name}_{same_name}/" if same_name else f"{name}/"
         for path in sorted(root.rglob("*")):
             below = path.relative_to(root)
             if (
@@ -83,10 +100,16 @@ def find_pictures(folders: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
 
 
 def prepare(key: str, path: Path, frames: Sequence[Frame], longest: int | None) -> Prepared | Fault:
-    """Read a picture, make it as small as it will be drawn, and bring it to the input size of each frame.
+    """Read a picture and resize it for display and for each frame.
 
     Args:
-        longest: pixels of the longer side when drawn, None where nothing is drawn.
+        key: name of the picture in the results.
+        path: the file.
+        frames: input sizes and strides.
+        longest: longer side of the drawn picture in pixels; None where nothing is drawn.
+
+    Returns:
+        The pixels, or a `Fault` where the file cannot be read: one bad file does not end a run.
     """
     try:
         picture = read_picture(path, key)

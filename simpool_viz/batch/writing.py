@@ -25,11 +25,16 @@ from simpool_viz.outputs import csv_text, written_whole
 
 
 def write(board: Board, out: Path, look: Look, pictures: str) -> dict[str, Any]:
-    """Write the files of one picture; returns its line for the journal.
+    """Write the files of one picture.
 
     Args:
-        board: of one picture, which goes by its key.
+        board: a board of one picture, whose name is its key.
+        out: folder of the run.
+        look: how maps are drawn.
         pictures: format of overlays and masks, "jpeg" or "png", or "none" for maps alone.
+
+    Returns:
+        The picture's line for the journal: its key, rows, scores, and why maps were skipped.
     """
     key = board.pictures[0].name
     place = Path(key)
@@ -50,7 +55,7 @@ def write(board: Board, out: Path, look: Look, pictures: str) -> dict[str, Any]:
 
 def _save_maps(path: Path, maps: dict[str, np.ndarray]) -> None:
     with written_whole(path) as part, part.open("wb") as file:
-        # Not compressed: float32 weights hardly shrink, and it takes its time.
+        # Not compressed: float32 weights hardly shrink, and compression is slow.
         np.savez(file, **maps)  # type: ignore[arg-type]
 
 
@@ -60,7 +65,7 @@ class Journal:
     Args:
         out: the folder.
         settings: of the run; a later run goes on only with the same.
-        overwrite: begin anew.
+        overwrite: discard the journal of an earlier run and start over.
 
     Raises:
         FileExistsError: `out` holds something else, or a run with other settings.
@@ -97,13 +102,23 @@ class Journal:
         self.done = done
 
     def add(self, line: dict[str, Any]) -> None:
-        """Note a picture as done; its files are whole."""
+        """Enter a picture as done.
+
+        Args:
+            line: from `write`, once the picture's files are complete.
+        """
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self.done[line["key"]] = line
 
     def finish(self, keys: Sequence[str], faults: Sequence[Fault], device: str) -> None:
-        """Write scores.csv and manifest.json of the pictures that are done, in the order of `keys`."""
+        """Write scores.csv and manifest.json of the pictures that are done.
+
+        Args:
+            keys: of all pictures, in the order of the two files.
+            faults: pictures that could not be read.
+            device: on which the maps were computed.
+        """
         lines = [self.done[key] for key in keys if key in self.done]
         table = [figures for line in lines for figures in line["scores"]]
         with written_whole(self.out / "scores.csv") as part:

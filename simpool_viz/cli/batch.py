@@ -1,4 +1,4 @@
-"""The command `batch`: every picture of some folders."""
+"""The command `batch`: the maps of every picture in some folders."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from simpool_viz.cli.options import (
     Command,
-    add_look,
+    add_computation,
+    add_drawing,
     add_out,
     add_overwrite,
-    add_what,
     chosen_encoders,
     chosen_settings,
 )
@@ -21,14 +21,14 @@ from simpool_viz.errors import PictureError
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="pictures in any common format, subfolders too"
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="pictures in any common format, subfolders included"
     )
-    add_out(parser, "folder to make, or of a run to go on with")
-    add_overwrite(parser, "begin an earlier run in OUT anew")
-    add_what(parser)
-    add_look(parser, "none")
+    add_out(parser, "folder to make, or that of a run to resume")
+    add_overwrite(parser, "start an earlier run in OUT over")
+    add_computation(parser)
+    add_drawing(parser, "none")
     parser.add_argument(
-        "--batch", type=int, default=16, metavar="N", help="pictures of a forward (default: %(default)s)"
+        "--batch", type=int, default=16, metavar="N", help="pictures of a forward pass (default: %(default)s)"
     )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that read pictures (default: half the cores)"
@@ -44,8 +44,8 @@ def _run(arguments: argparse.Namespace) -> None:
     requests, settings = parse_maps(arguments.map), chosen_settings(arguments)
     look = Look(arguments.colours, arguments.opacity, arguments.smooth)
     job = Job(chosen_encoders(arguments), requests, settings)
-    how: dict[str, Any] = {key: getattr(arguments, key) for key in ("pictures", "batch", "workers", "overwrite")}
-    report = run(job, arguments.folders, arguments.out, look, progress=True, **how)
+    options: dict[str, Any] = {key: getattr(arguments, key) for key in ("pictures", "batch", "workers", "overwrite")}
+    report = run(job, arguments.folders, arguments.out, look, progress=True, **options)
     for fault in report.faults:
         print(f"left out: {fault.sentence}", file=sys.stderr)
     made = report.done - report.earlier
@@ -59,5 +59,5 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "batch", "every picture of some folders, in batches; goes on where it was interrupted", _add_options, _run
+    "batch", "every picture of some folders, in batches; resumes where it was interrupted", _add_options, _run
 )

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from simpool_viz.cli.options import (
     Command,
-    add_look,
+    add_computation,
+    add_drawing,
     add_out,
     add_overwrite,
-    add_what,
     alternatives,
     chosen_encoders,
     chosen_settings,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from simpool_viz.drawing.pixels import Look
 
 DESCRIPTION = """\
-Show where checkpoints look on photos: overlays and object masks side by side, with figures.
+Compare the attention maps of checkpoints on photos: overlays, object masks and scores.
 
   simpool-viz compare cat.jpg -c resnet_gap -c resnet_simpool -o out
   simpool-viz compare a.jpg b.jpg -c resnet_simpool -m pooling -m contribution:classes=tench -o out
@@ -51,7 +51,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MASK",
         help="mask of the object, one per photo in order: 0 is background",
     )
-    add_what(parser)
+    add_computation(parser)
     parser.add_argument(
         "--ready",
         default="",
@@ -84,7 +84,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="ROW",
         help="also difference_A_B.png: row A minus row B, numbered from 1 in the order of scores.csv; repeat for more",
     )
-    add_look(parser)
+    add_drawing(parser)
     parser.add_argument("--shared-scale", action="store_true", help="one colour scale for the whole board")
     parser.add_argument("--profile", action="store_true", help="print where the time went")
 
@@ -117,12 +117,12 @@ def _run(arguments: argparse.Namespace) -> None:
     references = {i: read_reference(path) for i, path in enumerate(arguments.reference)}
     encoders = chosen_encoders(arguments)
     steps = iterate_board(pictures, encoders, requests, settings, references, profile)
-    *_, board = tqdm(steps, desc="looking", total=len(pictures) * len(encoders), unit="picture")
+    *_, board = tqdm(steps, desc="recording", total=len(pictures) * len(encoders), unit="picture")
     require_rows(board.rows, board.skipped)
     board = arrange(board, arguments.group, arguments.sort)
     extras, device = _further_files(arguments, board, look), str(next(encoders[0].parameters()).device)
-    how: dict[str, Any] = {"overwrite": arguments.overwrite, "pictures": arguments.pictures, "extras": extras}
-    folder = export_board(board, arguments.out, look, device=device, profile=profile, **how)
+    options: dict[str, Any] = {"overwrite": arguments.overwrite, "pictures": arguments.pictures, "extras": extras}
+    folder = export_board(board, arguments.out, look, device=device, profile=profile, **options)
     for sentence in board.skipped:
         print(f"note: {sentence}")
     print(f"{len(board.rows)} maps in {folder}; open {folder / 'board.png'}")
@@ -131,12 +131,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _apply_ready(arguments: argparse.Namespace) -> None:
-    """Put the checkpoints and maps of a ready-made comparison where those of -c and -m stand, and check the order asked
-    for, before anything is loaded.
+    """Replace -c and -m by those of a ready-made comparison, and check --sort, before anything is loaded.
 
     Raises:
-        OptionError: an unknown comparison, or -c or -m beside it; an unknown figure.
-        CheckpointError: a comparison with checkpoints that are not here.
+        OptionError: an unknown comparison, -c or -m beside it, or an unknown score to sort by.
+        CheckpointError: a comparison whose checkpoints are not installed.
     """
     from simpool_viz.board.comparison import parse_sort
     from simpool_viz.board.ready_made import available, find_comparison
@@ -152,7 +151,7 @@ def _apply_ready(arguments: argparse.Namespace) -> None:
 
 
 def _further_files(arguments: argparse.Namespace, board: Board, look: Look) -> dict[str, Any]:
-    """The further files asked for, by name.
+    """The content of the files that --matrix, --agreement and --difference add, by file name.
 
     Raises:
         OptionError: a row that does not exist.

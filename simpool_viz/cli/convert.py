@@ -1,4 +1,4 @@
-"""The command `convert`: a training checkpoint -> a small file that loads and maps the same."""
+"""The command `convert`: a training checkpoint -> a small file that gives the same maps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 COMMAND = Command(
     "convert",
-    "a training checkpoint -> a small .safetensors file that loads and maps the same",
+    "a training checkpoint -> a small .safetensors file that gives the same maps",
     _add_options,
     _run,
 )

@@ -1,11 +1,11 @@
-"""The command `evaluate`: maps on photos with masks, top-1 on held-out photos, dense heads on scenes."""
+"""The command `evaluate`: scores of maps on photos with masks, top-1 on held-out photos, dense heads on scenes."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from simpool_viz.cli.options import Command, add_what, chosen_encoders, chosen_settings
+from simpool_viz.cli.options import Command, add_computation, chosen_encoders, chosen_settings
 from simpool_viz.errors import OptionError
 
 
@@ -33,7 +33,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         default=Walk().residual,
         help="with --scenes: weight of the skip connection in roll-outs (default: %(default)s)",
     )
-    add_what(parser)
+    add_computation(parser)
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The command `inspect`: one checkpoint on one photo, what it finds and what can be asked of it."""
+"""The command `inspect`: one checkpoint on one photo, a summary of the forward pass and maps of its parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simpool_viz.cli.options import Command, add_device, add_out, add_overwrite,
 from simpool_viz.errors import OptionError
 
 DESCRIPTION = """\
-Look into one checkpoint on one photo: what it finds, its exponents and gates, and what can be asked of it.
+Inspect one checkpoint on one photo: predicted classes, exponents, gates, and the questions it can answer.
 
   simpool-viz inspect cat.jpg -c resnet_simpool
   simpool-viz inspect cat.jpg -c deit.pth --ask token --at 120x80 --block 5 --fusion max -o out
@@ -25,7 +25,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     from simpool_viz.board.inspection import QUESTIONS, Lens
     from simpool_viz.maps.attention_map import FUSIONS
 
-    usual = Lens()
+    default = Lens()
     parser.add_argument("image", metavar="IMAGE", help="a photo in any common format")
     parser.add_argument("-c", "--checkpoint", required=True, metavar="NAME", help="as for compare")
     parser.add_argument("--size", type=int, help="shorter side in pixels (default: the checkpoint's own)")
@@ -37,22 +37,22 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--block",
         type=int,
-        default=usual.block,
+        default=default.block,
         help="block of the attention, negative from the last (default: %(default)s)",
     )
     parser.add_argument(
         "--fusion",
         type=number_or_name,
-        default=usual.fusion,
+        default=default.fusion,
         help=f"of the heads: {', '.join(FUSIONS)}, or the number of one (default: %(default)s)",
     )
     parser.add_argument(
-        "--first", type=int, default=usual.first, help="first block of roll-outs (default: %(default)s)"
+        "--first", type=int, default=default.first, help="first block of roll-outs (default: %(default)s)"
     )
     parser.add_argument(
         "--residual",
         type=float,
-        default=usual.residual,
+        default=default.residual,
         help="weight of the skip connection in roll-outs (default: %(default)s)",
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The command `list`: all that is registered, checkpoints, maps, poolings, comparisons, mask rules and recipes."""
+"""The command `list`: everything that can be named: checkpoints, maps, poolings, comparisons, mask rules, recipes."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _print_poolings(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    heads = {
+    columns = {
         "name": "name",
         "k": "k",
         "u0": "U0",
@@ -106,14 +106,16 @@ def _print_poolings(rows: list[dict[str, Any]], as_json: bool) -> None:
         "attention": "h",
         "value": "phi_V",
     }
-    heads |= {"mean": "f", "update": "phi_X, phi_U"}
-    widths = {column: max(len(title), *(len(row[column]) for row in rows)) for column, title in heads.items()}
-    print("  ".join(title.ljust(widths[column]) for column, title in heads.items()).rstrip())
+    columns |= {"mean": "f", "update": "phi_X, phi_U"}
+    widths = {column: max(len(title), *(len(row[column]) for row in rows)) for column, title in columns.items()}
+    print("  ".join(title.ljust(widths[column]) for column, title in columns.items()).rstrip())
     for number, group in GROUPS.items():
         print(f"{number} {group}")
         for row in rows:
             if row["group"] == number:
-                print("  ".join(row[column].ljust(widths[column]) for column in heads).rstrip())
+                print("  ".join(row[column].ljust(widths[column]) for column in columns).rstrip())
 
 
-COMMAND = Command("list", "what there is: checkpoints, maps, poolings, mask rules, recipes", _add_options, _run)
+COMMAND = Command(
+    "list", "everything that can be named: checkpoints, maps, poolings, mask rules, recipes", _add_options, _run
+)

@@ -1,8 +1,8 @@
-"""simpool-viz: the command line. A command is a file beside this one; none computes anything itself, and nothing heavy
-is imported before a command is chosen.
+"""The command line, simpool-viz.
 
-What a user gave (`SimpoolError`, `OSError`) is answered in a sentence, with exit status 2. Anything else is a bug, with
-exit status 1. `--traceback`, which every command takes, prints where either was raised.
+Each command is a file beside this one. None computes anything itself, and nothing heavy is imported before a command is
+chosen. A mistake of the user (`SimpoolError`, `OSError`) is reported in one sentence, with exit status 2. Anything else
+is a bug, with exit status 1. `--traceback`, which every command takes, prints where either was raised.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(130, "stopped", False)
     except Exception as error:
         shown = "with the trace above" if wanted else "with what the same command prints with --traceback"
-        told = f"{type(error).__name__}: {error}".rstrip(": ").replace("\n", " ")
+        cause = f"{type(error).__name__}: {error}".rstrip(": ").replace("\n", " ")
         ours = f"this is a fault of ours, not of what you gave; please report it at {where_to_report()}, {shown}"
-        return _fail(1, f"{ours} ({told})", wanted)
+        return _fail(1, f"{ours} ({cause})", wanted)
     return 0
 
 
@@ -72,7 +72,7 @@ class _CommandParser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "simpool-viz", description="See where vision models look, and how that changes with their pooling."
+        "simpool-viz", description="Attention maps of vision models, and how pooling changes them."
     )
     parser.add_argument("--version", action="version", version=f"simpool-viz {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_CommandParser)

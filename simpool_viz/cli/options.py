@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its name, a summary of one line, what adds its options, and what runs it.
+    """A command.
 
-    description: above the options in its own help; the summary by default.
+    Attributes:
+        name: as it is typed.
+        summary: one line, for the list of commands.
+        add_options: adds its options to a parser.
+        run: runs it with the parsed options.
+        description: stands above the options in its own help; the summary by default.
     """
 
     name: str
@@ -32,28 +37,28 @@ class Command:
 
 
 def alternatives(names: Iterable[str]) -> str:
-    """ "a, b or c"."""
+    """Names as a phrase: "a, b or c"."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Where it is computed."""
+    """Add --device, on which the models run."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
 
 
 def add_out(parser: argparse.ArgumentParser, what: str, required: bool = True) -> None:
-    """The folder of the result; `what` it is."""
+    """Add --out, the folder of the result; `what` is its help text."""
     parser.add_argument("-o", "--out", type=Path, required=required, help=what)
 
 
 def add_overwrite(parser: argparse.ArgumentParser, what: str = "replace an earlier result in OUT") -> None:
-    """Whether an earlier result may go; `what` that means."""
+    """Add --overwrite; `what` is its help text."""
     parser.add_argument("--overwrite", action="store_true", help=what)
 
 
-def add_what(parser: argparse.ArgumentParser) -> None:
-    """What is computed, for `compare`, `batch` and `evaluate`: checkpoints, maps, size, masks, fusion, device."""
+def add_computation(parser: argparse.ArgumentParser) -> None:
+    """Add what `compare`, `batch` and `evaluate` compute: checkpoints, maps, size, masks, fusion, device."""
     from simpool_viz.board.board import Settings
     from simpool_viz.maps.attention_map import FUSIONS
     from simpool_viz.maps.registry import map_methods
@@ -95,19 +100,24 @@ def add_what(parser: argparse.ArgumentParser) -> None:
 
 
 def number_or_name(text: str) -> int | str:
-    """A whole number where it is one."""
+    """The text as an int where it is a whole number, else as it is."""
     return int(text) if text.lstrip("-").isdigit() else text
 
 
-def add_look(parser: argparse.ArgumentParser, *more: str) -> None:
-    """How maps are drawn, for `compare` and `batch`. more: further formats of pictures."""
+def add_drawing(parser: argparse.ArgumentParser, *more: str) -> None:
+    """Add how `compare` and `batch` draw maps.
+
+    Args:
+        parser: of the command.
+        more: choices of --pictures beside the formats.
+    """
     from simpool_viz.drawing.pixels import SEQUENTIAL, Look
     from simpool_viz.drawing.render import SUFFIXES
 
-    usual = Look()
-    parser.add_argument("--colours", default=usual.colours, help=f"{alternatives(SEQUENTIAL)} (default: %(default)s)")
+    default = Look()
+    parser.add_argument("--colours", default=default.colours, help=f"{alternatives(SEQUENTIAL)} (default: %(default)s)")
     parser.add_argument(
-        "--opacity", type=float, default=usual.opacity, help="of the overlay, 0 to 1 (default: %(default)s)"
+        "--opacity", type=float, default=default.opacity, help="of the overlay, 0 to 1 (default: %(default)s)"
     )
     parser.add_argument("--smooth", action="store_true", help="bilinear maps and masks instead of patches")
     parser.add_argument(
@@ -119,7 +129,11 @@ def add_look(parser: argparse.ArgumentParser, *more: str) -> None:
 
 
 def chosen_encoders(arguments: argparse.Namespace, dense: bool = False) -> list[Encoder]:
-    """The checkpoints of `-c`, loaded; the bundled classifiers, or dense ones, where none is named.
+    """Load the checkpoints of `-c`; all bundled ones where none is named.
+
+    Args:
+        arguments: with `checkpoint` and `device`.
+        dense: whether the bundled ones are those with dense heads rather than the classifiers.
 
     Raises:
         OptionError: none is named and none is bundled.
@@ -136,7 +150,7 @@ def chosen_encoders(arguments: argparse.Namespace, dense: bool = False) -> list[
 
 
 def chosen_settings(arguments: argparse.Namespace) -> Settings:
-    """Size, mask rule and fusion as asked for; a wrong rule is refused before anything is loaded.
+    """Size, mask rule and fusion from the options; a wrong rule is refused before anything is loaded.
 
     Raises:
         OptionError: no such rule, or an amount that does not fit it.

@@ -30,7 +30,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu"), help="auto takes what accelerate finds (default)"
     )
-    parser.add_argument("--restart", action="store_true", help="begin anew where an interrupted run would go on")
+    parser.add_argument("--restart", action="store_true", help="start over instead of resuming an interrupted run")
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The table of top-1 accuracies, with paired differences: how far one checkpoint is from another on the same photos."""
+"""The table of top-1 accuracies, with paired differences between checkpoints on the same photos."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ from simpool_viz.outputs import markdown_table
 
 @dataclass(frozen=True)
 class Classified:
-    """A checkpoint and which photos it classified correctly: right (n,) bool, in the photos' order."""
+    """Which photos a checkpoint classified correctly.
+
+    Attributes:
+        encoder: the checkpoint.
+        right: (n,) bool, in the order of the photos.
+    """
 
     encoder: Encoder
     right: np.ndarray
 
 
 def classification_table(rows: Sequence[Classified], photos: str) -> str:
-    """Markdown: top-1 of each checkpoint, and its difference to the first one, with 95 % bootstrap intervals over
-    photos.
+    """Top-1 of each checkpoint and its difference to the first one, as a Markdown table.
 
     Args:
-        photos: what was classified, for the heading.
+        rows: results on the same photos in the same order; the first is the one that the others are compared with.
+        photos: name of the set of photos, for the heading.
+
+    Returns:
+        Markdown; top-1 in per cent and differences in points, with 95 % bootstrap intervals over photos. Differences
+        are paired by photo.
     """
     first = rows[0]
     head = [
@@ -52,7 +61,12 @@ def classification_table(rows: Sequence[Classified], photos: str) -> str:
 
 
 def points(values: np.ndarray, signed: bool = False) -> str:
-    """The mean of shares in per cent, or of their differences in points, with its 95 % bootstrap interval."""
+    """The mean of shares in per cent with its 95 % bootstrap interval, such as "81.0 [78.2, 83.6]".
+
+    Args:
+        values: (n,) shares in [0, 1] or booleans, or differences of shares.
+        signed: whether to write the sign, as differences need.
+    """
     mean, low, high = (100 * value for value in interval(np.asarray(values, float)))
     sign = "+" if signed else ""
     return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

@@ -14,14 +14,22 @@ from simpool_viz.errors import DataError
 
 @dataclass(frozen=True)
 class MaskSet:
-    """name, and (image, mask) paths in the order of their names."""
+    """A data set of photos with masks.
+
+    Attributes:
+        name: of its folder.
+        pairs: paths of (image, mask), in the order of the images' names.
+    """
 
     name: str
     pairs: list[tuple[Path, Path]]
 
 
 def open_mask_set(folder: Path) -> MaskSet:
-    """Pair the files of `images/` and `masks/`.
+    """Pair the files of `images/` with those of `masks/`, or of `instances/` where that folder exists.
+
+    Args:
+        folder: of the data set.
 
     Raises:
         DataError: a folder is missing, or an image has no mask.
@@ -34,17 +42,24 @@ def open_mask_set(folder: Path) -> MaskSet:
 
 
 def pair_files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """(image, mask) by the stems of their names, in the order of the images' names; spare masks are passed over.
+    """Pair images and masks whose file names have the same stem; masks without an image are ignored.
+
+    Args:
+        images: folder of images.
+        masks: folder of masks.
+
+    Returns:
+        Paths of (image, mask), in the order of the images' names.
 
     Raises:
         DataError: no image, or one without a mask.
     """
     by_stem = {path.stem: path for path in _files(masks)}
     paths = _files(images)
-    lonely = [path.name for path in paths if path.stem not in by_stem]
-    if lonely or not paths:
+    unpaired = [path.name for path in paths if path.stem not in by_stem]
+    if unpaired or not paths:
         raise DataError(
-            f"{images} holds no image" if not paths else f"{masks} holds no mask for {', '.join(lonely[:5])}"
+            f"{images} holds no image" if not paths else f"{masks} holds no mask for {', '.join(unpaired[:5])}"
         )
     return [(path, by_stem[path.stem]) for path in paths]
 

@@ -34,12 +34,15 @@ MAPS: dict[str, tuple[str, dict[str, object]]] = {
 
 @dataclass(frozen=True)
 class SceneScores:
-    """What a dense checkpoint does on n scenes with K classes.
+    """The results of a dense checkpoint on n scenes with K classes.
 
-    pixels: (n, K, K) int64, of each scene by true class (rows) and found class (columns).
-    area: (n, K), the share of the scene that each class has in truth.
-    mass: by map, (n, K), the share of the map's mass that lies on the class's true pixels; NaN where the class is not
-        both there and found. residual: of the roll-outs.
+    Attributes:
+        encoder: the checkpoint.
+        pixels: (n, K, K) int64, the confusion table of each scene: true class (rows) and predicted class (columns).
+        area: (n, K), the share of a scene's labelled pixels that each class has, in [0, 1].
+        mass: by map, (n, K), the share of the map's mass that lies on the class's true pixels, in [0, 1]; NaN where
+            the class is not both present and predicted.
+        residual: weight of the skip connection in the roll-outs.
     """
 
     encoder: Encoder
@@ -50,7 +53,13 @@ class SceneScores:
 
 
 def open_scenes(folder: Path) -> list[tuple[Path, Path]]:
-    """(photo, label map) of a folder with images/ and labels/, paired by the stems of their names.
+    """Pair the photos of `images/` with the label maps of `labels/` whose names have the same stem.
+
+    Args:
+        folder: of the scenes.
+
+    Returns:
+        Paths of (photo, label map).
 
     Raises:
         DataError: a folder is missing, or a photo has no labels.
@@ -73,7 +82,9 @@ def evaluate_scenes(
     Args:
         encoders: dense checkpoints of the same classes.
         folder: as in `open_scenes`.
-        size, residual, progress: as in `look_at_scenes`.
+        size: shorter side in pixels; each checkpoint's own by default.
+        residual: weight of the skip connection in roll-outs, in [0, 1].
+        progress: whether to show a progress bar.
 
     Returns:
         The scores of each checkpoint, for `scene_tables`.
@@ -89,21 +100,24 @@ def evaluate_scenes(
         raise OptionError(
             f"{', '.join(others)} has no dense head, or one of other classes; choose dense checkpoints of these scenes"
         )
-    return [look_at_scenes(encoder, scenes, size, residual, progress) for encoder in encoders]
+    return [score_scenes(encoder, scenes, size, residual, progress) for encoder in encoders]
 
 
-def look_at_scenes(
+def score_scenes(
     encoder: Encoder,
     scenes: Sequence[tuple[Path, Path]],
     size: int | None = None,
     residual: float = 0.5,
     progress: bool = False,
 ) -> SceneScores:
-    """Segment scenes and measure the maps of the classes found.
+    """Segment scenes and measure the maps of the classes that are present and predicted.
 
     Args:
-        size: shorter side in pixels; the checkpoint's own by default. residual: weight of the skip connection in
-            roll-outs.
+        encoder: a dense checkpoint.
+        scenes: paths of (photo, label map), as from `open_scenes`. A label is the index of a class; others are void.
+        size: shorter side in pixels; the checkpoint's own by default.
+        residual: weight of the skip connection in roll-outs, in [0, 1].
+        progress: whether to show a progress bar.
 
     Raises:
         MapError: a checkpoint without a dense head.
@@ -146,7 +160,7 @@ def _read_labels(path: Path, recording: Recording) -> np.ndarray:
 def _mass_on_classes(
     recording: Recording, classes: list[int], labels: np.ndarray, count: int, residual: float
 ) -> dict[str, np.ndarray]:
-    """By map of `MAPS`, (K,) shares of its mass on each class's pixels; NaN for classes not asked for."""
+    """For each map of `MAPS`, (K,) shares of its mass on each class's pixels; NaN for classes not in `classes`."""
     shares = {name: np.full(count, np.nan) for name in MAPS}
     if not classes:
         return shares
@@ -159,20 +173,28 @@ def _mass_on_classes(
     return shares
 
 
-# --- tables
-# -------------------------------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def scene_tables(rows: Sequence[SceneScores], scenes: str) -> str:
-    """Markdown: `iou_table` of all, and `mass_table` of each. Arguments as in `iou_table`."""
+    """The `iou_table` of all checkpoints and the `mass_table` of each, as Markdown.
+
+    Args:
+        rows: results on the same scenes.
+        scenes: name of the set of scenes, for the heading.
+    """
     return "\n\n".join([iou_table(rows, scenes), *map(mass_table, rows)])
 
 
 def iou_table(rows: Sequence[SceneScores], scenes: str) -> str:
-    """Markdown: the mean IoU of each checkpoint and its difference to the first one, and the IoU of each class.
+    """The mean IoU of each checkpoint, its difference to the first one, and the IoU of each class, as Markdown.
 
     Args:
-        scenes: what was segmented, for the heading.
+        rows: results on the same scenes; the first is the one that the others are compared with.
+        scenes: name of the set of scenes, for the heading.
+
+    Returns:
+        Markdown; IoU in per cent, with 95 % bootstrap intervals over scenes. Differences are paired by scene.
     """
     first = rows[0]
     names = first.encoder.facts.classes
@@ -202,8 +224,10 @@ def iou_table(rows: Sequence[SceneScores], scenes: str) -> str:
 
 
 def mass_table(row: SceneScores) -> str:
-    """Markdown: for each class the share of each map's mass on the class's true pixels, beside its share of area and
-    plain roll-out."""
+    """For each class, the share of each map's mass on the class's true pixels in per cent, as Markdown.
+
+    Its columns compare Dense Attention Roll-Out, hard and soft, with plain roll-out and the class's share of the area.
+    """
     head = [
         "class",
         "scenes",
@@ -213,26 +237,26 @@ def mass_table(row: SceneScores) -> str:
         "dense roll-out, soft",
         "hard minus roll-out",
     ]
-    told = (
+    caption = (
         f"residual weight {row.residual:g}; mass of the map on the class's true pixels (%), where the class is "
         "there and found"
     )
     lines = []
     hard, soft, plain = row.mass["dense_rollout"], row.mass["dense_rollout, soft"], row.mass["rollout"]
     for index, name in enumerate(row.encoder.facts.classes):
-        seen = ~np.isnan(hard[:, index])
-        if not seen.any():
+        measured = ~np.isnan(hard[:, index])  # (n,)
+        if not measured.any():
             lines.append([name, "0", *[""] * (len(head) - 2)])
             continue
-        columns = [table[seen, index] for table in (row.area, plain, hard, soft)]
+        columns = [table[measured, index] for table in (row.area, plain, hard, soft)]
         cells = [
             name,
-            str(int(seen.sum())),
+            str(int(measured.sum())),
             *(points(c) for c in columns),
             points(columns[2] - columns[1], signed=True),
         ]
         lines.append(cells)
-    return f"**{row.encoder.facts.name}**, {told}\n\n{markdown_table(head, lines)}"
+    return f"**{row.encoder.facts.name}**, {caption}\n\n{markdown_table(head, lines)}"
 
 
 def _drawn_ious(pixels: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""The localization table: every checkpoint's map against the reference masks, beside the centre prior and the whole
-picture.
+"""The localization table: scores of maps against reference masks, compared with two baselines.
 
-Intervals are 95 % percentile bootstraps over pictures; the difference to the centre prior is paired by picture.
+The baselines are the centre prior and the whole picture. Intervals are 95 % percentile bootstraps over pictures; the difference to the centre prior is paired by picture.
 """
 
 from __future__ import annotations
@@ -25,7 +24,12 @@ TABLE_FIGURES = ("iou_at_true_area", "iou", "jaccard", "jaccard_best", "pointing
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: its label and, per figure, one value per picture."""
+    """A row of the table.
+
+    Attributes:
+        label: checkpoint and map, or the baseline.
+        figures: for each score of `TABLE_FIGURES`, (n,) values, one per picture; NaN where there is none.
+    """
 
     label: str
     figures: dict[str, np.ndarray]
@@ -51,11 +55,11 @@ def evaluate(
         One `Method` per checkpoint and map it has, then the baselines.
 
     Raises:
-        MapError, PictureError: no checkpoint has any of the maps, or a photo or mask cannot be read.
+        MapError: no checkpoint has any of the maps.
+        PictureError: a photo or a mask cannot be read.
     """
-    methods: dict[
-        tuple[int, str], tuple[str, list[dict[str, float]]]
-    ] = {}  # by checkpoint and map: names need not be unique
+    # By checkpoint and map, since names of checkpoints need not be unique: (label, scores of each picture).
+    methods: dict[tuple[int, str], tuple[str, list[dict[str, float]]]] = {}
     plain: dict[str, list[dict[str, float]]] = {}  # the baselines, by name
     skipped: list[str] = []
     for image, mask in _progress(data, progress):
@@ -97,14 +101,31 @@ def _progress(data: MaskSet, progress: bool) -> Iterator:
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high): the mean and its 95 % bootstrap interval; fixed by the seed."""
+    """The mean of values and its 95 % percentile bootstrap interval.
+
+    Args:
+        values: (n,).
+        seed: of the draws, so that the same values give the same interval.
+
+    Returns:
+        (mean, low, high).
+    """
     draws = np.random.default_rng(seed).integers(len(values), size=(DRAWS, len(values)))
     low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
     return float(values.mean()), float(low), float(high)
 
 
 def to_markdown(data: MaskSet, methods: Iterable[Method], settings: Settings) -> str:
-    """The table as Markdown. Differences are of IoU at true area, paired by photo."""
+    """The localization table as Markdown.
+
+    Args:
+        data: the set that was evaluated.
+        methods: from `evaluate`, the baselines included.
+        settings: with which they were evaluated.
+
+    Returns:
+        Markdown. Differences are of IoU at true area, paired by photo.
+    """
     methods = list(methods)
     prior = next(m for m in methods if m.label == "centre prior")
     head = ["map", "IoU at true area", "above the centre prior", "above the first row", f"IoU of mask {settings.mask}"]

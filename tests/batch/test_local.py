@@ -19,7 +19,7 @@ from PIL import Image
 
 from simpool_viz import record
 from simpool_viz.batch import local
-from simpool_viz.batch.boards import Job, look
+from simpool_viz.batch.boards import Job, make_boards
 from simpool_viz.batch.local import run
 from simpool_viz.batch.preparing import Fault, Prepared
 from simpool_viz.batch.writing import Journal
@@ -242,7 +242,7 @@ def test_heads_on_one_backbone_share_the_forward_of_a_batch(resnet: Encoder) -> 
     base.backbone.forward_features = lambda x: (calls.append(len(x)), original(x))[1]
     try:
         batch = [prepare_twice(i) for i in range(3)]
-        boards = look(job, batch)
+        boards = make_boards(job, batch)
     finally:
         del base.backbone.forward_features
     assert (

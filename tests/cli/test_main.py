@@ -122,7 +122,7 @@ def test_mistake_is_told_in_one_sentence_with_exit_status_2(
     arguments, says = MISTAKES[name]
     status, out, err = run_command(capsys, *(a.format(**places, out=tmp_path / "out") for a in arguments))
     # Without the progress bar.
-    told = [line for line in re.sub(r"looking: .*?\]", "", err).splitlines() if line.strip()]
+    told = [line for line in re.sub(r"recording: .*?\]", "", err).splitlines() if line.strip()]
     assert status == 2 and out == ""
     assert len(told) == 1 and told[0].startswith("simpool-viz: ") and says in told[0], err
     assert "Traceback" not in err and list(tmp_path.iterdir()) == []

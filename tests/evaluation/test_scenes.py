@@ -17,7 +17,7 @@ from simpool_viz.board.segmentation import segment
 from simpool_viz.checkpoints.bundle import save_bundle
 from simpool_viz.cli.main import main
 from simpool_viz.errors import OptionError, PictureError
-from simpool_viz.evaluation.scenes import evaluate_scenes, look_at_scenes, open_scenes, scene_tables
+from simpool_viz.evaluation.scenes import evaluate_scenes, open_scenes, scene_tables, score_scenes
 from simpool_viz.scores.confusion import mean_ious
 from tests.helpers import dense, dense_spec, make_photo, small_resnet
 
@@ -37,16 +37,16 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_mean_iou_of_scenes_is_that_of_torchmetrics_without_void(scenes: Path) -> None:
     encoder, theirs = dense(), MulticlassJaccardIndex(5, ignore_index=5)
-    seen = look_at_scenes(encoder, open_scenes(scenes))
+    scores = score_scenes(encoder, open_scenes(scenes))
     for image, labels in open_scenes(scenes):
         found = segment(record(encoder, image)).pixels()
         theirs.update(torch.from_numpy(found), torch.from_numpy(np.asarray(Image.open(labels)).astype(np.int64)))
-    assert float(mean_ious(seen.pixels.sum(0))) == pytest.approx(float(theirs.compute()), abs=1e-6)
+    assert float(mean_ious(scores.pixels.sum(0))) == pytest.approx(float(theirs.compute()), abs=1e-6)
 
 
 def test_mass_on_a_class_is_counted_on_its_pixels(scenes: Path) -> None:
     encoder, pairs = dense(), open_scenes(scenes)
-    seen = look_at_scenes(encoder, pairs)
+    scores = score_scenes(encoder, pairs)
     recording, labels = record(encoder, pairs[0][0]), np.asarray(Image.open(pairs[0][1])).astype(int)
     for index in segment(recording).found():
         row = recording.map("dense_rollout", classes=[index]).weights[0]
@@ -54,8 +54,8 @@ def test_mass_on_a_class_is_counted_on_its_pixels(scenes: Path) -> None:
             torch.from_numpy(row)[None, None], (64, 96), mode="bilinear", align_corners=False
         )[0, 0].numpy()
         expected = enlarged[labels == index].sum() / enlarged[labels < 5].sum()
-        assert seen.mass["dense_rollout"][0, index] == pytest.approx(expected, rel=1e-4)
-    assert seen.area[0].sum() == pytest.approx(1) and np.isnan(seen.mass["rollout"][0]).sum() == 5 - len(
+        assert scores.mass["dense_rollout"][0, index] == pytest.approx(expected, rel=1e-4)
+    assert scores.area[0].sum() == pytest.approx(1) and np.isnan(scores.mass["rollout"][0]).sum() == 5 - len(
         segment(recording).found()
     )
 
@@ -65,7 +65,7 @@ def test_a_folder_is_evaluated_in_one_call_as_the_command_does(
 ) -> None:
     encoder = dense()
     (row,) = evaluate_scenes([encoder], scenes, residual=0.8)
-    assert np.array_equal(row.pixels, look_at_scenes(encoder, open_scenes(scenes), residual=0.8).pixels)
+    assert np.array_equal(row.pixels, score_scenes(encoder, open_scenes(scenes), residual=0.8).pixels)
     assert scene_tables([row, row], "made up").count("residual weight 0.8") == 2
     with pytest.raises(OptionError, match="small_simpool has no dense head"):
         evaluate_scenes([encoder, small_resnet()], scenes)
