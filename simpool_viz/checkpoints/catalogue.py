@@ -1,4 +1,4 @@
-"""What can be loaded by name: the checkpoints that travel with the package."""
+"""The bundled checkpoints, which can be loaded by name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from simpool_viz.modeling.spec import EncoderSpec
 
 @dataclass(frozen=True)
 class Entry:
-    """A bundled checkpoint: its folder, description and facts; `available` is whether its weights are here, and those
-    of the one
-    that holds its backbone or stem."""
+    """A bundled checkpoint.
+
+    Attributes:
+        folder: of its files.
+        spec: how the encoder is built.
+        facts: preprocessing, classes, accuracy and origin.
+    """
 
     folder: Path
     spec: EncoderSpec
@@ -24,38 +28,38 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """The name with which `load_checkpoint` loads it."""
         return self.facts.name
 
     @property
     def is_head(self) -> bool:
-        """Whether it is a head on another checkpoint's frozen backbone; nothing takes those unless they are asked
-        for."""
+        """Whether it is a head on another checkpoint's frozen backbone; defaults leave those out."""
         return bool(self.facts.base)
 
     @property
     def available(self) -> bool:
+        """Whether its weights are installed, and those of the checkpoint that holds its backbone or stem."""
         lender = self.facts.base or self.facts.stem or self.folder.name
         return all((folder / WEIGHTS).is_file() for folder in (self.folder, self.folder.parent / lender))
 
     def outline(self) -> Encoder:
-        """The encoder without its weights (on PyTorch's "meta" device): enough to ask which maps it has, and made in no
-        time."""
+        """Build the encoder without weights, on PyTorch's "meta" device: enough to list the maps that it has."""
         with torch.device("meta"):
             return self.spec.build(self.facts).eval().requires_grad_(False)
 
 
 def bundled_names(dense: bool = False) -> list[str]:
-    """The bundled checkpoints whose weights are here and that are no heads on another's backbone.
+    """Names of the bundled checkpoints with installed weights, except heads on another's backbone.
 
     Args:
-        dense: those with dense heads; else the classifiers.
+        dense: whether to list those with dense heads rather than the classifiers.
     """
     having = [entry for entry in catalogue().values() if entry.available and not entry.is_head]
     return [entry.name for entry in having if entry.spec.dense == dense]
 
 
 def catalogue() -> dict[str, Entry]:
-    """Every bundled checkpoint by name, in the order of their folders."""
+    """All bundled checkpoints by name, in the order of their folders."""
     folders = sorted(path.parent for path in bundled_folder("models").glob(f"*/{CONFIG}"))
     entries = [Entry(folder, *read_config(folder)) for folder in folders]
     return {entry.name: entry for entry in entries}

@@ -1,4 +1,4 @@
-"""Puts a file's tensors into a model: every one or none, and nothing of the model stays at its random start."""
+"""Copies the tensors of a file into a model: all or none, and no weight of the model stays at its random start."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from simpool_viz.errors import CheckpointError
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str, names: Mapping[str, str] | None = None) -> None:
-    """Copy `state` into `module`, in the precision of the module.
+    """Copy tensors into a module, converted to the dtype of the module's own.
 
     Args:
-        source: what the tensors come from, for the error.
+        module: changed in place.
+        state: tensors by name.
+        source: name of the file, for errors.
         names: key of the file -> key of the module, where another program named them. Axes of length 1 may then
-            differ, as linear layers and 1 x 1 convolutions do. Without names every key and shape is the module's own.
+            differ, as between linear layers and 1 x 1 convolutions. Without names every key and shape must be the
+            module's own.
 
     Raises:
-        CheckpointError: names the source and every tensor that is missing, not known, or of another shape.
+        CheckpointError: a tensor is missing, unknown, or of another shape; the message lists them.
     """
     refuse(faults_of(module, state, names), source, recognised=names is not None)
     own = module.state_dict()
@@ -29,7 +32,16 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str, names: Map
 
 
 def faults_of(module: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str] | None = None) -> list[str]:
-    """What of `state` does not fit `module`, which may be on the meta device. Arguments as for `fill`."""
+    """List the tensors that do not fit a module.
+
+    Args:
+        module: may be on the meta device.
+        state: tensors by name.
+        names: as for `fill`.
+
+    Returns:
+        A phrase for each tensor that is missing, unknown or of another shape.
+    """
     own = module.state_dict(keep_vars=True)
     if names is None:
         named, missing = {key: key for key in state}, [key for key in own if key not in state]
@@ -47,7 +59,16 @@ def faults_of(module: nn.Module, state: Mapping[str, Tensor], names: Mapping[str
 
 
 def refuse(faults: list[str], source: str, recognised: bool = True) -> None:
-    """Raise a CheckpointError that lists the faults, if there are any."""
+    """Raise an error that lists the faults, if there are any.
+
+    Args:
+        faults: from `faults_of`.
+        source: name of the file.
+        recognised: whether the model was recognised from the file rather than given.
+
+    Raises:
+        CheckpointError: there are faults.
+    """
     if faults:
         more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
         what = "the model it was recognised as" if recognised else "its encoder"
@@ -55,8 +76,8 @@ def refuse(faults: list[str], source: str, recognised: bool = True) -> None:
 
 
 def _not_given(own: Mapping[str, Tensor], given: set[str], back: Mapping[str, str]) -> list[str]:
-    """Keys of the model that another program's file does not fill, as the file would call them."""
-    # A model of timm holds its head itself, and the encoder holds it too.
+    """Keys of the model that another program's file does not fill, in the naming of the file."""
+    # A timm model holds its head itself, and the encoder refers to the same tensors.
     shared = {id(own[key]) for key in given if key in own}
     missing = [k for k in own if k not in given and id(own[k]) not in shared and not k.endswith("num_batches_tracked")]
     return [back.get(key, key.removeprefix("backbone.")) for key in missing]

@@ -1,5 +1,7 @@
-"""Checkpoints on the Hugging Face hub: "hf:<user>/<repository>[/<file>]". Downloads are the hub client's: resumable,
-with progress, in the cache that HF_HOME names, one at a time per file."""
+"""Checkpoints on the Hugging Face hub: "hf:<user>/<repository>[/<file>]".
+
+Downloads are those of the hub's client: resumable, with a progress bar, in the cache that HF_HOME names.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from simpool_viz.errors import CheckpointError, DownloadError
 
 @dataclass(frozen=True)
 class Access:
-    """How the hub is asked.
+    """Limits and identity of requests to the hub.
 
-    limit: the most bytes that are fetched; None for any. cache: where files go; None for the cache that HF_HOME names.
-    token: False to ask as a stranger, None as whoever is logged in.
+    Attributes:
+        limit: the largest download in bytes; None for any size.
+        cache: folder of the downloads; None for the cache that HF_HOME names.
+        token: False for anonymous requests; None for the account that is logged in, if any.
     """
 
     limit: int | None = None
@@ -24,12 +28,18 @@ class Access:
     token: bool | None = None
 
 
-DESCRIPTION = 2**20  # bytes of a config.json that is fetched for a stranger
+DESCRIPTION = 2**20  # the largest config.json in bytes that is fetched where downloads are limited
 SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 
 
 def split_address(address: str) -> tuple[str, str]:
-    """("user/repository", "file in it" or "") of what follows "hf:".
+    """Split an address of the hub.
+
+    Args:
+        address: what follows "hf:".
+
+    Returns:
+        ("user/repository", the file in it or "").
 
     Raises:
         CheckpointError: it names no repository.
@@ -42,7 +52,15 @@ def split_address(address: str) -> tuple[str, str]:
 
 
 def find_file(repository: str, file: str = "", access: Access | None = None) -> tuple[str, int | None]:
-    """(name, size in bytes) of the weights' file of a repository; the size is None where the hub does not tell it.
+    """Find the file of weights in a repository.
+
+    Args:
+        repository: "user/repository".
+        file: its name; by default the only file with weights, .safetensors first.
+        access: limits and identity.
+
+    Returns:
+        (name, size in bytes); the size is None where the hub does not give it.
 
     Raises:
         DownloadError: the hub is out of reach.
@@ -80,7 +98,15 @@ def find_file(repository: str, file: str = "", access: Access | None = None) -> 
 
 
 def download(repository: str, file: str, access: Access | None = None) -> Path:
-    """The file's path in the cache, downloaded if it is not there.
+    """Download a file, unless it is in the cache.
+
+    Args:
+        repository: "user/repository".
+        file: its name; "" as in `find_file`.
+        access: limits and identity.
+
+    Returns:
+        The file's path in the cache.
 
     Raises:
         DownloadError: the hub is out of reach, the file is too large, or there is no space for it.
@@ -110,9 +136,15 @@ def download(repository: str, file: str, access: Access | None = None) -> Path:
 
 
 def timm_config(repository: str, access: Access | None = None) -> dict[str, Any]:
-    """config.json of a repository in timm's form ("architecture", "pretrained_cfg", ...); {} where it is of another.
+    """Read config.json of a repository in timm's form ("architecture", "pretrained_cfg", ...).
 
-    Where downloads are limited, a description of unknown size or of more than `DESCRIPTION` bytes is of another form.
+    Args:
+        repository: "user/repository".
+        access: limits and identity. Where downloads are limited, a config.json of unknown size or of more than
+            `DESCRIPTION` bytes is ignored.
+
+    Returns:
+        Its content; {} where there is none, it cannot be fetched, or it is not in timm's form.
     """
     from huggingface_hub import hf_hub_download
 
@@ -131,7 +163,7 @@ def timm_config(repository: str, access: Access | None = None) -> dict[str, Any]
 
 
 def _cached(repository: str, file: str, access: Access) -> Path | None:
-    """The file in the cache, so that nothing is asked of the network for it."""
+    """The path of a file in the cache, found without a request; None where it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repository, file, cache_dir=access.cache) if file else None
@@ -139,7 +171,7 @@ def _cached(repository: str, file: str, access: Access) -> Path | None:
 
 
 def _sizes_in_cache(repository: str, access: Access) -> dict[str, int | None]:
-    """Files of a repository that were fetched earlier, with their sizes; {} for none."""
+    """Names and sizes in bytes of a repository's files in the cache; {} for none."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -152,7 +184,12 @@ def _sizes_in_cache(repository: str, access: Access) -> dict[str, int | None]:
 
 
 def explain(error: Exception, repository: str) -> str:
-    """A sentence for whatever the hub's client raised."""
+    """Turn an error of the hub's client into a sentence with a remedy.
+
+    Args:
+        error: of any of the client's libraries.
+        repository: "user/repository".
+    """
     kind, status = type(error).__name__, getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, OSError) and error.errno == 28:
         return f"there is no space left for hf:{repository}; free some, or let HF_HOME name a larger disk"

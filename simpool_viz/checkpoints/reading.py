@@ -1,8 +1,8 @@
 """Reads checkpoint files without executing anything in them.
 
-A `.safetensors` file holds tensors and text alone. Everything else is a pickle, which can run any program when it is
-opened as Python's own `pickle` does it; here PyTorch's `weights_only` reader opens it, which knows tensors, containers
-and the few harmless kinds of object that training checkpoints of this field carry, and refuses all others.
+A `.safetensors` file holds tensors and text alone. Every other file is a pickle, which can run any program when
+Python's own `pickle` opens it. Here PyTorch's `weights_only` reader opens it: it accepts tensors, containers and the
+few harmless kinds of object in `ALLOWED`, which training checkpoints of this field hold, and refuses all others.
 """
 
 from __future__ import annotations
@@ -40,7 +40,13 @@ _LOCK = threading.Lock()  # the list of allowed globals is the whole process's
 
 
 def read_file(path: Path) -> tuple[Any, dict[str, str]]:
-    """What a checkpoint file holds, and its metadata (of a `.safetensors` file; {} otherwise).
+    """Read a checkpoint file without executing anything in it.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The content as saved, with tensors on the CPU, and the metadata of a `.safetensors` file ({} otherwise).
 
     Raises:
         CheckpointError: no such file, a damaged one, one that would run code, or one that unpacks to more than it is.
@@ -64,10 +70,14 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
 
 
 def read_safetensors(path: Path, called: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a `.safetensors` file by name, and its metadata.
+    """Read a `.safetensors` file.
 
     Args:
-        called: how an error names the file; by default without its folder, which an upload's owner has never seen.
+        path: of the file.
+        called: the file's name in errors; by default without its folder, which means nothing to who uploaded it.
+
+    Returns:
+        The tensors by name, on the CPU, and the metadata.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -82,8 +92,10 @@ def read_safetensors(path: Path, called: str = "") -> tuple[dict[str, Tensor], d
 
 
 class _ShortTable(io.FileIO):
-    """An archive's file for `zipfile`, which reads the table of contents in one call, and each of its entries into
-    objects ten times as large."""
+    """A file for `zipfile` that refuses to read a huge table of contents.
+
+    `zipfile` reads the table in one call and makes objects of its entries that are ten times as large.
+    """
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > TABLE:
@@ -95,17 +107,22 @@ class _ShortTable(io.FileIO):
 
 
 def write_safetensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors, contiguous and on the CPU, by name, for everyone to read: the library would leave the file to its
-    owner alone."""
+    """Write tensors as a `.safetensors` file that every user can read; the library allows its owner alone.
+
+    Args:
+        path: of the file.
+        state: tensors by name, contiguous and on the CPU.
+        metadata: texts by name.
+    """
     save_file(state, path, metadata=metadata)
     path.chmod(0o644)
 
 
 def _check_archive(path: Path) -> None:
-    """PyTorch stores its archives uncompressed, so that one which is compressed can only be meant to burst.
+    """Refuse archives that unpack to more than their size. PyTorch stores its own uncompressed.
 
     Raises:
-        CheckpointError: a damaged archive, or one that unpacks to more than it is or lists countless entries.
+        CheckpointError: a damaged archive, a compressed one, or one that lists countless entries.
     """
     try:
         with _ShortTable(path) as file, zipfile.ZipFile(file) as archive:
@@ -129,31 +146,39 @@ def _read_pickle(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path)) from error
     except Exception as error:  # of damaged bytes, the reader raises whatever they lead to
-        told = str(error).strip().partition("\n")[0][:120]
+        cause = str(error).strip().partition("\n")[0][:120]
         raise CheckpointError(
-            f"{path.name} is damaged, incomplete or no checkpoint ({told}); download it again"
+            f"{path.name} is damaged, incomplete or no checkpoint ({cause}); download it again"
         ) from error
 
 
 def _refusal(path: Path) -> str:
-    """A sentence that lists what the file asks for beside tensors."""
+    """A sentence that lists the objects beside tensors for which the file would run code."""
     try:
         with _LOCK, torch.serialization.safe_globals(ALLOWED):
             others = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # it reads zip archives only, and these bytes may be anything
         others = []
-    asks = f"asks for {', '.join(sorted(others)[:8])}" if others else "is damaged, or asks for code"
+    content = f"asks for {', '.join(sorted(others)[:8])}" if others else "is damaged, or asks for code"
     return (
-        f"{path.name} {asks}, beside tensors; nothing in it was run and nothing was loaded. "
+        f"{path.name} {content}, beside tensors; nothing in it was run and nothing was loaded. "
         "If you trust it, save its state dict alone as .safetensors and load that"
     )
 
 
 def check_tensor(name: str, value: Any, source: str) -> Tensor:
-    """`value`, if it is a plain tensor that holds as much as it claims.
+    """Check that a value is an ordinary dense tensor whose storage holds all of its elements.
+
+    Args:
+        name: of the tensor.
+        value: from the file.
+        source: name of the file, for errors.
+
+    Returns:
+        The value.
 
     Raises:
-        CheckpointError: it is something else.
+        CheckpointError: it is anything else.
     """
     if not isinstance(value, Tensor):
         raise CheckpointError(f"{source}: {name} is a {type(value).__name__}, not a tensor")

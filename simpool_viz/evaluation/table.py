@@ -1,6 +1,7 @@
 """The localization table: scores of maps against reference masks, compared with two baselines.
 
-The baselines are the centre prior and the whole picture. Intervals are 95 % percentile bootstraps over pictures; the difference to the centre prior is paired by picture.
+The baselines are the centre prior and the whole picture. Intervals are 95 % percentile bootstraps over pictures; the
+difference to the centre prior is paired by picture.
 """
 
 from __future__ import annotations

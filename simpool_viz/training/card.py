@@ -13,23 +13,38 @@ from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
 
 @dataclass(frozen=True)
 class Result:
-    """minutes: of wall clock. threads: of each process, on a CPU. told: how well it does on held-out photos."""
+    """The cost and the outcome of a training.
+
+    Attributes:
+        minutes: wall-clock time.
+        threads: CPU threads of each process.
+        processes: number of processes.
+        device: on which the weights were, such as "cpu" or "cuda:0".
+        accuracy: the score on held-out photos, as `describe_accuracy` or `describe_iou` writes it.
+    """
 
     minutes: float
     threads: int
     processes: int
     device: str
-    told: str
+    accuracy: str
 
     @property
     def time(self) -> str:
+        """Duration and hardware in a phrase."""
         kind = f"{self.threads} CPU thread(s)" if self.device.startswith("cpu") else self.device
         several = f"{self.processes} processes of " if self.processes > 1 else ""
         return f"{self.minutes:.0f} minutes on {several}{kind}, other work of the machine included"
 
 
 def stage_line(name: str, stage: Stage, minutes: float) -> str:
-    """A stage of a training in a line, as its checkpoint keeps it."""
+    """Describe a completed stage in a line, as its checkpoint keeps it.
+
+    Args:
+        name: of the recipe.
+        stage: its settings.
+        minutes: wall-clock time of the stage.
+    """
     crops = f"crops of at least {100 * stage.crop:g} % of a photo{', squeezed' if stage.squeeze else ''}"
     return (
         f"{name}: {stage.size} px, {stage.photos:,} photos seen, peak learning rate {stage.lr:g}, {crops}, "
@@ -38,12 +53,17 @@ def stage_line(name: str, stage: Stage, minutes: float) -> str:
 
 
 def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str], start: str = "") -> str:
-    """Markdown: what was trained, on what, how, and how well it does.
+    """Write the card of a trained encoder: model, data, recipe and accuracy.
 
     Args:
-        photos: how many there are to train on.
-        stages: a line for each that is done, those before this training included.
-        start: what it started from, or "".
+        recipe: of the training.
+        result: cost and accuracy.
+        photos: number of training photos.
+        stages: a line for each completed stage, those of earlier trainings included.
+        start: the `Start.summary` of the weights it began with, or "" for random ones.
+
+    Returns:
+        Markdown.
     """
     spec = recipe.encoder
     backbone = f"a {spec.backbone} backbone ({_kwargs(recipe)})"
@@ -58,7 +78,7 @@ def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str
         ["optimiser", _optimiser(recipe)],
         ["loss", _loss(recipe)],
         ["training time", result.time],
-        ["mean IoU" if spec.dense else "top-1", result.told.removeprefix("mean IoU ")],
+        ["mean IoU" if spec.dense else "top-1", result.accuracy.removeprefix("mean IoU ")],
         ["licence", recipe.license],
     ]
     return f"""# {recipe.title}
@@ -71,39 +91,51 @@ Stages, each with its own complete schedule:
 
 {listed}
 
-Maps are best near {recipe.map_size} px on the shorter side, which is what the tool uses unless told otherwise.
+Maps are best near {recipe.map_size} px on the shorter side, which is the default.
 """
 
 
 def _optimiser(recipe: Recipe) -> str:
-    told = [
+    parts = [
         f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}, cosine, batch {recipe.batch_size}, precision "
         f"{recipe.precision}"
     ]
-    told += [f"{name} {alpha:g}" for name, alpha in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if alpha]
+    parts += [f"{name} {alpha:g}" for name, alpha in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if alpha]
     return ", ".join(
-        told + ([f"average of weights with decay {recipe.ema:g}"] if recipe.ema else []) + [f"seed {recipe.seed}"]
+        parts + ([f"average of weights with decay {recipe.ema:g}"] if recipe.ema else []) + [f"seed {recipe.seed}"]
     )
 
 
 def _loss(recipe: Recipe) -> str:
-    told = [f"cross entropy{' of pixels' if recipe.encoder.dense else ''}, label smoothing {recipe.label_smoothing:g}"]
+    terms = [f"cross entropy{' of pixels' if recipe.encoder.dense else ''}, label smoothing {recipe.label_smoothing:g}"]
     if recipe.encoder.inside == "spe":
-        told.append(f"{recipe.spe_penalty:g} of SPE's penalty")
+        terms.append(f"{recipe.spe_penalty:g} of SPE's penalty")
     if recipe.spatial_entropy:
-        told.append(
+        terms.append(
             f"{recipe.spatial_entropy:g} of spatial entropy, rising over the first tenth of a stage and falling by a "
             "cosine"
         )
-    return " + ".join(told)
+    return " + ".join(terms)
 
 
 def write_head_card(
     recipe: HeadsRecipe, head: str, spec: EncoderSpec, result: Result, photos: int, parameters: int
 ) -> str:
-    """Markdown: a head, the frozen backbone it stands on, and how well it classifies."""
+    """Write the card of a head on a frozen backbone.
+
+    Args:
+        recipe: of the training.
+        head: name of the head in the recipe.
+        spec: of the encoder with this head.
+        result: cost and accuracy.
+        photos: number of training photos.
+        parameters: number of parameters of the pooling and the classifier.
+
+    Returns:
+        Markdown.
+    """
     optimiser = f"{recipe.optimizer}, peak learning rate {recipe.lr:g}, weight decay {recipe.weight_decay:g}, cosine"
-    seen = (
+    schedule = (
         f"batch {recipe.batch_size}, label smoothing {recipe.label_smoothing:g}, {recipe.photos:,} photos seen, "
         f"seed {recipe.seed}"
     )
@@ -113,9 +145,9 @@ def write_head_card(
         ["data", f"{photos:,} photos: {recipe.sources}"],
         ["recipe", f"`{_command(recipe)}`"],
         ["features", f"{recipe.size} px, {crops}, computed once"],
-        ["optimiser", f"{optimiser}, {seen}"],
+        ["optimiser", f"{optimiser}, {schedule}"],
         ["training time", f"{result.time}, features not counted"],
-        ["top-1", result.told],
+        ["top-1", result.accuracy],
         ["licence", recipe.license],
     ]
     return f"""# {head_title(recipe, spec)}
@@ -128,6 +160,7 @@ This folder holds the head alone; the backbone is that of `{recipe.frozen}`, whi
 
 
 def head_title(recipe: HeadsRecipe, spec: EncoderSpec) -> str:
+    """The title of a head's card and checkpoint, such as "SimPool on frozen resnet_gap"."""
     return f"{poolings()[spec.pooling].title} on frozen {recipe.frozen}"
 
 
@@ -145,7 +178,7 @@ def _pooling(spec: EncoderSpec) -> str:
 
 def _kwargs(recipe: Recipe) -> str:
     spec = recipe.encoder
-    told = [f"{k} = {v}" for k, v in spec.backbone_kwargs.items()]
+    parts = [f"{k} = {v}" for k, v in spec.backbone_kwargs.items()]
     if spec.stem:
-        told.append(f"its tokens made by the first {spec.stem['blocks']} blocks of a {spec.stem['backbone']}")
-    return ", ".join(told if spec.stem_pool else [*told, "no max-pooling after the stem"])
+        parts.append(f"its tokens made by the first {spec.stem['blocks']} blocks of a {spec.stem['backbone']}")
+    return ", ".join(parts if spec.stem_pool else [*parts, "no max-pooling after the stem"])

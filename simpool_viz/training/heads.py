@@ -29,7 +29,7 @@ from simpool_viz.training.card import Result, head_title, write_head_card
 from simpool_viz.training.data import Batches, Photos, load_photos
 from simpool_viz.training.features import CHUNK, CropPlan, Features, keep_features
 from simpool_viz.training.losses import picture_loss, pixel_loss
-from simpool_viz.training.measure import tell_accuracy, tell_iou
+from simpool_viz.training.measure import describe_accuracy, describe_iou
 from simpool_viz.training.recipe import HeadsRecipe, folders_of
 from simpool_viz.training.sources import read_common_classes
 from simpool_viz.training.step import descend, make_accelerator, make_optimizer
@@ -216,4 +216,4 @@ def _measure(
             table += count_pixels(output.dense_logits, labels, recipe.void)
         elif output.logits is not None:
             correct += int((output.logits.argmax(1) == labels).sum())
-    return tell_iou(table, count) if encoder.dense else tell_accuracy(correct, count)
+    return describe_iou(table, count) if encoder.dense else describe_accuracy(correct, count)

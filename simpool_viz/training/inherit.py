@@ -1,9 +1,9 @@
-"""A thin student that inherits a ViT: its attention as it is, of each MLP the hidden units that matter most.
+"""Initialises a thinner student ViT from a teacher: its attention unchanged, and the best hidden units of each MLP.
 
-A hidden unit matters as much as what it adds to the block varies, Var(h_j) |w_j|^2. The columns of the units that are
-kept are then fitted anew by least squares, so that the block gives what the teacher's gives on the student's own
-input; errors of one block are made good by the next (He et al., Channel pruning, ICCV 2017, section 3.2: choose
-channels, then reconstruct).
+The importance of a hidden unit is the variance of its contribution to the block, Var(h_j) |w_j|^2. The output weights
+of the units that are kept are then fitted by least squares, so that the block reproduces the teacher's output from the
+student's own input; each block thereby corrects the errors of those before it (He et al., Channel pruning for
+accelerating very deep neural networks, ICCV 2017, section 3.2: select channels, then reconstruct).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def inherit(student: Encoder, teacher: Encoder, images: Tensor, blocks: Sequence
     """Fill a student ViT from a teacher ViT of the same width and heads.
 
     Args:
-        student: as many blocks as `blocks` names, MLPs of at most the teacher's hidden units. Its pooling
-            and head stay.
+        student: changed in place; it has as many blocks as `blocks` names and MLPs of at most the teacher's hidden
+            units. Its pooling and head stay as they are.
         teacher: a ViT.
-        images: (B, 3, H, W) normalised, on which the columns are fitted; a few hundred photos.
-        blocks: which blocks of the teacher, in their order; all by default.
+        images: (B, 3, H, W) normalised, on which the output weights are fitted; a few hundred photos.
+        blocks: indices of the teacher's blocks, in their order; all by default.
 
     Raises:
         TrainingError: a backbone that is no ViT, a block that the teacher does not have, or shapes that do not fit.
@@ -72,7 +72,7 @@ def _check(student: Encoder, teacher: Encoder, taken: Sequence[int]) -> None:
 
 
 def _copy_outside_blocks(own: Any, other: Any) -> None:
-    """Patches, positions, class token and final norm; the table of positions at the student's own size."""
+    """Copy patch and position embedding, class token and final norm; positions are resized to the student's grid."""
     from timm.layers import resample_abs_pos_embed
 
     state = {key: value for key, value in other.state_dict().items() if not key.startswith(("blocks.", "head"))}
@@ -92,7 +92,7 @@ def _without_mlp(block: nn.Module) -> dict[str, Tensor]:
 
 
 def _embedded(backbone: Any, images: Tensor) -> Tensor:
-    """What the first block is given: (B, P + N, D)."""
+    """The input of the first block: (B, P + N, D)."""
     return backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(images))))
 
 
@@ -101,7 +101,7 @@ def _fit_mlp(block: Any, model: Any, x: Tensor, wanted: Tensor | None) -> None:
 
     Args:
         x: (B, P + N, D), the student's input to the block.
-        wanted: (B, P + N, D), what the block is to give; None for the teacher's MLP on the same input.
+        wanted: (B, P + N, D), the output to reproduce; None for that of the teacher's MLP on the same input.
     """
     kept = block.mlp.fc1.out_features
     if kept == model.mlp.fc1.out_features:
@@ -120,13 +120,13 @@ def _fit_mlp(block: Any, model: Any, x: Tensor, wanted: Tensor | None) -> None:
 
 
 def _scale(layer_scale: Any) -> Tensor | float:
-    """What a block multiplies its MLP by, away from 0 where it would be divided by it."""
+    """The factor of a block's MLP (LayerScale), kept away from 0, since the target is divided by it."""
     gamma = getattr(layer_scale, "gamma", None)
     return 1.0 if gamma is None else torch.where(gamma.abs() < 1e-6, torch.full_like(gamma, 1e-6), gamma)
 
 
 def _least_squares(inputs: Tensor, target: Tensor) -> Tensor:
-    """W (K + 1, D) with [inputs, 1] W nearest to target; inputs (n, K), target (n, D), solved in float64."""
+    """W (K + 1, D) that minimises |[inputs, 1] W - target|; inputs (n, K), target (n, D), solved in float64."""
     rows = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1).double()
     normal = rows.T @ rows
     normal.diagonal().add_(RIDGE * normal.diagonal().mean())

@@ -1,4 +1,4 @@
-"""A training that was interrupted goes on to the same bits: what is kept of it, and when it may be taken up."""
+"""Resuming an interrupted training, with bit-identical results: what is saved, and when it may be used."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ RESUME = "resume.pt"
 
 
 class Run:
-    """A training as it stands: what is needed to go on with it, in `folder`/resume.pt.
+    """The state of a training, which `save` writes to `folder`/resume.pt.
 
-    stage: the number of the stage it is in. within: the state inside that stage; {} at its start.
-    done: a line for each stage that is over. minutes: it has taken so far, over all its parts.
+    Args:
+        folder: of the run.
+        recipe: of the run.
+        encoder: the model, whose weights are set from `state`.
+        state: from `read_interrupted`; {} for a new run.
+
+    Attributes:
+        stage: number of the current stage, from 1.
+        within: the state inside that stage; {} at its start.
+        done: a line for each completed stage.
     """
 
     def __init__(self, folder: Path, recipe: Recipe, encoder: Encoder, state: dict[str, Any]) -> None:
@@ -36,26 +44,38 @@ class Run:
 
     @property
     def minutes(self) -> float:
+        """Wall-clock time so far, interrupted parts included."""
         return self._before + (time.time() - self._begun) / 60
 
     def save(self, place: dict[str, Any]) -> None:
-        """Keep where it stands, whole or not at all."""
+        """Replace resume.pt by the present state, completely or not at all.
+
+        Args:
+            place: the keys "stage" and "within" of the state.
+        """
         state = {"recipe": fingerprint(self.recipe), "minutes": self.minutes, "done": self.done}
         with written_whole(self.folder / RESUME) as part:
             torch.save({**state, "encoder": self.encoder.state_dict(), **place}, part)
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """What makes two runs the same: every setting but where the data lies."""
+    """Every setting of a recipe as JSON, except the paths of data and recipe: equal where a run may be resumed."""
     settings = dataclasses.asdict(recipe)
     return json.dumps({k: v for k, v in settings.items() if k not in ("data", "source", "overrides")}, sort_keys=True)
 
 
 def read_interrupted(folder: Path, recipe: Recipe) -> dict[str, Any]:
-    """The state of an interrupted run in `folder`; {} where there is none.
+    """Read the state of an interrupted run.
+
+    Args:
+        folder: of the run.
+        recipe: with which it is to be resumed.
+
+    Returns:
+        The state for `Run`; {} where there is none.
 
     Raises:
-        TrainingError: it is of another recipe, or cannot be read.
+        TrainingError: the state belongs to another recipe, or cannot be read.
     """
     path = folder / RESUME
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: a CSV for people and scripts, and TensorBoard's events beside it."""
+"""The log of a training: a CSV file and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ COLUMNS = ("step", "loss", "lr", "photos_per_second")
 
 
 class Log:
-    """Rows of step, mean loss, learning rate and photos per second in `folder`/log_stageN.csv and in
-    `folder`/tensorboard.
+    """Step, mean loss, learning rate and photos per second, in log_stageN.csv and tensorboard/ of a folder.
 
-    Taken up again at `step`, it keeps the rows up to there.
+    Args:
+        folder: of the run.
+        stage: number N of the stage, from 1.
+        step: the step at which the stage begins or is resumed; rows of later steps are dropped.
+        batch_size: photos of a step, over all processes.
+
+    Raises:
+        MissingPackageError: tensorboard is not installed.
     """
 
     def __init__(self, folder: Path, stage: int, step: int, batch_size: int) -> None:
@@ -37,6 +43,13 @@ class Log:
         self._board.close()
 
     def write(self, step: int, loss: float, lr: float) -> None:
+        """Add a row.
+
+        Args:
+            step: number of steps done.
+            loss: mean loss since the last row.
+            lr: learning rate of the step.
+        """
         rate = (step - self._last) * self._batch_size / (time.time() - self._since)
         self._rows.add([step, f"{loss:.4f}", f"{lr:.2e}", f"{rate:.1f}"])
         for name, value in zip(COLUMNS[1:], (loss, lr, rate), strict=True):

@@ -124,7 +124,7 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
                 folder,
                 encoder,
                 recipe.encoder,
-                write_card(recipe, result, len(photos), history, start.told if start else ""),
+                write_card(recipe, result, len(photos), history, start.summary if start else ""),
             )
             run.save({"stage": number + 1})
         accelerator.print(f"{recipe.name}: after stage {number} {told}")

@@ -1,6 +1,8 @@
-"""What training minimises: cross entropy of pictures or of pixels, SPE's penalty, and SAR's spatial entropy with its
-schedule
-(Peruzzo et al., Spatial Entropy as an Inductive Bias for Vision Transformers, section 3 and the released code)."""
+"""Losses: cross entropy of pictures or of pixels, and SAR's spatial entropy with its schedule.
+
+Spatial entropy: Peruzzo et al., Spatial Entropy as an Inductive Bias for Vision Transformers, section 3, and the
+released code.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,30 @@ SAR_EPOCHS = 100  # of the paper's training, whose schedule a stage takes whole,
 
 
 def picture_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Mean cross entropy of logits (B, K) with classes (B,) or with mixed targets (B, K), which are smoothed
-    already."""
+    """Mean cross entropy of pictures.
+
+    Args:
+        logits: (B, K), of any float dtype.
+        targets: classes (B,) int64, or probabilities (B, K) of mixup and CutMix, which are smoothed already.
+        smoothing: label smoothing of classes, in [0, 1].
+
+    Returns:
+        A float32 scalar.
+    """
     return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing if targets.ndim == 1 else 0.0)
 
 
 def pixel_loss(logits: Tensor, labels: Tensor, void: int, smoothing: float) -> Tensor:
-    """Mean cross entropy over pixels of token logits (B, K, h, w), enlarged bilinearly, with labels (B, H, W); `void`
-    counts nowhere.
+    """Mean cross entropy of the pixels that are labelled.
+
+    Args:
+        logits: (B, K, h, w) of the tokens, enlarged bilinearly to the labels' size.
+        labels: (B, H, W) int64.
+        void: the label that is left out.
+        smoothing: label smoothing, in [0, 1].
+
+    Returns:
+        A float32 scalar; 0 where every pixel is void.
 
     Raises:
         TrainingError: a label that is neither a class nor void.
@@ -48,6 +66,9 @@ def spatial_entropy_loss(scores: Tensor) -> Tensor:
     Args:
         scores: (B, H, h, w), before the softmax: class token to patches in the last block, per head.
 
+    Returns:
+        A float32 scalar.
+
     Raises:
         MapError: values that are not finite.
     """
@@ -55,8 +76,15 @@ def spatial_entropy_loss(scores: Tensor) -> Tensor:
 
 
 def readout_scores(encoder: Encoder, output: Output, capture: AttentionCapture) -> Tensor:
-    """Scores (B, M, h, w) with which a forward under `capture` reads its tokens: the pooling query's, else the class
-    token's.
+    """The scores, before the softmax, with which the pooling query or else the class token attends to the tokens.
+
+    Args:
+        encoder: that ran.
+        output: of its forward pass.
+        capture: the attention of the same pass, which holds the last block.
+
+    Returns:
+        (B, M, h, w), for M queries or heads, with gradients.
 
     Raises:
         TrainingError: the encoder has neither.
@@ -74,7 +102,17 @@ def readout_scores(encoder: Encoder, output: Output, capture: AttentionCapture) 
 def class_token_scores(
     query: Tensor, key: Tensor, scale: float, num_prefix_tokens: int, grid: tuple[int, int]
 ) -> Tensor:
-    """Scores (B, H, h, w) of the class token, from queries and keys (B, H, P + N, d) with gradients, class token first.
+    """The scores of the class token for the patch tokens, before the softmax.
+
+    Args:
+        query: (B, H, P + N, d), with gradients; the class token comes first.
+        key: (B, H, P + N, d).
+        scale: factor of the dot products.
+        num_prefix_tokens: P.
+        grid: (h, w) with h * w = N.
+
+    Returns:
+        (B, H, h, w).
 
     Raises:
         ValueError: the tokens are not P + h * w.

@@ -1,4 +1,4 @@
-"""How well a trained encoder does on the held-out photos, as its card tells it."""
+"""Accuracy of a trained encoder on held-out photos, and the phrases in which its card gives it."""
 
 from __future__ import annotations
 
@@ -26,26 +26,40 @@ if TYPE_CHECKING:
 
 
 def measure(encoder: Encoder, photos: Photos, recipe: Recipe, accelerator: Accelerator) -> str:
-    """Top-1, or the mean IoU of a dense head, on the central squares of photos, at the size at which the maps are
-    best."""
+    """Measure top-1, or the mean IoU of a dense head, on the central squares of photos at the recipe's `map_size`.
+
+    Args:
+        encoder: the model; the photos are divided among the processes of `accelerator`.
+        photos: held-out photos.
+        recipe: for the size and the void label.
+        accelerator: of the training.
+
+    Returns:
+        A phrase, as from `describe_accuracy` or `describe_iou`.
+    """
     size, place = recipe.map_size, (accelerator.process_index, accelerator.num_processes)
     if encoder.dense:
         table = confusion(encoder, photos, size, recipe.void, part=place).to(accelerator.device)
         table = accelerator.reduce(table, "sum")  # type: ignore[assignment]
-        return tell_iou(table, len(photos))
+        return describe_iou(table, len(photos))
     right = torch.tensor(int(find_correct([encoder], photos, [size], part=place)[0].sum()), device=accelerator.device)
-    return tell_accuracy(int(accelerator.reduce(right, "sum")), len(photos))  # type: ignore[arg-type]
+    return describe_accuracy(int(accelerator.reduce(right, "sum")), len(photos))  # type: ignore[arg-type]
 
 
-def tell_accuracy(correct: int, count: int) -> str:
-    """Top-1 in per cent with the half width of its 95 % interval (normal approximation)."""
+def describe_accuracy(correct: int, count: int) -> str:
+    """Top-1 in per cent with the half width of its 95 % interval (normal approximation), as a phrase."""
     share = correct / count
     half = 1.96 * math.sqrt(share * (1 - share) / count)
     return f"{100 * share:.1f} % ± {100 * half:.1f} of {count} held-out photos"
 
 
-def tell_iou(table: Tensor, count: int) -> str:
-    """The mean IoU of a confusion table of `count` photos."""
+def describe_iou(table: Tensor, count: int) -> str:
+    """The mean IoU in per cent, as a phrase.
+
+    Args:
+        table: (K, K) int64, pixels by true class (rows) and predicted class (columns).
+        count: number of photos.
+    """
     return (
         f"mean IoU {100 * float(mean_ious(table.cpu().numpy())):.1f} % of the central squares of {count} held-out "
         "photos"
@@ -62,13 +76,20 @@ def find_correct(
     batch_size: int = 256,
     progress: bool = False,
 ) -> list[Tensor]:
-    """Which photos' central squares each encoder classifies correctly: (n,) bool for each, in the photos' order.
+    """Find which photos each encoder classifies correctly by their central squares.
 
-    Encoders on one stem run it once for all of them.
+    Encoders that share a stem run it once.
 
     Args:
-        sizes: of the squares in pixels, for each encoder.
-        part: (i, n) for each n-th batch from the i-th; the photos of other batches count as wrong.
+        encoders: classifiers.
+        photos: the photos with their classes.
+        sizes: side of the squares in pixels, for each encoder.
+        part: (i, n) to take every n-th batch from the i-th; photos of other batches count as wrong.
+        batch_size: photos of a forward pass.
+        progress: whether to show a progress bar.
+
+    Returns:
+        For each encoder (n,) bool, in the order of the photos.
     """
     right = [torch.zeros(len(photos), dtype=torch.bool) for _ in encoders]
     starts = range(part[0] * batch_size, len(photos), part[1] * batch_size)
@@ -101,12 +122,12 @@ def classify_held_out(
 
     Raises:
         DataError: no such photos, or no names of their classes.
-        OptionError: a checkpoint that knows other classes.
+        OptionError: a checkpoint of other classes.
     """
     classes = read_classes(folder)
     others = [e.facts.name for e in encoders if e.classifier is None or e.facts.classes != classes]
     if others:
-        raise OptionError(f"{', '.join(others)} knows other classes than {folder}; choose classifiers of these photos")
+        raise OptionError(f"{', '.join(others)} has other classes than {folder}; choose classifiers of these photos")
     with tempfile.TemporaryDirectory() as cache:
         photos = load_photos(folder, "val", Path(cache))
         right = find_correct(encoders, photos, [size or e.facts.size for e in encoders], progress=progress)
@@ -117,7 +138,19 @@ def classify_held_out(
 def confusion(
     encoder: Encoder, photos: Photos, size: int, void: int, *, part: tuple[int, int] = (0, 1), batch_size: int = 32
 ) -> Tensor:
-    """Pixels of the central squares by true class (rows) and predicted class (columns), (K, K) int64, void left out."""
+    """Count the pixels of the photos' central squares by true and by predicted class.
+
+    Args:
+        encoder: with a dense head of K classes.
+        photos: photos with label maps.
+        size: side of the squares in pixels.
+        void: the label that is left out.
+        part: (i, n) to take every n-th batch from the i-th.
+        batch_size: photos of a forward pass.
+
+    Returns:
+        (K, K) int64: true class (rows) and predicted class (columns).
+    """
     encoder.eval()
     device, count = next(encoder.parameters()).device, len(encoder.facts.classes)
     table = torch.zeros(count, count, dtype=torch.long)

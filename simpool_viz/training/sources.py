@@ -16,9 +16,13 @@ from simpool_viz.errors import DataError, needs_packages
 
 
 class Source(Protocol):
-    """Photos of one split with their labels: a class each, or a map of classes (a grey picture of the photo's size).
+    """Photos of one split with their labels.
 
-    stamp: changes when the photos do. dense: whether labels are maps.
+    A label is a class index, or a label map: a grey picture of the photo's size whose values are class indices.
+
+    Attributes:
+        stamp: a text that changes when the files do.
+        dense: whether labels are label maps.
     """
 
     stamp: str
@@ -37,9 +41,10 @@ def open_sources(folders: Sequence[Path], split: str) -> Source:
 
 
 def open_source(folder: Path, split: str) -> Source:
-    """The photos of `split` ("train" or "val") in a data folder.
+    """Open the photos of a split.
 
     Args:
+        split: "train" or "val".
         folder: holds `{split}-*.parquet` with columns image {bytes} and label, or `{split}/CLASS/*` with a picture a
             file, or `{split}/images/*` and `{split}/labels/*`, grey pictures of class numbers with the photos' names.
 
@@ -78,8 +83,13 @@ def read_common_classes(folders: Sequence[Path]) -> tuple[str, ...]:
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
-    """The class names of a data folder, in the order of the labels: of `classes.json`, or the names of the folders in
-    train/.
+    """Read the class names of a data folder from classes.json, or from the names of the folders in train/.
+
+    Args:
+        folder: the data folder.
+
+    Returns:
+        Names in the order of the labels.
 
     Raises:
         DataError: it has neither.
@@ -123,8 +133,15 @@ class Joined:
 
 
 class ParquetShards:
-    """Rows of parquet files with columns image {bytes} and label, as the Hugging Face hub stores data sets of
-    pictures."""
+    """Parquet files as the Hugging Face hub stores data sets of pictures, with columns image {bytes} and label.
+
+    Args:
+        shards: the files, in order.
+
+    Raises:
+        DataError: a damaged file.
+        MissingPackageError: pyarrow is not installed.
+    """
 
     dense = False
 
@@ -149,7 +166,14 @@ class ParquetShards:
 
 
 class ClassFolders:
-    """A folder of pictures for each class, as torchvision reads it: classes in the order of their names."""
+    """A folder of pictures for each class, as torchvision reads it: classes in the order of their names.
+
+    Args:
+        folder: holds the folders of the classes.
+
+    Raises:
+        DataError: no folder with a picture.
+    """
 
     dense = False
 
@@ -173,7 +197,14 @@ class ClassFolders:
 
 
 class LabelMaps:
-    """Photos in images/ and grey pictures of class numbers in labels/, paired by the stems of their names."""
+    """Photos in images/ and label maps in labels/, paired by the stems of their names.
+
+    Args:
+        folder: holds the two folders.
+
+    Raises:
+        DataError: a photo without a label map, or one of another size.
+    """
 
     dense = True
 
@@ -198,5 +229,5 @@ class LabelMaps:
 
 
 def _stamp(paths: Iterator[Path]) -> str:
-    told = "|".join(f"{path.resolve()}:{path.stat().st_size}" for path in paths)
-    return hashlib.sha256(told.encode()).hexdigest()
+    listing = "|".join(f"{path.resolve()}:{path.stat().st_size}" for path in paths)
+    return hashlib.sha256(listing.encode()).hexdigest()

@@ -15,28 +15,34 @@ from simpool_viz.modeling.layers.stem import STEM
 
 @dataclass(frozen=True)
 class Start:
-    """told: what was taken and what begins anew, in a sentence. stages: of the checkpoint's own training.
+    """The weights with which a training starts.
 
-    stem: the checkpoint whose first blocks are the stem now, "" where there is none or it was not taken whole.
+    Attributes:
+        summary: which tensors were copied and which are new, in a sentence.
+        stages: a line for each stage of the other checkpoint's own training.
+        stem: name of the checkpoint whose first blocks are now the stem; "" where there is no stem, or where it was
+            not copied completely.
     """
 
-    told: str
+    summary: str
     stages: tuple[str, ...]
     stem: str
 
 
 def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
-    """Copy into `encoder` every tensor that the checkpoint has under the same name in the same shape; a ResNet's also
-    into its stem.
+    """Copy into an encoder every tensor that another checkpoint has under the same name in the same shape.
 
-    A module is taken whole or not at all: no bias comes without its weight.
+    The tensors of a ResNet are also copied into the encoder's convolutional stem. A module is copied completely or not
+    at all, so that no bias comes without its weight.
 
     Args:
-        name: of a bundled checkpoint, or of one beside `folder`.
-        folder: where the training writes.
+        encoder: changed in place.
+        name: of a bundled checkpoint, or of one in the parent of `folder`.
+        folder: to which the training writes.
 
     Raises:
-        CheckpointError, TrainingError: no such checkpoint, or nothing of its backbone fits.
+        CheckpointError: no such checkpoint.
+        TrainingError: nothing of its backbone fits.
     """
     other = load_bundle(base_folder(folder, name))
     own, given = encoder.state_dict(), other.state_dict()
@@ -53,14 +59,14 @@ def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
         encoder.load_state_dict(own | taken)
     new = [key for key in own if key not in taken]
     parts = sorted({".".join(key.split(".")[: 2 if key.startswith("backbone.") else 1]) for key in new})
-    told = f"started from `{name}`: {len(taken)} tensors taken" + (
+    summary = f"started from `{name}`: {len(taken)} tensors taken" + (
         f"; new are {', '.join(parts)} ({len(new)})" if new else ""
     )
     whole = encoder.has_stem and all(key in taken for key in own if key.startswith(STEM))
     lender = other.facts.stem if other.has_stem else other.facts.base or name
-    return Start(told, other.facts.stages or (f"those of {name}",), lender if whole else "")
+    return Start(summary, other.facts.stages or (f"those of {name}",), lender if whole else "")
 
 
 def _module(key: str) -> str:
-    """What a tensor goes with: its module's others, or itself alone where it is a token or a table of positions."""
+    """The module that a tensor belongs to; tokens and position embeddings stand for themselves."""
     return key if key.endswith(("_token", "pos_embed")) else key.rpartition(".")[0]

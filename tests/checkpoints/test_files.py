@@ -29,7 +29,7 @@ def test_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="pos_embed is timm or dino, not 'x'"):
         load_checkpoint(path, device="cpu", pos_embed="x")
     narrow = save_weights(tmp_path, made.vit(dim=48), "narrow.pth")
-    with pytest.raises(ValueError, match="48 channels do not tell how many heads there are; say num_heads="):
+    with pytest.raises(ValueError, match="48 channels do not determine the number of heads; say num_heads="):
         load_checkpoint(narrow, device="cpu")
     assert load_checkpoint(f"{narrow}?num_heads=4&size=96", device="cpu").facts.size == 96
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simpool_viz.training.card import Result, stage_line, write_card
-from simpool_viz.training.measure import tell_accuracy
+from simpool_viz.training.measure import describe_accuracy
 from simpool_viz.training.recipe import Stage, load_recipe
 
 
@@ -28,7 +28,7 @@ def test_card_lists_the_stages_done_the_machine_and_what_was_set() -> None:
     assert "mixup 0.2, average of weights with decay 0.999, seed 0" in card and "spe inside" in card
     assert "0.1 of SPE's penalty + 0.01 of spatial entropy" in card
     assert "5 minutes on 2 processes of cuda:0" in write_card(recipe, Result(5, 1, 2, "cuda:0", "x"), 9, lines)
-    assert tell_accuracy(50, 200) == "25.0 % ± 6.0 of 200 held-out photos"
+    assert describe_accuracy(50, 200) == "25.0 % ± 6.0 of 200 held-out photos"
 
 
 def test_card_prints_the_command_with_what_was_changed() -> None:

@@ -1,5 +1,7 @@
-"""Recognises ResNets (torchvision's and timm's names, with SPE) and ConvNeXts (the original names, timm's), and builds
-named models."""
+"""Recognises ResNets (in torchvision's and timm's naming, also with SPE) and ConvNeXts (in the original and timm's).
+
+Models of other families are built by their name in timm.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ _SPE = re.compile(r"(layer\d+\.\d+)\.(w1|b1|w2|b2|p)$")
 
 
 def resnet(weights: Weights, settings: LoadOptions) -> Parts:
-    """A ResNet of basic or bottleneck blocks with GAP or SimPool.
+    """Build the parts of a ResNet of basic or bottleneck blocks with GAP or SimPool.
+
+    Args:
+        weights: of the file.
+        settings: options that the tensors do not determine, such as `gamma`.
 
     Raises:
         CheckpointError: SimPool in parts, or a stem or a stage of another kind.
@@ -54,7 +60,11 @@ def _stages(state: dict[str, Tensor]) -> list[int]:
 
 
 def convnext(weights: Weights, settings: LoadOptions) -> Parts:
-    """A ConvNeXt with GAP or SimPool, and the norm between pooling and head.
+    """Build the parts of a ConvNeXt with GAP or SimPool and the norm between pooling and head.
+
+    Args:
+        weights: of the file.
+        settings: options that the tensors do not determine, such as `gamma`.
 
     Raises:
         CheckpointError: SimPool in parts, or layers of another kind.
@@ -84,7 +94,7 @@ def convnext(weights: Weights, settings: LoadOptions) -> Parts:
 
 
 def _convnext_name(key: str) -> str:
-    """timm's name of a tensor in the original's naming; timm's own names stay."""
+    """Translate the original name of a tensor into timm's; names that are timm's already are kept."""
     key = re.sub(r"^downsample_layers\.0\.", "stem.", key)
     key = re.sub(r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample.", key)
     key = re.sub(r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2.", key)
@@ -92,7 +102,7 @@ def _convnext_name(key: str) -> str:
 
 
 def _original_name(name: str) -> str:
-    """The original's name of a tensor in timm's naming."""
+    """Translate timm's name of a tensor into the original one."""
     name = re.sub(
         r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1.", re.sub(r"^stem\.", "downsample_layers.0.", name)
     )
@@ -108,7 +118,7 @@ def _finish(
     head: str,
     norm: str | None,
 ) -> Parts:
-    """Pooling, norm and head of a CNN."""
+    """Add pooling, norm and head to a CNN."""
     simpool = find_simpool(weights.state)
     dim = int(backbone.num_features)  # type: ignore[arg-type]
     pooling, notes = _pooling(weights, settings, simpool, dim)
@@ -132,7 +142,12 @@ def _pooling(
 
 
 def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
-    """A model of timm by its tag, in timm's own names, with its own pooling or SimPool in its place.
+    """Build a timm model by its tag, with its own pooling or SimPool in the place of it.
+
+    Args:
+        tag: timm's name of the model.
+        weights: of the file, in timm's naming.
+        settings: options that the tensors do not determine, such as `gamma`.
 
     Raises:
         CheckpointError: an unknown tag, or a family that is not supported.
@@ -149,7 +164,7 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
     names = {key: f"backbone.{key}" for key in weights.state if key in own}
     pooling, norm, notes = encoder.pooling, encoder.norm, [f"built as timm's {tag}, as asked for"]
     if simpool is not None:
-        pooling, told = _pooling(weights, settings, simpool, encoder.dim)
-        notes += told
+        pooling, gamma_notes = _pooling(weights, settings, simpool, encoder.dim)
+        notes += gamma_notes
         names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
     return Parts(weights.state, f"timm {tag}", model, pooling, norm, encoder.head, names, notes)

@@ -1,5 +1,4 @@
-"""Finds the weights inside what a training script saved: which entry, without which prefixes, and what else is left
-out."""
+"""Finds the weights in the file of a training script: its entry, without prefixes and without tensors of training."""
 
 from __future__ import annotations
 
@@ -17,11 +16,14 @@ from simpool_viz.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name, as they are called in the model itself.
+    """The weights of a model.
 
-    family: "self-supervised", "supervised", "deit", "probe" or "plain".
-    args: settings of the training script, where the file holds them.
-    dropped: key -> why it is not used.
+    Attributes:
+        state: tensors by their names in the model.
+        family: kind of training script: "self-supervised", "supervised", "deit", "probe" or "plain".
+        where: entry of the file that holds them; "" where they are the whole content.
+        args: settings of the training script, where the file holds them.
+        dropped: tensors that are not used, with the reason.
     """
 
     state: dict[str, Tensor]
@@ -32,14 +34,15 @@ class Weights:
 
 
 def find_weights(content: Any, source: str, which: str = "") -> Weights:
-    """The weights of a checkpoint's content.
+    """Find the weights in the content of a checkpoint.
 
     Args:
         content: from `read_file`.
+        source: name of the file, for errors.
         which: another entry than the usual one, such as "student".
 
     Raises:
-        CheckpointError: there are none, the entry asked for is not there, or a tensor is not of its kind.
+        CheckpointError: no weights, no such entry, or a tensor whose axes do not fit its layer.
     """
     if not isinstance(content, Mapping):
         raise CheckpointError(
@@ -95,7 +98,7 @@ def _some(content: Mapping[Any, Any]) -> str:
 
 
 def _strip(state: dict[str, Tensor], prefix: str, others: str = "") -> dict[str, Tensor]:
-    """Without a prefix that every key has, but those that start with `others`."""
+    """Remove a prefix that all keys have, except those that start with `others`."""
     if not any(key.startswith(prefix) for key in state):
         return state
     if not all(key.startswith(prefix) or (others and key.startswith(others)) for key in state):

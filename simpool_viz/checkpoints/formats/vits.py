@@ -1,5 +1,7 @@
-"""Recognises ViTs in the naming of timm, DeiT, DINO and DINOv2, with CLS, GAP, SimPool or SigLIP's pooling, LIFE and
-SAR."""
+"""Recognises ViTs in the naming of timm, DeiT, DINO and DINOv2.
+
+They may have CLS, GAP, SimPool or SigLIP's pooling, and LIFE or SAR inside.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,9 @@ _ARCHS = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12, "vit_large": 16}
 class DinoVisionTransformer(VisionTransformer):
     """A ViT that resizes its position embedding as DINO's and SimPool's self-supervised code does.
 
-    The embedding is scaled by ((H // p + 0.1) / g, (W // p + 0.1) / g), bicubically, never to a size; the weights were
-    trained that way. DINO's own ViT leaves it alone at exactly its trained size. SimPool's, which has no class token,
-    compares the number of patches with one less than it has, and so scales always.
+    The embedding is resized bicubically by the factors ((H // p + 0.1) / g, (W // p + 0.1) / g), not to a given size,
+    since the weights were trained that way. DINO's own ViT keeps it unchanged at the trained size. SimPool's ViT, which
+    has no class token, compares the number of patches with one less than it has and therefore always resizes.
     """
 
     def _pos_embed(self, x: Tensor) -> Tensor:
@@ -48,10 +50,14 @@ class DinoVisionTransformer(VisionTransformer):
 
 
 def recognise(weights: Weights, settings: LoadOptions) -> Parts:
-    """The parts of the ViT that these tensors are.
+    """Build the parts of a ViT from the names and shapes of its tensors.
+
+    Args:
+        weights: of the file.
+        settings: options that the tensors do not determine, such as `num_heads`.
 
     Raises:
-        CheckpointError: its heads or its grid cannot be told from the tensors.
+        CheckpointError: the number of heads or the grid cannot be derived from the tensors.
     """
     state = dict(weights.state)
     notes: list[str] = []
@@ -89,8 +95,8 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
     pooling: Pooling
     norm: nn.Module | None = None
     if simpool is not None:
-        gamma, told = gamma_of(weights, settings, simpool, is_vit=True)
-        notes += told
+        gamma, gamma_notes = gamma_of(weights, settings, simpool, is_vit=True)
+        notes += gamma_notes
         pooling = simpool.create(gamma)
         names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
     elif kwargs["global_pool"] == "map":
@@ -112,8 +118,16 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
 
 
 def linear_head(state: dict[str, Tensor], prefix: str, names: dict[str, str]) -> nn.Linear | None:
-    """A linear classifier for tensors called `prefix`.weight and .bias, entered into `names`; None where there are
-    none."""
+    """Make a linear classifier for the tensors `prefix`.weight and `prefix`.bias.
+
+    Args:
+        state: tensors by name.
+        prefix: of the two names.
+        names: key of the file -> key of the encoder; the two are added.
+
+    Returns:
+        The layer, still without the weights; None where the tensors are absent.
+    """
     if not {f"{prefix}.weight", f"{prefix}.bias"} & set(state):
         return None
     names |= {f"{prefix}.{part}": f"head.{part}" for part in ("weight", "bias")}
@@ -171,11 +185,10 @@ def _kwargs(state: dict[str, Tensor], dim: int, depth: int) -> dict[str, Any]:
 
 
 def _heads(weights: Weights, settings: LoadOptions, dim: int) -> int:
-    """How many heads: as asked for, as the training's settings say, or of 64 channels each as in every published
-    ViT."""
+    """The number of heads: from the options, from the training's settings, or of 64 channels each, which is usual."""
     heads = settings.num_heads or _ARCHS.get(str(weights.args.get("arch", "")), 0) or dim // 64
     if heads < 1 or dim % heads:
-        raise CheckpointError(f"{dim} channels do not tell how many heads there are; say num_heads=")
+        raise CheckpointError(f"{dim} channels do not determine the number of heads; say num_heads=")
     return heads
 
 
@@ -202,7 +215,7 @@ def _no_skip(state: dict[str, Tensor]) -> bool:
 
 
 def _fit_blocks(backbone: Any, state: dict[str, Tensor]) -> None:
-    """LIFE in place of the qkv projections, and SAR's last block, where the tensors say so."""
+    """Insert LIFE in place of the qkv projections, and SAR's last block, where the tensors have their shapes."""
     if _no_skip(state):
         remove_last_skip(backbone)
     if _has_life(state):  # files follow the released code unless they say otherwise

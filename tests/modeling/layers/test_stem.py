@@ -56,7 +56,7 @@ def test_start_from_a_resnet_fills_the_stem(tmp_path: Path) -> None:
     base = load_checkpoint(tmp_path / "base", device="cpu").backbone.state_dict()
     own = encoder.backbone.patch_embed.backbone.state_dict()
     assert own and all(torch.equal(value, base[key]) for key, value in own.items())
-    assert f"{len(own)} tensors taken; new are " in start.told and "backbone.blocks" in start.told
+    assert f"{len(own)} tensors taken; new are " in start.summary and "backbone.blocks" in start.summary
 
 
 def test_stem_that_is_no_resnet_or_has_patches_of_its_own_is_refused() -> None:
