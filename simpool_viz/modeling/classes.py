@@ -9,13 +9,18 @@ from simpool_viz.modeling.encoder import Encoder
 
 
 def class_name(encoder: Encoder, index: int) -> str:
-    """The name of a class, or "class 7" where names are unknown."""
+    """The name of the class of an index, or "class 7" where the encoder has no names."""
     names = encoder.facts.classes
     return names[index] if index < len(names) else f"class {index}"
 
 
 def class_index(encoder: Encoder, wanted: int | str, count: int) -> int:
-    """The index of a class given by index or name.
+    """Find the index of a class.
+
+    Args:
+        encoder: whose names are searched, without regard to case.
+        wanted: index, also as digits, or name.
+        count: number of classes.
 
     Raises:
         OptionError: no such class.
@@ -35,7 +40,16 @@ def class_index(encoder: Encoder, wanted: int | str, count: int) -> int:
 
 
 def class_indices(encoder: Encoder, wanted: Sequence[int | str] | int | str, count: int) -> list[int]:
-    """The indices of one class or several. Errors as in `class_index`, and OptionError for none at all."""
+    """Find the indices of one class or several.
+
+    Args:
+        encoder: whose names are searched, without regard to case.
+        wanted: an index or a name, or several.
+        count: number of classes.
+
+    Raises:
+        OptionError: no such class, or none given.
+    """
     several = [wanted] if isinstance(wanted, (str, int)) else list(wanted)
     if not several:
         raise OptionError("name at least one class, or leave classes out")

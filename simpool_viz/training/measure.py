@@ -127,7 +127,7 @@ def classify_held_out(
     classes = read_classes(folder)
     others = [e.facts.name for e in encoders if e.classifier is None or e.facts.classes != classes]
     if others:
-        raise OptionError(f"{', '.join(others)} has other classes than {folder}; choose classifiers of these photos")
+        raise OptionError(f"{', '.join(others)} knows other classes than {folder}; choose classifiers of these photos")
     with tempfile.TemporaryDirectory() as cache:
         photos = load_photos(folder, "val", Path(cache))
         right = find_correct(encoders, photos, [size or e.facts.size for e in encoders], progress=progress)

@@ -1,6 +1,6 @@
 """LIFE, Local InFormation Enhancer: queries, keys and values at three scales (Akkaya et al., 2023).
 
-It stands in the place of a block's qkv projection. With C channels, C divisible by 3:
+It replaces the qkv projection of a block. With C channels, C divisible by 3:
 
     Y1 = Linear(X)                                  all tokens
     Y2 = PW2(DW3x3(Y1)),  Y3 = PW3(DW5x5(Y2))       patch tokens on their grid, zero padding, no bias
@@ -28,7 +28,12 @@ _GRID: ContextVar[tuple[int, int, int] | None] = ContextVar("token grid", defaul
 
 @contextmanager
 def token_grid(grid: tuple[int, int], num_prefix_tokens: int) -> Iterator[None]:
-    """Tells the LIFE modules that run inside how the tokens lie: (h, w), row-major, after the prefix tokens."""
+    """Set the token grid for the LIFE modules that run inside this context.
+
+    Args:
+        grid: (h, w) of the patch tokens, which are row-major and follow the prefix tokens.
+        num_prefix_tokens: number of class, distillation and register tokens.
+    """
     token = _GRID.set((*grid, num_prefix_tokens))
     try:
         yield
@@ -45,7 +50,7 @@ class _Scale(nn.Module):
         self.pointwise = nn.Conv2d(dim, dim, 1, bias=False)
 
     def forward(self, patches: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) and (B, C, P, 1), P may be 0, each mapped to its own shape."""
+        """Map patches (B, C, h, w) and prefix tokens (B, C, P, 1), where P may be 0, each to its own shape."""
         return self.pointwise(self.depthwise(patches)), self.pointwise(prefix) if prefix.shape[2] else prefix
 
 
@@ -54,11 +59,12 @@ class LIFE(nn.Module):
 
     Args:
         dim: C, divisible by 3.
-        norm: one LayerNorm shared by Q, K and V.
-        prefix_keys: "figure" or "code".
+        norm: whether Q, K and V pass one LayerNorm, which they share.
+        prefix_keys: keys of the prefix tokens: "figure" for each scale's own, "code" for the first scale's in all
+            three, as in the released code.
 
     Raises:
-        CheckpointError: C does not split into three, or the grid of the tokens is not known.
+        CheckpointError: C is not divisible by 3, `prefix_keys` is unknown, or, when called, the grid is not set.
     """
 
     def __init__(self, dim: int, norm: bool = False, prefix_keys: str = "figure") -> None:
@@ -73,6 +79,7 @@ class LIFE(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-5) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, P + N, C) -> (B, P + N, 3 C)."""
         h, w, p = self._layout(x)
         y1 = self.scale1(x)  # (B, P + N, C)
         channels = y1.transpose(1, 2)  # (B, C, P + N)
@@ -99,7 +106,12 @@ class LIFE(nn.Module):
 
 
 def insert_life(backbone: Any, norm: bool = False, prefix_keys: str = "figure") -> None:
-    """Put LIFE in the place of the qkv projection of every block of a timm ViT.
+    """Replace the qkv projection of every block of a timm ViT by LIFE.
+
+    Args:
+        backbone: changed in place.
+        norm: as in `LIFE`.
+        prefix_keys: as in `LIFE`.
 
     Raises:
         CheckpointError: a backbone without such blocks, or a width that does not split into three.
@@ -113,8 +125,12 @@ def insert_life(backbone: Any, norm: bool = False, prefix_keys: str = "figure") 
 
 
 def scale_of_heads(num_heads: int) -> tuple[str, ...] | None:
-    """The scale of each head, ("1 x 1", "3 x 3", "5 x 5"), where heads come in threes; else None, as heads mix
-    scales."""
+    """The scale of LIFE that each head belongs to.
+
+    Returns:
+        "1 x 1", "3 x 3" or "5 x 5" for each head; None where the number of heads is not divisible by 3, since heads
+        then mix scales.
+    """
     if num_heads % 3:
         return None
     return tuple(scale for scale in ("1 x 1", "3 x 3", "5 x 5") for _ in range(num_heads // 3))

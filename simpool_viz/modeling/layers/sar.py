@@ -1,7 +1,8 @@
-"""SAR's option `nosn`: the last block of a ViT without the skip around its attention (Peruzzo et al., Spatial Entropy
-as an
-Inductive Bias for Vision Transformers, section 3). The skip would carry the patches past the attention that is
-regularised."""
+"""SAR's option `nosn`: the last block of a ViT without the skip connection around its attention.
+
+The skip connection would carry the patches past the attention that is regularised (Peruzzo et al., Spatial Entropy as
+an Inductive Bias for Vision Transformers, section 3).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ class NoSkipBlock(Block):
 
 
 def remove_last_skip(backbone: Any) -> None:
-    """Make the last block of a timm ViT a `NoSkipBlock`, its weights kept but those of its second norm.
+    """Turn the last block of a timm ViT into a `NoSkipBlock`, which keeps its weights except those of its second norm.
+
+    Args:
+        backbone: changed in place.
 
     Raises:
         CheckpointError: a backbone without blocks of timm's plain kind.

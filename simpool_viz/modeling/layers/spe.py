@@ -28,7 +28,15 @@ class SPE(nn.Module):
         channels: C.
         variant: "official" or "figure".
 
-    w1, b1, w2, b2: (1, C, 1, 1); p: (2,). At the start w = 0, b = -1, p = 1/2, so that the official gate is 0.0321.
+    Attributes:
+        w1: (1, C, 1, 1), initially 0.
+        b1: (1, C, 1, 1), initially -1.
+        w2: (1, C, 1, 1), initially 0.
+        b2: (1, C, 1, 1), initially -1.
+        p: (2,), initially 1/2, so that the official gate is 0.0321 at first.
+
+    Raises:
+        CheckpointError: an unknown variant.
     """
 
     def __init__(self, channels: int, variant: str = "official") -> None:
@@ -39,7 +47,7 @@ class SPE(nn.Module):
         self.w1, self.w2 = (nn.Parameter(torch.zeros(1, channels, 1, 1)) for _ in range(2))
         self.b1, self.b2 = (nn.Parameter(-torch.ones(1, channels, 1, 1)) for _ in range(2))
         self.p = nn.Parameter(torch.full((2,), 0.5))
-        self.gate = nn.Identity()  # what a recording looks at
+        self.gate = nn.Identity()  # a module of its own, so that a hook can record the gate
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
@@ -52,12 +60,16 @@ class SPE(nn.Module):
         return x * self.gate((r * (self.w1 * (share * highest + (1 - share) * lowest) + self.b1)).sigmoid())
 
     def penalty(self) -> Tensor:
-        """p0^2 + p1^2, of which the loss takes 0.1."""
+        """p0^2 + p1^2, a scalar; the loss adds 0.1 times its sum over the blocks."""
         return (self.p**2).sum()
 
 
 def insert_spe(backbone: Any, variant: str = "official") -> None:
-    """Put SPE into every residual branch of a timm ResNet, basic or bottleneck, after its last norm.
+    """Insert SPE into every residual branch of a timm ResNet, basic or bottleneck, after its last norm.
+
+    Args:
+        backbone: changed in place.
+        variant: "official" or "figure".
 
     Raises:
         CheckpointError: the backbone is no ResNet, or its branches hold another channel attention already.
@@ -79,5 +91,5 @@ def insert_spe(backbone: Any, variant: str = "official") -> None:
 
 
 def spe_penalty(backbone: nn.Module) -> Tensor | float:
-    """Sum of `SPE.penalty` over a backbone; 0 without SPE."""
+    """The sum of `SPE.penalty` over the blocks of a backbone; 0 without SPE."""
     return sum((module.penalty() for module in backbone.modules() if isinstance(module, SPE)), 0.0)

@@ -1,5 +1,7 @@
-"""A convolutional stem for a ViT: the first residual blocks of a ResNet make its tokens (Dosovitskiy et al., ICLR 2021,
-hybrid)."""
+"""A convolutional stem for a ViT: the first residual blocks of a ResNet make its tokens.
+
+Source: the hybrid models of Dosovitskiy et al., An image is worth 16x16 words, ICLR 2021.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +16,35 @@ from torch import Tensor, nn
 from simpool_viz.errors import CheckpointError
 from simpool_viz.tensors import identical
 
-STEM = "backbone.patch_embed.backbone."  # where an encoder's state has it: timm's hybrid ViTs hold it there
+STEM = "backbone.patch_embed.backbone."  # prefix of its tensors in an encoder, where timm's hybrid ViTs hold it
 
-
-_SEEN: ContextVar[dict[int, tuple[Tensor, Tensor]] | None] = ContextVar("stems that have run", default=None)
+_CACHE: ContextVar[dict[int, tuple[Tensor, Tensor]] | None] = ContextVar("features of stems", default=None)
 
 
 @contextmanager
-def stems_once(seen: dict[int, tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """Inside, a stem that meets the images that it met last gives what it gave then: models on one stem run it once.
+def stems_once(cache: dict[int, tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Reuse the features of a stem that runs again on the same images, so that models on one stem run it once.
 
     Args:
-        seen: the last images and features of each stem, by its identity; kept by the caller.
+        cache: the last images and features of each stem, by the stem's `id`; the caller owns it, and it is filled
+            inside this context.
     """
-    token = _SEEN.set(seen)
+    token = _CACHE.set(cache)
     try:
         yield
     finally:
-        _SEEN.reset(token)
+        _CACHE.reset(token)
 
 
 class ResidualStem(nn.Module):
     """The first blocks of a timm ResNet, under the ResNet's own names, so that its weights fit.
 
     Args:
-        resnet: whose modules are taken.
-        blocks: how many residual blocks, counted through its stages; the last of them gives the tokens.
+        resnet: whose modules are used.
+        blocks: number of residual blocks, counted through its stages; the last of them gives the tokens.
 
     Raises:
-        CheckpointError: the ResNet has not so many blocks.
+        CheckpointError: the ResNet has fewer blocks.
     """
 
     def __init__(self, resnet: Any, blocks: int) -> None:
@@ -61,25 +63,24 @@ class ResidualStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w)."""
-        seen = _SEEN.get()
-        if seen is not None and id(self) in seen and identical(seen[id(self)][0], images):
-            return seen[id(self)][1]
+        cache = _CACHE.get()
+        if cache is not None and id(self) in cache and identical(cache[id(self)][0], images):
+            return cache[id(self)][1]
         features = images
         for module in self.children():
             features = module(features)
-        if seen is not None:
-            seen[id(self)] = images, features
+        if cache is not None:
+            cache[id(self)] = images, features
         return features
 
 
 def hybrid_embed(stem: nn.Module) -> Any:
-    """What timm's `VisionTransformer` takes as `embed_layer`, so that the stem's features, projected, are its
-    tokens."""
+    """The `embed_layer` for timm's `VisionTransformer` whose tokens are the stem's features, linearly projected."""
     from timm.layers import HybridEmbed
 
     return partial(HybridEmbed, backbone=stem)
 
 
 def stride_of(patch_embed: Any) -> int:
-    """Input pixels per token of a timm ViT's embedding, with a stem or without."""
+    """Input pixels per token, along each axis, of a timm ViT's embedding, with a stem or without."""
     return int(patch_embed.feat_ratio())

@@ -14,7 +14,7 @@ from simpool_viz.modeling.pooling.means import ArithmeticMean, PowerMean
 
 
 def head_scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
-    """Scaled dot products of one query per head: (B, 1, D), (B, N, D) -> (B, H, N)."""
+    """Scaled dot products of one query per head: query (B, 1, D), keys (B, N, D) -> scores (B, H, N)."""
     q = query.unflatten(2, (heads, -1)).transpose(1, 2)  # (B, H, 1, D / H)
     k = key.unflatten(2, (heads, -1)).permute(0, 2, 3, 1)  # (B, H, D / H, N)
     return ((q * q.shape[-1] ** -0.5) @ k).squeeze(2)
@@ -25,9 +25,8 @@ class ClassToken(Pooling):
     """The class token of a ViT (Dosovitskiy et al., ICLR 2021).
 
     In the framework it is iterative with one step per block: U0 learnable, Q = W_Q U, K = W_K X, V = W_V X, softmax
-        over
-    positions, phi_U the rest of the block. The backbone has run those steps when pooling begins, so none is left:
-    the last state is the class token itself. Its weights are those of the blocks; a recording holds them.
+    over positions, phi_U the rest of the block. The backbone has run those steps when pooling begins, so that none is
+    left: the last state is the class token itself. Its weights are those of the blocks, which a recording holds.
 
     Raises:
         OptionError: the backbone has no class token.
@@ -66,6 +65,9 @@ class SimPool(Pooling):
         min: over what the minimum of v is taken: "image" (all elements of one picture: the paper) or "channel" (over
             the tokens, per channel: timm's version).
         eps: of the layer norm.
+
+    Raises:
+        OptionError: an unknown `min`, or a gamma that is not positive and finite.
     """
 
     name, title, group, attentive, learned = "simpool", "SimPool", 5, True, True
@@ -73,7 +75,7 @@ class SimPool(Pooling):
     row = TableRow("1", "GAP", "W_Q U", "W_K X", "dot/√D", "softmax over positions", "X − min X", "f_α")
     paper = "Psomas et al., Keep It SimPool: Who Said Supervised Transformers Suffer from Attention Deficit?, ICCV 2023"
     summary = (
-        "The mean of all features asks which positions resemble it, and pools those. One attention step for CNNs "
+        "The mean of all features is the query: positions that resemble it are pooled. One attention step for CNNs "
         "and ViTs alike."
     )
 
@@ -119,8 +121,7 @@ class SimPool(Pooling):
 
 
 class _ClassAttention(Pooling):
-    """One layer of class attention: the state attends to fixed features, then passes an MLP, both scaled and
-    residual."""
+    """A layer of class attention: the state attends to fixed features, then an MLP; both are scaled and residual."""
 
     learned, sliced, additive = True, True, False
 
@@ -168,7 +169,7 @@ class CaiT(Pooling):
         init_scale: initial value of LayerScale.
 
     Raises:
-        OptionError: D does not split into the heads, or no layer.
+        OptionError: D is not divisible by the number of heads, or no layer.
     """
 
     name, title, group, attentive, learned, additive, part = "cait", "CaiT", 4, True, True, False, "head"
@@ -206,15 +207,15 @@ class CaiT(Pooling):
 
 @register_pooling
 class LatentAttention(Pooling):
-    """Multi-head attention pooling with a learned query, as SigLIP ends (Zhai et al., ICCV 2023; Lee et al., ICML
-    2019).
+    """Multi-head attention pooling with a learned query (Lee et al., ICML 2019), as in SigLIP (Zhai et al., ICCV 2023).
 
-    The step is timm's `AttentionPoolLatent`, which also holds the weights of such checkpoints; its attention runs
-    through the fused kernel, so that a recording sees its query and keys and makes the map from them.
+    The step is timm's `AttentionPoolLatent`, which also holds the weights of such checkpoints. Its attention runs
+    through the fused kernel, where a recording captures query and keys and computes the map from them.
 
     Args:
         dim: width D.
-        module: the `AttentionPoolLatent` of a timm model; a new one of `num_heads` heads where there is none.
+        module: the `AttentionPoolLatent` of a timm model; a new one by default.
+        num_heads: heads of a new module.
     """
 
     name, title, group, attentive, learned, fused_calls, additive, part = (

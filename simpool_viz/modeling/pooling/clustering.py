@@ -1,6 +1,6 @@
 """Group 2 of the framework's table: k vectors that share the positions among themselves (SimPool paper, section 3.2).
 
-All read their vector as the maximum over the k vectors, as SimPool's released code does for Slot Attention. Random
+In all, the pooled vector is the maximum over the k vectors, as in SimPool's released code for Slot Attention. Random
 initial states are drawn once, from a generator with a fixed seed, and are the same for every picture.
 """
 
@@ -18,7 +18,7 @@ from simpool_viz.tensors import wide
 
 
 class _Clustering(Pooling):
-    """What the group shares: k of at least 1, all of the channels for each, and the maximum as the vector."""
+    """Base of the group: k vectors over all channels, of which the maximum is the pooled vector."""
 
     group, attentive, additive, fusion = 2, True, False, "max"
 
@@ -52,6 +52,9 @@ class OptimalTransport(_Clustering):
         k: number of references.
         eps: strength of the entropic regularisation.
         sinkhorn: number of Sinkhorn iterations.
+
+    Raises:
+        OptionError: k, eps or sinkhorn out of range.
     """
 
     name, title, part, learned = "otk", "OTK", "reference", True
@@ -97,7 +100,7 @@ class OptimalTransport(_Clustering):
 class KMeans(_Clustering):
     """k-means of the positions' features (Lloyd, 1982): the only attentive pooling here without any parameter.
 
-    U0 = k tokens, one drawn from each of k equal stretches of the grid in reading order [ours]; S = -||x - u||^2; a
+    U0 = k tokens, one drawn from each of k equal stretches of the row-major grid [ours]; S = -||x - u||^2; a
     position belongs to the nearest centre (the first of several), and A shares 1 among the positions of a centre. A
     centre without positions stays where it is.
 

@@ -62,7 +62,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Pooled:
-    """What a pooling returns.
+    """The result of a pooling.
 
     Attributes:
         vector: (B, D'), the picture's representation.
@@ -78,8 +78,19 @@ class Pooled:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A method's row of the framework's table (SimPool paper, table 1): what stands in each slot, "-" where nothing
-    does."""
+    """A method's row of the framework's table (SimPool paper, table 1).
+
+    Attributes:
+        k: number of vectors of the state.
+        u0: initial state U0.
+        query: phi_Q.
+        key: phi_K.
+        similarity: s.
+        attention: h.
+        value: phi_V.
+        mean: f.
+        update: phi_X and phi_U. In every slot "-" stands for none.
+    """
 
     k: str = "1"
     u0: str = "-"
@@ -108,19 +119,24 @@ class Pooling(nn.Module):
     Args:
         dim: width D of the tokens.
 
-    Class attributes say what the lists show and what maps need to know:
-        name, title: how it is asked for, and how it is called.
+    Attributes:
+        name: under which it is registered.
+        title: for tables and pages.
         group: of the paper's table, a key of `GROUPS`.
-        paper, summary (two sentences), formula, row: what it is and where it comes from.
-        attentive: whether the weights tell positions apart, that is, whether a map of them is worth looking at.
-        learned: whether those weights need training. An attentive pooling without can be tried on any checkpoint.
-        part: what one of several rows of weights is called ("head", "slot").
+        paper: the source.
+        summary: two sentences.
+        formula: in Unicode.
+        row: of the paper's table.
+        attentive: whether the weights differ between positions, so that they make a map.
+        learned: whether those weights need training; an attentive pooling without can be tried on any checkpoint.
+        part: name of one of several rows of weights ("head", "slot").
         sliced: whether each row of weights gathers its own slice of the channels, as heads do, or all of them.
-        unit, fusion: of its maps, as in `AttentionMap`.
+        unit: of its maps, as in `AttentionMap`.
+        fusion: of its maps, as in `AttentionMap`.
         iterations: number of steps.
-        fused_calls: how many calls of the fused attention kernel the pooling makes itself.
+        fused_calls: number of calls of the fused attention kernel that the pooling itself makes.
         has_channel_gate: whether `channel_gate` gives one.
-        additive: whether the vector is a sum of what single tokens give, up to `offset()`.
+        additive: whether the vector is a sum of contributions of single tokens, up to `offset()`.
     """
 
     name: ClassVar[str] = ""
@@ -154,11 +170,11 @@ class Pooling(nn.Module):
     # --- the slots of the framework -------------------------------------------------------------------------------
 
     def normalise(self, x: Tensor) -> Tensor:
-        """The norm that keys and values share. (B, N, D) -> (B, N, D)."""
+        """The norm that keys and values share: (B, N, D) -> (B, N, D)."""
         return x
 
     def init(self, tokens: Tokens) -> Tensor:
-        """U0 (B, k, n)."""
+        """The initial state U0 (B, k, n)."""
         return tokens.patches.mean(dim=1, keepdim=True)
 
     def query(self, u: Tensor) -> Tensor:
@@ -170,11 +186,11 @@ class Pooling(nn.Module):
         return x
 
     def similarity(self, query: Tensor, key: Tensor) -> Tensor | None:
-        """s: scores S (B, k, N), or None for a method that compares nothing."""
+        """s: (B, k, d), (B, N, d) -> scores S (B, k, N); None for a method without a similarity."""
         return None
 
     def attention(self, scores: Tensor | None, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """h: weights A (B, k, N). Without scores, 1 / N each."""
+        """h: scores (B, k, N) -> weights A (B, k, N), at least float32; 1 / N each where there are no scores."""
         if scores is None:
             return x.new_full(
                 (x.shape[0], 1, x.shape[1]), 1.0 / x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32)
@@ -186,8 +202,10 @@ class Pooling(nn.Module):
         return x
 
     def gather(self, weights: Tensor, value: Tensor) -> Tensor:
-        """Z = f^-1(A f(V)): (B, k, N), (B, N, D') -> (B, k, D'); with heads (B, H, N) -> (B, 1, D'), each its slice of
-        D'."""
+        """Z = f^-1(A f(V)): weights (B, k, N), values (B, N, D') -> (B, k, D').
+
+        Where `sliced`, weights (B, H, N) -> (B, 1, D'): each row gathers its own slice of the channels.
+        """
         if not self.sliced:
             return self.mean(weights, value)
         z = self.mean(_rows_as_batch(weights), _slices_as_batch(value, weights.shape[1]))  # (B * H, 1, D' / H)
@@ -208,7 +226,7 @@ class Pooling(nn.Module):
     # --- the recipe -----------------------------------------------------------------------------------------------
 
     def step(self, raw: Tensor, u: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """One step from features X and state U: the next X and U, and the weights and scores that led there."""
+        """One step from features X and state U: the next X and U, and the weights and scores of the step."""
         x, q = self.normalise(raw), self.query(u)
         scores = self.similarity(q, self.key(x))
         weights = self.attention(scores, x, grid)
@@ -220,16 +238,23 @@ class Pooling(nn.Module):
 
         Args:
             tokens: features (B, N, D) with their grid and prefix.
+
+        Returns:
+            The vector (B, D') with the weights and scores of the last step.
         """
         raw, u, weights, scores = tokens.patches, self.init(tokens), None, None
         for _ in range(self.iterations):
             raw, u, weights, scores = self.step(raw, u, tokens.grid)
         return Pooled(self.readout(u), weights, scores)
 
-    # --- what maps ask ----------------------------------------------------------------------------------------------
+    # --- for maps -------------------------------------------------------------------------------------------------
 
     def contribution(self, tokens: Tokens, pooled: Pooled) -> Tensor:
-        """What each position gives to each channel of f^-1(A f(V)).
+        """The contribution of each position to each channel of f^-1(A f(V)).
+
+        Args:
+            tokens: as pooled.
+            pooled: the result.
 
         Returns:
             (B, N, D'), whose sum over the positions is the pooled vector less `offset()`.
@@ -250,7 +275,7 @@ class Pooling(nn.Module):
         return given.reshape(len(value), heads, *given.shape[2:]).transpose(1, 2).flatten(2)
 
     def offset(self) -> Tensor | float:
-        """What the method adds to every channel after the sum over positions (SimPool's beta)."""
+        """The scalar that is added to every channel after the sum over positions (SimPool's beta)."""
         return 0.0
 
     def channel_gate(self, tokens: Tokens) -> Tensor | None:

@@ -1,5 +1,4 @@
-"""Group 3 of the framework's table: features re-weighted by gates that the mean of the features opens, then
-averaged."""
+"""Group 3 of the framework's table: features re-weighted by gates computed from their mean, then averaged."""
 
 from __future__ import annotations
 
@@ -33,13 +32,16 @@ class SqueezeExcitation(Pooling):
     Args:
         dim: width D.
         reduction: D / reduction hidden units.
+
+    Raises:
+        OptionError: a reduction below 1.
     """
 
     name, title, group = "se", "SE", 3
     paper = "Hu et al., Squeeze-and-excitation networks, CVPR 2018"
     summary = (
-        "The mean of the features opens a gate for each channel. Positions weigh alike, so its maps are the "
-        "channel gates."
+        "The mean of the features sets a gate for each channel. All positions have the same weight, so its maps are "
+        "the channel gates."
     )
     formula = "q = sigmoid(MLP((1/N) Σᵢ xᵢ)), f = (1/N) Σᵢ q ⊙ xᵢ"
     row = TableRow("1", "GAP", "sigmoid(MLP(U))", value="diag(q) X")
@@ -60,8 +62,7 @@ class SqueezeExcitation(Pooling):
 
 @register_pooling
 class CBAM(Pooling):
-    """Convolutional block attention module (Woo et al., ECCV 2018) as a pooling: a gate of channels, then one of
-    positions.
+    """Convolutional block attention module (Woo et al., ECCV 2018): a gate of channels, then one of positions.
 
     q = sigmoid(MLP(GAP(X))); S_i = (q / D) . x_i, the mean over the gated channels; a = sigmoid(conv7(S)) / N; V =
     diag(q) X. In table 1 of the SimPool paper the 1/D stands in q; it belongs to the mean over channels alone, as in
@@ -71,6 +72,9 @@ class CBAM(Pooling):
         dim: width D.
         reduction: D / reduction hidden units of the channel gate.
         kernel: side of the convolution over positions, odd.
+
+    Raises:
+        OptionError: an even kernel, or a reduction below 1.
     """
 
     name, title, group, attentive, learned, unit = "cbam", "CBAM", 3, True, True, "mean"
@@ -111,13 +115,14 @@ class CBAM(Pooling):
 
 @register_pooling
 class GatherExcite(Pooling):
-    """Gather-Excite without parameters (GE-theta-minus; Hu et al., NeurIPS 2018, section 3) as a pooling: V = X *
-    sigmoid(gathered X).
+    """Gather-Excite without parameters (GE-theta-minus; Hu et al., NeurIPS 2018, section 3).
+
+    As a pooling: V = X * sigmoid(gathered X), then the mean.
 
     Args:
         dim: width D.
-        extent: over how many positions features are averaged before they gate: 0 for all of them (U0 = GAP), else e for
-            windows of 2e - 1 positions, e apart, whose gate holds for the e x e positions from its middle on.
+        extent: positions over which features are averaged for a gate: 0 for all (U0 = GAP), else e for windows with
+            sides of 2e - 1 positions at a distance of e, each of which gates e x e positions from its middle on.
 
     Raises:
         OptionError: a negative extent.

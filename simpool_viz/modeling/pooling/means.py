@@ -1,8 +1,8 @@
 """Generalised (quasi-arithmetic) means f^-1(A f(V)): the `f` column of the pooling framework's table.
 
 With f_alpha(x) = x^((1 - alpha) / 2) and gamma = (1 - alpha) / 2 (SimPool paper, section 3.3; Amari 2007), the mean is
-the power mean of exponent gamma: gamma = 1 averages, gamma -> infinity takes the maximum. Every mean also tells how its
-result splits into what each position gave: the contributions, which sum to the mean.
+the power mean of exponent gamma: gamma = 1 averages, gamma -> infinity takes the maximum. Every mean also splits its
+result into the contributions of the positions, which sum to the mean.
 
 Powers and exponentials are taken in float32 (float64 stays) and in the log domain: exact at any exponent and scale.
 """
@@ -24,7 +24,7 @@ class GeneralisedMean(nn.Module):
         raise NotImplementedError
 
     def contribution(self, weights: Tensor, value: Tensor) -> Tensor:
-        """(B, k, N, D): what each position gives to each channel; sums over N to the mean."""
+        """The contribution (B, k, N, D) of each position to each channel; its sum over N is the mean."""
         raise NotImplementedError
 
 
@@ -39,7 +39,7 @@ class ArithmeticMean(GeneralisedMean):
 
 
 class Maximum(GeneralisedMean):
-    """The limit alpha -> -infinity: the largest value of each channel, whatever the weights. Ties share it."""
+    """The limit alpha -> -infinity: the largest value of each channel, whatever the weights; ties share it equally."""
 
     def forward(self, weights: Tensor, value: Tensor) -> Tensor:
         return value.amax(dim=1, keepdim=True)  # (B, N, D) -> (B, 1, D)
@@ -87,7 +87,11 @@ class PowerMean(_LogDomainMean):
             self.register_buffer("p", exponents, persistent=False)
 
     def exponents(self, dim: int) -> Tensor:
-        """One exponent per channel (D,)."""
+        """The exponent of each channel, (D,).
+
+        Raises:
+            OptionError: D is not divisible by the number of groups.
+        """
         if dim % len(self.p):
             raise OptionError(
                 f"{dim} channels do not split into {len(self.p)} groups; choose a number of groups that divides {dim}"

@@ -1,4 +1,4 @@
-"""Beyond the paper's table: heads with which people probe frozen backbones today, in the same slots.
+"""Beyond the paper's table: attention probes for frozen backbones, in the same slots.
 
 Tensors bear the names of the released code, so that published heads load.
 """
@@ -18,18 +18,19 @@ from simpool_viz.modeling.pooling.framework import Pooling, TableRow, Tokens
 
 @register_pooling
 class EfficientProbing(Pooling):
-    """Efficient probing (Psomas et al., 2025): many learned queries, no key projection, each gathers its slice of the
-    values.
+    """Efficient probing (Psomas et al., 2025): many learned queries without a key projection.
+
+    Each query gathers its own slice of the values.
 
         S = U X^T / sqrt(D);  A = softmax over positions;  V = W_V X;  slice m of z = sum_i A_mi (slice m of v_i)
 
     Args:
         dim: width D.
         num_queries: Q, which divides D / d_out; 32 or the largest common divisor with it by default.
-        d_out: by how much the values are narrower than D.
+        d_out: factor by which the values are narrower than D.
 
     Raises:
-        OptionError: D does not split so.
+        OptionError: D is not divisible by `d_out`, or D / d_out by `num_queries`.
     """
 
     name, title, group, attentive, learned, sliced = "ep", "Efficient probing", 6, True, True, True
@@ -77,7 +78,7 @@ class AIM(Pooling):
         num_heads: H, which divides D; 12 or the largest common divisor with it by default.
 
     Raises:
-        OptionError: D does not split into the heads.
+        OptionError: D is not divisible by the number of heads.
     """
 
     name, title, group, attentive, learned, sliced, part = "aim", "AIM", 6, True, True, True, "head"
@@ -116,8 +117,7 @@ class AIM(Pooling):
 
 @register_pooling
 class ABMILP(Pooling):
-    """Attention-based multiple-instance pooling (Ilse et al., ICML 2018, eq. 8), as a probe: scores from an MLP of each
-    token.
+    """Attention-based multiple-instance pooling (Ilse et al., ICML 2018, eq. 8): an MLP scores each token.
 
     S_i = w^T tanh(V x_i), A = softmax over positions, z = A X.
 
@@ -136,8 +136,8 @@ class ABMILP(Pooling):
         "[cls], 2025"
     )
     summary = (
-        "A small network gives each position a score by itself, and a softmax turns the scores into weights. No "
-        "query is asked."
+        "A small network gives each position a score by itself, and a softmax turns the scores into weights. There "
+        "is no query."
     )
     formula = "a = σ₂(wᵀ tanh(V Xᵀ)), f = Σᵢ aᵢ xᵢ"
     row = TableRow(key="MLP(X)", similarity="MLP(x), no query", attention="softmax over positions")

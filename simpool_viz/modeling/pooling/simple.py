@@ -1,7 +1,7 @@
-"""Group 1 of the framework's table: one step, and a mean of the features themselves. Names and formulas: SimPool paper,
-table 1 and section 3.4.
+"""Group 1 of the framework's table: one step, and a mean of the features themselves.
 
-All but HOW weigh positions alike and differ only in their mean f.
+Names and formulas follow the SimPool paper, table 1 and section 3.4. All but HOW weigh positions alike and differ only
+in their mean f.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class GAP(Pooling):
     name, title = "gap", "GAP"
     paper = "Lin et al., Network In Network, ICLR 2014"
     summary = (
-        "Averages all positions alike. It says nothing about where the model looks; its contribution map does, "
-        "for a class."
+        "Averages all positions with the same weight. Its weights are no map; its contribution map shows the "
+        "positions behind a class."
     )
     formula = "f = (1/N) Σᵢ xᵢ"
 
@@ -36,7 +36,7 @@ class MaxPool(Pooling):
 
     name, title = "max", "Max"
     paper = "Oquab et al., Is object localization for free?, CVPR 2015"
-    summary = "Takes the largest value of every channel, wherever it is. One position speaks for each channel."
+    summary = "Takes the largest value of every channel, wherever it is. One position determines each channel."
     formula = "f_c = maxᵢ x_ic"
     row = TableRow(attention="1", mean="α → −∞")
 
@@ -51,6 +51,11 @@ class GeM(Pooling):
 
     Values are clamped to eps from below, so at p = 1 this equals GAP of the clamped features, not GAP, where
     features are signed.
+
+    Args:
+        dim: width D.
+        p: initial exponent.
+        eps: floor of the values.
     """
 
     name, title = "gem", "GeM"
@@ -74,6 +79,11 @@ class GGeM(Pooling):
     Args:
         dim: width D.
         groups: G, usually the number of heads; G = 1 is GeM.
+        p: initial exponent of every group.
+        eps: floor of the values.
+
+    Raises:
+        OptionError: D is not divisible by G.
     """
 
     name, title = "ggem", "GGeM"
@@ -96,7 +106,12 @@ class GGeM(Pooling):
 
 @register_pooling
 class LSE(Pooling):
-    """Log-sum-exp pooling: f = exp(r x), r learnable and starting at 10. Pinheiro & Collobert, CVPR 2015, eq. 6."""
+    """Log-sum-exp pooling: f = exp(r x), r learnable. Pinheiro & Collobert, CVPR 2015, eq. 6.
+
+    Args:
+        dim: width D.
+        r: initial sharpness.
+    """
 
     name, title = "lse", "LSE"
     paper = "Pinheiro & Collobert, From image-level to pixel-level labeling with CNNs, CVPR 2015"
@@ -113,8 +128,8 @@ class LSE(Pooling):
 class HOW(Pooling):
     """Aggregation of local descriptors weighted by their norm (Tolias et al., ECCV 2020).
 
-    A = diag(X^T X): a position weighs as much as its features are long. V = FC(avg3(X)) smooths over 3 x 3 positions
-    (at the border, over those that exist) and projects; the sum is l2-normalised.
+    A = diag(X^T X): the weight of a position is the squared norm of its features. V = FC(avg3(X)) smooths over 3 x 3
+    positions (at the border, over those that exist) and projects; the sum is l2-normalised.
 
     Args:
         dim: width D.
@@ -128,8 +143,8 @@ class HOW(Pooling):
     name, title, attentive, additive, unit = "how", "HOW", True, False, "mean"
     paper = "Tolias et al., Learning and aggregating deep local descriptors for instance-level recognition, ECCV 2020"
     summary = (
-        "Positions weigh by how long their features are, without any learning. The smoothed, projected features "
-        "are summed so."
+        "The weight of a position is the squared norm of its features; nothing in it is learned. The smoothed, "
+        "projected features are summed with these weights."
     )
     formula = "f = η(Σᵢ ‖xᵢ‖² FC(avg₃(X))ᵢ), η(z) = z/‖z‖"
     row = TableRow(attention="diag(XᵀX)", value="FC(avg₃(X))", mean="sum", update="U: l2-normalise")
