@@ -34,7 +34,7 @@ _PACKAGE = Path(__file__).parent.parent
 
 @dataclasses.dataclass(frozen=True)
 class _Config:
-    """What `config.json` holds beside its format."""
+    """The content of `config.json`, without its format."""
 
     encoder: EncoderSpec
     facts: Facts
@@ -44,7 +44,10 @@ _CONFIG = TypeAdapter(_Config)
 
 
 def bundled_folder(kind: str) -> Path:
-    """The folder "models" or "assets": inside an installed wheel, else in the checkout.
+    """The path of a folder that travels with the package: inside an installed wheel, else in the checkout.
+
+    Args:
+        kind: "models" or "assets".
 
     Raises:
         FileNotFoundError: neither is there.
@@ -58,8 +61,15 @@ def bundled_folder(kind: str) -> Path:
 
 
 def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) -> None:
-    """Write a checkpoint folder, floating-point weights in half precision, without the part that its facts say another
-    one holds.
+    """Write a checkpoint folder, with floating-point weights in float16.
+
+    A backbone or stem that is another checkpoint's, according to the facts, is not written; its digest is.
+
+    Args:
+        folder: to write to; files of other names stay.
+        encoder: with weights and facts.
+        spec: from which the encoder was built.
+        card: Markdown of README.md.
 
     Raises:
         CheckpointError: a weight is not finite in half precision, as after a training that diverged.
@@ -87,11 +97,14 @@ def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) ->
 
 
 def read_config(folder: Path) -> tuple[EncoderSpec, Facts]:
-    """The description of a checkpoint folder, without its weights.
+    """Read the description of a checkpoint folder, without its weights.
+
+    Args:
+        folder: of the checkpoint.
 
     Raises:
-        CheckpointError: `config.json` is missing, no JSON or of another format; a field is missing, unknown or of the
-            wrong kind, and which.
+        CheckpointError: `config.json` is missing, no JSON or of another format, or a field is missing, unknown or of
+            the wrong type; the message names the field.
     """
     path = folder / CONFIG
     try:
@@ -105,12 +118,20 @@ def read_config(folder: Path) -> tuple[EncoderSpec, Facts]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not of format {FORMAT}; it was written by another version of simpool_viz")
 
-    described = checked(_CONFIG, config, lambda told: CheckpointError(f"{path} does not describe a checkpoint: {told}"))
+    described = checked(
+        _CONFIG, config, lambda fault: CheckpointError(f"{path} does not describe a checkpoint: {fault}")
+    )
     return described.encoder, described.facts
 
 
 def load_bundle(folder: Path) -> Encoder:
-    """Build the encoder of a checkpoint folder and fill it, in float32 and evaluation mode.
+    """Load the encoder of a checkpoint folder.
+
+    Args:
+        folder: of the checkpoint.
+
+    Returns:
+        The encoder, in float32, on the CPU and in evaluation mode.
 
     Raises:
         CheckpointError: an unreadable file, or tensors that are missing, unknown or of another shape.
@@ -135,7 +156,12 @@ def _read_weights(folder: Path) -> tuple[State, dict[str, str]]:
 
 
 def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
-    """The checkpoint folder called `base`, beside `folder` or bundled; `part` is what is wanted of it.
+    """Find the checkpoint folder that holds the backbone or stem of another one.
+
+    Args:
+        folder: of the checkpoint that needs it.
+        base: name of the folder, beside `folder` or bundled.
+        part: "backbone" or "stem", for errors.
 
     Raises:
         CheckpointError: it is in neither place.
@@ -151,15 +177,20 @@ def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class _Lent:
-    """A part of a checkpoint that another one, the lender, holds: "backbone" or "stem", and the prefix of its tensors
-    here."""
+    """A part of a checkpoint that another one, the lender, holds.
+
+    Attributes:
+        lender: name of the other checkpoint.
+        part: "backbone" or "stem".
+        prefix: of the part's tensors in this checkpoint.
+    """
 
     lender: str
     part: str
     prefix: str
 
     def theirs(self, key: str) -> str:
-        """What the lender calls a tensor of the part."""
+        """The lender's name of a tensor of the part."""
         return BACKBONE + key.removeprefix(self.prefix)
 
 
@@ -170,7 +201,7 @@ def _lent(facts: Facts) -> _Lent | None:
 
 
 def _borrow(lent: _Lent, folder: Path, digest: str, facts: Facts, encoder: Encoder) -> State:
-    """The part's tensors out of the lender's folder, if they are those with which the checkpoint was trained."""
+    """The part's tensors from the lender's folder, if they are those with which the checkpoint was trained."""
     given, wanted = _read_weights(folder)[0], [key for key in encoder.state_dict() if key.startswith(lent.prefix)]
     part = {key: given[lent.theirs(key)] for key in wanted if lent.theirs(key) in given}
     if digest_of({lent.theirs(key): value for key, value in part.items()}) != digest:
@@ -183,7 +214,7 @@ def _borrow(lent: _Lent, folder: Path, digest: str, facts: Facts, encoder: Encod
 
 
 def digest_of(state: State) -> str:
-    """SHA-256 of tensors with their names, in an order that does not depend on the file's."""
+    """SHA-256, in hexadecimal, of tensors and their names, whatever their order."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode() + state[name].contiguous().cpu().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""One checkpoint file -> an encoder and a report of what was recognised; and the same file made small and safe."""
+"""Loads a checkpoint file as an encoder with a report of what was recognised, and converts it to a small, safe file."""
 
 from __future__ import annotations
 
@@ -26,19 +26,23 @@ KEPT = ("mode", "gamma", "arch")  # settings of a training that say something of
 
 
 def load_file(path: Path, *, name: str = "", base: Encoder | None = None, **options: Any) -> tuple[Encoder, Report]:
-    """Read a checkpoint file of any kind that `formats` knows.
+    """Load a checkpoint file of any kind that `formats` recognises.
 
     Args:
-        name: how it is called; the file's name by default.
-        base: the encoder on whose backbone a probing head goes.
+        path: of the file.
+        name: of the encoder; the file's name by default.
+        base: the encoder whose backbone a probing head is for.
         options: those of `parts.LoadOptions`.
+
+    Returns:
+        The encoder, in float32 and evaluation mode, and the report.
 
     Raises:
         CheckpointError: it cannot be read safely, is not recognised, or does not fit.
         OptionError: an option that does not exist, or a value that it does not take.
     """
-    asked = read_load_options(options, path.name)
-    weights, metadata, kept = read_weights(path, asked.weights)
+    requested = read_load_options(options, path.name)
+    weights, metadata, kept = read_weights(path, requested.weights)
     settings = read_load_options(kept | options, path.name)
     facts = _facts(path, name, settings, weights, metadata)
     if weights.family == "probe":
@@ -49,9 +53,19 @@ def load_file(path: Path, *, name: str = "", base: Encoder | None = None, **opti
 
 
 def read_weights(path: Path, which: str = "") -> tuple[Weights, dict[str, str], dict[str, Any]]:
-    """The weights of a file, its metadata, and the options with which it was converted, if it was.
+    """Read the weights of a file.
 
-    What a converted file keeps of its container counts as the container's.
+    For a file that `convert` wrote, family and settings are those of the original, which its metadata holds.
+
+    Args:
+        path: of the file.
+        which: another entry than the usual one, such as "student".
+
+    Returns:
+        The weights, the file's metadata, and the options with which it was converted ({} where it was not).
+
+    Raises:
+        CheckpointError: the file cannot be read safely, holds no weights, or has damaged metadata.
     """
     content, metadata = read_file(path)
     weights = find_weights(content, path.name, which)
@@ -67,16 +81,21 @@ def read_weights(path: Path, which: str = "") -> tuple[Weights, dict[str, str], 
         return weights, metadata, options
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path.name} does not tell what it was converted from ({error}); convert it again"
+            f"{path.name} does not record what it was converted from ({error}); convert it again"
         ) from error
 
 
 def convert(source: Path, target: Path, which: str = "", **options: Any) -> Report:
-    """Write the weights of `source` alone to `target`, a `.safetensors` file that loads the same.
+    """Write the weights of a checkpoint file to a `.safetensors` file that gives the same encoder.
 
     Args:
+        source: the file to convert.
+        target: the file to write.
         which: another entry than the usual one, such as "student".
-        options: those with which `source` is to load, see `parts.LoadOptions`; the new file keeps them.
+        options: those with which `source` is loaded, see `parts.LoadOptions`; the new file keeps them.
+
+    Returns:
+        The report of what was recognised in `source`.
 
     Raises:
         CheckpointError: `source` cannot be read or is not recognised; `target` is no `.safetensors` file.
@@ -108,7 +127,13 @@ def convert(source: Path, target: Path, which: str = "", **options: Any) -> Repo
 
 
 def split_options(name: str) -> tuple[str, dict[str, Any]]:
-    """A name and the options that follow it after a "?", with their types; a file of that very name has none.
+    """Split a checkpoint's name from the options after its "?". The name of an existing file is not split.
+
+    Args:
+        name: such as "a.pth?gamma=2".
+
+    Returns:
+        The name alone, and the options with their types.
 
     Raises:
         OptionError: as in `parse_options`.
@@ -133,7 +158,7 @@ def _facts(path: Path, name: str, settings: LoadOptions, weights: Weights, metad
         size=settings.size or 224,
         classes=imagenet_classes(heads[0]) if heads else (),
         source=metadata.get("source") or path.name,
-        license=metadata.get("license") or "not told by the file",
+        license=metadata.get("license") or "not stated in the file",
         accuracy=metadata.get("accuracy", ""),
     )
 
@@ -146,7 +171,7 @@ def _count(state: Mapping[str, Tensor]) -> int:
 
 
 def _probe(weights: Weights, base: Encoder | None, facts: Facts, settings: LoadOptions) -> tuple[Encoder, Report]:
-    """A head of efficient-probing's code, `0.*` pooling, `1.*` BatchNorm, `2.*` linear, on a backbone that is given."""
+    """A head of efficient-probing's code (`0.*` pooling, `1.*` BatchNorm, `2.*` linear) on the backbone of `base`."""
     if base is None:
         raise CheckpointError(
             f"{facts.name} is a probing head without a backbone; name the checkpoint it was trained on with backbone="
@@ -168,7 +193,7 @@ def _probe(weights: Weights, base: Encoder | None, facts: Facts, settings: LoadO
     )
     what = f"a probing head on the backbone of {base.facts.name}"
     notes = (
-        [f"{pooling.num_heads} heads are assumed, which no tensor tells; else say num_heads="]
+        [f"{pooling.num_heads} heads are assumed, which no tensor determines; else say num_heads="]
         if isinstance(pooling, AIM)
         else []
     )

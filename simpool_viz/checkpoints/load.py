@@ -1,4 +1,4 @@
-"""Checkpoints: what can be loaded, and loading it safely."""
+"""Loads checkpoints of every kind by name, safely."""
 
 from __future__ import annotations
 
@@ -26,41 +26,45 @@ PUBLISHED_LIMIT = 2 * 2**30  # bytes: training checkpoints also hold a student, 
 
 
 def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **options: Any) -> Encoder:
-    """Load a checkpoint, ready to be recorded from.
+    """Load a checkpoint as an encoder.
 
     Args:
         name: a bundled checkpoint ("resnet_simpool"), one of `published()`, "timm:<tag>",
             "hf:<user>/<repository>[/<file>]", the path of a file (.safetensors, or .pth, .pt, .pth.tar read with
             weights only), or of a checkpoint folder such as `simpool-viz train` writes. Options may follow as in a web
             address: "weights.pth?gamma=2&weights=student"; true, false, none and numbers arrive as such.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps"; half precision where it is a GPU.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps"; half precision on a GPU.
         options: for files those of `parts.LoadOptions`; for timm models `pretrained=False`, `size` as for files, and
             arguments of `timm.create_model`.
 
     Raises:
         CheckpointError: no such checkpoint, a damaged or unsafe one, or one that does not fit.
         DownloadError: one that cannot be fetched.
-        OptionError: a device that is not here.
+        OptionError: a device that does not exist, or an option of the wrong type.
     """
     return load_with_report(name, device=device, **options)[0]
 
 
 def load_with_report(name: str | os.PathLike[str], *, device: str = "auto", **options: Any) -> tuple[Encoder, Report]:
-    """The same, with what was recognised. Arguments and errors as in `load_checkpoint`."""
+    """Load a checkpoint, with a report of what was recognised. Arguments and errors are those of `load_checkpoint`."""
     where, dtype = choose_device(device)
-    text, asked = split_options(os.fspath(name))
-    encoder, report = _load(text, asked | options)
+    text, given = split_options(os.fspath(name))
+    encoder, report = _load(text, given | options)
     return encoder.to(where, dtype), report
 
 
 def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> tuple[Encoder, Report]:
-    """A checkpoint from the network for a stranger: nothing local can be named, nothing is kept, no login of ours is
-    used.
+    """Load a checkpoint from the hub for an anonymous visitor of the app.
+
+    Local files cannot be named, downloads are deleted afterwards, and no login of the server is used.
 
     Args:
         name: "hf:<user>/<repository>[/<file>]", "timm:<tag>" or one of `published()`; options may follow a "?".
-        limit: the most bytes that are fetched; of those in `published()`, which are known, `PUBLISHED_LIMIT` if that is
-            more.
+        device: as in `load_checkpoint`.
+        limit: the largest download in bytes; for those in `published()` at least `PUBLISHED_LIMIT`.
+
+    Returns:
+        The encoder and the report of what was recognised.
 
     Raises:
         CheckpointError: another kind of name, or as in `load_checkpoint`.
@@ -89,7 +93,7 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
 
 
 def _repository_of(tag: str) -> str:
-    """The hub's repository with the weights of a timm tag."""
+    """The repository on the hub that holds the weights of a timm tag."""
     import timm
 
     config = timm.get_pretrained_cfg(tag) if timm.is_model(tag) else None
@@ -105,10 +109,11 @@ def _repository_of(tag: str) -> str:
 def load_checkpoints(
     names: Sequence[str | os.PathLike[str]], *, device: str = "auto", progress: bool = False
 ) -> list[Encoder]:
-    """Several checkpoints; heads on one backbone share it, so that a board runs it once. Errors as in
-    `load_checkpoint`.
+    """Load several checkpoints. Heads on one backbone share it, so that a board runs it once.
 
     Args:
+        names: as in `load_checkpoint`.
+        device: as in `load_checkpoint`.
         progress: whether to show a progress bar, where there are three or more and standard error is a terminal.
     """
     from tqdm import tqdm
@@ -118,11 +123,16 @@ def load_checkpoints(
 
 
 def share_backbones(encoders: Sequence[Encoder]) -> list[Encoder]:
-    """Let every head use the backbone of its base, or of the first other head on it, in place of its own equal copy;
-    likewise stems.
+    """Replace equal copies of backbones and stems by one, so that a board runs it once.
 
-    A base is known by its name, and two files may have one name: a backbone that is not equal to the last bit stays a
-        head's own.
+    A head gets the backbone of its base, or of the first other head on that base. A base is identified by its name,
+    which two files may have: a backbone that is not equal to the last bit stays the head's own.
+
+    Args:
+        encoders: changed in place.
+
+    Returns:
+        The same encoders.
     """
     stems: dict[str, Encoder] = {}
     for encoder in encoders:
@@ -143,7 +153,7 @@ def share_backbones(encoders: Sequence[Encoder]) -> list[Encoder]:
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two backbones are of one kind and hold the same numbers."""
+    """Whether two modules are of one class and hold the same numbers."""
     own, theirs = one.state_dict(), other.state_dict()
     return type(one) is type(other) and own.keys() == theirs.keys() and all(identical(own[k], theirs[k]) for k in own)
 
@@ -181,7 +191,7 @@ def _load_file(path: Path, options: dict[str, Any], name: str = "") -> tuple[Enc
 
 
 def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | None = None) -> tuple[Encoder, Report]:
-    """A file of the hub; that of a repository in timm's own form with the preprocessing it tells."""
+    """Load a file of the hub; preprocessing comes from config.json where the repository is in timm's form."""
     repository, file = hub.split_address(address)
     read_load_options(options, f"hf:{address}")  # before anything is fetched
     config = {} if file or "arch" in options else hub.timm_config(repository, access)
@@ -202,35 +212,36 @@ def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | N
 
 
 def _facts_of_timm(facts: Facts, config: dict[str, Any], sized: bool) -> Facts:
-    """What a repository in timm's form says of preprocessing and licence.
+    """Add the preprocessing and licence from the config.json of a repository in timm's form.
 
     Raises:
-        CheckpointError: it is not what timm writes.
+        CheckpointError: the values are not those that timm writes.
     """
     try:
-        told: dict[str, Any] = {key: tuple(map(float, config[key])) for key in ("mean", "std") if key in config}
+        values: dict[str, Any] = {key: tuple(map(float, config[key])) for key in ("mean", "std") if key in config}
         if "input_size" in config and not sized:
-            told["size"] = int(config["input_size"][-1])
-        wrong = "" if _possible(told) else str(told)
+            values["size"] = int(config["input_size"][-1])
+        wrong = "" if _possible(values) else str(values)
     except (TypeError, ValueError, IndexError, KeyError) as error:
         wrong = str(error)
     if wrong:
         raise CheckpointError(
-            f"{facts.name}: its config.json does not tell how pictures are prepared ({wrong}); name its file instead"
+            f"{facts.name}: its config.json does not describe how pictures are prepared ({wrong}); "
+            "name its file instead"
         )
     if config.get("license"):
-        told["license"] = str(config["license"])
-    return dataclasses.replace(facts, **told)
+        values["license"] = str(config["license"])
+    return dataclasses.replace(facts, **values)
 
 
-def _possible(told: dict[str, Any]) -> bool:
-    """Whether pictures can be prepared so."""
-    three = all(len(told[key]) == 3 for key in ("mean", "std") if key in told)
-    return three and 0 not in told.get("std", ()) and 0 < told.get("size", 1) <= 2048
+def _possible(values: dict[str, Any]) -> bool:
+    """Whether pictures can be prepared with these values."""
+    three = all(len(values[key]) == 3 for key in ("mean", "std") if key in values)
+    return three and 0 not in values.get("std", ()) and 0 < values.get("size", 1) <= 2048
 
 
 def _reported(encoder: Encoder, container: str) -> tuple[Encoder, Report]:
-    """The report of a checkpoint whose description comes with it."""
+    """The encoder and the report of a checkpoint that comes with its own description."""
     what = f"{type(encoder.backbone).__name__} of {encoder.dim} channels" + (
         f" and {encoder.depth} blocks" if encoder.depth else ""
     )

@@ -1,8 +1,8 @@
 """Encoder = backbone (any supported timm model) + pooling + norm + head.
 
-An encoder knows nothing of files or pictures: normalised images (B, 3, H, W) go in; tokens, the pooled vector and the
-logits come out of one forward pass. Attention always runs through PyTorch's fused kernel, so that a recording can see
-the queries and keys of every block (see recording.py).
+An encoder does not handle files or pictures: normalised images (B, 3, H, W) go in; tokens, the pooled vector and the
+logits come out of one forward pass. Attention always runs through PyTorch's fused kernel, so that a recording can
+capture the queries and keys of every block (see recording.py).
 """
 
 from __future__ import annotations
@@ -27,18 +27,24 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a checkpoint beside its weights.
+    """Name, preprocessing, classes and origin of a checkpoint.
+
+    `config.json` is checked against the annotations; the constructor checks nothing.
 
     Attributes:
-        size: the shorter side in pixels at which its maps are best; what `record` uses when no size is asked
-            for.
-        classes: the names of the head's outputs, or () where unknown.
-        base: the checkpoint whose frozen backbone this one shares, or "" where it has its own.
-        stem: likewise, the one whose first blocks are its frozen stem.
-        stages: the stages of its training here, a line each, those of the checkpoint it started from included.
-        minutes: its training here took.
-
-    `config.json` is checked against the annotations; the constructor takes what it is given.
+        name: with which it is loaded and shown.
+        title: a short description.
+        size: the shorter side in pixels at which its maps are best, and the default of `record`.
+        mean: (3,), subtracted from RGB values in [0, 1].
+        std: (3,), by which they are divided then.
+        classes: names of the head's outputs; () where unknown.
+        source: origin of the weights.
+        license: of the weights.
+        accuracy: as published or measured, a phrase.
+        base: the checkpoint whose frozen backbone this one shares; "" where it has its own.
+        stem: the checkpoint whose first blocks are its frozen stem; "" where there is none.
+        stages: a line for each stage of its training by this project, those of earlier trainings included.
+        minutes: duration of its training by this project.
     """
 
     __pydantic_config__ = CLOSED
@@ -60,10 +66,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Output:
-    """One forward pass: tokens, pooled (before the norm), vector (B, D) after it.
+    """The result of one forward pass.
 
     Attributes:
-        logits: (B, K), or None without a classifier.
+        tokens: features of the backbone.
+        pooled: result of the pooling, before the norm.
+        vector: (B, D') after the norm.
+        logits: (B, K); None without a classifier.
         dense_logits: (B, K, h, w) of a dense head, else None.
     """
 
@@ -131,26 +140,29 @@ class Encoder(nn.Module):
 
     @property
     def num_prefix_tokens(self) -> int:
+        """Number P of class, distillation and register tokens; 0 for a CNN."""
         return int(getattr(self.backbone, "num_prefix_tokens", 0)) if self.depth else 0
 
     @property
     def has_class_token(self) -> bool:
+        """Whether the first prefix token is a class token."""
         return self.depth > 0 and getattr(self.backbone, "cls_token", None) is not None
 
     @property
     def has_stem(self) -> bool:
-        """Whether a ResNet's blocks make a ViT's tokens."""
+        """Whether the tokens of a ViT are made by blocks of a ResNet."""
         return isinstance(getattr(getattr(self.backbone, "patch_embed", None), "backbone", None), ResidualStem)
 
     @property
     def stride(self) -> int:
-        """Input pixels per token."""
+        """Input pixels per token, along each axis."""
         if self.depth:
             return stride_of(self.backbone.patch_embed)
         return int(self.backbone.feature_info[-1]["reduction"])  # type: ignore[union-attr, index]
 
     @property
     def dim(self) -> int:
+        """Width D of the tokens."""
         return int(self.backbone.num_features)  # type: ignore[arg-type]
 
     @property
@@ -159,7 +171,14 @@ class Encoder(nn.Module):
         return None if self.dense else self.head
 
     def tokens(self, images: Tensor) -> Tokens:
-        """Features of normalised images (B, 3, H, W), H and W multiples of the stride."""
+        """Run the backbone.
+
+        Args:
+            images: (B, 3, H, W) normalised by `facts.mean` and `facts.std`; H and W are multiples of the stride.
+
+        Raises:
+            CheckpointError: H or W is no multiple of the stride.
+        """
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
             raise CheckpointError(
@@ -179,19 +198,31 @@ class Encoder(nn.Module):
         return Tokens.from_sequence(features, grid, self.num_prefix_tokens)
 
     def forward(self, images: Tensor) -> Output:
-        """Encode normalised images (B, 3, H, W)."""
+        """Run backbone, pooling, norm and head.
+
+        Args:
+            images: as for `tokens`.
+
+        Raises:
+            CheckpointError: as in `tokens`.
+        """
         return self.read(self.tokens(images))
 
     def read(self, tokens: Tokens) -> Output:
-        """Pool and classify tokens that the backbone has already made."""
+        """Run pooling, norm and head on tokens of the backbone."""
         pooled: Pooled = self.pooling(tokens)
         vector = self.norm(pooled.vector)
         logits = None if self.classifier is None else self.classifier(vector)
         return Output(tokens, pooled, vector, logits, self.token_logits(tokens) if self.dense else None)
 
     def token_logits(self, tokens: Tokens) -> Tensor:
-        """Class scores of every patch (B, K, h, w): the head on each token after the norm. Of a dense head these are
-        its output.
+        """Class scores of every patch token: norm and head applied to each. They are the output of a dense head.
+
+        Args:
+            tokens: of the backbone.
+
+        Returns:
+            (B, K, h, w).
 
         Raises:
             CheckpointError: no head.
@@ -202,7 +233,7 @@ class Encoder(nn.Module):
         return scores.transpose(1, 2).unflatten(2, tokens.grid)
 
 
-# --- which backbones, and what is particular about them ---------------------------------------------------------------
+# --- supported backbones ----------------------------------------------------------------------------------------------
 
 _REFUSED = {
     "SwinTransformer": "it attends within shifted windows, so there is no attention between all tokens to show",
@@ -223,10 +254,10 @@ def is_transformer(backbone: nn.Module) -> bool:
 
 
 def check_backbone(backbone: nn.Module) -> None:
-    """Refuse, in a sentence, what cannot be shown.
+    """Refuse backbones whose attention cannot be captured.
 
     Raises:
-        CheckpointError: with the reason.
+        CheckpointError: an unsupported family; the message gives the reason.
     """
     family = type(backbone).__name__
     if family in _REFUSED:
@@ -246,7 +277,7 @@ def check_backbone(backbone: nn.Module) -> None:
 
 
 def _resizes_by_state(backbone: nn.Module) -> bool:
-    """BEiT holds relative position tables of one size; the others resample their embeddings in the forward."""
+    """Whether tables must be resampled before a forward pass: BEiT's have one size, others resample in the pass."""
     return type(backbone).__name__ == "Beit"
 
 

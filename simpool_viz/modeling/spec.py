@@ -1,4 +1,4 @@
-"""From a description to an encoder: the backbone by its timm name, what goes inside it, pooling, norm and head."""
+"""Builds an encoder from a description: backbone by its timm name, layers inside it, pooling, norm and head."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ SIZES = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "stem_widt
 
 
 class Stem(TypedDict):
-    """The table `stem` of an `EncoderSpec`; an empty one stands for no stem."""
+    """The table `stem` of an `EncoderSpec`; an empty one stands for no stem.
+
+    Attributes:
+        backbone: timm's name of a ResNet.
+        blocks: number of its residual blocks.
+        backbone_kwargs: for `timm.create_model`.
+        stem_pool: False removes its max-pooling.
+    """
 
     __pydantic_config__ = CLOSED  # type: ignore[misc]
 
@@ -36,20 +43,22 @@ class Stem(TypedDict):
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """A description from which an encoder of this project is built; what `config.json` and recipes hold.
+    """The description of an encoder, as in `config.json` and in recipes.
 
-    backbone: name of a timm model; kwargs go to `timm.create_model`.
-    stem_pool: False removes a ResNet's max-pooling after the stem, which halves its stride.
-    stem: what makes a ViT's tokens in place of its patches: {"backbone", "backbone_kwargs", "stem_pool"} of a ResNet as
-        above, and "blocks", how many of its residual blocks.
-    pooling, pooling_options: a name of the registry and its options.
-    norm: between pooling and head: "none", "layer" or "batch" (without affine parameters, as probes have it).
-    inside: what is built into the backbone: "" (nothing), "spe" (ResNet), "life" or "nosn" (ViT); inside_options go to
-        it.
-    num_classes: outputs of the head; 0 for none.
-    dense: whether the head classifies every token, for segmentation, and not the pooled vector.
+    Recipes and `config.json` are checked against the annotations; the constructor checks nothing.
 
-    Recipes and `config.json` are checked against the annotations; the constructor takes what it is given.
+    Attributes:
+        backbone: name of a timm model.
+        pooling: name of a registered pooling.
+        num_classes: number of outputs of the head; 0 for no head.
+        backbone_kwargs: for `timm.create_model`.
+        stem_pool: False removes a ResNet's max-pooling after the stem, which halves its stride.
+        pooling_options: for the pooling.
+        norm: between pooling and head: "none", "layer" or "batch" (without affine parameters, as is usual in probes).
+        inside: layer that is built into the backbone: "" (none), "spe" (ResNet), "life" or "nosn" (ViT).
+        inside_options: for that layer.
+        dense: whether the head classifies every token, for segmentation, rather than the pooled vector.
+        stem: a `Stem`, whose features are the tokens of a ViT in place of its patches; {} for patches.
     """
 
     __pydantic_config__ = CLOSED
@@ -69,14 +78,14 @@ class EncoderSpec:
     ] = field(default_factory=dict)
 
     def build(self, facts: Facts) -> Encoder:
-        """A new encoder with random weights.
+        """Build the encoder, with random weights.
 
         Args:
-            facts: what it is called, and what is known of it.
+            facts: name, preprocessing and classes.
 
         Raises:
             CheckpointError: the parts do not fit one another, or timm has no such backbone or option.
-            OptionError: an option of another kind than the backbone, the pooling or what goes inside takes.
+            OptionError: an option of the backbone, the pooling or the layer inside has the wrong type.
         """
         if self.stem and "patch_size" in self.backbone_kwargs:
             raise CheckpointError(
@@ -116,7 +125,7 @@ class EncoderSpec:
 
 
 def _described(tag: str, kwargs: dict[str, Any], stem_pool: bool, key: str, **extra: Any) -> nn.Module:
-    """The backbone of a description, which must not reach the network or other files. key: where its kwargs stand."""
+    """The backbone of a description, which must not use the network or other files. key: of its kwargs, for errors."""
     fetching = [key for key in kwargs if key.startswith("pretrained") or key in ("checkpoint_path", "cache_dir")]
     if fetching:
         raise CheckpointError(f"{key} may not hold {', '.join(fetching)}: weights come from the checkpoint itself")
@@ -127,9 +136,9 @@ def _described(tag: str, kwargs: dict[str, Any], stem_pool: bool, key: str, **ex
         backbone = create_backbone(tag, num_classes=0, **kwargs, **extra)
     except SimpoolError:
         raise
-    except Exception as error:  # timm meets sizes that do not fit one another wherever it divides or looks them up
-        told = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
-        raise CheckpointError(f"{key} do not fit {tag}: {told} ({type(error).__name__}: {error})") from error
+    except Exception as error:  # sizes that contradict one another raise many kinds of errors inside timm
+        options = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+        raise CheckpointError(f"{key} do not fit {tag}: {options} ({type(error).__name__}: {error})") from error
     if not stem_pool:
         _remove_stem_pool(backbone)
     return backbone
@@ -145,14 +154,15 @@ def _stem(stem: dict[str, Any]) -> ResidualStem:
 
 
 def check_backbone_options(tag: str, options: Mapping[str, Any], form: str) -> None:
-    """Hold options of a backbone against what timm annotates for it; sizes are positive.
+    """Check options of a backbone against timm's annotations, and that sizes are positive.
 
     Args:
-        tag: name of a timm model; one that timm does not have is left to `create_backbone`.
-        form: how an option begins its sentence, such as "backbone_kwargs.{} is".
+        tag: name of a timm model; an unknown one is left to `create_backbone`.
+        options: for `timm.create_model`.
+        form: beginning of the error's sentence, such as "backbone_kwargs.{} is", where {} is the option's name.
 
     Raises:
-        OptionError: an option is of another kind, or a size below 1.
+        OptionError: an option of the wrong type, or a size below 1.
     """
     import timm
 
@@ -168,10 +178,15 @@ def check_backbone_options(tag: str, options: Mapping[str, Any], form: str) -> N
 
 
 def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """A timm model that takes pictures of any size.
+    """Create a timm model that takes pictures of any size.
+
+    Args:
+        tag: name of the model.
+        pretrained: whether to load timm's weights.
+        kwargs: for `timm.create_model`.
 
     Raises:
-        CheckpointError: timm does not know the tag.
+        CheckpointError: timm has no such model.
     """
     import timm
 

@@ -1,4 +1,4 @@
-"""Recipes: short YAML files that say what to train, on what, and for how long.
+"""Recipes: short YAML files that describe a training: model, data and schedule.
 
 A recipe may name a `base` beside it, whose settings it inherits, so that siblings differ only in what they compare.
 Every setting is checked when a recipe is read, and so is whether its encoder can be built: nothing is decoded or
@@ -48,12 +48,14 @@ Precision = Annotated[str, BeforeValidator(lambda given: "no" if given is False 
 class Stage:
     """A complete schedule: linear warm-up, then cosine to zero.
 
-    size: training pictures are size x size pixels.
-    photos: how many photos are seen in all.
-    lr: peak learning rate of AdamW.
-    crop: smallest share of a photo's area that a random crop takes.
-    squeeze: whether a crop that is longer than the photo is squeezed, which adds to the jitter of proportions, or
-        shrunk.
+    Attributes:
+        size: side of the square training pictures in pixels.
+        photos: number of photos in all, repetitions included.
+        lr: peak learning rate.
+        warmup: number of photos of the warm-up.
+        crop: smallest share of a photo's area in a random crop, in (0, 1].
+        squeeze: whether a crop that is longer than the photo is squeezed, which adds to the jitter of proportions,
+            rather than shrunk.
     """
 
     __pydantic_config__ = CLOSED
@@ -68,24 +70,38 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `simpool-viz train` runs.
+    """The training of an encoder.
 
-    data: a folder that `sources.open_source` knows, or several whose photos are taken together. classes: names of the
-        classes, where the folder does not tell them.
-    map_size: shorter side in pixels at which the maps are best, for those who use the checkpoint.
-    init_from: the checkpoint whose weights are the start, bundled or beside this training's.
-    freeze: "stem" or "backbone" for what keeps its weights as they are, batch statistics included; "" where all is
-        trained.
-    optimizer: timm's name of it. precision: "bf16", "fp16" or "no". ema: decay of the average of weights that is kept;
-        0 for none.
-    mixup, cutmix: timm's alphas; 0 for none.
-    spe_penalty: weight in the loss of SPE's p0^2 + p1^2, where the backbone has SPE.
-    spatial_entropy: weight in the loss of the spatial entropy of the scores that read the tokens; SAR takes 0.01.
-    stored: side in pixels of the squares as which photos are kept. void: class number of pixels that count nowhere, for
-        a dense head.
-    distil: what of a teacher the backbone learns in place of classes; such an encoder has num_classes 0.
+    `load_recipe` checks settings against the annotations; the constructor checks nothing.
 
-    `load_recipe` checks settings against the annotations; the constructor takes what it is given.
+    Attributes:
+        name: of the checkpoint.
+        title: of its card.
+        data: a folder for `sources.open_source`, or several whose photos are taken together.
+        encoder: the model.
+        stages: schedules that follow one another.
+        map_size: shorter side in pixels at which the maps are best; the default when the checkpoint is used.
+        init_from: the checkpoint with whose weights the training starts, bundled or in the folder of this one's.
+        freeze: "stem" or "backbone" for the part that is not trained, batch statistics included; "" for none.
+        batch_size: photos of a step, over all processes.
+        optimizer: timm's name of it.
+        precision: "bf16", "fp16" or "no".
+        weight_decay: of the optimizer.
+        label_smoothing: in [0, 1].
+        mixup: timm's alpha; 0 for none.
+        cutmix: timm's alpha; 0 for none.
+        ema: decay of the moving average of weights, which is what is saved; 0 for none.
+        spe_penalty: weight in the loss of SPE's p0^2 + p1^2, where the backbone has SPE.
+        spatial_entropy: weight in the loss of the spatial entropy of the readout scores; SAR uses 0.01.
+        classes: names of the classes, where the data folder has none.
+        void: label of pixels that are left out, for a dense head.
+        stored: side in pixels of the squares as which photos are stored.
+        seed: of weights and batches.
+        distil: what of a teacher the backbone learns in place of classes; such an encoder has num_classes 0.
+        sources: origin of the data, for the card.
+        license: of the weights, for the card.
+        source: name or path of the recipe, for the card.
+        overrides: the values of --set, for the card.
     """
 
     __pydantic_config__ = CLOSED
@@ -133,15 +149,19 @@ class Head(TypedDict):
 
 @dataclass(frozen=True)
 class HeadsRecipe:
-    """Heads trained on the frozen backbone of a checkpoint, whose features are computed once.
+    """The training of heads on the frozen backbone of a checkpoint, whose features are computed once.
 
-    frozen: the checkpoint whose backbone it is.
-    heads: poolings, norms and options by the name that follows the checkpoint's: {"slot": {"pooling": "slot"}}.
-    size: pictures are size x size pixels; crop: smallest share of a photo's area that its one crop takes.
-    photos: how many each head sees in all; lr: peak learning rate, after a warm-up over `warmup` photos.
-    optimizer, classes, void, stored: as in `Recipe`.
+    `load_recipe` checks settings against the annotations; the constructor checks nothing. Attributes that are not
+    listed are those of `Recipe`.
 
-    `load_recipe` checks settings against the annotations; the constructor takes what it is given.
+    Attributes:
+        frozen: the checkpoint whose backbone it is.
+        heads: a `Head` by the name that follows the checkpoint's: {"slot": {"pooling": "slot"}}.
+        size: side of the square pictures in pixels.
+        photos: number of photos for each head in all, repetitions included.
+        lr: peak learning rate.
+        warmup: number of photos of the warm-up.
+        crop: smallest share of a photo's area in its one crop, in (0, 1].
     """
 
     __pydantic_config__ = CLOSED
@@ -174,11 +194,11 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe | Heads
 
     Args:
         name: a bundled recipe (`list_recipes`) or a path to a YAML file.
-        overrides: "key=value" with YAML values; dots go into sub-tables: "encoder.pooling_options.gamma=1.25".
+        overrides: "key=value" with YAML values; dots lead into tables: "encoder.pooling_options.gamma=1.25".
 
     Raises:
-        TrainingError: no such recipe, no YAML; a setting that is missing, unknown, of the wrong kind or out of range,
-            and which; an encoder that cannot be built.
+        TrainingError: no such recipe, no YAML, an encoder that cannot be built, or a setting that is missing, unknown,
+            of the wrong type or out of range; the message names the setting.
         OptionError: an override that is not key=value, or leads to no table.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
@@ -196,13 +216,13 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe | Heads
     if needed := [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in settings]:
         raise TrainingError(f"{path.name} is not a complete recipe: {', '.join(needed)} missing. Settings are: {known}")
     adapter: TypeAdapter[Recipe | HeadsRecipe] = TypeAdapter(kind)
-    recipe = checked(adapter, settings, lambda told: TrainingError(f"{path.name}: {told}"))
+    recipe = checked(adapter, settings, lambda fault: TrainingError(f"{path.name}: {fault}"))
     _check(recipe, path.name)
     return dataclasses.replace(recipe, source=name, overrides=tuple(overrides or ()))
 
 
 def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
-    """Refuse a recipe that would train nothing."""
+    """Refuse a recipe that would train nothing, or whose settings contradict one another."""
     if isinstance(recipe, HeadsRecipe):
         if not recipe.heads:
             raise TrainingError(f"{source} trains nothing: heads is a table such as {{slot: {{pooling: slot}}}}")

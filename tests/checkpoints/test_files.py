@@ -116,7 +116,7 @@ def test_what_cannot_be_converted_leaves_no_file(tmp_path: Path) -> None:
 
 def test_a_base_is_for_heads_alone(tmp_path: Path) -> None:
     encoder, _ = load_file(save_weights(tmp_path, made.vit()))
-    assert dataclasses.asdict(encoder.facts)["license"] == "not told by the file"
+    assert dataclasses.asdict(encoder.facts)["license"] == "not stated in the file"
     with pytest.raises(ValueError, match="has a backbone of its own"):
         load_file(tmp_path / "weights.pth", base=encoder)
 
@@ -127,7 +127,7 @@ def test_a_base_is_for_heads_alone(tmp_path: Path) -> None:
 def test_converted_file_whose_description_is_damaged_is_told(tmp_path: Path, mark: str) -> None:
     save_file(made.vit(64, 1, grid=4), tmp_path / "a.safetensors", metadata={MARK: mark})
     with pytest.raises(
-        ValueError, match=r"a\.safetensors does not tell what it was converted from .*; convert it again"
+        ValueError, match=r"a\.safetensors does not record what it was converted from .*; convert it again"
     ):
         load_checkpoint(tmp_path / "a.safetensors", device="cpu")
 

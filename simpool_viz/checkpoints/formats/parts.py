@@ -1,5 +1,4 @@
-"""What the recognisers of architectures share: the parts of an encoder, the settings, and SimPool's tensors by their
-suffix."""
+"""Shared by the recognisers of architectures: the parts of an encoder, options of loading, and SimPool's tensors."""
 
 from __future__ import annotations
 
@@ -44,20 +43,20 @@ def _or_none(given: Any, check: ValidatorFunctionWrapHandler) -> float | None:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Options of loading a file; "", 0 and UNSET stand for those that were not given."""
+    """Options of loading a file; "", 0 and UNSET stand for those that were not given. Each has a `help` text."""
 
-    weights: str = field(default="", metadata={"told": f"which entry of a training checkpoint: {', '.join(ENTRIES)}"})
+    weights: str = field(default="", metadata={"help": f"which entry of a training checkpoint: {', '.join(ENTRIES)}"})
     arch: str = field(
-        default="", metadata={"told": "the timm tag of the backbone, where it is not recognised by its tensors"}
+        default="", metadata={"help": "the timm tag of the backbone, where it is not recognised by its tensors"}
     )
-    num_heads: Positive = field(default=0, metadata={"told": "of a ViT whose heads are not 64 channels wide"})
+    num_heads: Positive = field(default=0, metadata={"help": "of a ViT whose heads are not 64 channels wide"})
     gamma: Annotated[Number | None, WrapValidator(_or_none)] = field(
-        default=UNSET, metadata={"told": "SimPool's exponent, which no state dict holds; none for no exponent"}
+        default=UNSET, metadata={"help": "SimPool's exponent, which no state dict holds; none for no exponent"}
     )
-    pos_embed: str = field(default="", metadata={"told": "how a ViT's position embedding is resized: timm or dino"})
-    size: Positive = field(default=0, metadata={"told": "shorter side in pixels at which its maps are best"})
+    pos_embed: str = field(default="", metadata={"help": "how a ViT's position embedding is resized: timm or dino"})
+    size: Positive = field(default=0, metadata={"help": "shorter side in pixels at which its maps are best"})
     backbone: Annotated[str, BeforeValidator(_path_text)] = field(
-        default="", metadata={"told": "the checkpoint on whose backbone a probing head goes"}
+        default="", metadata={"help": "the checkpoint on whose backbone a probing head goes"}
     )
 
 
@@ -67,20 +66,20 @@ _TEXTS = ("weights", "arch", "pos_embed", "backbone")
 
 
 def read_load_options(options: Mapping[str, Any], source: str) -> LoadOptions:
-    """The options of loading a file, with their types.
+    """Check the options of loading a file.
 
     Args:
         options: by name, as in Python or from `parse_options`.
-        source: the file or its name, for the error's sentence.
+        source: name of the file, for errors.
 
     Raises:
-        OptionError: an option that there is not, or a value of the wrong kind or out of range.
+        OptionError: an unknown option, or a value of the wrong type or out of range.
     """
     known = dataclasses.fields(LoadOptions)
     if unknown := [key for key in options if key not in {option.name for option in known}]:
-        told = "; ".join(f"{option.name}: {option.metadata['told']}" for option in known)
-        raise OptionError(f"{source}: a checkpoint file takes no option {', '.join(unknown)}. It takes {told}")
-    return checked(_LOAD_OPTIONS, dict(options), lambda told: OptionError(f"{source}: {told}"), "{}= takes")
+        listed = "; ".join(f"{option.name}: {option.metadata['help']}" for option in known)
+        raise OptionError(f"{source}: a checkpoint file takes no option {', '.join(unknown)}. It takes {listed}")
+    return checked(_LOAD_OPTIONS, dict(options), lambda fault: OptionError(f"{source}: {fault}"), "{}= takes")
 
 
 def parse_options(query: str) -> dict[str, Any]:
@@ -97,9 +96,17 @@ def parse_options(query: str) -> dict[str, Any]:
 
 @dataclass
 class Parts:
-    """An encoder before its weights.
+    """An encoder without its weights.
 
-    state: the tensors of the file. names: key of the file -> key of the encoder.
+    Attributes:
+        state: tensors of the file.
+        architecture: a phrase that describes the backbone.
+        backbone: the backbone.
+        pooling: the pooling.
+        norm: between pooling and head; None for none.
+        head: linear classifier; None for none.
+        names: key of the file -> key of the encoder.
+        notes: assumptions, a sentence each.
     """
 
     state: Mapping[str, Tensor]
@@ -112,13 +119,21 @@ class Parts:
     notes: list[str] = field(default_factory=list)
 
     def encoder(self, facts: Facts) -> Encoder:
-        """Put together, as random as its parts are."""
+        """Assemble the encoder, with the random weights of its parts."""
         return Encoder(self.backbone, self.pooling, norm=self.norm, head=self.head, facts=facts)
 
 
 @dataclass(frozen=True)
 class SimPoolTensors:
-    """Where SimPool's tensors lie in a file: key of the file -> key of the pooling. prefix: "" for older uploads."""
+    """The tensors of SimPool in a file.
+
+    Attributes:
+        names: key of the file -> key of the pooling.
+        dim: width D.
+        beta: whether there is a learnable scalar that is added to the vector.
+        timm: whether names and variant are those of timm's SimPool.
+        prefix: of the keys; "" in older uploads.
+    """
 
     names: dict[str, str]
     dim: int
@@ -127,18 +142,25 @@ class SimPoolTensors:
     prefix: str
 
     def create(self, gamma: float | None) -> Pooling:
-        """The pooling itself, with random weights."""
+        """Make the pooling, with random weights and the exponent `gamma`."""
         if self.timm:
             return create_pooling("simpool", self.dim, gamma=gamma, beta=self.beta, min="channel", eps=1e-5)
         return create_pooling("simpool", self.dim, gamma=gamma, beta=self.beta)
 
 
 def find_simpool(state: Mapping[str, Tensor]) -> SimPoolTensors | None:
-    """SimPool's tensors by their suffix: `norm_patches.*`, `wq.weight`, `wk.weight`, `beta`; timm's `norm.*`,
-    `q.weight`, `k.weight`.
+    """Find the tensors of SimPool by the suffixes of their names.
+
+    These are `norm_patches.*`, `wq.weight`, `wk.weight` and `beta`, or timm's `norm.*`, `q.weight` and `k.weight`.
+
+    Args:
+        state: tensors by name.
+
+    Returns:
+        The tensors, or None where there are none.
 
     Raises:
-        CheckpointError: more than one of a kind, or a part of them.
+        CheckpointError: some are missing, or there are several of one kind.
     """
     ours = {s: _ending(state, s) for s in ("norm_patches.weight", "norm_patches.bias", "wq.weight", "wk.weight")}
     timm = False
@@ -171,7 +193,7 @@ def find_simpool(state: Mapping[str, Tensor]) -> SimPoolTensors | None:
 
 
 def _ending(state: Mapping[str, Tensor], suffix: str) -> list[str]:
-    """Keys that are `suffix` or end in it after a dot; the blocks of a backbone are none of them."""
+    """Keys that are `suffix` or end in it after a dot, without those of a backbone's blocks."""
     return [
         k
         for k in state
@@ -182,7 +204,17 @@ def _ending(state: Mapping[str, Tensor], suffix: str) -> list[str]:
 def gamma_of(
     weights: Any, settings: LoadOptions, simpool: SimPoolTensors, is_vit: bool
 ) -> tuple[float | None, list[str]]:
-    """SimPool's exponent and what was assumed: as asked for, else as the training script's settings say."""
+    """Determine SimPool's exponent, which no tensor holds, from the options or the training script's settings.
+
+    Args:
+        weights: the `containers.Weights` of the file.
+        settings: the options.
+        simpool: the tensors.
+        is_vit: whether the backbone is a ViT.
+
+    Returns:
+        The exponent, None for no f, and the assumptions made, a sentence each.
+    """
     if settings.gamma is not UNSET:
         return settings.gamma, []
     args, teacher = weights.args, weights.where == "teacher"
@@ -195,13 +227,17 @@ def gamma_of(
             return float(args["gamma"]), [f"gamma {float(args['gamma']):g}, from the training's settings"]
         return None, ["gamma none, from the training's settings"]
     return None, [
-        "gamma is not told by the file and taken as none, which changes vectors but no map; say gamma= if it was "
+        "gamma is not stated in the file and taken as none, which changes vectors but no map; say gamma= if it was "
         "trained with one"
     ]
 
 
 def check_axes(state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse tensors from which no size can be read.
+    """Refuse tensors from whose shapes no size can be read.
+
+    Args:
+        state: tensors by name.
+        source: name of the file, for errors.
 
     Raises:
         CheckpointError: one of them has another number of axes than its kind has, or holds nothing.
@@ -215,7 +251,11 @@ def check_axes(state: Mapping[str, Tensor], source: str) -> None:
 
 
 def count_of(state: Mapping[str, Tensor], prefix: str) -> int:
-    """How many parts are numbered after `prefix`, such as "blocks.".
+    """Count the parts that are numbered after a prefix.
+
+    Args:
+        state: tensors by name.
+        prefix: such as "blocks.".
 
     Raises:
         CheckpointError: there is a gap among the numbers.

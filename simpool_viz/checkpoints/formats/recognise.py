@@ -1,7 +1,7 @@
-"""From tensors to an encoder: what architecture and pooling a state dict is, by its names and shapes.
+"""From tensors to an encoder: recognises architecture and pooling by the names and shapes in a state dict.
 
-Nothing is left at its random start: each tensor of the encoder is filled from one of the file, and each tensor of the
-file is used or dropped for a reason that is told.
+No weight stays at its random start: each tensor of the encoder is filled from one of the file, and each tensor of the
+file is used, or dropped for a reason that the report gives.
 """
 
 from __future__ import annotations
@@ -22,9 +22,17 @@ from simpool_viz.modeling.encoder import Encoder, Facts
 
 @dataclass(frozen=True)
 class Report:
-    """What was recognised in a file.
+    """The description of a checkpoint that was loaded.
 
-    used: number of tensors used; dropped: number of tensors by the reason why they are not; notes: what was assumed.
+    Attributes:
+        source: name of the checkpoint.
+        container: kind of file or folder.
+        architecture: of the backbone, a phrase.
+        pooling: its title.
+        parameters: number of parameters of the encoder.
+        used: number of tensors used.
+        dropped: number of tensors that were not used, by reason.
+        notes: assumptions, a sentence each.
     """
 
     source: str
@@ -37,23 +45,31 @@ class Report:
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """As sentences."""
-        told = [
+        """The report as sentences."""
+        sentences = [
             f"{self.source}: {self.architecture} with {self.pooling}, {self.parameters:,} parameters ({self.container})"
         ]
-        told.append(
+        sentences.append(
             f"{self.used} tensors used" + "".join(f"; {count} dropped: {why}" for why, count in self.dropped.items())
         )
-        return told + list(self.notes)
+        return sentences + list(self.notes)
 
 
 def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tuple[Encoder, Report]:
-    """The encoder that a state dict belongs to, filled with it, in float32 and evaluation mode.
+    """Build the encoder that a state dict belongs to, with its weights.
+
+    Args:
+        weights: of the file.
+        facts: name, preprocessing and classes.
+        settings: options that the tensors do not determine.
+
+    Returns:
+        The encoder, in float32 and evaluation mode, and the report.
 
     Raises:
-        CheckpointError: it is not recognised, or tensors are missing, left over or of another shape.
+        CheckpointError: the architecture is not recognised, or tensors are missing, left over or of another shape.
     """
-    with torch.device("meta"):  # nothing takes memory before the file is known to fill it
+    with torch.device("meta"):  # no memory is taken before the file is known to fit
         trial = _parts(dataclasses.replace(weights, state=dict(weights.state)), settings, facts.name)
         refuse(faults_of(trial.encoder(facts), trial.state, trial.names), facts.name)
     parts = _parts(weights, settings, facts.name)
@@ -74,7 +90,7 @@ def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tupl
 
 
 def _parts(weights: Weights, settings: LoadOptions, source: str) -> Parts:
-    """The parts of the model that these tensors are; any fault as a sentence that names the file."""
+    """The parts of the model; every fault becomes a sentence that names the file."""
     try:
         parts = _recognise(weights, settings)
     except KeyError as error:
@@ -82,7 +98,7 @@ def _parts(weights: Weights, settings: LoadOptions, source: str) -> Parts:
     except SimpoolError as error:
         raise CheckpointError(f"{source}: {error}") from error
     except (ValueError, IndexError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
-        # Of whatever shapes a file may bring, the builders of timm and PyTorch raise what they lead to.
+        # A file may hold any shapes, and the builders of timm and PyTorch raise many kinds of errors for odd ones.
         raise CheckpointError(
             f"{source}: its tensors contradict one another, so no model can be built for them ({error})"
         ) from error
@@ -96,7 +112,7 @@ def _parts(weights: Weights, settings: LoadOptions, source: str) -> Parts:
 
 
 def _recognise(weights: Weights, settings: LoadOptions) -> Parts | None:
-    """The parts, None where the names of the tensors are of no family that is known. Errors do not name the file."""
+    """The parts; None where the tensors' names are of no known family. Errors do not name the file."""
     state = weights.state
     if settings.arch:
         return cnns.named(settings.arch.removeprefix("timm:"), weights, settings)

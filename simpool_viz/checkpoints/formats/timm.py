@@ -14,7 +14,7 @@ from simpool_viz.settings import Positive, check_arguments
 
 
 def load_timm(tag: str, *, pretrained: bool = True, size: Positive | None = None, **kwargs: Any) -> Encoder:
-    """A timm model as an encoder.
+    """Load a timm model as an encoder.
 
     Args:
         tag: as in `timm.create_model`.
@@ -23,7 +23,8 @@ def load_timm(tag: str, *, pretrained: bool = True, size: Positive | None = None
         kwargs: for `timm.create_model`, such as depth.
 
     Raises:
-        CheckpointError: an unknown tag, an unsupported family, or weights that cannot be fetched.
+        CheckpointError: an unknown tag, an unsupported family, or options that do not fit.
+        DownloadError: weights that cannot be fetched.
         OptionError: an option of another kind than the model takes.
     """
     form = f"timm:{tag}: {{}}= takes"
@@ -37,15 +38,15 @@ def load_timm(tag: str, *, pretrained: bool = True, size: Positive | None = None
         raise CheckpointError(f"timm:{tag} does not take these options: {', '.join(kwargs)} ({error})") from error
     except Exception as error:  # the hub client's own errors, of several libraries
         if kwargs and not pretrained:
-            told = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+            options = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
             raise CheckpointError(
-                f"timm:{tag} cannot be built with {told} ({type(error).__name__}: {error})"
+                f"timm:{tag} cannot be built with {options} ({type(error).__name__}: {error})"
             ) from error
         if not pretrained:
             raise
-        told = f"{type(error).__name__}: {str(error).strip().partition('. ')[0]}"
+        cause = f"{type(error).__name__}: {str(error).strip().partition('. ')[0]}"
         raise DownloadError(
-            f"the weights of timm:{tag} could not be fetched from the Hugging Face hub ({told}); "
+            f"the weights of timm:{tag} could not be fetched from the Hugging Face hub ({cause}); "
             "check the network, or choose a bundled checkpoint"
         ) from error
     config: dict[str, Any] = getattr(model, "pretrained_cfg", {}) or {}
@@ -63,7 +64,7 @@ def load_timm(tag: str, *, pretrained: bool = True, size: Positive | None = None
 
 
 def imagenet_classes(count: int) -> tuple[str, ...]:
-    """The names of ImageNet's 1,000 classes; () for another count, of which nothing is known."""
+    """The names of ImageNet's 1,000 classes, where a head has as many outputs; else ()."""
     if count != 1000:
         return ()
     from timm.data import ImageNetInfo
@@ -72,7 +73,11 @@ def imagenet_classes(count: int) -> tuple[str, ...]:
 
 
 def encoder_from_timm(model: Any, facts: Facts) -> Encoder:
-    """Split a complete timm model into backbone, pooling, norm and head; the logits stay those of the model.
+    """Split a complete timm model into backbone, pooling, norm and head; its logits stay the same.
+
+    Args:
+        model: with the weights that the encoder is to have.
+        facts: name, preprocessing and classes.
 
     Raises:
         CheckpointError: an unsupported family, or a pooling inside the model that this project does not have.
@@ -95,8 +100,8 @@ def _transformer_pooling(model: Any) -> Pooling:
         return create_pooling("latent", model.num_features, module=model.attn_pool)
     names = {"token": "cls", "avg": "gap", "max": "max"}
     if kind not in names or getattr(model, "pool_include_prefix", False):
-        how = f"{kind!r} over prefix tokens too" if kind in names else repr(kind)
-        raise CheckpointError(f"the model pools by {how}, which is not among {', '.join(names)}, map")
+        described = f"{kind!r} over prefix tokens too" if kind in names else repr(kind)
+        raise CheckpointError(f"the model pools by {described}, which is not among {', '.join(names)}, map")
     return create_pooling(names[kind], model.num_features)
 
 
@@ -108,7 +113,7 @@ def _cnn_pooling(model: Any, module: Any) -> Pooling:
 
 
 def _convnext_norm(head: Any) -> nn.Module | None:
-    """The norm between pooling and head; None where the model norms before it pools."""
+    """The norm between pooling and head; None where the model normalises before it pools."""
     if not isinstance(getattr(head, "pre_logits", nn.Identity()), nn.Identity):
         raise CheckpointError(
             "this ConvNeXt has a hidden layer in its head, so its logits are no linear function of the pooled vector"
@@ -117,7 +122,7 @@ def _convnext_norm(head: Any) -> nn.Module | None:
 
 
 class _VectorNorm(nn.Module):
-    """A LayerNorm2d applied to vectors (B, D): ConvNeXt norms after pooling, on (B, D, 1, 1)."""
+    """A LayerNorm2d applied to vectors (B, D): ConvNeXt normalises after pooling, on (B, D, 1, 1)."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()

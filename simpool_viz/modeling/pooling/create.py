@@ -1,4 +1,4 @@
-"""The list of poolings: a class and one decorator line make a pooling known everywhere."""
+"""The registry of poolings: a class with this decorator appears in the app, the command line and the docs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ P = TypeVar("P", bound="type[Pooling]")
 
 
 def register_pooling(cls: P) -> P:
-    """Class decorator: make a pooling available under its `name`."""
+    """Class decorator that registers a pooling under its `name`.
+
+    Raises:
+        ValueError: the name is empty or in use.
+    """
     if not cls.name or cls.name in _POOLINGS:
         raise ValueError(f"pooling {cls.__name__} needs a name of its own, not {cls.name!r}")
     _POOLINGS[cls.name] = cls
@@ -28,7 +32,12 @@ def poolings() -> dict[str, type[Pooling]]:
 
 
 def create_pooling(name: str, dim: int, **options: object) -> Pooling:
-    """Make a pooling of width `dim`.
+    """Create a pooling by its name.
+
+    Args:
+        name: a key of `poolings()`.
+        dim: width D of the tokens.
+        options: for its class.
 
     Raises:
         OptionError: no pooling has that name, or an option does not fit it.
