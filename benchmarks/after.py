@@ -17,7 +17,7 @@ from simpool_viz.board.board import Board, Settings, make_board
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.checkpoints.load import load_checkpoints
-from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import render_row, row_scales, save_picture
 from simpool_viz.images import Picture, read_picture
 from simpool_viz.scores.localization import read_reference, score_map
@@ -54,15 +54,15 @@ def drawing(rounds: int) -> list[str]:
     row, lines = board.rows[0], []
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        for look in (Look(), Look(smooth=True)):
-            (scale, *_) = row_scales(board, look)
+        for style in (DrawingStyle(), DrawingStyle(smooth=True)):
+            (scale, *_) = row_scales(board, style)
             for suffix in ("jpg", "png"):
 
-                def work(look: Look = look, scale: Any = scale, suffix: str = suffix) -> None:
-                    for i, picture in enumerate(render_row(board, row, scale, look)):
+                def work(style: DrawingStyle = style, scale: Any = scale, suffix: str = suffix) -> None:
+                    for i, picture in enumerate(render_row(board, row, scale, style)):
                         save_picture(picture, Path(folder) / f"{i}.{suffix}")
 
-                kind = "smooth" if look.smooth else "patches"
+                kind = "smooth" if style.smooth else "patches"
                 lines.append(
                     f"- overlay and mask at 1,024 px, {kind}, {suffix}: {_median(work):.1f} ms a map on one core"
                 )

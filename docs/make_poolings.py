@@ -18,7 +18,7 @@ from simpool_viz import load_checkpoint
 from simpool_viz.board.board import make_board
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
-from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import render_row, row_scales
 from simpool_viz.modeling.pooling import GROUPS, Pooling, Tokens, create_pooling, poolings
 
@@ -113,8 +113,10 @@ def draw(folder: Path) -> None:
         shown = map_of(pooling)
         if shown:
             board = make_board([photo], [load_checkpoint(shown[0], device="cpu")], [shown[1]])
-            scale = row_scales(board, Look())[0]
-            overlay, mask = (Image.fromarray(image) for image in render_row(board, board.rows[0], scale, Look(), 300))
+            scale = row_scales(board, DrawingStyle())[0]
+            overlay, mask = (
+                Image.fromarray(image) for image in render_row(board, board.rows[0], scale, DrawingStyle(), 300)
+            )
             pair = Image.new("RGB", (2 * overlay.width + 12, overlay.height), "white")
             pair.paste(overlay, (0, 0))
             pair.paste(mask, (overlay.width + 12, 0))

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from simpool_viz import load_checkpoint, record
 from simpool_viz.board.segmentation import segment
 from simpool_viz.drawing.board_picture import FAINT, INK, PAPER, font
-from simpool_viz.drawing.pixels import Look, colour_map, palette
+from simpool_viz.drawing.pixels import DrawingStyle, colour_map, palette
 from simpool_viz.maps.scale import scale_of
 
 CHECKPOINTS, CLASSES, RESIDUAL = ("camvid_vit", "camvid_vit_life"), ("road", "car", "building", "sky"), 0.8
@@ -28,7 +28,7 @@ def cells(checkpoint: str, scene: str) -> list[np.ndarray | None]:
     3)."""
     recording = record(load_checkpoint(checkpoint), scene)
     found, (width, height) = segment(recording), recording.picture.size
-    size, look = (WIDTH, round(WIDTH * height / width)), Look(smooth=True)
+    size, style = (WIDTH, round(WIDTH * height / width)), DrawingStyle(smooth=True)
     pictures: list[np.ndarray | None] = [palette(len(found.names))[found.pixels(size)]]
     here = [name for name in CLASSES if found.names.index(name) in found.found()]
     maps = (
@@ -38,7 +38,7 @@ def cells(checkpoint: str, scene: str) -> list[np.ndarray | None]:
     )
     for weights in (*(maps.get(name) for name in CLASSES), recording.map("rollout", residual=RESIDUAL).weights[0]):
         pictures.append(
-            None if weights is None else colour_map(weights, scale_of(weights, "uniform"), False, look, size)
+            None if weights is None else colour_map(weights, scale_of(weights, "uniform"), False, style, size)
         )
     return pictures
 

@@ -23,7 +23,7 @@ from simpool_viz.board.ready_made import available
 from simpool_viz.board.tour import stop_board, stops
 from simpool_viz.checkpoints.load import load_checkpoints
 from simpool_viz.drawing.figures import draw_parts, draw_segmentation
-from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import SUFFIXES, render_board, render_row, row_scales, save_picture
 from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.outputs import csv_text, written_whole
@@ -68,7 +68,7 @@ def plain_name(text: str) -> str:
 def export_board(
     board: Board,
     out: Path,
-    look: Look | None = None,
+    style: DrawingStyle | None = None,
     *,
     overwrite: bool = False,
     device: str = "cpu",
@@ -94,7 +94,7 @@ def export_board(
     place = Path(out).resolve()
     with written_whole(place) as work:
         work.mkdir()
-        _write(board, work, look or Look(), device, SUFFIXES[pictures], profile or Profile())
+        _write(board, work, style or DrawingStyle(), device, SUFFIXES[pictures], profile or Profile())
         for name, content in (extras or {}).items():
             if isinstance(content, str):
                 (work / name).write_text(content, encoding="utf-8")
@@ -124,15 +124,15 @@ def _is_export(folder: Path) -> bool:
         return False
 
 
-def _write(board: Board, folder: Path, look: Look, device: str, suffix: str, profile: Profile) -> None:
+def _write(board: Board, folder: Path, style: DrawingStyle, device: str, suffix: str, profile: Profile) -> None:
     with profile.part("drawing"):
-        whole = render_board(board, look)
+        whole = render_board(board, style)
     with profile.part("encoding"):
         whole.save(folder / "board.png", compress_level=1)
     maps: dict[str, np.ndarray] = {}
-    for name, row, scale in zip(row_names(board), board.rows, row_scales(board, look), strict=True):
+    for name, row, scale in zip(row_names(board), board.rows, row_scales(board, style), strict=True):
         with profile.part("drawing"):
-            drawn = render_row(board, row, scale, look)
+            drawn = render_row(board, row, scale, style)
         with profile.part("encoding"):
             for kind, picture in zip(("overlay", "mask"), drawn, strict=True):
                 save_picture(picture, folder / f"{name}.{kind}.{suffix}")
@@ -140,7 +140,7 @@ def _write(board: Board, folder: Path, look: Look, device: str, suffix: str, pro
     with profile.part("encoding"):
         np.savez_compressed(folder / "maps.npz", **maps)  # type: ignore[arg-type]  # keys are names of files, never "file"
     _write_scores(board, folder / "scores.csv")
-    text = json.dumps(manifest(board, look, device), indent=1, ensure_ascii=False)
+    text = json.dumps(manifest(board, style, device), indent=1, ensure_ascii=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -187,14 +187,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def manifest(board: Board, look: Look, device: str) -> dict[str, Any]:
+def manifest(board: Board, style: DrawingStyle, device: str) -> dict[str, Any]:
     """What was made, with what settings and versions."""
     return {
         "format": FORMAT,
         "versions": versions(),
         "device": device,
         "settings": asdict(board.settings),
-        "look": asdict(look),
+        "look": asdict(style),
         "pictures": [{"name": p.name, "width": p.size[0], "height": p.size[1]} for p in board.pictures],
         "rows": [row_facts(name, row) for name, row in zip(row_names(board), board.rows, strict=True)],
         "skipped": board.skipped,

@@ -18,7 +18,7 @@ from PIL import Image
 
 from simpool_viz import __version__, export, export_board, make_board, record
 from simpool_viz.board.board import Board, Settings
-from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import LONGEST, render_board, render_row, row_scales
 from simpool_viz.export import check_target, row_name, row_names
 from simpool_viz.images import Picture
@@ -52,7 +52,7 @@ NAMES = [
 @pytest.fixture(scope="module")
 def folder(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "out"
-    assert export_board(board, out, Look("viridis", 0.5), device="cpu", pictures="png") == out
+    assert export_board(board, out, DrawingStyle("viridis", 0.5), device="cpu", pictures="png") == out
     return out
 
 
@@ -84,13 +84,13 @@ def test_maps_are_the_raw_weights_of_the_python_call_and_masks_their_grids(
 
 
 def test_pictures_are_what_render_row_draws(folder: Path, board: Board) -> None:
-    look = Look("viridis", 0.5)
-    for name, row, scale in zip(NAMES, board.rows, row_scales(board, look), strict=True):
-        for kind, drawn in zip(("overlay", "mask"), render_row(board, row, scale, look), strict=True):
+    style = DrawingStyle("viridis", 0.5)
+    for name, row, scale in zip(NAMES, board.rows, row_scales(board, style), strict=True):
+        for kind, drawn in zip(("overlay", "mask"), render_row(board, row, scale, style), strict=True):
             with Image.open(folder / f"{name}.{kind}.png") as image:
                 assert np.array_equal(np.asarray(image), drawn)
     with Image.open(folder / "board.png") as image:
-        assert np.array_equal(np.asarray(image), np.asarray(render_board(board, look)))
+        assert np.array_equal(np.asarray(image), np.asarray(render_board(board, style)))
 
 
 def test_scores_are_one_line_per_row_and_baseline_of_a_photo_with_a_reference(folder: Path, board: Board) -> None:
@@ -222,9 +222,9 @@ def test_two_checkpoints_of_one_name_and_one_map_asked_twice_do_not_overwrite_ea
 
 
 def test_one_scale_per_row_or_one_for_all_rows_of_a_kind(board: Board) -> None:
-    own = row_scales(board, Look())
+    own = row_scales(board, DrawingStyle())
     assert own == [scale_of(r.mask.weights, r.attention.unit) for r in board.rows]
-    shared = row_scales(board, Look(shared_scale=True))
+    shared = row_scales(board, DrawingStyle(shared_scale=True))
     signed = np.array([r.attention.signed for r in board.rows])
     mine, together = (np.array([s.high for s in scales]) for scales in (own, shared))
     assert signed.any() and not signed.all()
@@ -233,10 +233,10 @@ def test_one_scale_per_row_or_one_for_all_rows_of_a_kind(board: Board) -> None:
 
 
 def test_opacity_zero_gives_back_the_photo_and_smooth_draws_other_masks(board: Board) -> None:
-    row, scale = board.rows[0], row_scales(board, Look())[0]
-    plain, patches = render_row(board, row, scale, Look(opacity=0))
+    row, scale = board.rows[0], row_scales(board, DrawingStyle())[0]
+    plain, patches = render_row(board, row, scale, DrawingStyle(opacity=0))
     assert np.array_equal(plain, board.pictures[0].rgb)
-    assert not np.array_equal(render_row(board, row, scale, Look(smooth=True))[1], patches)
+    assert not np.array_equal(render_row(board, row, scale, DrawingStyle(smooth=True))[1], patches)
 
 
 def test_large_photos_are_reduced_in_the_export_and_boxes_go_with_them(tmp_path: Path, resnet: Encoder) -> None:
@@ -254,7 +254,7 @@ def test_large_photos_are_reduced_in_the_export_and_boxes_go_with_them(tmp_path:
 @pytest.mark.parametrize("size", [(900, 40), (40, 900), (9, 8)])
 def test_elongated_and_tiny_photos_are_exported(tmp_path: Path, resnet: Encoder, size: tuple[int, int]) -> None:
     board = make_board([make_photo(*size), make_photo()], [resnet], ["pooling", "contribution"])
-    assert len(list(export_board(board, tmp_path / "out", Look(smooth=True)).glob("*.[jp]*g"))) == 9
+    assert len(list(export_board(board, tmp_path / "out", DrawingStyle(smooth=True)).glob("*.[jp]*g"))) == 9
 
 
 # --- whole or not at all
@@ -339,8 +339,8 @@ def test_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, board: Board
 def test_pictures_are_jpeg_unless_asked_otherwise_and_close_to_what_is_drawn(board: Board, tmp_path: Path) -> None:
     profile = Profile()
     folder = export_board(board, tmp_path / "out", profile=profile)
-    scales = row_scales(board, Look())
-    drawn = dict(zip(("overlay", "mask"), render_row(board, board.rows[0], scales[0], Look()), strict=True))
+    scales = row_scales(board, DrawingStyle())
+    drawn = dict(zip(("overlay", "mask"), render_row(board, board.rows[0], scales[0], DrawingStyle()), strict=True))
     for kind, wanted in drawn.items():
         with Image.open(folder / f"{NAMES[0]}.{kind}.jpg") as image:
             assert image.format == "JPEG" and np.abs(np.asarray(image).astype(int) - wanted).mean() < 12

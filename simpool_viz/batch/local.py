@@ -20,7 +20,7 @@ from typing import Any
 from simpool_viz.batch.boards import Job, make_boards
 from simpool_viz.batch.preparing import Fault, Prepared, find_pictures, prepare
 from simpool_viz.batch.writing import Journal, write
-from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import LONGEST, SUFFIXES
 from simpool_viz.errors import MapError, OptionError
 
@@ -46,7 +46,7 @@ def run(
     job: Job,
     folders: Sequence[str | os.PathLike[str]],
     out: Path,
-    drawn: Look | None = None,
+    drawn: DrawingStyle | None = None,
     *,
     pictures: str = "jpeg",
     batch: int = 16,
@@ -78,7 +78,7 @@ def run(
         OptionError: a format, a batch size or a number of workers that does not exist.
         FileExistsError: `out` holds something else, or a run with other settings.
     """
-    started, drawn = time.perf_counter(), drawn or Look()
+    started, drawn = time.perf_counter(), drawn or DrawingStyle()
     if pictures not in (*SUFFIXES, "none"):
         raise OptionError(f"pictures are written as {', '.join(SUFFIXES)} or none, not {pictures!r}")
     if batch < 1 or (workers is not None and workers < 1):
@@ -98,7 +98,7 @@ def run(
     return BatchReport(sum(key in journal.done for key in found), earlier, faults, time.perf_counter() - started)
 
 
-def _settings(job: Job, drawn: Look, pictures: str) -> dict[str, Any]:
+def _settings(job: Job, drawn: DrawingStyle, pictures: str) -> dict[str, Any]:
     """The settings that must be the same for a run to be resumed, as the manifest keeps them."""
     return {
         "checkpoints": [encoder.facts.name for encoder in job.encoders],
@@ -156,7 +156,7 @@ def _batches(read: Iterator[Prepared | Fault], batch: int, faults: list[Fault]) 
 
 
 def _written(
-    batches: Iterator[list[Prepared]], job: Job, out: Path, drawn: Look, pictures: str, stack: ExitStack
+    batches: Iterator[list[Prepared]], job: Job, out: Path, drawn: DrawingStyle, pictures: str, stack: ExitStack
 ) -> Iterator[dict[str, Any]]:
     """Write pictures and yield their lines for the journal; the next batch is recorded while one is written."""
     pool = stack.enter_context(ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)))

@@ -17,14 +17,14 @@ import numpy as np
 
 from simpool_viz.batch.preparing import Fault
 from simpool_viz.board.board import Board
-from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import LONGEST, SUFFIXES, render_row, row_scales, save_picture
 from simpool_viz.errors import DataError
 from simpool_viz.export import FORMAT, plain_name, row_facts, score_table, versions
 from simpool_viz.outputs import csv_text, written_whole
 
 
-def write(board: Board, out: Path, look: Look, pictures: str) -> dict[str, Any]:
+def write(board: Board, out: Path, look: DrawingStyle, pictures: str) -> dict[str, Any]:
     """Write the files of one picture.
 
     Args:

@@ -38,11 +38,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.batch.boards import Job
     from simpool_viz.batch.local import run
-    from simpool_viz.drawing.pixels import Look
+    from simpool_viz.drawing.pixels import DrawingStyle
     from simpool_viz.maps.request import parse_maps
 
     requests, settings = parse_maps(arguments.map), chosen_settings(arguments)
-    look = Look(arguments.colours, arguments.opacity, arguments.smooth)
+    look = DrawingStyle(arguments.colours, arguments.opacity, arguments.smooth)
     job = Job(chosen_encoders(arguments), requests, settings)
     options: dict[str, Any] = {key: getattr(arguments, key) for key in ("pictures", "batch", "workers", "overwrite")}
     report = run(job, arguments.folders, arguments.out, look, progress=True, **options)

@@ -20,7 +20,7 @@ from simpool_viz.errors import OptionError
 
 if TYPE_CHECKING:
     from simpool_viz.board.board import Board, Row
-    from simpool_viz.drawing.pixels import Look
+    from simpool_viz.drawing.pixels import DrawingStyle
 
 DESCRIPTION = """\
 Compare the attention maps of checkpoints on photos: overlays, object masks and scores.
@@ -94,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from simpool_viz.board.board import iterate_board, require_rows
     from simpool_viz.board.comparison import arrange
-    from simpool_viz.drawing.pixels import Look
+    from simpool_viz.drawing.pixels import DrawingStyle
     from simpool_viz.export import check_target, export_board
     from simpool_viz.images import read_picture
     from simpool_viz.maps.request import parse_maps
@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     _apply_ready(arguments)
     requests = parse_maps(arguments.map)
-    look = Look(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
+    look = DrawingStyle(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
     settings = chosen_settings(arguments)
     check_target(arguments.out, arguments.overwrite)
     profile = Profile()
@@ -150,7 +150,7 @@ def _apply_ready(arguments: argparse.Namespace) -> None:
     arguments.checkpoint, arguments.map = list(chosen.checkpoints), list(chosen.maps)
 
 
-def _further_files(arguments: argparse.Namespace, board: Board, look: Look) -> dict[str, Any]:
+def _further_files(arguments: argparse.Namespace, board: Board, look: DrawingStyle) -> dict[str, Any]:
     """The content of the files that --matrix, --agreement and --difference add, by file name.
 
     Raises:

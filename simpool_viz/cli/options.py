@@ -111,10 +111,10 @@ def add_drawing(parser: argparse.ArgumentParser, *more: str) -> None:
         parser: of the command.
         more: choices of --pictures beside the formats.
     """
-    from simpool_viz.drawing.pixels import SEQUENTIAL, Look
+    from simpool_viz.drawing.pixels import SEQUENTIAL, DrawingStyle
     from simpool_viz.drawing.render import SUFFIXES
 
-    default = Look()
+    default = DrawingStyle()
     parser.add_argument("--colours", default=default.colours, help=f"{alternatives(SEQUENTIAL)} (default: %(default)s)")
     parser.add_argument(
         "--opacity", type=float, default=default.opacity, help="of the overlay, 0 to 1 (default: %(default)s)"

@@ -16,7 +16,15 @@ SIDE = 330  # pixels of a caption's width
 
 @dataclass(frozen=True)
 class Strip:
-    """One row of the board as drawn: title, caption lines, pictures (H, W, 3) and the colour bar of the overlay."""
+    """One row of the board as drawn.
+
+    Attributes:
+        title: of the row.
+        lines: of the caption.
+        pictures: overlay and cut-out, (H, W, 3) uint8 each.
+        scale: of the colour bar.
+        colours: colour table of the colour bar.
+    """
 
     title: str
     lines: list[str]
@@ -26,7 +34,16 @@ class Strip:
 
 
 def compose_board(photo: np.ndarray, title: str, strips: list[Strip]) -> Image.Image:
-    """The photo once at the left, and per strip its overlay, mask, caption and colour bar."""
+    """The photo once at the left, and per strip its overlay, mask, caption and colour bar.
+
+    Args:
+        photo: (H, W, 3) uint8.
+        title: of the photo.
+        strips: rows, whose pictures have the size of the photo.
+
+    Returns:
+        An RGB picture.
+    """
     height, width = photo.shape[:2]
     gap, top = 16, 64
     column, row = max(width, 84) + gap, max([height, *(_caption_height(strip) for strip in strips)]) + gap
@@ -44,7 +61,16 @@ def compose_board(photo: np.ndarray, title: str, strips: list[Strip]) -> Image.I
 
 
 def wrap(text: str, size: int, width: int = SIDE) -> list[str]:
-    """The text in lines of at most `width` pixels."""
+    """Break a text into lines.
+
+    Args:
+        text: words with spaces between them.
+        size: of the font in pixels.
+        width: of a line in pixels, at most; a single longer word has a line of its own.
+
+    Returns:
+        The lines, at least one.
+    """
     letters, lines = font(size), [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".lstrip()
@@ -81,7 +107,7 @@ def _caption(board: Image.Image, strip: Strip, x: int, top: int, height: int) ->
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans, which matplotlib ships, so that every machine draws the same letters."""
+    """DejaVu Sans of a size in pixels; matplotlib ships it, so that every machine draws the same letters."""
     import matplotlib
 
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)

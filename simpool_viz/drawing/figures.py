@@ -1,5 +1,4 @@
-"""Figures that compare the rows of a board: the matrix that papers print, the agreement of masks, the difference of two
-maps."""
+"""Figures that compare the rows of a board: the matrix of papers, the agreement of masks, a difference of two maps."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from simpool_viz.drawing.pixels import (
     AGREEMENT,
     DIVERGING,
     WIDEST,
-    Look,
+    DrawingStyle,
     colour_map,
     colour_table,
     display_picture,
@@ -30,13 +29,11 @@ from simpool_viz.maps.scale import scale_of, symmetric_scale
 from simpool_viz.outputs import csv_text
 from simpool_viz.recording import Recording
 
-# Pixels of a cell's longer side, between cells, of a label's width, of a legend's line.
-CELL, GAP, LABEL, LEGEND = (
-    220,
-    10,
-    150,
-    22,
-)
+# In pixels.
+CELL = 220  # longer side of a cell
+GAP = 10  # between cells
+LABEL = 150  # width of a label
+LEGEND = 22  # height of a legend's line
 
 
 def matrix_columns(board: Board) -> list[tuple[str, str]]:
@@ -44,13 +41,20 @@ def matrix_columns(board: Board) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row.checkpoint, row.request.label) for row in board.rows))
 
 
-def draw_matrix(board: Board, look: Look | None = None) -> Image.Image:
-    """Photos down, checkpoints and maps across, an overlay in every cell; a checkpoint without the map leaves its cell
-    empty."""
-    look = look or Look()
-    columns, scales = matrix_columns(board), row_scales(board, look)
+def draw_matrix(board: Board, style: DrawingStyle | None = None) -> Image.Image:
+    """Photos down, checkpoints and maps across, an overlay in every cell.
+
+    Args:
+        board: with at least one row; a checkpoint without the map leaves its cell empty.
+        style: how maps are drawn; the default style where None.
+
+    Returns:
+        An RGB picture.
+    """
+    style = style or DrawingStyle()
+    columns, scales = matrix_columns(board), row_scales(board, style)
     cells = {
-        (row.picture, row.checkpoint, row.request.label): render_row(board, row, scale, look, CELL)[0]
+        (row.picture, row.checkpoint, row.request.label): render_row(board, row, scale, style, CELL)[0]
         for row, scale in zip(board.rows, scales, strict=True)
     }
     titles = {(row.checkpoint, row.request.label): row.title for row in board.rows}
@@ -71,10 +75,23 @@ def draw_matrix(board: Board, look: Look | None = None) -> Image.Image:
 
 
 def draw_parts(
-    picture: Picture, attention: AttentionMap, groups: Sequence[tuple[str, list[int]]], look: Look | None = None
+    picture: Picture,
+    attention: AttentionMap,
+    groups: Sequence[tuple[str, list[int]]],
+    style: DrawingStyle | None = None,
 ) -> Image.Image:
-    """A gallery of the single maps of an AttentionMap, a line for each group: heads by scale, queries, slots."""
-    look, photo, tops = look or Look(), display_picture(picture.rgb, CELL), []
+    """A gallery of the single maps of an AttentionMap: heads by scale, queries, slots.
+
+    Args:
+        picture: under the maps.
+        attention: M maps (M, h, w).
+        groups: (title, indices of maps), each on lines of its own.
+        style: how maps are drawn; the default style where None.
+
+    Returns:
+        An RGB picture.
+    """
+    style, photo, tops = style or DrawingStyle(), display_picture(picture.rgb, CELL), []
     size, line = (photo.shape[1], photo.shape[0]), photo.shape[0] + 24 + GAP
     per_line = min(6, max(len(indices) for _, indices in groups))
     height = GAP
@@ -89,8 +106,8 @@ def draw_parts(
         for n, i in enumerate(indices):
             scale = scale_of(attention.weights[i], attention.unit)
             x, y = GAP + n % per_line * (size[0] + GAP), top + n // per_line * line
-            colours = colour_map(attention.weights[i], scale, attention.signed, look, size)
-            figure.paste(Image.fromarray(overlay(photo, colours, look.opacity)), (x, y))
+            colours = colour_map(attention.weights[i], scale, attention.signed, style, size)
+            figure.paste(Image.fromarray(overlay(photo, colours, style.opacity)), (x, y))
             draw.text(
                 (x, y + size[1] + 4), f"{attention.names[i]}: 0 to {scale.high:.2g} {scale.label}", FAINT, font(12)
             )
@@ -98,7 +115,16 @@ def draw_parts(
 
 
 def draw_agreement(values: np.ndarray, titles: Sequence[str], heading: str = "") -> Image.Image:
-    """The IoU of all pairs of masks as a table of coloured cells, (n, n) values in [0, 1]."""
+    """The IoU of all pairs of masks as a table of coloured cells.
+
+    Args:
+        values: (n, n) in [0, 1].
+        titles: n titles of the masks.
+        heading: what stands above the table, such as the picture's name.
+
+    Returns:
+        An RGB picture.
+    """
     side, text = 64, [wrap(f"{i + 1}  {title}", 13, 2 * LABEL) for i, title in enumerate(titles)]
     left, top = GAP + 2 * LABEL + GAP, 58
     figure = Image.new("RGB", (left + side * len(titles) + GAP, top + side * len(titles) + GAP), PAPER)
@@ -116,7 +142,7 @@ def draw_agreement(values: np.ndarray, titles: Sequence[str], heading: str = "")
 
 
 def agreement_figure(board: Board) -> Image.Image:
-    """`draw_agreement` of every photo of a board, one below the other."""
+    """`draw_agreement` of every photo of a board, one below the other, as one RGB picture."""
     parts = []
     for index, picture in enumerate(board.pictures):
         rows = [row for row in board.rows if row.picture == index]
@@ -128,7 +154,7 @@ def agreement_figure(board: Board) -> Image.Image:
 
 
 def agreement_table(board: Board) -> str:
-    """The same as CSV: photo, checkpoint and map of either row, IoU; each pair once."""
+    """The agreement of a board's masks as CSV: photo, checkpoint and map of either row, IoU; each pair once."""
     records, columns = [], ("picture", "checkpoint", "map", "other_checkpoint", "other_map", "iou")
     for index, picture in enumerate(board.pictures):
         rows = [row for row in board.rows if row.picture == index]
@@ -142,15 +168,27 @@ def agreement_table(board: Board) -> str:
 
 
 def draw_difference(
-    board: Board, first: Row, second: Row, look: Look | None = None, longest: int = WIDEST
+    board: Board, first: Row, second: Row, style: DrawingStyle | None = None, longest: int = WIDEST
 ) -> Image.Image:
     """The first map minus the second over the photo: red where the first is stronger, blue where the second is.
 
-    Errors as in `comparison.difference`.
+    Args:
+        board: the board of both rows.
+        first: a row.
+        second: another row of the same picture.
+        style: opacity and smoothing; the default style where None.
+        longest: pixels of the longer side of the photo as drawn.
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        OptionError: maps of different pictures.
+        MapError: maps that have no difference, as in `comparison.difference`.
     """
-    look = look or Look()
+    style = style or DrawingStyle()
     rgb = display_picture(board.pictures[first.picture].rgb, longest)
-    values = difference(first, second, look.smooth, (rgb.shape[1], rgb.shape[0]))
+    values = difference(first, second, style.smooth, (rgb.shape[1], rgb.shape[0]))
     scale = symmetric_scale(values, scale_of(first.mask.weights, first.attention.unit).label)
     table = colour_table(DIVERGING)
     share = ((values - scale.low) / (scale.high - scale.low) * 255).clip(0, 255).round().astype(np.uint8)
@@ -160,7 +198,7 @@ def draw_difference(
     figure = Image.new("RGB", (width + 2 * GAP, top + height + 48), PAPER)
     draw = ImageDraw.Draw(figure)
     draw.multiline_text((GAP, GAP), "\n".join(lines), INK, font(14), spacing=3)
-    figure.paste(Image.fromarray(overlay(rgb, table[share], look.opacity)), (GAP, top))
+    figure.paste(Image.fromarray(overlay(rgb, table[share], style.opacity)), (GAP, top))
     bar = table[np.linspace(0, 255, width).astype(int)][None].repeat(10, 0)
     figure.paste(Image.fromarray(bar), (GAP, top + height + 8))
     for x, value, anchor in ((GAP, scale.low, "la"), (GAP + width // 2, 0.0, "ma"), (GAP + width, scale.high, "ra")):
@@ -175,7 +213,19 @@ def draw_difference(
 
 
 def draw_segmentation(recording: Recording, longest: int = WIDEST, opacity: float = 0.6) -> Image.Image:
-    """The segmentation over the photo, and a legend of the classes found with their shares. Errors as in `segment`."""
+    """The segmentation over the photo, and a legend of the classes found with their shares.
+
+    Args:
+        recording: of a dense checkpoint.
+        longest: pixels of the longer side of the photo as drawn.
+        opacity: of the classes' colours, in [0, 1].
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        MapError: the checkpoint's head does not classify tokens.
+    """
     found, photo = segment(recording), display_picture(recording.picture.rgb, longest)
     height, width = photo.shape[:2]
     colours, shares = palette(len(found.names)), found.shares()

@@ -1,8 +1,8 @@
 """Pixels: colours, overlays, cut-outs, boxes, colour bars, and the board as one picture.
 
-Colours come from matplotlib's tables by look-up; no matplotlib figure is made. A map that is non-negative is drawn as N
-w, "times uniform": 1 is what plain averaging would give, and colours run from 0 to the 99.5th percentile of the row or
-of the whole board. Signed maps use a diverging table around 0.
+Colours come from matplotlib's tables by look-up; no matplotlib figure is made. A map w of N tokens that sums to 1 is
+drawn as N w, "times uniform": 1 is what plain averaging would give. Colours run from 0 to the 99.5th percentile of the
+row or of the whole board. Signed maps use a diverging table around 0.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from simpool_viz.errors import OptionError
 from simpool_viz.images import expand_cells
 from simpool_viz.masks import Box
 
-if (
-    TYPE_CHECKING
-):  # importing maps registers them, which needs PyTorch: worker processes that only read pictures go without
+# Importing maps registers them, which needs PyTorch: worker processes that only read pictures do without.
+if TYPE_CHECKING:
     from simpool_viz.maps.scale import Scale
 
 SEQUENTIAL = ("inferno", "magma", "viridis", "cividis", "gray")
@@ -36,11 +35,17 @@ WIDEST = 640  # pixels of the longer side of one map, on the page and in figures
 
 
 @dataclass(frozen=True)
-class Look:
+class DrawingStyle:
     """How maps are drawn; changes nothing that is computed.
 
-    colours: one of `SEQUENTIAL`. opacity: of the overlay, in [0, 1]. smooth: bilinear instead of patches.
-    shared_scale: one colour scale for the whole board instead of one per row.
+    Attributes:
+        colours: colour table of non-negative maps, one of `SEQUENTIAL`.
+        opacity: of the overlay, in [0, 1].
+        smooth: bilinear instead of patches.
+        shared_scale: one colour scale for the whole board instead of one per row.
+
+    Raises:
+        OptionError: an unknown colour table, or an opacity outside [0, 1].
     """
 
     colours: str = "inferno"
@@ -56,14 +61,28 @@ class Look:
 
 
 def colour_table(name: str) -> np.ndarray:
-    """(256, 3) uint8 of a matplotlib colour map."""
+    """The colours of a matplotlib colour map.
+
+    Args:
+        name: as matplotlib registers it.
+
+    Returns:
+        (256, 3) uint8, RGB.
+
+    Raises:
+        KeyError: matplotlib has no such colour map.
+    """
     import matplotlib
 
     return (matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
 def palette(count: int) -> np.ndarray:
-    """(K, 3) uint8: a colour for each class, neighbours in the list far apart in hue."""
+    """A colour for each class, neighbours in the list far apart in hue.
+
+    Returns:
+        (count, 3) uint8, RGB.
+    """
     golden = 0.618034
     colours = [
         colorsys.hsv_to_rgb((0.6 + golden * i) % 1, (0.75, 0.5)[i % 2], (0.95, 0.8, 0.65)[i % 3]) for i in range(count)
@@ -71,29 +90,59 @@ def palette(count: int) -> np.ndarray:
     return (np.array(colours) * 255).round().astype(np.uint8).reshape(count, 3)
 
 
-def colour_map(weights: np.ndarray, scale: Scale, signed: bool, look: Look, size: tuple[int, int]) -> np.ndarray:
-    """A map (h, w) as colours (H, W, 3) uint8, in patches or smooth, for size = (W, H)."""
+def colour_map(
+    weights: np.ndarray, scale: Scale, signed: bool, style: DrawingStyle, size: tuple[int, int]
+) -> np.ndarray:
+    """A map as colours, in patches or smooth.
+
+    Args:
+        weights: (h, w) float.
+        scale: the factor that weights are multiplied by, and the values at both ends of the colour table.
+        signed: whether to use the diverging table.
+        style: colours and smoothing.
+        size: (width, height) of the result in pixels.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+    """
     values = weights * np.float32(scale.factor)
     shares = (values.astype(np.float64) - scale.low) * (255 / (scale.high - scale.low))
-    if (
-        look.smooth
-    ):  # bilinear with half-pixel centres, as `upsample`, which masks need to the last bit and colours do not
+    if style.smooth:
+        # Bilinear with half-pixel centres as in `upsample`, whose exactness masks need and colours do not.
         shares = cv2.resize(shares.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     np.rint(shares.clip(0, 255, out=shares), out=shares)
-    table = colour_table(DIVERGING if signed else look.colours)
-    if look.smooth:
-        # A table of our own: whatever stands in it comes out.
+    table = colour_table(DIVERGING if signed else style.colours)
+    if style.smooth:
+        # OpenCV accepts any (256, 1, 3) table and keeps its channel order.
         return cv2.applyColorMap(shares.astype(np.uint8), table[:, None])
     return expand_cells(table[shares.astype(np.uint8)], size)
 
 
 def overlay(rgb: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray:
-    """Colours (H, W, 3) laid over a picture (H, W, 3), both uint8."""
+    """Blend colours over a picture.
+
+    Args:
+        rgb: (H, W, 3) uint8, the picture.
+        colours: (H, W, 3) uint8.
+        opacity: of the colours, in [0, 1].
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     return cv2.addWeighted(colours, opacity, rgb, 1 - opacity, 0)
 
 
 def cut_out(rgb: np.ndarray, mask: np.ndarray, boxes: list[Box]) -> np.ndarray:
-    """The masked object (H, W, 3): the rest greyed and darkened, the mask outlined, its boxes drawn."""
+    """The masked object: the rest greyed and darkened, the mask outlined, its boxes drawn.
+
+    Args:
+        rgb: (H, W, 3) uint8, the picture.
+        mask: (H, W) bool.
+        boxes: (x0, y0, x1, y1) in pixels, half-open.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     inside = mask.astype(np.uint8)
     share, least = DIMMED
     grey = cv2.transform(rgb, np.array([[share / 3] * 3 + [least - 0.5]]))  # less what rounding adds
@@ -107,8 +156,16 @@ def cut_out(rgb: np.ndarray, mask: np.ndarray, boxes: list[Box]) -> np.ndarray:
 
 
 def display_boxes(mask: np.ndarray, smallest: float = SPECK) -> list[Box]:
-    """Boxes of the drawn mask's components, specks under this share of the picture left out."""
-    # Far cheaper than labels.
+    """Boxes of the components of a drawn mask, without specks.
+
+    Args:
+        mask: (H, W) bool.
+        smallest: share of the picture below which a box counts as a speck; where all do, all are kept.
+
+    Returns:
+        (x0, y0, x1, y1) in pixels, half-open, from top to bottom.
+    """
+    # Contours are far cheaper than labelling every pixel.
     contours, links = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     outer = (cv2.boundingRect(c) for c, link in zip(contours, links[0], strict=True) if link[3] < 0) if contours else ()
     boxes = sorted(((x, y, x + w, y + h) for x, y, w, h in outer), key=lambda box: (box[1], box[0]))
@@ -116,12 +173,18 @@ def display_boxes(mask: np.ndarray, smallest: float = SPECK) -> list[Box]:
 
 
 def display_picture(rgb: np.ndarray, longest: int) -> np.ndarray:
-    """The picture with its longer side reduced to `longest` pixels, never enlarged."""
+    """The picture with its longer side reduced to `longest` pixels, never enlarged.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        longest: pixels of the longer side.
+
+    Returns:
+        (H', W', 3) uint8; the array itself where it is small enough.
+    """
     height, width = rgb.shape[:2]
     factor = min(1.0, longest / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    return (
-        rgb
-        if factor == 1.0
-        else np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
-    )
+    if factor == 1.0:
+        return rgb
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))

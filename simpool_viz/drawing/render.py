@@ -10,7 +10,15 @@ from PIL import Image
 
 from simpool_viz.board.board import Board, Row
 from simpool_viz.drawing.board_picture import Strip, compose_board
-from simpool_viz.drawing.pixels import DIVERGING, Look, colour_map, cut_out, display_boxes, display_picture, overlay
+from simpool_viz.drawing.pixels import (
+    DIVERGING,
+    DrawingStyle,
+    colour_map,
+    cut_out,
+    display_boxes,
+    display_picture,
+    overlay,
+)
 from simpool_viz.maps.scale import Scale, scale_of, shared_scales
 
 LONGEST = 1024  # pixels of the exported overlays and masks
@@ -19,36 +27,52 @@ BOARD_HEIGHT = 300  # pixels, about, of a picture on the board
 
 
 def render_row(
-    board: Board, row: Row, scale: Scale, look: Look, longest: int = LONGEST
+    board: Board, row: Row, scale: Scale, style: DrawingStyle, longest: int = LONGEST
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Overlay and cut-out of a row, (H, W, 3) uint8 each, the longer side at most `longest` pixels."""
+    """Overlay and cut-out of a row.
+
+    Args:
+        board: the board that holds the row's picture.
+        row: the row to draw.
+        scale: its colour scale, as from `row_scales`.
+        style: colours, opacity and smoothing.
+        longest: pixels of the longer side, at most.
+
+    Returns:
+        The map over the picture and the masked object, (H, W, 3) uint8 each.
+    """
     rgb = display_picture(board.pictures[row.picture].rgb, longest)
     size = rgb.shape[1], rgb.shape[0]
-    colours = colour_map(row.mask.weights, scale, row.attention.signed, look, size)
-    mask = row.mask.pixels(smooth=look.smooth, size=size)
-    return overlay(rgb, colours, look.opacity), cut_out(rgb, mask, display_boxes(mask))
+    colours = colour_map(row.mask.weights, scale, row.attention.signed, style, size)
+    mask = row.mask.pixels(smooth=style.smooth, size=size)
+    return overlay(rgb, colours, style.opacity), cut_out(rgb, mask, display_boxes(mask))
 
 
-def row_scales(board: Board, look: Look) -> list[Scale]:
-    """The colour scale of each row, its own or the board's."""
+def row_scales(board: Board, style: DrawingStyle) -> list[Scale]:
+    """The colour scale of each row: its own, or the board's where the style shares one."""
     scales = [scale_of(row.mask.weights, row.attention.unit) for row in board.rows]
-    return shared_scales(scales) if look.shared_scale else scales
+    return shared_scales(scales) if style.shared_scale else scales
 
 
-def render_board(board: Board, look: Look | None = None) -> Image.Image:
-    """The whole board as one picture, one block per photo."""
-    look = look or Look()
-    scales, blocks = row_scales(board, look), []
+def render_board(board: Board, style: DrawingStyle | None = None) -> Image.Image:
+    """The whole board as one RGB picture, one block per photo.
+
+    Args:
+        board: with at least one picture.
+        style: how maps are drawn; the default style where None.
+    """
+    style = style or DrawingStyle()
+    scales, blocks = row_scales(board, style), []
     for index, picture in enumerate(board.pictures):
         width, height = picture.size
         longest = round(BOARD_HEIGHT * max(1.0, min(width / height, 1.6)))
         strips = []
         for row, scale in zip(board.rows, scales, strict=True):
             if row.picture == index:
-                images = render_row(board, row, scale, look, longest)
+                images = render_row(board, row, scale, style, longest)
                 strips.append(
                     Strip(
-                        row.title, row.lines, list(images), scale, DIVERGING if row.attention.signed else look.colours
+                        row.title, row.lines, list(images), scale, DIVERGING if row.attention.signed else style.colours
                     )
                 )
         blocks.append(compose_board(display_picture(picture.rgb, longest), picture.name, strips))
@@ -59,6 +83,14 @@ def render_board(board: Board, look: Look | None = None) -> Image.Image:
 
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
-    """Write (H, W, 3) uint8 as its suffix says: JPEG, which takes a tenth of the time, or PNG, which loses nothing."""
+    """Write a picture as its suffix says: JPEG, which takes a tenth of the time, or PNG, which loses nothing.
+
+    Args:
+        picture: (H, W, 3) uint8, RGB.
+        path: ending in .jpg or .png.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     options: dict[str, Any] = {"quality": 90, "subsampling": 0} if path.suffix == ".jpg" else {"compress_level": 1}
     Image.fromarray(picture).save(path, **options)

@@ -26,7 +26,7 @@ from simpool_viz.batch.writing import Journal
 from simpool_viz.board.board import Settings, make_board
 from simpool_viz.checkpoints.load import share_backbones
 from simpool_viz.cli.main import main
-from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import render_row, row_scales
 from simpool_viz.maps.request import parse_map
 from simpool_viz.modeling.encoder import Encoder
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def out(folder: Path, job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("batch") / "out"
-    report = run(job, [folder], out, Look(smooth=True), pictures="png", batch=2, workers=1)
+    report = run(job, [folder], out, DrawingStyle(smooth=True), pictures="png", batch=2, workers=1)
     assert report.done == 6 and report.earlier == 0 and {f.key for f in report.faults} == {"empty.jpg", "cut.png"}
     return out
 
@@ -77,7 +77,7 @@ def test_maps_and_masks_are_those_of_each_picture_alone(folder: Path, out: Path,
 
 def test_pictures_are_those_of_an_export(folder: Path, out: Path, resnet: Encoder) -> None:
     board = make_board([folder / KEYS[1]], [resnet], ["pooling"], Settings(size=64))
-    drawn = render_row(board, board.rows[0], row_scales(board, Look())[0], Look(smooth=True))
+    drawn = render_row(board, board.rows[0], row_scales(board, DrawingStyle())[0], DrawingStyle(smooth=True))
     for kind, wanted in zip(("overlay", "mask"), drawn, strict=True):
         with Image.open(out / "pictures" / f"{KEYS[1]}.{ROWS[0]}.{kind}.png") as image:
             assert (np.abs(np.asarray(image).astype(int) - wanted) > 8).mean() < 0.01
@@ -114,7 +114,7 @@ def test_a_run_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(local, "write", failing)
     with pytest.raises(OSError, match="no space left"):
         run(job, [folder], tmp_path / "out", pictures="none", batch=2, workers=1)
-    done = Journal(tmp_path / "out", local._settings(job, Look(), "none")).done
+    done = Journal(tmp_path / "out", local._settings(job, DrawingStyle(), "none")).done
     assert 1 <= len(done) <= 5 and not (tmp_path / "out" / "manifest.json").exists()
     with (tmp_path / "out" / "journal.jsonl").open("a") as file:
         file.write('{"key": "photo')  # as a machine that went off leaves it

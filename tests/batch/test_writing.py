@@ -9,14 +9,14 @@ import pytest
 from simpool_viz.batch.boards import Job, make_boards
 from simpool_viz.batch.writing import Journal, write
 from simpool_viz.board.board import Settings
-from simpool_viz.drawing.pixels import Look
+from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.errors import DataError
 from tests.helpers import prepared
 
 
 def test_written_files_are_whole_or_not_there(tmp_path: Path, job: Job) -> None:
     (board,) = make_boards(Job([job.encoders[0]], (), Settings(size=64)), [prepared("a/b.png", (8, 12))])
-    line = write(board, tmp_path, Look(), "none")
+    line = write(board, tmp_path, DrawingStyle(), "none")
     assert line["key"] == "a/b.png" and [p.name for p in (tmp_path / "maps" / "a").iterdir()] == ["b.png.npz"]
 
 

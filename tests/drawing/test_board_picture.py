@@ -77,7 +77,7 @@ def test_no_figure_is_made_and_pyplot_never_imported() -> None:
         "from simpool_viz.maps.scale import *\n"
         "p = np.zeros((60, 91, 3), np.uint8)\n"
         "s = scale_of(np.ones((3, 5), np.float32), 'uniform')\n"
-        "c = colour_map(np.ones((3, 5), np.float32), s, False, Look(), (91, 60))\n"
+        "c = colour_map(np.ones((3, 5), np.float32), s, False, DrawingStyle(), (91, 60))\n"
         "compose_board(p, 'photo', [Strip('t', ['l'], [overlay(p, c, 0.5), cut_out(p, p[:, :, 0] == 0, [])], s, "
         "'inferno')])\n"
         "sys.exit('matplotlib.pyplot' in sys.modules or 'matplotlib.figure' in sys.modules)"

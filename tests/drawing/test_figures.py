@@ -26,7 +26,7 @@ from simpool_viz.drawing.figures import (
     draw_segmentation,
     matrix_columns,
 )
-from simpool_viz.drawing.pixels import DIVERGING, Look, colour_map, colour_table, display_picture, palette
+from simpool_viz.drawing.pixels import DIVERGING, DrawingStyle, colour_map, colour_table, display_picture, palette
 from simpool_viz.drawing.render import render_row, row_scales
 from simpool_viz.maps.scale import scale_of
 from simpool_viz.modeling.encoder import Encoder
@@ -44,13 +44,13 @@ def test_matrix_has_photos_down_and_checkpoints_with_maps_across(board: Board) -
         ("small_simpool", "contribution"),
         ("small_gap", "contribution"),
     ]
-    look = Look(opacity=0.5)
-    pixels = np.asarray(draw_matrix(board, look))
+    style = DrawingStyle(opacity=0.5)
+    pixels = np.asarray(draw_matrix(board, style))
     heights = [display_picture(p.rgb, CELL).shape[0] for p in board.pictures]
     bottom = pixels.shape[0] - sum(h + GAP for h in heights)
-    scales = row_scales(board, look)
+    scales = row_scales(board, style)
     for index, row in enumerate(board.rows):
-        cell = render_row(board, row, scales[index], look, CELL)[0]
+        cell = render_row(board, row, scales[index], style, CELL)[0]
         column = 1 + matrix_columns(board).index((row.checkpoint, row.request.label))
         y = bottom + sum(h + GAP for h in heights[: row.picture])
         x = GAP + column * (CELL + GAP) + (CELL - cell.shape[1]) // 2
@@ -92,19 +92,19 @@ def test_parts_stand_in_lines_of_their_groups_each_on_its_own_scale(board: Board
     rng, row = np.random.default_rng(0), board.rows[0]
     weights = rng.random((3, 8, 12)).astype(np.float32)
     attention = dataclasses.replace(row.attention, weights=weights, names=("a", "b", "c"), logits=None)
-    look = Look(opacity=1.0)
-    pixels = np.asarray(draw_parts(board.pictures[0], attention, [("first", [0, 2]), ("second", [1])], look))
+    style = DrawingStyle(opacity=1.0)
+    pixels = np.asarray(draw_parts(board.pictures[0], attention, [("first", [0, 2]), ("second", [1])], style))
     photo = display_picture(board.pictures[0].rgb, CELL)
     size, line = (photo.shape[1], photo.shape[0]), photo.shape[0] + 24 + GAP
     for part, column, top in ((0, 0, GAP + 26), (2, 1, GAP + 26), (1, 0, GAP + 26 + line + 26)):
         x = GAP + column * (size[0] + GAP)
-        expected = colour_map(weights[part], scale_of(weights[part], "uniform"), False, look, size)
+        expected = colour_map(weights[part], scale_of(weights[part], "uniform"), False, style, size)
         assert np.array_equal(pixels[top : top + size[1], x : x + size[0]], expected), part
 
 
 def test_difference_is_red_where_the_first_is_stronger(board: Board) -> None:
     first, second = board.rows[1], board.rows[2]
-    pixels = np.asarray(draw_difference(board, first, second, Look(opacity=1.0), longest=91)).astype(int)
+    pixels = np.asarray(draw_difference(board, first, second, DrawingStyle(opacity=1.0), longest=91)).astype(int)
     values = difference(first, second)
     top = pixels.shape[0] - 48 - values.shape[0]
     shown = pixels[top : top + 60, GAP : GAP + 91]

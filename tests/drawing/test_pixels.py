@@ -13,7 +13,7 @@ from simpool_viz.drawing.pixels import (
     DIVERGING,
     OUTLINE,
     SEQUENTIAL,
-    Look,
+    DrawingStyle,
     colour_map,
     colour_table,
     cut_out,
@@ -36,8 +36,8 @@ def test_colour_table_is_that_of_matplotlib(name: str) -> None:
 def test_patches_show_each_cell_in_the_colour_of_its_times_uniform() -> None:
     weights = np.random.default_rng(3).random((4, 7)).astype(np.float32)
     weights /= weights.sum()
-    scale, look = Scale(0.0, 2.5, "times uniform", 28.0), Look("viridis")
-    drawn = colour_map(weights, scale, False, look, (91, 60))
+    scale, style = Scale(0.0, 2.5, "times uniform", 28.0), DrawingStyle("viridis")
+    drawn = colour_map(weights, scale, False, style, (91, 60))
     table = colour_table("viridis")
     for y in range(0, 60, 7):
         for x in range(0, 91, 6):
@@ -52,23 +52,23 @@ def test_patches_show_each_cell_in_the_colour_of_its_times_uniform() -> None:
 
 def test_smooth_colours_are_those_of_the_bilinear_map() -> None:
     weights = np.random.default_rng(4).random((4, 7)).astype(np.float32) / 14
-    drawn = colour_map(weights, Scale(0.0, 2.0, "", 28.0), False, Look("gray", smooth=True), (45, 30))
+    drawn = colour_map(weights, Scale(0.0, 2.0, "", 28.0), False, DrawingStyle("gray", smooth=True), (45, 30))
     wanted = (bilinear(weights, 45, 30) * 28 / 2 * 255).clip(0, 255)
     assert np.abs(drawn[:, :, 0] - wanted).max() <= 0.5 + 1e-3
-    patches = colour_map(weights, Scale(0.0, 2.0, "", 28.0), False, Look("gray"), (45, 30))
+    patches = colour_map(weights, Scale(0.0, 2.0, "", 28.0), False, DrawingStyle("gray"), (45, 30))
     assert len(np.unique(drawn)) > len(np.unique(patches)) and len(np.unique(patches)) <= 28
 
 
 def test_values_beyond_the_scale_take_its_end_colours() -> None:
     weights = np.array([[-1.0, 0.0, 1.0, 9.0]], np.float32)
-    drawn = colour_map(weights, Scale(0.0, 4.0, "", 4.0), False, Look("magma"), (4, 1))[0]
+    drawn = colour_map(weights, Scale(0.0, 4.0, "", 4.0), False, DrawingStyle("magma"), (4, 1))[0]
     table = colour_table("magma")
     assert np.array_equal(drawn[[0, 1, 3]], table[[0, 0, 255]]) and np.array_equal(drawn[2], table[255])
 
 
 def test_signed_maps_are_blue_below_zero_pale_at_zero_and_red_above_in_their_own_unit() -> None:
     weights = np.array([[-2.0, 0.0, 2.0]], np.float32)
-    drawn = colour_map(weights, Scale(-2.0, 2.0, ""), True, Look("viridis"), (3, 1))[0].astype(int)
+    drawn = colour_map(weights, Scale(-2.0, 2.0, ""), True, DrawingStyle("viridis"), (3, 1))[0].astype(int)
     assert np.array_equal(drawn, colour_table(DIVERGING)[[0, 128, 255]])
     assert drawn[0, 2] > drawn[0, 0] and drawn[2, 0] > drawn[2, 2] and drawn[1].min() > 230
 
@@ -80,7 +80,7 @@ def test_look_refuses_what_cannot_be_drawn(opacity: float, colours: str) -> None
     with pytest.raises(
         ValueError, match=r"colours are inferno, .* not 'jet'" if colours == "jet" else "opacity lies in"
     ):
-        Look(colours, opacity)
+        DrawingStyle(colours, opacity)
 
 
 def test_overlay_mixes_by_opacity() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simpool_viz.drawing.pixels import DIVERGING, Look, colour_map, colour_table
+from simpool_viz.drawing.pixels import DIVERGING, DrawingStyle, colour_map, colour_table
 from simpool_viz.maps.scale import Scale, scale_of, shared_scales
 
 
@@ -40,7 +40,7 @@ def test_map_of_zeros_has_a_scale_and_the_colour_of_zero(signed: bool) -> None:
     scale = scale_of(zeros, "logit" if signed else "uniform")
     assert scale.high > scale.low
     table = colour_table(DIVERGING if signed else "inferno")
-    assert (colour_map(zeros, scale, signed, Look(), (10, 6)) == table[128 if signed else 0]).all(axis=2).all()
+    assert (colour_map(zeros, scale, signed, DrawingStyle(), (10, 6)) == table[128 if signed else 0]).all(axis=2).all()
 
 
 def test_shared_scales_span_all_rows_of_a_kind_and_leave_the_other_kind_alone() -> None:
@@ -64,13 +64,14 @@ def test_maps_of_any_scale_are_drawn_in_times_their_mean() -> None:
     one, other = scale_of(weights, "mean"), scale_of(weights * 1000, "mean")
     assert one.label == other.label == "times its mean" and one.high == pytest.approx(other.high, rel=1e-5)
     drawn = [
-        colour_map(w, s, False, Look(), (60, 40)).astype(int) for w, s in ((weights, one), (weights * 1000, other))
+        colour_map(w, s, False, DrawingStyle(), (60, 40)).astype(int)
+        for w, s in ((weights, one), (weights * 1000, other))
     ]
     assert np.abs(drawn[0] - drawn[1]).max() <= 8, "at most one step of the colour table, by rounding"
     shares = weights / weights.sum()
     assert scale_of(shares, "mean").high == pytest.approx(scale_of(shares, "uniform").high)
     zeros = np.zeros((4, 6), np.float32)
-    assert np.isfinite(colour_map(zeros, scale_of(zeros, "mean"), False, Look(), (60, 40))).all()
+    assert np.isfinite(colour_map(zeros, scale_of(zeros, "mean"), False, DrawingStyle(), (60, 40))).all()
 
 
 def test_rows_share_a_scale_with_rows_of_their_own_unit_only() -> None:

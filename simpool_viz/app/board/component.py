@@ -30,7 +30,7 @@ from simpool_viz.drawing.pixels import (
     SEQUENTIAL,
     SPECK,
     WIDEST,
-    Look,
+    DrawingStyle,
     colour_table,
     display_picture,
 )
@@ -47,7 +47,7 @@ SCRIPTS = ("base", "masks", "paint", "cursor", "rows", "views", "inspect", "boar
 
 def _first_look() -> dict[str, Any]:
     """How a board is drawn until a visitor changes it: as everywhere else."""
-    drawn, computed = Look(), Settings()
+    drawn, computed = DrawingStyle(), Settings()
     rule, amount = parse_rule(computed.mask)
     look = {"rule": rule, "amount": amount, "largest": computed.largest, "boxes": True}
     return look | {

@@ -14,7 +14,7 @@ from simpool_viz.app.board import component
 from simpool_viz.app.board.component import AMOUNTS, DRAWING, LOOK, BoardView, level_tables
 from simpool_viz.board.board import Settings
 from simpool_viz.drawing import pixels
-from simpool_viz.drawing.pixels import Look, colour_table, cut_out, display_boxes
+from simpool_viz.drawing.pixels import DrawingStyle, colour_table, cut_out, display_boxes
 from simpool_viz.maps.scale import PERCENTILE, scale_of, symmetric_scale
 from simpool_viz.masks import find_levels
 
@@ -37,7 +37,7 @@ def test_browser_is_given_what_python_draws_by() -> None:
         "large": component.LONGEST,
     }
     assert {*pixels.SEQUENTIAL, pixels.DIVERGING, pixels.AGREEMENT} == set(view.props["tables"])
-    assert LOOK["opacity"] == Look().opacity and f"{LOOK['rule']}:{LOOK['amount']}" == Settings().mask
+    assert LOOK["opacity"] == DrawingStyle().opacity and f"{LOOK['rule']}:{LOOK['amount']}" == Settings().mask
 
 
 @pytest.mark.parametrize("name", DRAWING)
