@@ -26,7 +26,7 @@ def report(rounds: int) -> list[str]:
     with gr.Blocks():
         page.build(gr.State())
     for size in (224, 448):
-        page.look(str(bundled_folder("assets") / "chelsea.jpg"), "vit", size, "token", OwnCheckpoints(), visit)
+        page.record(str(bundled_folder("assets") / "chelsea.jpg"), "vit", size, "token", OwnCheckpoints(), visit)
         times = []
         for i in range(3 + CLICKS):  # the first three warm up
             started = time.perf_counter()

@@ -16,7 +16,7 @@ from gradio import processing_utils
 from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
-from simpool_viz.app.style_controls import dispatch, look_controls
+from simpool_viz.app.style_controls import dispatch, style_controls
 from simpool_viz.board.board import Board, Settings, iterate_board
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.checkpoints.bundle import bundled_folder
@@ -33,16 +33,16 @@ from simpool_viz.tensors import choose_device
 SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
 MOST_PHOTOS = 12  # of one run
 FIRST_PHOTO = "chelsea.jpg"
-# Of the board that the page opens with; more rows would hide the point.
-FIRST_CHECKPOINTS = (
-    "resnet_gap",
-    "resnet_simpool",
-)
+FIRST_CHECKPOINTS = ("resnet_gap", "resnet_simpool")  # of the board that the page opens with
 
 
 class EncoderStore:
-    """Checkpoints in memory, loaded at first use, the least recently used dropped beyond `limit`. Safe between
-    threads."""
+    """Checkpoints in memory, loaded at first use. Safe between threads.
+
+    Args:
+        device: as in `load_checkpoint`.
+        limit: how many are kept; beyond it the least recently used is dropped.
+    """
 
     def __init__(self, device: str = "auto", limit: int = 8) -> None:
         self.device, self.limit = device, limit
@@ -55,12 +55,18 @@ class EncoderStore:
         return f"{device}, {str(dtype).removeprefix('torch.')}"
 
     def get(self, name: str) -> Encoder:
-        """The checkpoint of that name. Errors as in `load_checkpoint`."""
+        """A bundled checkpoint.
+
+        Args:
+            name: as in the catalogue.
+
+        Raises:
+            CheckpointError: no bundled checkpoint has that name, or its file cannot be read.
+        """
         with self._lock:
             if name not in self._loaded:
-                if (
-                    name not in catalogue()
-                ):  # what a visitor sends names nothing on this machine, and nothing on the network
+                # What a visitor sends must not name a file of this machine, or a place on the network.
+                if name not in catalogue():
                     raise CheckpointError(
                         f"no bundled checkpoint is called {name!r}; add your own under 'Your own checkpoint'"
                     )
@@ -83,7 +89,13 @@ def first_example() -> str | None:
 
 
 def reference_of(photo: str) -> Reference | None:
-    """The reference mask of an example photo, told by its bytes, since a visitor's file may have any name."""
+    """The reference mask of an example photo; None for another photo.
+
+    Photos are compared by their bytes, since a visitor's file may have any name.
+
+    Args:
+        photo: a file.
+    """
     example = bundled_folder("assets") / Path(photo).name
     mask = example.parent / "masks" / f"{example.stem}.png"
     same = example.is_file() and mask.is_file() and filecmp.cmp(photo, example, shallow=False)
@@ -91,7 +103,11 @@ def reference_of(photo: str) -> Reference | None:
 
 
 class ComparePage:
-    """Builds the page's controls inside a `gr.Blocks` and answers its events."""
+    """Builds the page's controls inside a `gr.Blocks` and answers its events.
+
+    Args:
+        store: the bundled checkpoints.
+    """
 
     def __init__(self, store: EncoderStore) -> None:
         self.store = store
@@ -113,7 +129,7 @@ class ComparePage:
     # --- events ---------------------------------------------------------------------------------------------------
 
     @event_handler
-    def look(
+    def run(
         self,
         photo: str | None,
         checkpoints: list[str],
@@ -123,9 +139,13 @@ class ComparePage:
         own: OwnCheckpoints | None = None,
         photos: list[str] | None = None,
     ) -> Iterator[BoardState]:
-        """Show where the checkpoints look on the photos, one state of the board after each checkpoint.
+        """Record the photos with the checkpoints, one state of the board after each recording.
 
         Args:
+            photo: a file.
+            checkpoints: names of bundled ones.
+            maps: names.
+            size: shorter side of the models' input in pixels; 0: each checkpoint's own.
             more: further checkpoints: heads on frozen backbones, or the visitor's own by name.
             own: the visitor's own checkpoints.
             photos: further photos.
@@ -173,10 +193,14 @@ class ComparePage:
         photo, next_one = divmod(done, len(checkpoints))
         which = f", photo {photo + 1} of {photos}" if photos > 1 else ""
         name = checkpoints[next_one]
-        return f"Looking with {self.checkpoints.get(name, name)}{which} ..." if photo < photos else ""
+        return f"Recording with {self.checkpoints.get(name, name)}{which} ..." if photo < photos else ""
 
     def find(self, name: str, own: OwnCheckpoints | None = None) -> Encoder:
-        """A checkpoint by name, the visitor's own or a bundled one. Errors as in `EncoderStore.get`."""
+        """A checkpoint by name, the visitor's own or a bundled one.
+
+        Raises:
+            CheckpointError: as in `EncoderStore.get`.
+        """
         return own.encoders[name] if own and name in own.encoders else self.store.get(name)
 
     @event_handler
@@ -191,7 +215,7 @@ class ComparePage:
 
     @event_handler
     async def fetch(self, address: str | None) -> str:
-        """Download a picture through Gradio's guarded client, which refuses private addresses."""
+        """Download a picture through Gradio's guarded client, which refuses private addresses; returns its file."""
         wanted = (address or "").strip()
         if not wanted.startswith(("http://", "https://")):
             raise refusal("An address of a picture starts with https:// or http://.")
@@ -209,9 +233,8 @@ class ComparePage:
         photos = {p.name: p for p in example_photos()}
         if FIRST_PHOTO not in photos or not self.checkpoints:
             return None
-        for _ in range(
-            2
-        ):  # the first forward of a process is slow, and its milliseconds would stand on the page for good
+        # Twice: the first forward of a process is slow, and its milliseconds would stay on the page.
+        for _ in range(2):
             *_, last = self._states([str(photos[FIRST_PHOTO])], self.first_checkpoints, self._first_maps(), Settings())
         return last
 
@@ -229,13 +252,13 @@ class ComparePage:
             ):
                 inputs, runs = self._inputs()
             with gr.Column(scale=3):
-                self.panels = [settings, look_controls("board")]
+                self.panels = [settings, style_controls("board")]
                 view = BoardView(value=self.first_board(), elem_id="board")
         self.view, self.inputs = view, inputs
         self._connect(inputs, runs, view)
 
     def _inputs(self) -> tuple[list[Any], dict[str, Any]]:
-        """The controls: inputs of `look` in its order, and what starts or stops it by name."""
+        """The controls: inputs of `run` in its order, and what starts or stops it by name."""
         examples = example_photos()
         first = first_example()
         sources: Any = ["upload", "webcam", "clipboard"]
@@ -289,7 +312,7 @@ class ComparePage:
             SIZES,
             value=0,
             label="Size",
-            info="The photo's shorter side as the model sees it. Maps are best at each checkpoint's own.",
+            info="Shorter side of the model's input. Maps are best at each checkpoint's own.",
         )
         with gr.Row():
             run = gr.Button("Run", variant="primary", elem_id="run")
@@ -303,7 +326,7 @@ class ComparePage:
     def _connect(self, inputs: list[Any], controls: dict[str, Any], view: BoardView) -> None:
         photo = inputs[0]
         shared: dict[str, Any] = {
-            "fn": self.look,
+            "fn": self.run,
             "inputs": inputs,
             "outputs": view,
             "show_progress": "hidden",

@@ -1,4 +1,4 @@
-"""What all events of the page have in common: every failure reaches the visitor as a sentence, and the page goes on.
+"""What all events of the page have in common: a failure reaches the visitor as a sentence, and the page stays usable.
 
 What a visitor gave or chose (`SimpoolError`, `OSError`) is answered with the error's own sentence. Anything else is a
 bug: its trace goes to the log, and the visitor reads that it is our fault. What the browser sends is checked here too,
@@ -88,10 +88,10 @@ def refusal(sentence: str) -> gr.Error:
 
 
 def sent_value(event: gr.EventData, key: str) -> Any:
-    """What the browser sent with an event under `key`; None where it sent no such thing."""
+    """What the browser sent with an event under `key`; None where it sent nothing under it."""
     try:
         return getattr(event, key, None)
-    except TypeError:  # Gradio looks for it in whatever was sent, be it no table
+    except TypeError:  # Gradio indexes whatever was sent, also where it is no table
         return None
 
 
@@ -99,10 +99,11 @@ def checked_number(value: Any, what: str) -> float:
     """A finite number that a browser sent.
 
     Args:
-        what: what it is, for the sentence.
+        value: what was sent.
+        what: its name in the error's sentence.
 
     Raises:
-        OptionError: it is none.
+        OptionError: it is no finite number.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise OptionError(f"{what} is a number, which is not what this page sent; load it again")
@@ -110,8 +111,16 @@ def checked_number(value: Any, what: str) -> float:
 
 
 def checked_index(value: Any, what: str, count: int | None = None) -> int:
-    """A whole number that a browser sent, from 0 and below `count` where that is given. Arguments and errors as in
-    `checked_number`."""
+    """A whole number that a browser sent.
+
+    Args:
+        value: what was sent.
+        what: its name in the error's sentence.
+        count: where given, the number lies from 0 to `count` - 1.
+
+    Raises:
+        OptionError: it is no such number.
+    """
     number = checked_number(value, what)
     if not number.is_integer() or (count is not None and not 0 <= number < count):
         raise OptionError(f"{what} is a whole number{_below(count)}, which is not what this page sent; load it again")

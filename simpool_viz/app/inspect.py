@@ -1,5 +1,4 @@
-"""The Inspect page: one checkpoint and one photo, looked into. What has been recorded is kept for the visit, and for it
-alone."""
+"""The Inspect page: one checkpoint on one photo. Recordings are kept for the visit that made them, and for it alone."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from simpool_viz.app.board.component import Photo
 from simpool_viz.app.board.inspected import InspectState, InspectView, KeptRecording
 from simpool_viz.app.events import checked_index, checked_number, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import VISIT, OwnCheckpoints
-from simpool_viz.app.style_controls import look_controls
+from simpool_viz.app.style_controls import style_controls
 from simpool_viz.board.board import Board, Settings
 from simpool_viz.board.inspection import QUESTIONS, Lens, facts_of, inspect, recording_bytes
 from simpool_viz.images import read_picture
@@ -28,44 +27,63 @@ ALONE = ("no other class", -1)
 
 
 class Visit:
-    """What one visit has recorded, the newest last, and how it looks at it."""
+    """The recordings of one visit and the options of its last answer.
+
+    Attributes:
+        kept: recordings by photo, checkpoint and size, the newest last.
+        lens: of the last answer.
+        facts_sent: key of the recording whose facts the browser was sent last.
+    """
 
     def __init__(self) -> None:
-        self.seen: OrderedDict[tuple[str, str, int], KeptRecording] = OrderedDict()
+        self.kept: OrderedDict[tuple[str, str, int], KeptRecording] = OrderedDict()
         self.lens = Lens()
-        self.facts_sent = ""  # the key of the recording whose facts the browser was sent last
+        self.facts_sent = ""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Visit:
         return Visit()  # each visit begins with nothing
 
     @property
     def now(self) -> KeptRecording | None:
-        """What is looked into at the moment."""
-        return next(reversed(self.seen.values()), None)
+        """The recording that is shown at the moment, None before the first."""
+        return next(reversed(self.kept.values()), None)
 
-    def look(self, photo: str, encoder: Encoder, size: int) -> KeptRecording:
-        """The recording of a photo, made unless it is kept. Errors as in `record`."""
+    def record(self, photo: str, encoder: Encoder, size: int) -> KeptRecording:
+        """The recording of a photo, made unless it is kept.
+
+        Args:
+            photo: a file.
+            encoder: the checkpoint.
+            size: shorter side in pixels; 0: the checkpoint's own.
+
+        Raises:
+            SimpoolError: as in `record`.
+        """
         key = (photo, encoder.facts.name, size)
-        kept = self.seen.pop(key, None)
+        kept = self.kept.pop(key, None)
         if kept is None or kept.recording.encoder is not encoder:
             recording = record(encoder, read_picture(photo), size or None)
             kept = KeptRecording(recording, facts_of(recording))
-        self.seen[key] = kept
-        while len(self.seen) > KEPT or (
-            len(self.seen) > 1 and sum(recording_bytes(s.recording) for s in self.seen.values()) > BYTES
-        ):
-            self.seen.popitem(last=False)
+        self.kept[key] = kept
+        while len(self.kept) > KEPT or (len(self.kept) > 1 and self._bytes() > BYTES):
+            self.kept.popitem(last=False)
         return kept
 
+    def _bytes(self) -> int:
+        return sum(recording_bytes(kept.recording) for kept in self.kept.values())
+
     def clear(self) -> None:
-        self.seen.clear()
+        """Forget all recordings, as when the visit ends."""
+        self.kept.clear()
 
 
 class InspectPage:
     """Builds the page's controls inside a `gr.Blocks` and answers its events.
 
     Args:
-        choices: (title, name) of the checkpoints. find: an encoder by name, the visitor's own among them.
+        choices: (title, name) of the checkpoints.
+        find: an encoder by name, the visitor's own among them.
+        sizes: (title, pixels of the shorter side).
         example: the photo shown at first.
     """
 
@@ -82,28 +100,28 @@ class InspectPage:
     # --- events ---------------------------------------------------------------------------------------------------
 
     @event_handler
-    def look(
+    def record(
         self, photo: str | None, checkpoint: str | None, size: int, question: str, own: OwnCheckpoints, visit: Visit
     ) -> list[Any]:
-        """Record the photo and ask; the controls follow what the checkpoint has."""
+        """Record the photo and answer the question; the controls follow what the checkpoint has."""
         for value, sentence in ((photo, "Choose a photo first."), (checkpoint, "Choose a checkpoint first.")):
             if not value:
                 raise refusal(sentence)
-        seen = visit.look(str(photo), self.find(str(checkpoint), own), size)
-        answers = seen.facts.answers
+        kept = visit.record(str(photo), self.find(str(checkpoint), own), size)
+        answers = kept.facts.answers
         question = question if question in answers else (answers or [""])[0]
-        lens = Lens(block=max(0, len(seen.recording.blocks) - 1))
-        visit.facts_sent = ""  # a look brings them in any case
-        return [self._answer(visit, question, lens), visit, *self._follow(seen, question)]
+        lens = Lens(block=max(0, len(kept.recording.blocks) - 1))
+        visit.facts_sent = ""  # a new recording brings them in any case
+        return [self._answer(visit, question, lens), visit, *self._follow(kept, question)]
 
-    def _follow(self, seen: KeptRecording, question: str) -> list[Any]:
+    def _follow(self, kept: KeptRecording, question: str) -> list[Any]:
         """Updates of the controls: question, block, fusion, head, first, residual, target, also."""
-        recording, found = seen.recording, seen.facts.classes
+        recording, found = kept.recording, kept.facts.classes
         depth, weights = len(recording.blocks), recording.pooled.weights
         heads = max(recording.blocks[0].query.shape[0] if depth else 1, 1 if weights is None else weights.shape[1])
-        classes = [(c.told, c.index) for c in found]
+        classes = [(one.summary, one.index) for one in found]
         return [
-            gr.update(choices=[(QUESTIONS[name].title, name) for name in seen.facts.answers], value=question),
+            gr.update(choices=[(QUESTIONS[name].title, name) for name in kept.facts.answers], value=question),
             gr.update(maximum=max(depth - 1, 1), value=max(depth - 1, 0), visible=depth > 1),
             gr.update(value="mean", visible=heads > 1),
             gr.update(maximum=max(heads - 1, 1), value=0, visible=False),
@@ -113,7 +131,7 @@ class InspectPage:
             gr.update(
                 choices=[ALONE, *classes],
                 value=ALONE[1],
-                visible=bool(found) and "class" in seen.facts.answers and depth > 0,
+                visible=bool(found) and "class" in kept.facts.answers and depth > 0,
             ),
         ]
 
@@ -130,11 +148,11 @@ class InspectPage:
         also: int,
         visit: Visit,
     ) -> tuple[Any, Any]:
-        """The answer through the controls, and the slider of heads where one is shown alone."""
-        how: str | int = checked_index(head, "the head") if fusion == ONE_HEAD else str(fusion)
+        """The answer by the controls, and the slider of heads where one is shown alone."""
+        heads: str | int = checked_index(head, "the head") if fusion == ONE_HEAD else str(fusion)
         chosen = None if target is None else checked_index(target, "the class")
         other = None if also in (ALONE[1], target) else checked_index(also, "the other class")
-        lens = replace(visit.lens, block=checked_index(block, "the block"), fusion=how, target=chosen, also=other)
+        lens = replace(visit.lens, block=checked_index(block, "the block"), fusion=heads, target=chosen, also=other)
         begin, weight = checked_index(first, "the first block"), checked_number(residual, "the weight")
         lens = replace(lens, first=begin, residual=weight)
         return self._answer(visit, question, lens), gr.update(visible=fusion == ONE_HEAD)
@@ -157,23 +175,30 @@ class InspectPage:
         )
 
     def _answer(self, visit: Visit, question: str, lens: Lens) -> InspectState:
-        """The answer through a lens, which is the visit's from then on, but not where it gives none."""
-        seen = visit.now
-        if seen is None:
-            raise refusal("Press Look first; what was looked at is kept for an hour.")
+        """The answer to a question; its lens becomes the visit's, unless the answer fails."""
+        kept = visit.now
+        if kept is None:
+            raise refusal("Press Run first; recordings are kept for an hour.")
         settings = Settings()
-        answer = inspect(seen.recording, str(question), lens, settings) if question else None
+        answer = inspect(kept.recording, str(question), lens, settings) if question else None
         visit.lens = lens
         board = Board(
-            [seen.recording.picture], answer.rows if answer else [], {}, answer.notes if answer else [], settings
+            [kept.recording.picture], answer.rows if answer else [], {}, answer.notes if answer else [], settings
         )
-        new, visit.facts_sent = seen.key != visit.facts_sent, seen.key
-        return InspectState(board, seen, answer, lens, facts_wanted=new)
+        new, visit.facts_sent = kept.key != visit.facts_sent, kept.key
+        return InspectState(board, kept, answer, lens, facts_wanted=new)
 
     # --- the page -------------------------------------------------------------------------------------------------
 
     def build(self, own: gr.State) -> InspectPage:
-        """Create the components and connect their events; `own` holds the visitor's own checkpoints."""
+        """Create the components and connect their events.
+
+        Args:
+            own: state that holds the visitor's own checkpoints, an `OwnCheckpoints`.
+
+        Returns:
+            The page itself.
+        """
         self.visit = gr.State(Visit(), time_to_live=VISIT, delete_callback=Visit.clear)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
@@ -191,14 +216,14 @@ class InspectPage:
                         self.choices, value=self.choices[0][1] if self.choices else None, label="Checkpoint"
                     )
                     self.size = gr.Dropdown(self.sizes, value=0, label="Size")
-                    look = gr.Button("Look", variant="primary", elem_id="look")
+                    run = gr.Button("Run", variant="primary", elem_id="look")
                 lens = self._lens_controls()
             with gr.Column(scale=3):
-                self.panels = [settings, self.asking, look_controls("inspected")]
+                self.panels = [settings, self.asking, style_controls("inspected")]
                 self.view = InspectView(elem_id="inspected")
         self.question = lens[0]
-        self.looking: dict[str, Any] = {
-            "fn": self.look,
+        self.recording_event: dict[str, Any] = {
+            "fn": self.record,
             "inputs": [self.photo, self.checkpoint, self.size, self.question, own, self.visit],
             "outputs": [self.view, self.visit, *lens],
             "concurrency_id": "look",
@@ -206,7 +231,7 @@ class InspectPage:
             "show_progress_on": self.checkpoint,  # the board stays readable until the new one is there
             "api_visibility": "private",
         }
-        look.click(**self.looking)
+        run.click(**self.recording_event)
         self._connect(lens)
         return self
 

@@ -14,35 +14,39 @@ from typing import Any
 from simpool_viz.errors import OptionError
 
 INTRO = """# simpool_viz
-Where does a vision model look, and would it look better with another pooling? Drop a photo: each row shows one
-checkpoint's map over it, and the object mask that the map alone gives."""
+Where does a vision model attend, and would another pooling change that? Drop a photo: each row shows one checkpoint's
+map over it, and the object mask derived from the map alone."""
 GUIDE = """**Attention.** A map whose weights sum to 1 is drawn in *times uniform*: 1 is what plain averaging would
 give each token, 10 is ten times that. Gates, norms and Grad-CAM have a scale of their own and are drawn in *times
-their mean*. A contribution map is signed: red speaks for the class, blue against it.
+their mean*. A contribution map is signed: red raises the class's logit, blue lowers it.
 
 **Object mask.** The tokens at or above one level, with a box around each connected part. *Share of mass* 0.6 keeps
 the fewest tokens that hold 60 % of the attention.
 
-**Spatial entropy.** 0 when the map is one blob, ln n when it is n equal ones; of the logits before the softmax where
-there are any.
+**Spatial entropy.** 0 when the map is one connected region, ln n when it is n equal ones; of the logits before the
+softmax where there are any.
 
 **Views.** *Rows* can be grouped, and sorted by any figure. *Matrix* has photos down and checkpoints across, as papers
-print it. *Agreement* is the IoU of all pairs of masks. *Two maps* lays one over the other under a slider, and takes
-their difference. The pointer, or the arrow keys on a picture, read the same point in every cell.
+print it. *Agreement* is the IoU of all pairs of masks. *Two maps* shows one over the other with a slider, and their
+difference. The pointer, or the arrow keys on a picture, show the weight at the same point in every cell.
 
 **Inspect.** One checkpoint on one photo: with a ViT, click a token and see what it attends to, in any block, per
-head, and through the roll-out. Classes, channel gates and exponents stand beside it, and what cannot be asked of a
-checkpoint says why.
+head, and through the roll-out. Classes, channel gates and exponents are listed beside it, and where a checkpoint
+cannot answer a question, the page says why.
 
-**Tour.** On one photo, what CLS, SimPool, GGeM, LIFE, spatial entropy and Dense Attention Roll-Out do differently,
-and where they do not.
+**Tour.** On one photo, what CLS, SimPool, GGeM, LIFE, spatial entropy and Dense Attention Roll-Out change, and their
+limitations.
 
-**Predictions.** The bundled models are small. Most know 114 kinds of object; two find the parts of street scenes.
-Look at where they look rather than at what they say."""
+**Predictions.** The bundled models are small. Most know 114 kinds of object; two segment street scenes. Their maps
+are more informative than their predictions."""
 
 
 def build(device: str = "auto") -> Any:
-    """The app as a `gr.Blocks`, its example board already made."""
+    """The app as a `gr.Blocks`, its example board already made.
+
+    Args:
+        device: as in `load_checkpoint`.
+    """
     # Before the import: the app must be silent without a network.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     _use_private_folder()
@@ -72,8 +76,7 @@ def _close_where_narrow(panels: int) -> str:
 
 
 def _use_private_folder() -> None:
-    """Keep photos in a folder of this process alone, gone when it ends: Gradio's own, /tmp/gradio, is shared by all
-    users."""
+    """Keep photos in a folder of this process, deleted when it ends; Gradio's own is shared by all users."""
     if "GRADIO_TEMP_DIR" not in os.environ:
         folder = tempfile.mkdtemp(prefix="simpool_viz-")
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -121,7 +124,7 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
 
 
 def _check_port(host: str | None, port: int) -> None:
-    """Whether one can listen there. Gradio's own error says so in words alone, and only after the app is built."""
+    """Raise an OptionError where one cannot listen; Gradio finds out only after the app is built."""
     address = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
         if os.name != "nt":  # there it would share a port that is taken
@@ -129,7 +132,7 @@ def _check_port(host: str | None, port: int) -> None:
         try:
             listener.bind((address, port))
         except OSError as error:
-            why = "is taken" if error.errno == errno.EADDRINUSE else f"at {address} is not to be had ({error.strerror})"
+            why = "is taken" if error.errno == errno.EADDRINUSE else f"at {address} is not available ({error.strerror})"
             hint = "choose another with --port, or leave it out for the first free one"
             raise OptionError(f"port {port} {why}; {hint}") from error
 

@@ -30,7 +30,12 @@ VISIT = 3600  # seconds after which an idle visit's checkpoints go
 
 
 class OwnCheckpoints:
-    """What one visit has brought: encoders by name, and one that was recognised and is not yet used."""
+    """The checkpoints that one visit has brought.
+
+    Attributes:
+        encoders: by name, the newest last.
+        waiting: one that was recognised and is not yet used.
+    """
 
     def __init__(self) -> None:
         self.encoders: dict[str, Encoder] = {}
@@ -40,7 +45,7 @@ class OwnCheckpoints:
         return OwnCheckpoints()  # each visit begins with none
 
     def add(self) -> str:
-        """Take the waiting one; returns its name."""
+        """Move the waiting encoder among the others, of which the oldest makes room; returns its name."""
         assert self.waiting is not None, "the button is shown only then"
         encoder, self.waiting = self.waiting, None
         self.encoders.pop(encoder.facts.name, None)
@@ -50,18 +55,33 @@ class OwnCheckpoints:
         return encoder.facts.name
 
     def clear(self) -> None:
+        """Forget everything, as when the visit ends."""
         self.encoders.clear()
         self.waiting = None
 
 
 class OwnPanel:
-    """The part of the page that takes a file or a name, tells what it is, and puts it among the choices."""
+    """The part of the page that takes a file or a name, shows what it is, and adds it to the choices.
+
+    Args:
+        device: as in `load_checkpoint`.
+        heads: titles of the bundled probing heads by name.
+        maps: titles of the maps that the page offers, by name.
+    """
 
     def __init__(self, device: str, heads: dict[str, str], maps: dict[str, str]) -> None:
         self.device, self.heads, self.maps = device, heads, maps
 
     def build(self, more: gr.Dropdown, maps: gr.CheckboxGroup) -> gr.State:
-        """Create the controls; `more` and `maps` get the new choices. Returns the visit's state."""
+        """Create the controls.
+
+        Args:
+            more: gets the new checkpoints as choices.
+            maps: gets the maps of the new checkpoints as choices.
+
+        Returns:
+            The visit's state, an `OwnCheckpoints`.
+        """
         own = gr.State(OwnCheckpoints(), time_to_live=VISIT, delete_callback=OwnCheckpoints.clear)
         with gr.Accordion("Your own checkpoint", open=False, elem_id="own"):
             file = gr.File(
@@ -78,12 +98,12 @@ class OwnPanel:
                 ),
                 elem_id="own-address",
             )
-            look_at = gr.Button("Recognise", elem_id="recognise")
-            told = gr.Markdown(elem_id="own-report")
+            recognise = gr.Button("Recognise", elem_id="recognise")
+            report = gr.Markdown(elem_id="own-report")
             use = gr.Button("Use it", variant="primary", visible=False, elem_id="use-own")
         shared: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "own", "api_visibility": "private"}
-        look_at.click(self.recognise, [file, address, own], [told, use, file, own], **shared)
-        use.click(self.use, [own, more, maps], [more, maps, use, told, own], api_visibility="private")
+        recognise.click(self.recognise, [file, address, own], [report, use, file, own], **shared)
+        use.click(self.use, [own, more, maps], [more, maps, use, report, own], api_visibility="private")
         return own
 
     @event_handler
@@ -107,10 +127,8 @@ class OwnPanel:
                     Path(file).unlink()
         own.waiting = encoder
         first, *others = [_plain(line[0].upper() + line[1:] if i else line) for i, line in enumerate(report.lines())]
-        told = "\n".join(
-            [f"**{first}**", "", *(f"- {line}" for line in [*others, *map(_plain, self._offers(encoder))])]
-        )
-        return told, gr.update(visible=True), None, own
+        items = [f"- {line}" for line in [*others, *map(_plain, self._offers(encoder))]]
+        return "\n".join([f"**{first}**", "", *items]), gr.update(visible=True), None, own
 
     def _load(self, file: str | None, address: str) -> tuple[Encoder, Report]:
         if file:

@@ -1,4 +1,4 @@
-"""The pages as tabs, and the way from a row of Compare into Inspect."""
+"""The pages as tabs, and the event that opens a row of Compare in Inspect."""
 
 from __future__ import annotations
 
@@ -20,40 +20,47 @@ Choices = list[tuple[str, str]]
 
 
 def build_pages(compare: ComparePage) -> list[gr.Accordion]:
-    """Create the pages; returns the panels of settings, which a narrow screen shows closed."""
+    """Create the pages inside a `gr.Blocks`.
+
+    Args:
+        compare: the first page.
+
+    Returns:
+        The panels of settings, which a narrow screen shows closed.
+    """
     choices = [(title, name) for name, title in compare.checkpoints.items()]
-    inspecting = InspectPage(choices, compare.find, SIZES, first_example())
+    inspect_page = InspectPage(choices, compare.find, SIZES, first_example())
     here = stops(compare.checkpoints)
-    touring = TourPage(here, compare.find) if here else None
+    tour_page = TourPage(here, compare.find) if here else None
     with gr.Tabs() as tabs:
         with gr.Tab("Compare", id="compare"):
             compare.build()
         photo, checkpoints, maps, size, more, own, photos = compare.inputs
         with gr.Tab("Inspect", id="inspect") as tab:
-            inspecting.build(own)
-        if touring:
+            inspect_page.build(own)
+        if tour_page:
             with gr.Tab("Tour", id="tour") as tour_tab:
-                touring.build()
-            touring.connect(tour_tab, tabs, [checkpoints, maps, more])
-    into = [tabs, inspecting.photo, inspecting.checkpoint, inspecting.size, inspecting.question]
+                tour_page.build()
+            tour_page.connect(tour_tab, tabs, [checkpoints, maps, more])
+    into = [tabs, inspect_page.photo, inspect_page.checkpoint, inspect_page.size, inspect_page.question]
     open_row = _opener(choices)
     opened = [compare.view.inspect(open_row, [photo, photos, size, own], into, api_visibility="private")]
-    if touring:
+    if tour_page:
 
         @event_handler
         def open_row_of_stop(event: gr.EventData, stop: str, own: OwnCheckpoints) -> list[Any]:
-            return open_row(event, touring.photo(stop), None, 0, own)
+            return open_row(event, tour_page.photo(stop), None, 0, own)
 
-        opened.append(touring.view.inspect(open_row_of_stop, [touring.stop, own], into, api_visibility="private"))
+        opened.append(tour_page.view.inspect(open_row_of_stop, [tour_page.stop, own], into, api_visibility="private"))
     for event in opened:
-        event.success(**inspecting.looking)
+        event.success(**inspect_page.recording_event)
 
     @event_handler
     def offer_own(own: OwnCheckpoints) -> Any:
         return gr.update(choices=_with_own(choices, own))
 
-    tab.select(offer_own, own, inspecting.checkpoint, api_visibility="private")
-    return [*compare.panels, *inspecting.panels]
+    tab.select(offer_own, own, inspect_page.checkpoint, api_visibility="private")
+    return [*compare.panels, *inspect_page.panels]
 
 
 def _with_own(choices: Choices, own: OwnCheckpoints) -> Choices:
@@ -61,8 +68,7 @@ def _with_own(choices: Choices, own: OwnCheckpoints) -> Choices:
 
 
 def _opener(choices: Choices) -> Callable[..., list[Any]]:
-    """The event that opens a row: it brings the row's photo, checkpoint and size, and the question that its map
-    answers."""
+    """The event that opens a row in Inspect: its photo, checkpoint, size, and the question that its map answers."""
 
     @event_handler
     def open_row(

@@ -23,7 +23,8 @@ def publish(space: str, *, private: bool = False) -> str:
         Its address.
 
     Raises:
-        SimpoolError: no such name, not run from a checkout, not logged in, or the hub refuses or is out of reach.
+        OptionError: a name of another form, or not run from a checkout.
+        SimpoolError: not logged in, or the hub refuses or cannot be reached.
     """
     if len([part for part in space.split("/") if part]) != 2 or space.count("/") != 1:
         raise OptionError(f"a Space is called USER/NAME, not {space!r}")
@@ -44,9 +45,9 @@ def publish(space: str, *, private: bool = False) -> str:
             commit_message="simpool_viz",
         )
     except Exception as error:  # of the hub's client, which are of several libraries
-        told = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0]
         raise SimpoolError(
-            f"{space} could not be published ({type(error).__name__}: {told}); log in with: hf auth login, and check "
+            f"{space} could not be published ({type(error).__name__}: {reason}); log in with: hf auth login, and check "
             "the network"
         ) from error
     return f"https://huggingface.co/spaces/{space}"

@@ -10,7 +10,7 @@ import gradio as gr
 
 from simpool_viz.app.board.component import BoardState, BoardView
 from simpool_viz.app.events import event_handler
-from simpool_viz.app.style_controls import look_controls
+from simpool_viz.app.style_controls import style_controls
 from simpool_viz.board.tour import Stop, stop_board
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.errors import OptionError
@@ -18,8 +18,9 @@ from simpool_viz.modeling.encoder import Encoder
 
 
 class TourPage:
-    """Builds the page inside a `gr.Blocks`. Its boards are the same for every visitor, so each is made once, when first
-    asked for.
+    """Builds the page inside a `gr.Blocks`.
+
+    Its boards are the same for every visitor, so each is made once, when it is first opened.
 
     Args:
         stops: those whose checkpoints are here; at least one.
@@ -40,13 +41,16 @@ class TourPage:
         stop = self._stop(name)
         with self._lock:
             if name not in self._made:
-                self._made[name] = BoardState(
-                    stop_board(stop, [self.find(checkpoint) for checkpoint in stop.checkpoints])
-                )
+                encoders = [self.find(checkpoint) for checkpoint in stop.checkpoints]
+                self._made[name] = BoardState(stop_board(stop, encoders))
             return stop.markdown, self._made[name]
 
     def step(self, name: str, by: int) -> str:
-        """The stop before or after one, within the tour."""
+        """The name of the stop that lies `by` stops behind one, within the tour.
+
+        Raises:
+            OptionError: the tour has no stop of that name.
+        """
         names, name = list(self.stops), self._stop(name).name
         return names[min(len(names) - 1, max(0, names.index(name) + by))]
 
@@ -61,13 +65,16 @@ class TourPage:
         return self.step(name, 1)
 
     def photo(self, name: str) -> str:
-        """The file of a stop's photo."""
+        """The file of a stop's photo.
+
+        Raises:
+            OptionError: the tour has no stop of that name.
+        """
         return str(bundled_folder("assets") / self._stop(name).photo)
 
     @event_handler
     def take_along(self, name: str) -> tuple[Any, ...]:
-        """The Compare page with the stop's checkpoints and maps: updates of tabs, checkpoints, maps, and further
-        checkpoints."""
+        """Open Compare with the stop's checkpoints and maps: updates of tabs, checkpoints, maps, more checkpoints."""
         stop = self._stop(name)
         return gr.Tabs(selected="compare"), list(stop.checkpoints), [m.partition(":")[0] for m in stop.maps], []
 
@@ -91,11 +98,17 @@ class TourPage:
                 self.own = gr.Button("Compare these on my own photo", elem_id="tour-own")
             with gr.Column(scale=3):
                 self.text = gr.Markdown(first.markdown, elem_id="tour-text")
-                look_controls("tour", shown=False)
+                style_controls("tour", shown=False)
                 self.view = BoardView(elem_id="tour")
 
     def connect(self, tab: gr.Tab, tabs: gr.Tabs, chosen: list[Any]) -> None:
-        """Join the events. chosen: the controls of Compare for checkpoints, maps and further checkpoints."""
+        """Join the events.
+
+        Args:
+            tab: of this page.
+            tabs: of all pages.
+            chosen: the controls of Compare for checkpoints, maps and further checkpoints.
+        """
         showing: dict[str, Any] = {"fn": self.show, "inputs": self.stop, "outputs": [self.text, self.view]}
         showing |= {
             "show_progress": "minimal",

@@ -1,5 +1,4 @@
-"""The board: pictures x checkpoints x maps, each with its mask and figures. What the app, the CLI and Python all
-show."""
+"""The board: pictures x checkpoints x maps, each with its mask and figures, for the app, the CLI and Python alike."""
 
 from __future__ import annotations
 
@@ -48,16 +47,23 @@ class Row:
 
     Attributes:
         picture: index into the board's pictures.
-        pooling: the name of the checkpoint's.
+        checkpoint: its name.
+        checkpoint_title: its title, or its name where it has none.
+        pooling: the name of the checkpoint's pooling.
+        request: the map and the options it was asked for with.
+        map_title: the title of the map's method.
+        attention: the map, (M, h, w).
         fusion: how several maps were made one, as asked for; None: the map's own way.
+        mask: the object mask of the fused map.
         prediction: (class, probability), or None without a classifier.
         found: what a dense head finds, in a line, else "".
         entropy: spatial entropy in nats.
         entropy_of: "logits" or "weights", whichever it was measured on.
         milliseconds: of the forward and of this map. What several rows share counts in each (the forward) or in
-            equal parts (a walk of several roll-outs through the blocks); a stem that several checkpoints share
-            counts in the first.
-        scores: against the reference, {} without one.
+            equal parts (a chain through the blocks that several roll-outs share); a stem that several checkpoints
+            share counts in the first.
+        input_size: (height, width) of the model's input in pixels.
+        scores: against the reference, by name; {} without one.
     """
 
     picture: int
@@ -80,13 +86,13 @@ class Row:
     @property
     def map_label(self) -> str:
         """The map's title with the options it was asked for with, and the one of several maps that is shown."""
-        options = [self._told(k, v) for k, v in self.request.options.items()]
+        options = [self._option_label(key, value) for key, value in self.request.options.items()]
         if self.fusion is not None and self._one_map:
             options.append(self._one_map)
         return self.map_title + (f" ({', '.join(options)})" if options else "")
 
-    def _told(self, option: str, value: Any) -> str:
-        """An option as a reader wants it: classes by their names, whatever they were asked for by."""
+    def _option_label(self, option: str, value: Any) -> str:
+        """An option for a reader: classes by their names, also where they were given by index."""
         if option != "classes":
             return f"{option} {option_text(value)}"
         return ("class " if len(self.attention.names) == 1 else "classes ") + ", ".join(self.attention.names)
@@ -98,32 +104,32 @@ class Row:
     @property
     def _one_map(self) -> str:
         """The name of the single map that is shown where there are several, "" where they are fused."""
-        names, how = self.attention.names, self._fused_by
-        if len(names) == 1 or how in FUSIONS:
+        names, fusion = self.attention.names, self._fused_by
+        if len(names) == 1 or fusion in FUSIONS:
             return ""
-        return names[how] if isinstance(how, int) else how
+        return names[fusion] if isinstance(fusion, int) else fusion
 
     @property
     def title(self) -> str:
+        """Checkpoint and map, as "ResNet, GAP: Class contribution (class cat)"."""
         return f"{self.checkpoint_title}: {self.map_label}"
 
     @property
     def fixed_lines(self) -> list[str]:
         """The lines of the caption that do not depend on the mask."""
         h, w = self.attention.geometry.grid
-        lines = [
-            f"predicts {self.prediction[0]}, {100 * self.prediction[1]:.0f} %"
-            if self.prediction
-            else self.found or "no classifier head"
-        ]
-        if len(self.attention.names) > 1:
-            count, by = len(self.attention.names), "" if self._fused_by == "mean" else f" by {self._fused_by}"
-            one = self._one_map
-            lines.append(
-                f"{one}, one of {count} maps" if one else f"{count} maps ({self.attention.names[0]}, ...) fused{by}"
-            )
+        names = self.attention.names
+        if self.prediction:
+            lines = [f"predicts {self.prediction[0]}, {100 * self.prediction[1]:.0f} %"]
+        else:
+            lines = [self.found or "no classifier head"]
+        if len(names) > 1 and self._one_map:
+            lines.append(f"{self._one_map}, one of {len(names)} maps")
+        elif len(names) > 1:
+            by = "" if self._fused_by == "mean" else f" by {self._fused_by}"
+            lines.append(f"{len(names)} maps ({names[0]}, ...) fused{by}")
         elif self.attention.signed or self.request.name == "dense_rollout":
-            lines.append(f"for the class {self.attention.names[0]}")
+            lines.append(f"for the class {names[0]}")
         lines.append(f"spatial entropy {self.entropy:.2f} nats of {self.entropy_of}")
         forward, own = self.milliseconds
         lines.append(f"grid {w} x {h}, {forward + own:.0f} ms: forward {forward:.0f}, map {own:.1f}")
@@ -131,7 +137,7 @@ class Row:
 
     @property
     def mask_line(self) -> str:
-        """What the mask covers."""
+        """The line of the caption on what the mask covers."""
         if self.mask.constant:
             return "the map is constant: the mask is the whole picture"
         parts = "component" if self.mask.components == 1 else "components"
@@ -153,7 +159,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """pictures, rows, the references given (by picture index), what could not be shown and why, and the settings."""
+    """Pictures and the maps made of them.
+
+    Attributes:
+        pictures: in the order given.
+        rows: one per picture, checkpoint and map.
+        references: reference masks by index of the picture.
+        skipped: sentences that say what could not be shown and why.
+        settings: what was computed.
+    """
 
     pictures: list[Picture]
     rows: list[Row]
@@ -165,10 +179,10 @@ class Board:
 def default_map(encoder: Encoder) -> MapRequest:
     """The map that shows how a checkpoint pools: its pooling attention, else CLS attention, else the contribution.
 
-    A dense head pools nothing: for its class, the Dense Attention Roll-Out, else the logits of the tokens.
+    A dense head does not pool: its map is the Dense Attention Roll-Out, else the logits of the tokens.
 
     Raises:
-        MapError: it has none of these.
+        MapError: the checkpoint has none of these maps.
     """
     why_not = maps_of(encoder)
     for name in ("dense_rollout", "class_logits") if encoder.dense else ("pooling", "cls", "contribution"):
@@ -185,19 +199,27 @@ def record_rows(
     picture: int = 0,
     profile: Profile | None = None,
 ) -> tuple[list[Row], list[str]]:
-    """The rows of one recording, and a sentence for each map that the checkpoint cannot have.
+    """The rows of one recording.
 
     Args:
+        recording: of one picture by one checkpoint.
         requests: the maps to make; where empty, the checkpoint's own (`default_map`).
+        settings: of the masks.
+        reference: the picture's reference mask, which the rows are scored against.
         picture: the index of the recording's picture on the board.
         profile: where the time is counted.
 
+    Returns:
+        The rows, and a sentence for each map that the checkpoint cannot have.
+
     Raises:
         OptionError: an unknown map or rule, or options that do not fit.
+        MapError: no map was named, and the checkpoint has none of its own.
+        AbsentClassError: a roll-out from a class that no token has.
     """
-    asked = [(request, settings) for request in requests or [default_map(recording.encoder)]]
+    with_settings = [(request, settings) for request in requests or [default_map(recording.encoder)]]
     rows, skipped = [], []
-    for outcome in rows_or_reasons(recording, asked, reference, picture, profile):
+    for outcome in rows_or_reasons(recording, with_settings, reference, picture, profile):
         if isinstance(outcome, AbsentClassError):
             raise outcome
         if isinstance(outcome, MapError):
@@ -209,7 +231,7 @@ def record_rows(
 
 def rows_or_reasons(
     recording: Recording,
-    asked: Sequence[tuple[MapRequest, Settings]],
+    requests: Sequence[tuple[MapRequest, Settings]],
     reference: Reference | None = None,
     picture: int = 0,
     profile: Profile | None = None,
@@ -217,29 +239,30 @@ def rows_or_reasons(
     """The rows of one recording, all made at once: roll-outs with the same options share a chain.
 
     Args:
-        asked: each map with the settings of its mask.
+        recording: of one picture by one checkpoint.
+        requests: each map with the settings of its mask.
+        reference: the picture's reference mask, which the rows are scored against.
         picture: the index of the recording's picture on the board.
         profile: where the time is counted.
 
     Returns:
-        In the order of `asked`, a row; or, where the checkpoint cannot have the map or no token has its class
+        In the order of `requests`, a row; or, where the checkpoint cannot have the map or no token has its class
         (`AbsentClassError`), the error that says so, without a full stop.
 
     Raises:
-        MapError, OptionError: an unknown map or rule, or options that do not fit.
+        OptionError: an unknown map or rule, or options that do not fit.
     """
     profile = profile or Profile()
-    reasons = [resolve_map(recording.encoder, request.name)[1] for request, _ in asked]
-    wanted = [request for (request, _), reason in zip(asked, reasons, strict=True) if reason is None]
+    reasons = [resolve_map(recording.encoder, request.name)[1] for request, _ in requests]
+    wanted = [request for (request, _), reason in zip(requests, reasons, strict=True) if reason is None]
     with profile.part("maps"):
         made = iter(make_each(recording, [(request.name, request.options) for request in wanted]))
-    maker = _RowMaker(
-        recording, reference, picture, profile, segment(recording).told if recording.encoder.dense else ""
-    )
+    found = segment(recording).summary if recording.encoder.dense else ""
+    maker = _RowMaker(recording, reference, picture, profile, found)
     outcomes: list[Row | MapError] = []
-    for (request, settings), reason in zip(asked, reasons, strict=True):
-        one = MapError(reason) if reason else next(made)
-        outcomes.append(one if isinstance(one, MapError) else maker.make(request, settings, *one))
+    for (request, settings), reason in zip(requests, reasons, strict=True):
+        outcome = MapError(reason) if reason else next(made)
+        outcomes.append(outcome if isinstance(outcome, MapError) else maker.make(request, settings, *outcome))
     return outcomes
 
 
@@ -284,7 +307,15 @@ class _RowMaker:
 
 
 def require_rows(rows: Sequence[object], skipped: Sequence[str]) -> None:
-    """Raise a MapError that says why nothing can be shown, where there are no rows."""
+    """Make sure that there is something to show.
+
+    Args:
+        rows: of a board, or of a table.
+        skipped: sentences that say which maps could not be made and why.
+
+    Raises:
+        MapError: there are no rows; its text holds the reasons.
+    """
     if not rows:
         raise MapError("none of these checkpoints has any of these maps. " + " ".join(skipped))
 
@@ -296,14 +327,20 @@ def record_each(
     requests: Sequence[MapRequest] | None = None,
     profile: Profile | None = None,
 ) -> Iterator[Recording]:
-    """A picture as each encoder saw it, in their order; heads on one backbone share its forward, and models on one stem
-    that stem's.
+    """The recording of a picture by each encoder, in their order.
 
-    Errors as in `record`.
+    Heads on one backbone share its forward, and models on one stem that stem's.
 
     Args:
-        requests: the maps that will be asked for, as in `record_rows`; the attention of blocks that none of them needs
-            is not kept. None keeps all.
+        encoders: the checkpoints.
+        picture: the picture.
+        size: shorter side in pixels; each checkpoint's own where None.
+        requests: the maps that will be made, as in `record_rows`; the attention of blocks that none of them needs is
+            not kept. None keeps all.
+        profile: where the time is counted.
+
+    Raises:
+        SimpoolError: as in `record`.
     """
     waiting: dict[int, Recording] = {}
     stems: dict[int, tuple[Tensor, Tensor]] = {}
@@ -318,7 +355,18 @@ def record_each(
 
 
 def blocks_of(encoders: Sequence[Encoder], requests: Sequence[MapRequest]) -> set[int]:
-    """The blocks whose attention some maps need of encoders that share a backbone. Errors as in `record_rows`."""
+    """The blocks whose attention some maps need, of encoders that share a backbone.
+
+    Args:
+        encoders: the checkpoints.
+        requests: the maps; where empty, each checkpoint's own.
+
+    Returns:
+        Numbers of blocks, from 0.
+
+    Raises:
+        SimpoolError: as in `record_rows`.
+    """
     wanted = [(encoder, requests or [default_map(encoder)]) for encoder in encoders]
     return {block for encoder, maps in wanted for block in blocks_needed(encoder, [(r.name, r.options) for r in maps])}
 
@@ -331,7 +379,19 @@ def iterate_board(
     references: dict[int, Reference] | None = None,
     profile: Profile | None = None,
 ) -> Iterator[Board]:
-    """The growing board, once after each checkpoint has looked at each picture. Errors as in `record_rows`."""
+    """The growing board, once after each recording of a picture by a checkpoint.
+
+    Args:
+        pictures: in the order of the board.
+        encoders: the checkpoints.
+        requests: the maps; where empty, each checkpoint's own.
+        settings: size, mask rule, fusion.
+        references: reference masks by index of the picture.
+        profile: where the time is counted.
+
+    Raises:
+        SimpoolError: as in `record_rows`.
+    """
     references = references or {}
     rows: list[Row] = []
     skipped: list[str] = []
@@ -350,7 +410,7 @@ def make_board(
     settings: Settings | None = None,
     references: dict[int, Reference] | None = None,
 ) -> Board:
-    """Look at pictures with checkpoints and make every map asked for.
+    """Record pictures with checkpoints and make every map asked for.
 
     Args:
         images: paths, PIL images, arrays or `Picture`s.

@@ -1,6 +1,4 @@
-"""What the rows of a board tell when they are laid side by side: their order by a figure, how far their masks agree,
-and
-where two maps differ.
+"""Comparisons of a board's rows: their order by a figure, how far their masks agree, and where two maps differ.
 
 The board in the browser does the same, with the same rules, for the masks as they are drawn at the moment.
 """
@@ -23,7 +21,13 @@ GROUPINGS = ("none", "checkpoint", "map")
 
 @dataclass(frozen=True)
 class RowFigure:
-    """A number by which rows are sorted. value: of a row, None where it has none."""
+    """A number by which rows are sorted.
+
+    Attributes:
+        name: in options, as of `parse_sort`.
+        title: in the page.
+        value: of a row, None where it has none.
+    """
 
     name: str
     title: str
@@ -60,7 +64,13 @@ ROW_FIGURES: dict[str, RowFigure] = {
 
 
 def parse_sort(text: str) -> tuple[str, bool]:
-    """("entropy", True) from "entropy:lowest"; the highest come first unless the lowest are asked for.
+    """Read a figure to sort by: ("entropy", True) from "entropy:lowest".
+
+    Args:
+        text: a name of `ROW_FIGURES`, then nothing, ":highest" or ":lowest".
+
+    Returns:
+        The figure's name, and whether the lowest value comes first.
 
     Raises:
         OptionError: an unknown figure or direction.
@@ -77,6 +87,7 @@ def arrange(board: Board, group: str = "none", sort: str = "") -> Board:
     """The same board with its rows in another order. Photos keep theirs.
 
     Args:
+        board: the board; it is not changed.
         group: "checkpoint" or "map" keeps the rows of each together, groups in the order of their first rows; "none"
             does not.
         sort: a figure, with its direction as in `parse_sort`; within each group. Rows without the figure come last.
@@ -99,12 +110,15 @@ def _rank(row: Row, figure: str, lowest: bool) -> tuple[bool, float]:
 
 
 def agreement(masks: Sequence[ObjectMask], smooth: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
-    """IoU between the masks of all pairs, (n, n) float64: 1 on the diagonal, symmetric.
+    """IoU between the masks of all pairs.
 
     Args:
-        masks: of one picture, on any grids.
+        masks: n masks of one picture, on any grids.
         smooth: compare smooth masks instead of patches, as `ObjectMask.pixels` makes them.
         size: (W, H) at which they are compared; the picture's own by default.
+
+    Returns:
+        (n, n) float64 in [0, 1], symmetric, 1 on the diagonal.
 
     Raises:
         OptionError: masks of pictures of different sizes.
@@ -122,11 +136,16 @@ def agreement(masks: Sequence[ObjectMask], smooth: bool = False, size: tuple[int
 
 
 def difference(first: Row, second: Row, smooth: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The first map minus the second, (H, W) float64, in the unit in which both are drawn ("times uniform").
+    """The first map minus the second, in the unit in which both are drawn ("times uniform").
 
     Args:
+        first: a row.
+        second: another row of the same picture.
         smooth: bilinear maps instead of patches.
-        size: (W, H); the picture's own by default.
+        size: (W, H) of the result; the picture's own by default.
+
+    Returns:
+        (H, W) float64.
 
     Raises:
         OptionError: maps of different pictures.
@@ -144,8 +163,8 @@ def difference(first: Row, second: Row, smooth: bool = False, size: tuple[int, i
     if one.unit == "logit" and one.geometry.grid != other.geometry.grid:
         raise MapError("logits per token of different grids are not comparable, so they have no difference")
     values, others = (_as_drawn(row, smooth, size or one.geometry.original) for row in (first, second))
-    apart: np.ndarray = values - others
-    return apart
+    result: np.ndarray = values - others
+    return result
 
 
 def _as_drawn(row: Row, smooth: bool, size: tuple[int, int]) -> np.ndarray:

@@ -1,5 +1,4 @@
-"""What a map or a pooling is, in two sentences, a formula and a paper, from the registries: for the place where a
-reader meets it."""
+"""What a map or a pooling is, in two sentences, a formula and a paper; the texts stand in the registries."""
 
 from __future__ import annotations
 
@@ -12,7 +11,14 @@ from simpool_viz.modeling.pooling import poolings
 
 @dataclass(frozen=True)
 class Explanation:
-    """title, summary (two sentences), formula and paper, "" where there is none."""
+    """What a map or a pooling is.
+
+    Attributes:
+        title: its name for a reader.
+        summary: two sentences.
+        formula: "" where there is none.
+        paper: "" where there is none.
+    """
 
     title: str
     summary: str
@@ -21,17 +27,31 @@ class Explanation:
 
 
 def explain_map(name: str) -> Explanation:
-    """A map by its registered name. Raises KeyError for another."""
+    """The explanation of a map.
+
+    Args:
+        name: as registered.
+
+    Raises:
+        KeyError: no map is registered under that name.
+    """
     method = map_methods()[name]
     return Explanation(method.title, method.summary, method.formula, method.paper)
 
 
 def explain_pooling(name: str) -> Explanation:
-    """A pooling by its registered name. Raises KeyError for another."""
+    """The explanation of a pooling.
+
+    Args:
+        name: as registered.
+
+    Raises:
+        KeyError: no pooling is registered under that name.
+    """
     pooling = poolings()[name]
     return Explanation(f"{pooling.title} pooling", pooling.summary, pooling.formula, pooling.paper)
 
 
 def explain_row(row: Row) -> list[Explanation]:
-    """The map of a row, then the pooling of its checkpoint."""
+    """The explanations of a row's map and of its checkpoint's pooling, in this order."""
     return [explain_map(row.attention.method), explain_pooling(row.pooling)]

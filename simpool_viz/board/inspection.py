@@ -1,8 +1,8 @@
-"""One checkpoint and one photo, looked into: questions, and the maps that answer them.
+"""Inspection of one checkpoint on one photo: questions, and the maps that answer them.
 
-A question is asked of a `Recording` through a `Lens`: the block, the point, the class, and how heads and blocks are put
-together. The answer is the rows of a board, the single maps (heads, queries) behind the first of them, and what cannot
-be shown and why. Every map is one that `recording.map` gives.
+A question about a `Recording` has options, a `Lens`: the block, the point, the class, and how heads and blocks are
+combined. The answer is the rows of a board, the single maps (heads, queries) behind the first of them, and what cannot
+be shown and why. Every map is one that `recording.map` returns.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ from simpool_viz.recording import Recording
 
 @dataclass(frozen=True)
 class Lens:
-    """How a recording is looked at.
+    """The options of an inspection.
 
-    at: (x, y) in pixels of the picture; its centre where None. block: negative from the last.
-    fusion: of heads: "mean", "max", "min", or the index of one. first, residual: of roll-outs, as in
-        `rollout.roll_out`.
-    target: a class by name or index; the predicted one where None. also: a second class, taken together with it in
-        Dense Attention Roll-Out.
+    Attributes:
+        at: (x, y) in pixels of the picture; its centre where None.
+        block: number of an attention block from 0; negative from the last.
+        fusion: of heads: "mean", "max", "min", or the index of one.
+        first: number of the block at which roll-outs begin.
+        residual: weight of the skip connection in roll-outs, in [0, 1].
+        target: a class by name or index; the predicted one where None.
+        also: a second class, whose tokens join those of `target` in a Dense Attention Roll-Out.
     """
 
     at: tuple[float, float] | None = None
@@ -48,73 +51,74 @@ class Lens:
 
     @property
     def rollout(self) -> dict[str, Any]:
-        """Options of a roll-out, those that differ from its own. One head alone cannot be followed through blocks: its
-        mean is."""
-        usual = {"first": 0, "residual": 0.5, "fusion": "mean"}
-        chosen = {
-            "first": self.first,
-            "residual": self.residual,
-            "fusion": self.fusion if self.fusion in FUSIONS else "mean",
-        }
-        return {key: value for key, value in chosen.items() if value != usual[key]}
+        """Options of a roll-out that differ from its defaults.
+
+        A single head cannot be followed through blocks, so the mean of the heads stands for it.
+        """
+        defaults = {"first": 0, "residual": 0.5, "fusion": "mean"}
+        fusion = self.fusion if self.fusion in FUSIONS else "mean"
+        chosen = {"first": self.first, "residual": self.residual, "fusion": fusion}
+        return {key: value for key, value in chosen.items() if value != defaults[key]}
 
     @property
     def classes(self) -> dict[str, Any]:
+        """Options of a map of the class `target`."""
         return {} if self.target is None else {"classes": [self.target]}
 
     @property
     def together(self) -> dict[str, Any]:
-        """Options of a Dense Attention Roll-Out of both classes."""
-        return (
-            self.classes
-            if self.also is None or self.target is None
-            else {"classes": [self.target, self.also], "union": True}
-        )
+        """Options of a Dense Attention Roll-Out from the tokens of both classes."""
+        if self.also is None or self.target is None:
+            return self.classes
+        return {"classes": [self.target, self.also], "union": True}
 
 
-Asked = list[tuple[MapRequest, "str | int | None"]]
+MapsWithFusion = list[tuple[MapRequest, "str | int | None"]]
 
 
 @dataclass(frozen=True)
 class Question:
-    """What can be asked. maps: a checkpoint must have one of them. asks: the maps of an answer with their fusions, by
-    lens."""
+    """A question about a recording.
+
+    Attributes:
+        name: on the command line and in Python.
+        title: the question in words.
+        maps: names of maps; a checkpoint that has one of them can answer.
+        requests: the maps of an answer with their fusions, from the lens and whether the head is dense.
+    """
 
     name: str
     title: str
     maps: tuple[str, ...]
-    asks: Callable[[Lens, bool], Asked]
+    requests: Callable[[Lens, bool], MapsWithFusion]
 
 
-def _of_token(lens: Lens, dense: bool) -> Asked:
+def _of_token(lens: Lens, dense: bool) -> MapsWithFusion:
     place = {} if lens.at is None else {"at": lens.at}
-    through = {**place, "rollout": True, **lens.rollout}
-    return [(MapRequest("token", {**place, "block": lens.block}), lens.fusion), (MapRequest("token", through), None)]
+    rollout = {**place, "rollout": True, **lens.rollout}
+    return [(MapRequest("token", {**place, "block": lens.block}), lens.fusion), (MapRequest("token", rollout), None)]
 
 
-def _of_class_token(lens: Lens, dense: bool) -> Asked:
+def _of_class_token(lens: Lens, dense: bool) -> MapsWithFusion:
     return [(MapRequest("cls", {"block": lens.block}), lens.fusion), (MapRequest("rollout", lens.rollout), None)]
 
 
-def _of_pooling(lens: Lens, dense: bool) -> Asked:
+def _of_pooling(lens: Lens, dense: bool) -> MapsWithFusion:
     return [(MapRequest("pooling"), lens.fusion), (MapRequest("rollout", lens.rollout), None)]
 
 
-def _of_class(lens: Lens, dense: bool) -> Asked:
-    rolled = {**lens.together, **lens.rollout}
-    through = (MapRequest("dense_rollout", rolled), None)
+def _of_class(lens: Lens, dense: bool) -> MapsWithFusion:
+    options = {**lens.together, **lens.rollout}
+    rollout = MapRequest("dense_rollout", options)
     if dense:
-        soft = (MapRequest("dense_rollout", {**rolled, "soft": True}), None)
-        return [
-            through,
-            soft,
-            (MapRequest("class_logits", lens.classes), None),
-            (MapRequest("rollout", lens.rollout), None),
-        ]
-    return [(MapRequest("contribution", lens.classes), None), through, (MapRequest("gradcam", lens.classes), None)]
+        soft = MapRequest("dense_rollout", {**options, "soft": True})
+        requests = [rollout, soft, MapRequest("class_logits", lens.classes), MapRequest("rollout", lens.rollout)]
+    else:
+        requests = [MapRequest("contribution", lens.classes), rollout, MapRequest("gradcam", lens.classes)]
+    return [(request, None) for request in requests]
 
 
-def _of_gates(lens: Lens, dense: bool) -> Asked:
+def _of_gates(lens: Lens, dense: bool) -> MapsWithFusion:
     return [(MapRequest("gates"), "gated"), (MapRequest("gates"), "ungated")]
 
 
@@ -123,9 +127,12 @@ QUESTIONS: dict[str, Question] = {
     for question in (
         Question("token", "What does a token attend to?", ("token",), _of_token),
         Question("cls", "What does the class token attend to?", ("cls",), _of_class_token),
-        Question("pooling", "Where does the pooling look?", ("pooling",), _of_pooling),
+        Question("pooling", "What does the pooling attend to?", ("pooling",), _of_pooling),
         Question(
-            "class", "What speaks for a class?", ("contribution", "dense_rollout", "class_logits", "gradcam"), _of_class
+            "class",
+            "What contributes to a class?",
+            ("contribution", "dense_rollout", "class_logits", "gradcam"),
+            _of_class,
         ),
         Question("gates", "What do the channel gates let through?", ("gates",), _of_gates),
     )
@@ -133,7 +140,14 @@ QUESTIONS: dict[str, Question] = {
 
 
 def questions_of(encoder: Encoder) -> dict[str, str | None]:
-    """For every question, None where the encoder can answer it, else why not."""
+    """Which questions an encoder can answer.
+
+    Args:
+        encoder: a checkpoint.
+
+    Returns:
+        For every name of `QUESTIONS`, None where it can be answered, else why not.
+    """
     why_not = maps_of(encoder)
     reasons = {name: [why_not[m] for m in question.maps] for name, question in QUESTIONS.items()}
     return {name: None if None in why else why[0] for name, why in reasons.items()}
@@ -141,7 +155,14 @@ def questions_of(encoder: Encoder) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class Inspection:
-    """An answer: rows of a board; `parts`, the maps that the first row fuses, with their groups; notes in sentences."""
+    """The answer to a question.
+
+    Attributes:
+        rows: of a board.
+        parts: the maps that the first row fuses; None where it is a single map.
+        groups: of the parts, (title, indices).
+        notes: sentences that say which maps are missing and why.
+    """
 
     rows: list[Row]
     parts: AttentionMap | None
@@ -152,11 +173,13 @@ class Inspection:
 def inspect(
     recording: Recording, question: str, lens: Lens | None = None, settings: Settings | None = None
 ) -> Inspection:
-    """Ask a recording.
+    """Answer a question about a recording with maps.
 
     Args:
+        recording: one picture's by one checkpoint.
         question: a name of `QUESTIONS`.
-        settings: of the masks; its fusion is the lens's.
+        lens: block, point, class, and how heads and blocks are combined; the default `Lens` where None.
+        settings: of the masks; the fusion is the lens's.
 
     Raises:
         OptionError: an unknown question, or a block, point, head or class that does not exist.
@@ -168,8 +191,8 @@ def inspect(
     reason = questions_of(recording.encoder)[question]
     if reason:
         raise MapError(f"{recording.encoder.facts.name} cannot answer {question!r}: {reason}")
-    asked = QUESTIONS[question].asks(lens, recording.encoder.dense)
-    outcomes = rows_or_reasons(recording, [(request, replace(settings, fusion=fusion)) for request, fusion in asked])
+    requests = QUESTIONS[question].requests(lens, recording.encoder.dense)
+    outcomes = rows_or_reasons(recording, [(request, replace(settings, fusion=fusion)) for request, fusion in requests])
     rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
     notes = list(dict.fromkeys(_note_of(outcome) for outcome in outcomes if isinstance(outcome, MapError)))
     first = rows[0].attention if rows else None
@@ -183,12 +206,18 @@ def _note_of(error: MapError) -> str:
 
 
 def group_parts(recording: Recording, attention: AttentionMap) -> list[tuple[str, list[int]]]:
-    """The maps of an AttentionMap in groups, (title, indices): heads by their scale where LIFE gives each one, else one
-    group."""
+    """The maps of an AttentionMap in groups: heads by their scale where LIFE gives each one, else one group.
+
+    Args:
+        recording: which the maps were made from.
+        attention: the maps.
+
+    Returns:
+        (title, indices) of each group; the title of a single group is "".
+    """
     indices = list(range(len(attention.names)))
-    scales = (
-        scale_of_heads(len(indices)) if has_life(recording.encoder) and attention.method in ("cls", "token") else None
-    )
+    maps_are_heads = has_life(recording.encoder) and attention.method in ("cls", "token")
+    scales = scale_of_heads(len(indices)) if maps_are_heads else None
     if scales is None:
         return [("", indices)]
     return [(f"scale {scale}", [i for i in indices if scales[i] == scale]) for scale in dict.fromkeys(scales)]
@@ -205,15 +234,19 @@ def recording_bytes(recording: Recording) -> int:
     return sum(storages.values()) + recording.picture.rgb.nbytes
 
 
-# --- what is known beside the maps
-# ---------------------------------------------------------------------------------------
+# --- what is known beside the maps ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ClassFound:
-    """A class of the head: its probability, None for a dense head, and the share of tokens that the head gives to it,
-    None where
-    tokens have no scores."""
+    """A class of the head.
+
+    Attributes:
+        index: of the class.
+        name: of the class.
+        probability: in [0, 1]; None for a dense head.
+        share: of the tokens that the head assigns to the class, in [0, 1]; None where tokens have no scores.
+    """
 
     index: int
     name: str
@@ -221,21 +254,29 @@ class ClassFound:
     share: float | None
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Such as "road: 31 % of tokens" or "tench: 80 %, 12 % of tokens"."""
-        figures = [] if self.probability is None else [f"{100 * self.probability:.0f} %"]
-        return f"{self.name}: " + ", ".join(
-            figures + ([] if self.share is None else [f"{percent(self.share)} of tokens"])
-        )
+        probability = [] if self.probability is None else [f"{100 * self.probability:.0f} %"]
+        share = [] if self.share is None else [f"{percent(self.share)} of tokens"]
+        return f"{self.name}: {', '.join(probability + share)}"
 
 
 def classes_found(recording: Recording, count: int = 5) -> list[ClassFound]:
-    """The most probable classes, then those that most tokens have; all that a dense head finds; [] without a head."""
+    """The classes of a recording.
+
+    Args:
+        recording: one picture's by one checkpoint.
+        count: how many of the most probable classes, and how many of those that most tokens have.
+
+    Returns:
+        The most probable classes, then those that most tokens have; of a dense head all that it finds; [] without a
+        head.
+    """
     encoder = recording.encoder
     if encoder.dense:
-        seen = segment(recording)
-        tokens = seen.shares()
-        return [ClassFound(i, seen.names[i], None, float(tokens[i])) for i in seen.found()]
+        segmentation = segment(recording)
+        tokens = segmentation.shares()
+        return [ClassFound(i, segmentation.names[i], None, float(tokens[i])) for i in segmentation.found()]
     top = recording.top_classes(count)
     if not top or recording.logits is None:
         return []
@@ -263,7 +304,13 @@ def exponents(encoder: Encoder) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class GateProfile:
-    """One channel gate of a picture: the quantiles 0, 0.25, 0.5, 0.75 and 1 of its values over the channels."""
+    """The values of one channel gate on a picture.
+
+    Attributes:
+        name: of the gate's module.
+        channels: how many channels it multiplies.
+        quantiles: 0, 0.25, 0.5, 0.75 and 1 of its values over the channels.
+    """
 
     name: str
     channels: int
@@ -281,8 +328,20 @@ def gate_profiles(recording: Recording) -> list[GateProfile]:
 
 @dataclass(frozen=True)
 class RecordingFacts:
-    """What is known of a checkpoint on a photo beside its maps: `absent` says of each question that has no answer
-    why."""
+    """What is known of a checkpoint on a photo beside its maps.
+
+    Attributes:
+        checkpoint: its title.
+        picture: its name.
+        grid: (h, w) of the tokens.
+        blocks: number of attention blocks.
+        classes: found by the head.
+        pooling: its title.
+        exponents: of GeM or GGeM, () for other poolings.
+        gates: profiles in the order of the forward.
+        answers: names of the questions that have an answer.
+        absent: why the other questions have none, by name.
+    """
 
     checkpoint: str
     picture: str
@@ -303,7 +362,7 @@ class RecordingFacts:
             f"blocks, {self.pooling}"
         ]
         for found in self.classes:
-            lines.append(f"  class {found.told}")
+            lines.append(f"  class {found.summary}")
         if self.exponents:
             lines.append(f"  exponents p: {', '.join(f'{p:.3g}' for p in self.exponents)}")
         for gate in self.gates:
@@ -317,7 +376,7 @@ class RecordingFacts:
 
 
 def facts_of(recording: Recording) -> RecordingFacts:
-    """Everything about a recording that is no map."""
+    """Everything about a recording that is not a map: classes, exponents, gates, and which questions have an answer."""
     encoder, why_not = recording.encoder, questions_of(recording.encoder)
     return RecordingFacts(
         checkpoint=encoder.facts.title or encoder.facts.name,

@@ -1,5 +1,4 @@
-"""Ready-made comparisons: questions that a few checkpoints and maps, side by side, answer. Data, and who can be asked
-now."""
+"""Ready-made comparisons: questions, and the checkpoints and maps whose comparison answers them."""
 
 from __future__ import annotations
 
@@ -11,7 +10,15 @@ from simpool_viz.errors import CheckpointError, OptionError
 
 @dataclass(frozen=True)
 class Comparison:
-    """A question and what is laid side by side to answer it. maps: as `board.parse_map` reads them."""
+    """A question, and what is compared to answer it.
+
+    Attributes:
+        name: on the command line.
+        title: in the page.
+        question: a sentence.
+        checkpoints: names of bundled checkpoints.
+        maps: as `parse_map` reads them.
+    """
 
     name: str
     title: str
@@ -31,14 +38,14 @@ COMPARISONS = (
     Comparison(
         "life",
         "ViT with and without LIFE",
-        "Do queries and keys that see their neighbours give maps that hold together?",
+        "Do queries and keys made from a token's neighbourhood give more coherent maps?",
         ("vit_cls", "vit_life_cls", "vit_simpool", "vit_life_simpool"),
         ("cls", "pooling", "rollout"),
     ),
     Comparison(
         "spatial_entropy",
         "ViT with and without spatial entropy",
-        "Does the spatial entropy loss gather the class token's attention into fewer blobs?",
+        "Does the spatial entropy loss concentrate the class token's attention in fewer connected regions?",
         ("vit_cls", "vit_cls_sar"),
         ("cls", "rollout"),
     ),
@@ -67,14 +74,14 @@ COMPARISONS = (
     Comparison(
         "frozen_heads",
         "One frozen ResNet, attentive heads",
-        "Where do heads look that were trained on exactly the same features?",
+        "Where do heads attend that were trained on exactly the same features?",
         tuple(f"resnet_gap+{head}" for head in ("simpool", "cait", "ep", "aim", "slot", "otk", "cbam")),
         ("pooling",),
     ),
     Comparison(
         "frozen_means",
         "One frozen ResNet, kinds of mean",
-        "What gives a class its logit when the features are averaged, powered or maximised?",
+        "Which positions contribute to a class when the features are averaged, raised to a power or maximised?",
         ("resnet_gap", *(f"resnet_gap+{head}" for head in ("gem", "ggem", "lse", "max"))),
         ("contribution",),
     ),
@@ -89,15 +96,24 @@ def available() -> set[str]:
 
 
 def comparisons(having: Container[str] | None = None) -> dict[str, Comparison]:
-    """Every ready-made comparison by name, or those alone whose checkpoints are all in `having`."""
+    """The ready-made comparisons by name.
+
+    Args:
+        having: names of checkpoints; only comparisons that need no others are returned. None: all comparisons.
+    """
     return {c.name: c for c in COMPARISONS if having is None or all(name in having for name in c.checkpoints)}
 
 
 def find_comparison(name: str, having: Container[str]) -> Comparison:
     """A comparison by name.
 
+    Args:
+        name: of a ready-made comparison.
+        having: names of the checkpoints that are here.
+
     Raises:
-        OptionError, CheckpointError: no such comparison, or checkpoints of it that are missing here.
+        OptionError: there is no such comparison.
+        CheckpointError: some of its checkpoints are missing here.
     """
     known = comparisons()
     if name not in known:

@@ -34,39 +34,44 @@ class Segmentation:
         return self.scores.argmax(0).cpu().numpy()
 
     def pixels(self, size: tuple[int, int] | None = None) -> np.ndarray:
-        """The class of every pixel, (H, W) int64: logits upsampled bilinearly to `size` = (W, H), the picture's own by
-        default."""
+        """The class of every pixel, from logits upsampled bilinearly.
+
+        Args:
+            size: (W, H) of the result in pixels; the picture's own by default.
+
+        Returns:
+            (H, W) int64.
+        """
         width, height = size or self.size
-        return (
-            F.interpolate(self.scores[None], (height, width), mode="bilinear", align_corners=False)[0]
-            .argmax(0)
-            .cpu()
-            .numpy()
-        )
+        scores = F.interpolate(self.scores[None], (height, width), mode="bilinear", align_corners=False)[0]
+        return scores.argmax(0).cpu().numpy()
 
     def shares(self) -> np.ndarray:
         """The share of tokens that each class has, (K,) in [0, 1]."""
         return np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size
 
     def found(self) -> list[int]:
-        """Classes that at least one token has, the most frequent first."""
+        """Indices of the classes that at least one token has, the most frequent first."""
         shares = self.shares()
         return [int(i) for i in np.argsort(-shares, kind="stable") if shares[i] > 0]
 
     @property
-    def told(self) -> str:
-        """The classes found, in a line."""
+    def summary(self) -> str:
+        """The most frequent classes with their shares, at most six, in a line."""
         shares = self.shares()
         return "finds " + ", ".join(f"{self.names[i]} {percent(shares[i])}" for i in self.found()[:6])
 
 
 def percent(share: float) -> str:
-    """A share as "31 %"; below one in a hundred with a digit behind the point."""
+    """A share of 1 as text: "31 %", with one decimal below 1 %."""
     return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1f} %"
 
 
 def segment(recording: Recording) -> Segmentation:
     """The segmentation of a dense checkpoint.
+
+    Args:
+        recording: one picture's.
 
     Raises:
         MapError: its head does not classify tokens.

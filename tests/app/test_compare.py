@@ -98,7 +98,7 @@ def test_photo_that_is_only_called_like_an_example_has_no_reference(tmp_path: Pa
 def test_scores_stand_beside_the_example_and_not_beside_a_photo_of_its_name(tmp_path: Path) -> None:
     page, photo = ComparePage(EncoderStore("cpu")), tmp_path / EXAMPLE.name
     Image.fromarray(make_photo(451, 300)).save(photo)
-    *_, last = page.look(str(EXAMPLE), ["resnet_gap"], ["contribution"], 64, photos=[str(photo)])
+    *_, last = page.run(str(EXAMPLE), ["resnet_gap"], ["contribution"], 64, photos=[str(photo)])
     own, others = last.board.rows
     assert own.scores and not others.scores
 
@@ -107,6 +107,6 @@ def test_more_photos_than_are_compared_at_once_are_refused(tmp_path: Path) -> No
     page, photo = ComparePage(EncoderStore("cpu")), tmp_path / "photo.png"
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(photo)
     with pytest.raises(gr.Error, match=rf"{MOST_PHOTOS + 1} photos were given; at most {MOST_PHOTOS}"):
-        list(page.look(str(photo), ["resnet_gap"], ["contribution"], 64, photos=[str(photo)] * MOST_PHOTOS))
-    first = next(page.look(str(photo), ["resnet_gap"], ["contribution"], 64, photos=[str(photo)] * (MOST_PHOTOS - 1)))
+        list(page.run(str(photo), ["resnet_gap"], ["contribution"], 64, photos=[str(photo)] * MOST_PHOTOS))
+    first = next(page.run(str(photo), ["resnet_gap"], ["contribution"], 64, photos=[str(photo)] * (MOST_PHOTOS - 1)))
     assert len(first.board.pictures) == MOST_PHOTOS

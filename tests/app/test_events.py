@@ -105,16 +105,16 @@ def test_a_bug_planted_in_a_map_ends_the_wait_and_the_page_goes_on(
     compare: ComparePage, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def run() -> list[BoardState]:
-        return list(compare.look(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64))
+        return list(compare.run(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64))
 
     with monkeypatch.context() as planted:
         plant_bug(planted, "pooling")
         states: list[BoardState] = []
         with pytest.raises(gr.Error, match="a fault of ours"):
-            states.extend(compare.look(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64))
-        steps = compare.look(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64)
+            states.extend(compare.run(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64))
+        steps = compare.run(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64)
         states = [next(steps), next(steps)]
-    assert states[0].waiting.startswith("Looking with") and states[1].waiting == ""
+    assert states[0].waiting.startswith("Recording with") and states[1].waiting == ""
     assert states[1].board.pictures, "what was shown stays"
     assert "ZeroDivisionError" in caplog.text and "Traceback" in caplog.text
     assert len(run()[-1].board.rows) == 1 and run()[-1].waiting == ""
@@ -129,7 +129,7 @@ def test_a_wrong_photo_ends_the_wait_of_a_second_one_too(
     monkeypatch.setattr("simpool_viz.app.compare.iterate_board", full)
     states = []
     with pytest.raises(gr.Error, match=r"^'No space left on device\.'$"):
-        for state in compare.look(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64):
+        for state in compare.run(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64):
             states.append(state)
     assert [bool(state.waiting) for state in states] == [True, False]
 
@@ -153,7 +153,7 @@ def test_forged_events_are_refused_in_a_sentence_and_the_page_goes_on(
     page: InspectPage, photos: dict[str, Path], forged: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     visit = Visit()
-    page.look(str(photos["wide"]), "simpool", 0, "class", OwnCheckpoints(), visit)
+    page.record(str(photos["wide"]), "simpool", 0, "class", OwnCheckpoints(), visit)
     opener = _opener([("simpool", "simpool")])
     calls: list[Callable[[], Any]] = [
         lambda: page.point(gr.EventData(None, forged), visit),
@@ -191,7 +191,7 @@ def test_forged_controls_are_refused_in_a_sentence(
     page: InspectPage, photos: dict[str, Path], values: tuple[Any, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     visit = Visit()
-    page.look(str(photos["wide"]), "simpool", 0, "class", OwnCheckpoints(), visit)
+    page.record(str(photos["wide"]), "simpool", 0, "class", OwnCheckpoints(), visit)
     with pytest.raises(gr.Error) as told:
         page.ask(*values, visit)
     assert "fault of ours" not in told.value.message

@@ -41,8 +41,8 @@ def page(encoders: dict[str, Encoder]) -> InspectPage:
     return page
 
 
-def look(page: InspectPage, visit: Visit, photo: Path, name: str, question: str = "") -> list[Any]:
-    return page.look(str(photo), name, 0, question, OwnCheckpoints(), visit)
+def record_photo(page: InspectPage, visit: Visit, photo: Path, name: str, question: str = "") -> list[Any]:
+    return page.record(str(photo), name, 0, question, OwnCheckpoints(), visit)
 
 
 def weights(row: dict[str, Any]) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_point_gives_the_maps_of_the_python_call(
     page: InspectPage, encoders: dict[str, Encoder], photos: dict[str, Path]
 ) -> None:
     visit = Visit()
-    look(page, visit, photos["wide"], "life", "cls")
+    record_photo(page, visit, photos["wide"], "life", "cls")
     for x, y in ((3.5, 50.0), (91.0, 60.0)):
         shown, question = page.point(gr.EventData(None, {"x": x, "y": y}), visit)
         sent = page.view.postprocess(shown)
@@ -73,7 +73,7 @@ def test_point_gives_the_maps_of_the_python_call(
 
 def test_controls_follow_the_checkpoint_and_change_the_answer(page: InspectPage, photos: dict[str, Path]) -> None:
     visit = Visit()
-    _, _, question, block, fusion, head, first, residual, target, _ = look(page, visit, photos["wide"], "vit")
+    _, _, question, block, fusion, head, first, residual, target, _ = record_photo(page, visit, photos["wide"], "vit")
     assert [name for _, name in question["choices"]] == ["token", "cls", "class"] and question["value"] == "token"
     assert block["maximum"] == block["value"] == 2 and head["maximum"] == 5 and not head["visible"]
     assert fusion["visible"] and first["visible"] and residual["visible"] and len(target["choices"]) == 5
@@ -83,7 +83,7 @@ def test_controls_follow_the_checkpoint_and_change_the_answer(page: InspectPage,
         shown.board.rows[0].mask.weights, visit.now.recording.map("cls", block=0).weights[3]
     )
     assert shown.board.rows[1].request.options == {"first": 1, "residual": 0.2}
-    *_, question, block, _, _, _, residual, _, also = look(page, visit, photos["wide"], "ggem")
+    *_, question, block, _, _, _, residual, _, also = record_photo(page, visit, photos["wide"], "ggem")
     assert (
         [name for _, name in question["choices"]] == ["class"]
         and not block["visible"]
@@ -93,7 +93,7 @@ def test_controls_follow_the_checkpoint_and_change_the_answer(page: InspectPage,
 
 
 def test_facts_tell_exponents_classes_and_what_cannot_be_asked(page: InspectPage, photos: dict[str, Path]) -> None:
-    shown = look(page, Visit(), photos["wide"], "ggem")[0]
+    shown = record_photo(page, Visit(), photos["wide"], "ggem")[0]
     sent = page.view.postprocess(shown)
     assert sent is not None and sent["point"] is None
     facts = sent["facts"]
@@ -116,33 +116,33 @@ def test_recordings_are_kept_bounded_and_made_once(
     monkeypatch.setattr(module, "record", counted)
     visit = Visit()
     for name in ("vit", "ggem", "vit", "simpool", "life"):
-        look(page, visit, photos["wide"], name)
-    assert len(made) == 4, "the second look with the same checkpoint makes nothing"
-    assert [key[1] for key in visit.seen] == ["small_cls", "small_simpool", "small_clslife"]
+        record_photo(page, visit, photos["wide"], name)
+    assert len(made) == 4, "the second recording with the same checkpoint makes nothing"
+    assert [key[1] for key in visit.kept] == ["small_cls", "small_simpool", "small_clslife"]
     monkeypatch.setattr(module, "BYTES", 1)
-    look(page, visit, photos["tall"], "vit")
-    assert [(key[0], key[1]) for key in visit.seen] == [(str(photos["tall"]), "small_cls")]
+    record_photo(page, visit, photos["tall"], "vit")
+    assert [(key[0], key[1]) for key in visit.kept] == [(str(photos["tall"]), "small_cls")]
     visit.clear()
-    with pytest.raises(gr.Error, match="Press Look first"):
+    with pytest.raises(gr.Error, match="Press Run first"):
         page.ask("cls", 0, "mean", 0, 0, 0.5, None, ALONE[1], visit)
 
 
 def keys(visit: Visit) -> list[tuple[str, str, int]]:
-    return [(Path(photo).stem, name, size) for photo, name, size in visit.seen]
+    return [(Path(photo).stem, name, size) for photo, name, size in visit.kept]
 
 
 def test_of_the_recordings_of_a_visit_the_one_looked_at_longest_ago_goes(
     encoders: dict[str, Encoder], photos: dict[str, Path]
 ) -> None:
     visit, encoder, wide, tall = Visit(), encoders["simpool"], str(photos["wide"]), str(photos["tall"])
-    first = visit.look(wide, encoder, 0)
-    visit.look(tall, encoder, 0)
-    visit.look(wide, encoder, 32)
-    assert visit.look(wide, encoder, 0) is first is visit.now, "of another size, it is another recording"
-    visit.look(tall, encoder, 32)
+    first = visit.record(wide, encoder, 0)
+    visit.record(tall, encoder, 0)
+    visit.record(wide, encoder, 32)
+    assert visit.record(wide, encoder, 0) is first is visit.now, "of another size, it is another recording"
+    visit.record(tall, encoder, 32)
     own = encoder.facts.name
     assert keys(visit) == [("wide", own, 32), ("wide", own, 0), ("tall", own, 32)]
-    assert [s.recording.geometry.grid for s in visit.seen.values()] == [(4, 6), (8, 12), (6, 4)]
+    assert [s.recording.geometry.grid for s in visit.kept.values()] == [(4, 6), (8, 12), (6, 4)]
 
 
 def test_recordings_of_a_visit_together_hold_no_more_than_the_bound(
@@ -153,28 +153,28 @@ def test_recordings_of_a_visit_together_hold_no_more_than_the_bound(
     for bound, kept in ((300, 3), (299, 2), (199, 1), (1, 1)):
         monkeypatch.setattr(module, "BYTES", bound)
         for photo, size in (("wide", 0), ("tall", 0), ("wide", 32), ("tall", 32)):
-            visit.look(str(photos[photo]), encoder, size)
-        assert len(visit.seen) == kept and keys(visit)[-1] == ("tall", encoder.facts.name, 32)
+            visit.record(str(photos[photo]), encoder, size)
+        assert len(visit.kept) == kept and keys(visit)[-1] == ("tall", encoder.facts.name, 32)
 
 
 def test_checkpoint_brought_again_under_its_name_is_recorded_anew(photos: dict[str, Path]) -> None:
     former, present, visit = small_resnet(seed=1), small_resnet(seed=2), Visit()
     for photo in ("wide", "tall"):
-        visit.look(str(photos[photo]), former, 0)
+        visit.record(str(photos[photo]), former, 0)
     for photo in ("wide", "tall"):
-        seen = visit.look(str(photos[photo]), present, 0)
-        assert seen.recording.encoder is present and visit.look(str(photos[photo]), present, 0) is seen
+        seen = visit.record(str(photos[photo]), present, 0)
+        assert seen.recording.encoder is present and visit.record(str(photos[photo]), present, 0) is seen
         expected = record(present, photos[photo]).map("simpool").weights
         assert np.array_equal(seen.recording.map("simpool").weights, expected)
         assert not np.allclose(record(former, photos[photo]).map("simpool").weights, expected)
-    assert len(visit.seen) == 2, "nothing of the former is left"
+    assert len(visit.kept) == 2, "nothing of the former is left"
 
 
 def test_visits_are_apart(page: InspectPage, photos: dict[str, Path]) -> None:
     one, other = Visit(), Visit()
-    look(page, one, photos["wide"], "vit")
+    record_photo(page, one, photos["wide"], "vit")
     assert copy.deepcopy(one).now is None, "Gradio copies the state for each visit"
-    look(page, other, photos["tall"], "vit")
+    record_photo(page, other, photos["tall"], "vit")
     for visit, photo in ((one, "wide.png"), (other, "tall.png")):
         shown, _ = page.point(gr.EventData(None, {"x": 10.0, "y": 10.0}), visit)
         assert [p.name for p in shown.board.pictures] == [photo]
@@ -183,14 +183,14 @@ def test_visits_are_apart(page: InspectPage, photos: dict[str, Path]) -> None:
 def test_what_does_not_fit_is_told_in_a_sentence(page: InspectPage, photos: dict[str, Path], tmp_path: Path) -> None:
     visit = Visit()
     with pytest.raises(gr.Error, match="Choose a photo first"):
-        page.look(None, "vit", 0, "", OwnCheckpoints(), visit)
+        page.record(None, "vit", 0, "", OwnCheckpoints(), visit)
     (tmp_path / "bad.png").write_text("no picture")
     with pytest.raises(gr.Error, match=r"bad\.png is not a picture"):
-        look(page, visit, tmp_path / "bad.png", "vit")
-    look(page, visit, photos["wide"], "simpool")
+        record_photo(page, visit, tmp_path / "bad.png", "vit")
+    record_photo(page, visit, photos["wide"], "simpool")
     with pytest.raises(gr.Error, match="cannot answer 'token'"):
         page.point(gr.EventData(None, {"x": 1.0, "y": 1.0}), visit)
-    look(page, visit, photos["wide"], "vit")
+    record_photo(page, visit, photos["wide"], "vit")
     with pytest.raises(gr.Error, match="outside the picture"):
         page.point(gr.EventData(None, {"x": 1000.0, "y": 1.0}), visit)
 
@@ -201,7 +201,7 @@ def test_class_that_is_clicked_shows_its_maps(tmp_path: Path) -> None:
     encoder, photo = dense(), tmp_path / "scene.png"
     Image.fromarray(make_photo(150, 90)).save(photo)
     page, visit = InspectPage([("Dense", "dense")], lambda name, own: encoder, [("own", 0)], None), Visit()
-    state, _, *controls = page.look(str(photo), "dense", 0, "token", None, visit)  # type: ignore[arg-type]
+    state, _, *controls = page.record(str(photo), "dense", 0, "token", None, visit)  # type: ignore[arg-type]
     assert controls[-1]["choices"][0] == ALONE and controls[-1]["visible"]
     view, payload = InspectView(), segmentation_payload(state.kept.recording)
     sent = view.postprocess(state)

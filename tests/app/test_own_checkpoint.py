@@ -65,16 +65,16 @@ def test_page_looks_with_a_visitors_checkpoint_and_nobody_elses(panel: OwnPanel,
     page, own = ComparePage(EncoderStore("cpu")), OwnCheckpoints()
     panel.recognise(visit_file(tmp_path), "", own)
     panel.use(own, [], [])
-    *_, last = page.look(EXAMPLE, [], ["pooling", "rollout"], 64, ["own:mine.pth"], own)
+    *_, last = page.run(EXAMPLE, [], ["pooling", "rollout"], 64, ["own:mine.pth"], own)
     assert [row.checkpoint for row in last.board.rows] == ["own:mine.pth"] * 2
     with pytest.raises(gr.Error, match=r"no bundled checkpoint is called 'own:mine\.pth'; add your own"):
-        list(page.look(EXAMPLE, [], ["pooling"], 64, ["own:mine.pth"], OwnCheckpoints()))
+        list(page.run(EXAMPLE, [], ["pooling"], 64, ["own:mine.pth"], OwnCheckpoints()))
 
 
 @pytest.mark.parametrize("name", ["/etc", "timm:vit_tiny_patch16_224", "hf:user/repo", "../models/resnet_gap"])
 def test_names_from_the_browser_reach_neither_the_disk_nor_the_network(name: str) -> None:
     with pytest.raises(gr.Error, match="no bundled checkpoint is called"):
-        list(ComparePage(EncoderStore("cpu")).look(EXAMPLE, [name], ["pooling"], 64))
+        list(ComparePage(EncoderStore("cpu")).run(EXAMPLE, [name], ["pooling"], 64))
 
 
 def test_visits_are_apart_and_end(panel: OwnPanel, tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_file_brought_again_under_its_name_shows_its_own_maps(panel: OwnPanel, t
         panel.use(own, [], [])
         encoder = own.encoders["own:mine.pth"]
         expected = record(encoder, EXAMPLE, 64).map("pooling").weights
-        *_, last = compare.look(EXAMPLE, [], ["pooling"], 64, ["own:mine.pth"], own)
-        state, *_ = inspect.look(EXAMPLE, "own:mine.pth", 64, "", own, visit)
+        *_, last = compare.run(EXAMPLE, [], ["pooling"], 64, ["own:mine.pth"], own)
+        state, *_ = inspect.record(EXAMPLE, "own:mine.pth", 64, "", own, visit)
         assert np.array_equal(last.board.rows[0].attention.weights, expected)
         assert np.array_equal(state.kept.recording.map("pooling").weights, expected)
         sent = BoardView().postprocess(last)

@@ -46,7 +46,7 @@ def test_board_of_a_dense_checkpoint_tells_what_it_finds() -> None:
     assert (
         row.request.name == "dense_rollout"
         and row.lines[0].startswith("finds ")
-        and row.lines[0] == segment(record(dense(), make_photo(150, 90))).told
+        and row.lines[0] == segment(record(dense(), make_photo(150, 90))).summary
     )
     assert row.prediction is None and "no classifier head" not in " ".join(row.lines)
 

@@ -15,8 +15,8 @@ from simpool_viz.maps.request import parse_maps
 def test_every_method_of_the_five_papers_has_a_stop_that_says_what_does_not_show() -> None:
     assert [stop.name for stop in STOPS] == ["cls", "simpool", "ggem", "life", "spatial_entropy", "dense_rollout"]
     for stop in STOPS:
-        assert {r.name for r in parse_maps(stop.maps)} <= set(map_methods()) and len(stop.honest) > 40
-        for part in (stop.title, stop.text, stop.look, stop.honest):
+        assert {r.name for r in parse_maps(stop.maps)} <= set(map_methods()) and len(stop.limitations) > 40
+        for part in (stop.title, stop.text, stop.observation, stop.limitations):
             assert part in stop.markdown
 
 

@@ -266,7 +266,7 @@ def test_cancel_stops_between_checkpoints(opened: Opened, monkeypatch: pytest.Mo
     go.set()
     page.wait_for_timeout(1500)
     expect(page.locator(".simpool-board .row")).to_have_count(1)
-    expect(page.locator(".simpool-board .waiting")).to_have_text("Stopped. Press Run to look again.")
+    expect(page.locator(".simpool-board .waiting")).to_have_text("Stopped. Press Run to start again.")
     monkeypatch.undo()
     page.locator("#run").click()
     expect(page.locator(".simpool-board .row")).to_have_count(3, timeout=30_000)

@@ -26,7 +26,7 @@ def test_tour_is_walked_from_the_first_stop_to_the_last(opened: Opened):
     page.get_by_role("tab", name="Tour").click()
     for number, stop in enumerate(STOPS):
         expect(page.locator("#tour-text")).to_contain_text(stop.title, timeout=30_000)
-        expect(page.locator("#tour-text")).to_contain_text(stop.honest[:60])
+        expect(page.locator("#tour-text")).to_contain_text(stop.limitations[:60])
         rows = stop_board(stop).rows
         expect(page.locator(f"{TOUR} .row h2")).to_have_text([row.title for row in rows], timeout=60_000)
         for found, row in zip(weights(page, TOUR), rows, strict=True):

@@ -1,10 +1,10 @@
 // The board in the browser. Python sends each photo once and per row the raw grid of weights with its levels; everything that
-// a visitor changes about the look is computed here, without a request. The files of this folder stand behind one another in
-// one scope (component.py puts them together): base, masks, paint, cursor, rows, views, inspect, board.
+// a visitor changes about the drawing is computed here, without a request. The files of this folder are concatenated in one
+// scope (component.py): base, masks, paint, cursor, rows, views, inspect, board.
 //
 // Gradio runs them once per board, with `element`, `props`, `trigger` and `watch`. Nothing of the data enters a template.
 
-const look = { ...props.look };
+const style = { ...props.style };
 const ui = { view: "rows", group: "none", sort: "", lowest: false, cells: "overlay", first: -1, second: -1 };
 const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]) => [name, bytes(text)]));
 const { drawing } = props; // the colours and sizes by which Python draws (component.py)
@@ -40,5 +40,5 @@ function choice(label, choices, value, changed) {
 function readRow(data) {
   const [h, w] = data.grid;
   const levels = Object.fromEntries(Object.entries(data.levels).map(([rule, text]) => [rule, floats(text)]));
-  return { ...data, h, w, weights: floats(data.weights), levels, spots: [], readings: [] };
+  return { ...data, h, w, weights: floats(data.weights), levels, spots: [], weightLines: [] };
 }

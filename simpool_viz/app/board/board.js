@@ -1,4 +1,4 @@
-// The board as a whole: loading, rebuilding, drawing, and what the page beside it tells it.
+// The board as a whole: loading, rebuilding, drawing, and the events that the page's controls send.
 
 let failed = 0; // the load after which the run failed, so that nothing is waited for
 let drawn = 0; // counts loads, so that a late photo of an earlier board is ignored
@@ -16,16 +16,16 @@ function draw() {
 
 // The DOM of the chosen view, anew.
 function rebuild() {
-  for (const row of shownRows()) Object.assign(row, { spots: [], readings: [], bar: null, coverage: null });
+  for (const row of shownRows()) Object.assign(row, { spots: [], weightLines: [], bar: null, coverage: null });
   for (const photo of board.photos) photo.marks = [];
   board.difference = board.segmentation = null;
   cursor = null;
   const controls = () => [...root().querySelectorAll("input, select, .ask")], held = controls().indexOf(document.activeElement);
-  const said = make("p", "said");
-  said.setAttribute("aria-live", "polite");
+  const spoken = make("p", "said"); // what screen readers announce
+  spoken.setAttribute("aria-live", "polite");
   const views = { rows: buildRows, matrix: buildMatrix, agreement: buildAgreement, pair: buildPair };
   const body = props.kind === "inspect" ? buildInspection() : board.rows.length ? [buildToolbar(), ...views[ui.view]()] : buildRows();
-  root().replaceChildren(...body, ...buildNotes(), said);
+  root().replaceChildren(...body, ...buildNotes(), spoken);
   draw();
   placeRows();
   controls()[held]?.focus(); // a control that was just used keeps the focus
@@ -57,7 +57,7 @@ async function load() {
   const value = props.value, mine = ++drawn, known = keepFacts(value ?? {});
   if (!value || !value.photos) {
     board = null;
-    return empty(props.kind === "inspect" ? "Choose a photo and a checkpoint, and press Look." : "Drop a photo, choose checkpoints and maps, and press Run.");
+    return empty(props.kind === "inspect" ? "Choose a photo and a checkpoint, and press Run." : "Drop a photo, choose checkpoints and maps, and press Run.");
   }
   let photos;
   try {
@@ -72,27 +72,27 @@ async function load() {
   rebuild();
 }
 
-// Controls beside the board tell it what changed by this event.
+// Controls beside the board send it what changed by this event.
 element.addEventListener("simpool-look", (event) => {
-  Object.assign(look, event.detail);
+  Object.assign(style, event.detail);
   draw();
 });
 
-// Cancel: what has been shown stays, and nothing more will come.
+// Cancel: the rows shown stay, and nothing more will come.
 element.addEventListener("simpool-stopped", () => {
   for (const line of element.querySelectorAll(".waiting")) {
-    line.textContent = "Stopped. Press Run to look again.";
+    line.textContent = "Stopped. Press Run to start again.";
     line.classList.add("stopped");
   }
 });
 
-// A failure: the page has said why, what has been shown stays, and nothing more will come. A run that was stopped ends so too.
+// A failure: the page shows why, the rows shown stay, and nothing more will come. A run that was stopped ends like this too.
 element.addEventListener("simpool-failed", () => {
   failed = drawn;
   for (const line of element.querySelectorAll(".waiting:not(.stopped)")) line.remove();
 });
 
-// For tests and for the curious: the masks as drawn, on the grid and, where asked for, in the pixels of the cells.
+// For tests: the masks as drawn, on the grid and, on request, in the pixels of the cells.
 element.readMasks = (inPixels) =>
   board.rows.map((row) => {
     const [width, height] = cellSize(photoOf(row), drawing.cell);

@@ -45,20 +45,23 @@ HERE = Path(__file__).parent
 SCRIPTS = ("base", "masks", "paint", "cursor", "rows", "views", "inspect", "board")  # one scope, in this order
 
 
-def _first_look() -> dict[str, Any]:
-    """How a board is drawn until a visitor changes it: as everywhere else."""
-    drawn, computed = DrawingStyle(), Settings()
-    rule, amount = parse_rule(computed.mask)
-    look = {"rule": rule, "amount": amount, "largest": computed.largest, "boxes": True}
-    return look | {
-        "opacity": drawn.opacity,
-        "colours": drawn.colours,
-        "smooth": drawn.smooth,
-        "shared": drawn.shared_scale,
+def _first_style() -> dict[str, Any]:
+    """How a board is drawn until a visitor changes it, by the defaults of Python: style, and rule of the mask."""
+    style, settings = DrawingStyle(), Settings()
+    rule, amount = parse_rule(settings.mask)
+    return {
+        "rule": rule,
+        "amount": amount,
+        "largest": settings.largest,
+        "boxes": True,
+        "opacity": style.opacity,
+        "colours": style.colours,
+        "smooth": style.smooth,
+        "shared": style.shared_scale,
     }
 
 
-LOOK = _first_look()
+FIRST_STYLE = _first_style()
 # What the browser draws by, so that no number stands in two languages. Lengths of longer sides in pixels.
 DRAWING: dict[str, Any] = {
     "outline": OUTLINE,
@@ -77,8 +80,12 @@ DRAWING: dict[str, Any] = {
 
 @dataclass
 class Sent:
-    """What the states of one run share, so that a growing board is not encoded anew: files of photos, payloads of
-    rows."""
+    """What the states of one run share, so that a growing board is not encoded anew.
+
+    Attributes:
+        photos: cached file of each photo, by its index.
+        rows: payload of each row, by its index.
+    """
 
     photos: dict[int, str] = field(default_factory=dict)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -86,7 +93,13 @@ class Sent:
 
 @dataclass(frozen=True)
 class BoardState:
-    """A board as shown while it grows; `waiting` says what is still being computed, "" when done."""
+    """A board as shown while it grows.
+
+    Attributes:
+        board: so far.
+        waiting: what is being computed, "" when nothing more is.
+        sent: what the states of one run share.
+    """
 
     board: Board
     waiting: str = ""
@@ -98,7 +111,14 @@ def _encode(values: Any) -> str:
 
 
 def level_tables(weights: np.ndarray) -> dict[str, str]:
-    """For every mask rule its levels: one per amount 0.01 ... 1.00, or a single one."""
+    """The levels of every mask rule.
+
+    Args:
+        weights: (h, w) float.
+
+    Returns:
+        By the rule's name, one level per amount 0.01 ... 1.00, or a single one, as base64 of little-endian float32.
+    """
     tables = {}
     for rule in mask_rules().values():
         tables[rule.name] = _encode(find_levels(weights, rule.name, [None] if rule.default is None else AMOUNTS))
@@ -106,7 +126,12 @@ def level_tables(weights: np.ndarray) -> dict[str, str]:
 
 
 def grid_payload(weights: np.ndarray, unit: str) -> dict[str, Any]:
-    """A map (h, w) with the scale that it is drawn in."""
+    """A map with the scale that it is drawn in, as data for JavaScript.
+
+    Args:
+        weights: (h, w) float.
+        unit: of the map, as of `scale_of`.
+    """
     scale = scale_of(weights, unit)
     return {
         "grid": list(weights.shape),
@@ -119,7 +144,13 @@ def grid_payload(weights: np.ndarray, unit: str) -> dict[str, Any]:
 
 
 def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
-    """What the browser needs of a row."""
+    """What the browser needs of a row: grid, levels, caption, figures.
+
+    Args:
+        board: the row's.
+        row: the row.
+        index: its place on the board.
+    """
     values = {figure.name: figure.value(row) for figure in ROW_FIGURES.values()}
     return {
         "id": f"board-row-{index}",
@@ -129,8 +160,8 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
         "name": row.request.label,
         "title": row.title,
         "map": row.map_title,
-        "lines": row.fixed_lines
-        + row.score_lines,  # the line about the mask changes with the look, so the browser writes it
+        # Without the line about the mask: it changes with the style, so the browser writes it.
+        "lines": row.fixed_lines + row.score_lines,
         "constant": row.mask_line if row.mask.constant else "",
         "figures": {name: value for name, value in values.items() if value is not None},
         "about": [asdict(explanation) for explanation in explain_row(row)],
@@ -140,7 +171,7 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
 
 
 class BoardView(gr.HTML):
-    """Shows a `BoardState`; tells of a row to look into by the event `inspect`: its picture, checkpoint and map."""
+    """Shows a `BoardState`. The event `inspect` names the row to open in Inspect: its picture, checkpoint and map."""
 
     def __init__(self, value: Any = None, kind: str = "compare", **kwargs: Any) -> None:
         super().__init__(
@@ -150,7 +181,7 @@ class BoardView(gr.HTML):
             js_on_load="\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
             apply_default_css=False,
             kind=kind,
-            look=LOOK,
+            style=FIRST_STYLE,
             figures={figure.name: figure.title for figure in ROW_FIGURES.values()},
             drawing=DRAWING,
             tables={
@@ -183,7 +214,7 @@ class BoardView(gr.HTML):
 
     def photo_payload(self, picture: Picture, index: int, sent: Sent) -> dict[str, Any]:
         """A photo as a cached file with its original size in pixels."""
-        if not Path(sent.photos.get(index, "")).is_file():  # new, or cleaned up since
+        if not Path(sent.photos.get(index, "")).is_file():  # not yet written, or deleted since
             shown = Image.fromarray(display_picture(picture.rgb, LONGEST))
             sent.photos[index] = processing_utils.save_pil_to_cache(
                 shown, self.GRADIO_CACHE, name="photo", format="jpeg"
@@ -196,8 +227,7 @@ class BoardView(gr.HTML):
 
 
 class Photo(gr.Image):
-    """A picture input that hands on the uploaded file as it is: reading it, and saying what is wrong with it, is
-    ours."""
+    """A picture input whose value is the path of the uploaded file, which `read_picture` reads and checks."""
 
     is_template = True
 

@@ -1,11 +1,11 @@
 // One cursor for all cells of a photo: the pointer, or the arrow keys on a cell, mark the same point everywhere, and every
-// row tells its token there and the token's weight.
+// row shows its token there and the token's weight.
 
 let cursor = null; // { picture, x, y }: shares of the width and the height
 
 const tokenAt = (row, x, y) => [Math.min(row.h - 1, Math.floor(y * row.h)), Math.min(row.w - 1, Math.floor(x * row.w))];
 
-function readingOf(row) {
+function weightText(row) {
   const [r, c] = tokenAt(row, cursor.x, cursor.y);
   return `token (${r}, ${c}): ${number(row.weights[r * row.w + c] * row.factor)} ${row.unit}`;
 }
@@ -18,9 +18,9 @@ function moveCursor(picture, x, y) {
 }
 
 function markToken(row) {
-  const text = readingOf(row);
+  const text = weightText(row);
   for (const { mark } of row.spots) place(mark, row);
-  for (const node of row.readings) node.textContent = text;
+  for (const node of row.weightLines) node.textContent = text;
 }
 
 // A frame around the row's token at the cursor.
@@ -35,7 +35,7 @@ function hideCursor() {
   for (const photo of board.photos) for (const mark of photo.marks) mark.hidden = true;
   for (const row of shownRows()) {
     for (const { mark } of row.spots) mark.hidden = true;
-    for (const node of row.readings) node.textContent = "";
+    for (const node of row.weightLines) node.textContent = "";
   }
 }
 
@@ -49,7 +49,7 @@ function followPointer(node, picture) {
   node.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hideCursor(); });
 }
 
-// Arrow keys move by one token of the row; what is read there is also said.
+// Arrow keys move by one token of the row; its weight is also announced to screen readers.
 function followKeys(node, row) {
   node.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
@@ -57,10 +57,10 @@ function followKeys(node, row) {
     event.preventDefault();
     const from = cursor?.picture === row.picture ? cursor : { x: 0.5, y: 0.5 }, [r, c] = tokenAt(row, from.x, from.y);
     moveCursor(row.picture, (c + step[0] + 0.5) / row.w, (r + step[1] + 0.5) / row.h);
-    say(`${row.title}, ${readingOf(row)}`);
+    announce(`${row.title}, ${weightText(row)}`);
   });
 }
 
-function say(text) {
+function announce(text) {
   element.querySelector(".said").textContent = text;
 }

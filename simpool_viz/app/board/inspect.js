@@ -1,9 +1,9 @@
-// The Inspect page: a photo to point into, the answer's rows, the heads behind the first of them, gates and exponents.
+// The Inspect page: a photo whose tokens can be clicked, the answer's rows, the heads behind the first of them, gates and exponents.
 
 function buildInspection() {
   const block = make("div", "block inspection"), side = make("div", "side"), list = make("div", "rows"), { value } = board;
   const { sections, gates, exponents, segmentation } = board.facts;
-  side.append(value.point ? buildAsking() : buildPhoto(board.photos[0], 0), ...(segmentation ? [buildSegmentation(segmentation, value.chosen)] : []), ...sections.map(buildFact));
+  side.append(value.point ? buildTokenPicker() : buildPhoto(board.photos[0], 0), ...(segmentation ? [buildSegmentation(segmentation, value.chosen)] : []), ...sections.map(buildFact));
   list.append(...board.rows.map(buildRow), ...buildGallery());
   if (gates.length) list.append(buildGates(gates));
   if (exponents.length) list.append(buildExponents(exponents));
@@ -25,13 +25,13 @@ function buildFact({ title, lines }) {
   return box;
 }
 
-// --- asking a token -----------------------------------------------------------------------------------------------------------
+// --- choosing a token ---------------------------------------------------------------------------------------------------------
 
-function buildAsking() {
+function buildTokenPicker() {
   const photo = board.photos[0], { row, column, grid } = board.value.point, [h, w] = grid;
   const button = make("button", "ask"), figure = buildPhoto(photo, 0, button), chosen = make("span", "chosen");
   button.type = "button";
-  button.setAttribute("aria-label", `The photo ${photo.title}. Arrow keys move a point, Enter asks what the token there attends to.`);
+  button.setAttribute("aria-label", `The photo ${photo.title}. Arrow keys move a point, Enter shows what the token there attends to.`);
   Object.assign(chosen.style, { left: `${(100 * column) / w}%`, top: `${(100 * row) / h}%`, width: `${100 / w}%`, height: `${100 / h}%` });
   button.append(chosen);
   followKeys(button, { ...board.rows[0], picture: 0, title: "photo" });
@@ -41,7 +41,7 @@ function buildAsking() {
     const inside = (share, size) => Math.floor(Math.min(1, Math.max(0, share)) * size * 10) / 10;
     trigger("point", { x: inside(at.x, photo.size[0]), y: inside(at.y, photo.size[1]) });
   });
-  figure.append(make("figcaption", "", "Click, and see what that token attends to. The frame is the token asked last."));
+  figure.append(make("figcaption", "", "Click a token to see what it attends to. The frame marks the token chosen last."));
   return figure;
 }
 
@@ -54,14 +54,14 @@ function buildSegmentation({ size: [width, height], runs, classes }, chosen) {
   const choose = (index) => trigger("choose", { index });
   Object.assign(canvas, { width, height });
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `The segmentation: ${classes.map((one) => `${one.name} ${one.told}`).join(", ")}.`);
+  canvas.setAttribute("aria-label", `The segmentation: ${classes.map((one) => `${one.name} ${one.share}`).join(", ")}.`);
   canvas.addEventListener("click", (event) => {
     const box = canvas.getBoundingClientRect(), place = (share, count) => Math.min(count - 1, Math.max(0, Math.floor(share * count)));
     const x = place((event.clientX - box.left) / box.width, width), y = place((event.clientY - box.top) / box.height, height);
     choose(of[y * width + x]);
   });
-  for (const { index, name, colour, told } of classes) {
-    const button = make("button", "", `${name} ${told}`), swatch = make("span", "swatch");
+  for (const { index, name, colour, share } of classes) {
+    const button = make("button", "", `${name} ${share}`), swatch = make("span", "swatch");
     button.type = "button";
     button.setAttribute("aria-pressed", String(index === chosen));
     swatch.style.background = `rgb(${colour.join(", ")})`;
@@ -70,7 +70,7 @@ function buildSegmentation({ size: [width, height], runs, classes }, chosen) {
     legend.append(button);
   }
   board.segmentation = { canvas, of, colours };
-  figure.append(canvas, make("figcaption", "", "What the head finds. Click a class, and see its maps."), legend);
+  figure.append(canvas, make("figcaption", "", "The classes that the head finds. Click one to see its maps."), legend);
   return figure;
 }
 
@@ -83,7 +83,7 @@ function fromRuns(runs, count) {
 
 function drawSegmentation() {
   const { canvas, of, colours } = board.segmentation, context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height);
-  const source = photoPixels(board.photos[0], canvas.width, canvas.height), a = look.opacity;
+  const source = photoPixels(board.photos[0], canvas.width, canvas.height), a = style.opacity;
   of.forEach((index, i) => {
     const colour = colours.get(index) ?? [128, 128, 128]; // of pixels between tokens, which no token has
     for (let k = 0; k < 3; k++) image.data[4 * i + k] = a * colour[k] + (1 - a) * source[4 * i + k];
@@ -101,7 +101,7 @@ function buildGallery() {
     section.append(make("h2", "", `${parts.length} ${parts.length === 1 ? "map" : "maps"}${group ? `, ${group}` : " of the first row"}`), cells);
     for (const part of parts) {
       const cell = buildCell(part, "overlay", `${part.title}, up to ${number(Math.max(...part.weights) * part.factor, 2)} ${part.unit}`, drawing.small);
-      cell.append(buildReading(part));
+      cell.append(buildWeightLine(part));
       cells.append(cell);
     }
     return section;

@@ -1,5 +1,4 @@
-"""The component of the Inspect page: a board of one photo, with the maps behind its first row and what is known beside
-them."""
+"""The component of the Inspect page: a board of one photo, the maps behind its first row, and facts beside them."""
 
 from __future__ import annotations
 
@@ -24,9 +23,13 @@ SEGMENTED = 480  # pixels of the segmentation's longer side
 
 @dataclass(frozen=True)
 class KeptRecording:
-    """A recording that a visitor looks into, with its facts.
+    """A recording that a visitor inspects, with its facts.
 
-    sent: its photo's file, made once. key: what the browser knows the recording by.
+    Attributes:
+        recording: one photo's by one checkpoint.
+        facts: what is known of it beside its maps.
+        sent: its photo's file, made once.
+        key: identifies the recording in the browser.
     """
 
     recording: Recording
@@ -39,8 +42,12 @@ class KeptRecording:
 class InspectState:
     """An answer as shown.
 
-    answer: None where the checkpoint has nothing to ask.
-    facts_wanted: whether the browser has yet to be sent what is known of the recording beside its maps.
+    Attributes:
+        board: the answer's rows.
+        kept: the recording.
+        answer: None where the checkpoint can answer no question.
+        lens: the options of the answer.
+        facts_wanted: whether the browser still needs what is known of the recording beside its maps.
     """
 
     board: Board
@@ -51,9 +58,11 @@ class InspectState:
 
 
 class InspectView(BoardView):
-    """Shows an `InspectState`; tells of points in its photo by the event `point`, (x, y) in pixels, and of classes
-    clicked in its
-    segmentation by the event `choose`, their index."""
+    """Shows an `InspectState`.
+
+    The event `point` carries a point of the photo that was clicked, (x, y) in pixels; the event `choose` the index of a
+    class that was clicked in the segmentation.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(kind="inspect", **kwargs)
@@ -76,8 +85,10 @@ class InspectView(BoardView):
 
 
 def facts_payload(kept: KeptRecording) -> dict[str, Any]:
-    """What is known of a recording beside its maps. No answer changes it, so it is sent once, and the browser keeps it
-    under the recording's key."""
+    """What is known of a recording beside its maps.
+
+    No answer changes it, so it is sent once, and the browser keeps it under the recording's key.
+    """
     return {
         "sections": fact_sections(kept.facts, kept.recording),
         "gates": [asdict(profile) for profile in kept.facts.gates],
@@ -87,7 +98,7 @@ def facts_payload(kept: KeptRecording) -> dict[str, Any]:
 
 
 def point_payload(recording: Recording, lens: Lens) -> dict[str, Any] | None:
-    """The token that is asked, None where none can be."""
+    """The token whose attention is shown: row, column and (h, w) of its grid; None without attention blocks."""
     if not recording.blocks:
         return None
     width, height = recording.geometry.original
@@ -96,17 +107,23 @@ def point_payload(recording: Recording, lens: Lens) -> dict[str, Any] | None:
 
 
 def segmentation_payload(recording: Recording) -> dict[str, Any]:
-    """The class of every pixel of a small picture, row by row as runs (class, length) of uint32, and the classes found
-    with their colours."""
-    found, (width, height) = segment(recording), recording.picture.size
+    """The segmentation as data for JavaScript.
+
+    The class of every pixel of a small picture, row by row as runs (class, length) of uint32 in base64, and the classes
+    found with their colours and shares.
+
+    Raises:
+        MapError: the checkpoint's head does not classify tokens.
+    """
+    segmentation, (width, height) = segment(recording), recording.picture.size
     factor = SEGMENTED / max(width, height)
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    shares, colours = found.shares(), palette(len(found.names))
+    shares, colours = segmentation.shares(), palette(len(segmentation.names))
     classes = [
-        {"index": i, "name": found.names[i], "colour": colours[i].tolist(), "told": percent(shares[i])}
-        for i in found.found()
+        {"index": i, "name": segmentation.names[i], "colour": colours[i].tolist(), "share": percent(shares[i])}
+        for i in segmentation.found()
     ]
-    labels = found.pixels(size).ravel()
+    labels = segmentation.pixels(size).ravel()
     starts = np.flatnonzero(np.diff(labels, prepend=-1))
     runs = np.stack([labels[starts], np.diff(starts, append=labels.size)], axis=1)
     return {
@@ -138,10 +155,10 @@ def gallery_payload(answer: Inspection) -> list[dict[str, Any]]:
 
 
 def fact_sections(facts: RecordingFacts, recording: Recording) -> list[dict[str, Any]]:
-    """Titles and lines: the classes found, the pooling, and what cannot be asked and why."""
+    """Titles and lines: the classes found, the pooling, and which questions have no answer and why."""
     sections = []
     if facts.classes:
-        sections.append({"title": "Classes found", "lines": [c.told for c in facts.classes]})
+        sections.append({"title": "Classes found", "lines": [found.summary for found in facts.classes]})
     pooling = explain_pooling(recording.encoder.pooling.name)
     sections.append({"title": pooling.title, "lines": [pooling.summary, pooling.formula, pooling.paper]})
     absent = [f"{QUESTIONS[name].title} No: {why}." for name, why in facts.absent.items()]

@@ -1,9 +1,9 @@
-// Masks on grids and in pixels, by the rules of masks.py; functions alone, in the scope of board.js, whose `look` they read.
+// Masks on grids and in pixels, by the rules of masks.py; functions alone, in the scope of board.js, whose `style` they read.
 
 function levelOf(row) {
-  const table = row.levels[look.rule];
+  const table = row.levels[style.rule];
   if (!table) return Infinity; // a map of a gallery, which has no mask
-  return table.length === 1 ? table[0] : table[Math.min(table.length, Math.max(1, Math.round(look.amount * table.length))) - 1];
+  return table.length === 1 ? table[0] : table[Math.min(table.length, Math.max(1, Math.round(style.amount * table.length))) - 1];
 }
 
 function components(mask, h, w) {
@@ -41,7 +41,7 @@ function keepLargest(mask, h, w) {
 
 function levelSet(values, level, h, w) {
   const mask = Uint8Array.from(values, (v) => (v >= level ? 1 : 0));
-  return look.largest ? keepLargest(mask, h, w) : mask;
+  return style.largest ? keepLargest(mask, h, w) : mask;
 }
 
 function taps(cells, pixels) {
@@ -73,8 +73,8 @@ function cellOfPixels(row, width, height) {
   return { ys: of(height, row.h), xs: of(width, row.w) };
 }
 
-// What does not change with the look is computed once for each width of a cell.
-function remembered(owner, name, width, compute) {
+// What does not change with the style is computed once for each width of a cell.
+function cached(owner, name, width, compute) {
   if (owner[name]?.width !== width) owner[name] = { width, result: compute() };
   return owner[name].result;
 }
@@ -82,8 +82,8 @@ function remembered(owner, name, width, compute) {
 // Weights and mask of a row in pixels of a canvas.
 function pixelsOf(row, width, height) {
   const level = levelOf(row);
-  if (look.smooth) {
-    const values = remembered(row, "smooth", width, () => upsample(row, width, height));
+  if (style.smooth) {
+    const values = cached(row, "smooth", width, () => upsample(row, width, height));
     return { values, mask: levelSet(values, level, height, width) };
   }
   const grid = levelSet(row.weights, level, row.h, row.w), cells = cellOfPixels(row, width, height);

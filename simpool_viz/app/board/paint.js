@@ -1,12 +1,12 @@
-// Pixels: overlays, masks, boxes, colour bars; and the sentences that say what a picture shows.
+// Pixels: overlays, masks, boxes, colour bars; and the sentences that describe a picture.
 
 function scaleOf(row) {
-  if (!look.shared) return row.scale;
+  if (!style.shared) return row.scale;
   const alike = shownRows().filter((r) => r.unit === row.unit);
   return [Math.min(...alike.map((r) => r.scale[0])), Math.max(...alike.map((r) => r.scale[1]))];
 }
 
-const tableOf = (row) => tables[row.signed ? drawing.diverging : look.colours];
+const tableOf = (row) => tables[row.signed ? drawing.diverging : style.colours];
 
 function cellSize(photo, longest) {
   const { naturalWidth: w, naturalHeight: h } = photo.image;
@@ -23,11 +23,11 @@ function photoPixels(photo, width, height) {
   return context.getImageData(0, 0, width, height).data;
 }
 
-const sourceOf = (photo, width, height) => remembered(photo, "pixels", width, () => photoPixels(photo, width, height));
+const sourceOf = (photo, width, height) => cached(photo, "pixels", width, () => photoPixels(photo, width, height));
 
 // Values (in the unit that is drawn) as colours over the photo.
 function drawColours(canvas, values, factor, [low, high], table, source) {
-  const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height), out = image.data, a = look.opacity;
+  const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height), out = image.data, a = style.opacity;
   for (let i = 0; i < values.length; i++) {
     const share = (values[i] * factor - low) / (high - low), c = 3 * Math.min(255, Math.max(0, Math.round(share * 255)));
     for (let k = 0; k < 3; k++) out[4 * i + k] = a * table[c + k] + (1 - a) * source[4 * i + k];
@@ -56,7 +56,7 @@ function drawMask(canvas, row, pixels, source) {
       out[p + 3] = 255;
     }
   context.putImageData(image, 0, 0);
-  if (look.boxes) drawBoxes(context, mask, width, height, thick);
+  if (style.boxes) drawBoxes(context, mask, width, height, thick);
 }
 
 function drawBoxes(context, mask, width, height, thick) {
@@ -84,17 +84,17 @@ function drawRow(row) {
 function describe(row) {
   const peak = row.weights.indexOf(Math.max(...row.weights)), y = Math.floor(peak / row.w), x = peak % row.w;
   const where = `strongest at ${Math.round((100 * (x + 0.5)) / row.w)} % from the left and ${Math.round((100 * (y + 0.5)) / row.h)} % from the top`;
-  const told = { overlay: `${row.map} over the photo ${photoOf(row).title}, ${row.title}: ${where}.` };
+  const labels = { overlay: `${row.map} over the photo ${photoOf(row).title}, ${row.title}: ${where}.` };
   if (row.levels.mass) {
     const grid = levelSet(row.weights, levelOf(row), row.h, row.w);
     row.figures.coverage = grid.reduce((sum, v) => sum + v, 0) / grid.length;
     row.figures.components = components(grid, row.h, row.w).sizes.length - 1;
     const share = Math.round(100 * row.figures.coverage), parts = row.figures.components;
-    told.mask = `Object mask, ${row.title}: ${share} % of the picture in ${parts} components.`;
+    labels.mask = `Object mask, ${row.title}: ${share} % of the picture in ${parts} components.`;
     const line = `mask: ${share} % of the picture, ${parts} ${parts === 1 ? "component" : "components"}`;
     if (row.coverage) row.coverage.textContent = row.constant || line;
   }
-  for (const { canvas, kind } of row.spots) canvas.setAttribute("aria-label", told[kind]);
+  for (const { canvas, kind } of row.spots) canvas.setAttribute("aria-label", labels[kind]);
 }
 
 // A colour bar: { canvas, ticks }.

@@ -16,9 +16,9 @@ function buildCell(row, kind, label, longest = drawing.cell) {
   return figure;
 }
 
-function buildReading(row) {
+function buildWeightLine(row) {
   const node = make("p", "reading");
-  row.readings.push(node);
+  row.weightLines.push(node);
   return node;
 }
 
@@ -28,7 +28,7 @@ function buildRow(row) {
   section.setAttribute("aria-labelledby", row.id);
   row.coverage = make("p", "live");
   row.bar = buildBar(row.unit);
-  caption.append(title, ...row.lines.map((line) => make("p", "", line)), row.coverage, row.bar.node, buildReading(row));
+  caption.append(title, ...row.lines.map((line) => make("p", "", line)), row.coverage, row.bar.node, buildWeightLine(row));
   caption.append(buildAbout(row));
   if (props.kind === "compare") caption.append(buildInspectButton(row));
   section.append(buildCell(row, "overlay", row.map), buildCell(row, "mask", "Object mask"), caption);

@@ -1,4 +1,4 @@
-// The other ways to look at a board: the matrix of a paper, the agreement of all masks, two maps against each other.
+// The other views of a board: the matrix of a paper, the agreement of all masks, two maps against each other.
 // The rules are those of comparison.py.
 
 const VIEWS = { rows: "Rows", matrix: "Matrix", agreement: "Agreement", pair: "Two maps" };
@@ -21,10 +21,10 @@ function orderChoices() {
   if (ui.view === "matrix") return [choice("Cells", [["overlay", "map"], ["mask", "object mask"]], ui.cells, (v) => { ui.cells = v; rebuild(); })];
   if (ui.view !== "rows") return [];
   const ordered = (key) => (value) => { ui[key] = value; placeRows(); };
-  const had = Object.entries(props.figures).filter(([key]) => board.rows.some((row) => (row.figures[key] ?? null) !== null));
+  const present = Object.entries(props.figures).filter(([key]) => board.rows.some((row) => (row.figures[key] ?? null) !== null));
   return [
     choice("Group", [["none", "as computed"], ["checkpoint", "by checkpoint"], ["map", "by map"]], ui.group, ordered("group")),
-    choice("Sort by", [["", "nothing"], ...had], ui.sort, ordered("sort")),
+    choice("Sort by", [["", "nothing"], ...present], ui.sort, ordered("sort")),
     choice("Order", [["", "highest first"], ["lowest", "lowest first"]], ui.lowest ? "lowest" : "", (v) => { ui.lowest = v === "lowest"; placeRows(); }),
   ];
 }
@@ -44,7 +44,7 @@ function buildMatrix() {
     name.append(buildPhoto(photo, index));
     line.append(name, ...keys.map((key) => {
       const cell = make("td"), row = find(key, index);
-      if (row) cell.append(buildCell(row, ui.cells, "", drawing.small), buildReading(row));
+      if (row) cell.append(buildCell(row, ui.cells, "", drawing.small), buildWeightLine(row));
       return cell;
     }));
     table.append(line);
@@ -166,7 +166,7 @@ function buildSwipe(left, right) {
   slider.addEventListener("input", set);
   set();
   const names = make("figcaption", "sides");
-  for (const row of [left, right]) { const side = make("div"); side.append(make("strong", "", row.title), buildReading(row)); names.append(side); }
+  for (const row of [left, right]) { const side = make("div"); side.append(make("strong", "", row.title), buildWeightLine(row)); names.append(side); }
   box.append(stack, slider, names);
   return box;
 }

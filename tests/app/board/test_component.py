@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from simpool_viz.app.board import component
-from simpool_viz.app.board.component import AMOUNTS, DRAWING, LOOK, BoardView, level_tables
+from simpool_viz.app.board.component import AMOUNTS, DRAWING, FIRST_STYLE, BoardView, level_tables
 from simpool_viz.board.board import Settings
 from simpool_viz.drawing import pixels
 from simpool_viz.drawing.pixels import DrawingStyle, colour_table, cut_out, display_boxes
@@ -37,7 +37,10 @@ def test_browser_is_given_what_python_draws_by() -> None:
         "large": component.LONGEST,
     }
     assert {*pixels.SEQUENTIAL, pixels.DIVERGING, pixels.AGREEMENT} == set(view.props["tables"])
-    assert LOOK["opacity"] == DrawingStyle().opacity and f"{LOOK['rule']}:{LOOK['amount']}" == Settings().mask
+    assert (
+        FIRST_STYLE["opacity"] == DrawingStyle().opacity
+        and f"{FIRST_STYLE['rule']}:{FIRST_STYLE['amount']}" == Settings().mask
+    )
 
 
 @pytest.mark.parametrize("name", DRAWING)

@@ -25,8 +25,8 @@ def page() -> InspectPage:
     return page
 
 
-def look(page: InspectPage, visit: Visit, photo: Path, name: str) -> dict[str, Any]:
-    return sent(page, page.look(str(photo), name, 0, "class", OwnCheckpoints(), visit)[0])
+def record_photo(page: InspectPage, visit: Visit, photo: Path, name: str) -> dict[str, Any]:
+    return sent(page, page.record(str(photo), name, 0, "class", OwnCheckpoints(), visit)[0])
 
 
 def ask(page: InspectPage, visit: Visit, target: int) -> dict[str, Any]:
@@ -41,22 +41,22 @@ def sent(page: InspectPage, state: Any) -> dict[str, Any]:
 
 def test_facts_come_with_the_recording_and_not_with_each_answer(page: InspectPage, photos: dict[str, Path]) -> None:
     visit = Visit()
-    first = look(page, visit, photos["wide"], "ggem")
+    first = record_photo(page, visit, photos["wide"], "ggem")
     second = ask(page, visit, 1)
     assert first["facts"]["exponents"] == [3.0] * 4 and second["facts"] is None and second["rows"]
     assert first["recording"] == second["recording"]
     assert "exponents" not in json.dumps(second)
-    other = look(page, visit, photos["wide"], "simpool")
+    other = record_photo(page, visit, photos["wide"], "simpool")
     assert other["facts"]["exponents"] == [] and other["recording"] != first["recording"]
     assert ask(page, visit, 1)["facts"] is None
-    again = look(page, visit, photos["wide"], "ggem")
+    again = record_photo(page, visit, photos["wide"], "ggem")
     assert again["facts"] == first["facts"] and again["recording"] == first["recording"], "kept, and sent again"
 
 
 def test_visits_are_sent_their_facts_apart(page: InspectPage, photos: dict[str, Path]) -> None:
     one, other = Visit(), Visit()
-    assert look(page, one, photos["wide"], "ggem")["facts"]
-    assert look(page, other, photos["wide"], "ggem")["facts"]
+    assert record_photo(page, one, photos["wide"], "ggem")["facts"]
+    assert record_photo(page, other, photos["wide"], "ggem")["facts"]
     assert ask(page, one, 0)["facts"] is None is ask(page, other, 0)["facts"]
 
 
@@ -64,7 +64,7 @@ def test_facts_of_a_look_that_failed_come_with_the_next_answer(
     page: InspectPage, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit = Visit()
-    look(page, visit, photos["wide"], "ggem")
+    record_photo(page, visit, photos["wide"], "ggem")
 
     def failing(*arguments: Any) -> Any:
         raise OptionError("not today")
@@ -72,7 +72,7 @@ def test_facts_of_a_look_that_failed_come_with_the_next_answer(
     with monkeypatch.context() as patch:
         patch.setattr(module, "inspect", failing)
         with pytest.raises(gr.Error, match="not today"):
-            look(page, visit, photos["tall"], "ggem")
+            record_photo(page, visit, photos["tall"], "ggem")
     answer = ask(page, visit, 0)
     assert answer["photos"][0]["title"] == "tall.png" and answer["facts"] is not None
     assert ask(page, visit, 1)["facts"] is None
