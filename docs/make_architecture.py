@@ -141,9 +141,12 @@ def _box(room: str, x: float, y: float) -> str:
     """A room's box with its name and what it is."""
     path = modules(room)[0]
     name = f"{room}.py" if path.stem == room else f"{room}/"
-    told = textwrap.wrap(sentence(path), 43, max_lines=2, placeholder=" …")
+    lines_of_text = textwrap.wrap(sentence(path), 43, max_lines=2, placeholder=" …")
     lines = [f'<text x="{x + 12:.0f}" y="{y + 24:.0f}" class="name">{escape(name)}</text>']
-    lines += [f'<text x="{x + 12:.0f}" y="{y + 43 + 16 * i:.0f}">{escape(text)}</text>' for i, text in enumerate(told)]
+    lines += [
+        f'<text x="{x + 12:.0f}" y="{y + 43 + 16 * i:.0f}">{escape(text)}</text>'
+        for i, text in enumerate(lines_of_text)
+    ]
     return f'<rect x="{x:.0f}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6"/>' + "".join(lines)
 
 

@@ -73,9 +73,9 @@ def described(function: Callable[..., Any]) -> dict[str, str]:
 def options(method: MapMethod) -> list[tuple[str, str, str]]:
     """(name, default, what it is) of every option of a map; [] where its function takes any (a pooling's own)."""
     parameters = list(inspect.signature(method.make).parameters.values())[1:]
-    told = described(method.make)
+    descriptions = described(method.make)
     return [
-        (p.name, "" if p.default is None else str(p.default), told.get(p.name, ""))
+        (p.name, "" if p.default is None else str(p.default), descriptions.get(p.name, ""))
         for p in parameters
         if p.kind is not inspect.Parameter.VAR_KEYWORD
     ]

@@ -35,10 +35,10 @@ of k vectors:
 σ₂ is the softmax over positions, σ₁ that over slots, η₂ divides by the sum over positions. Parameters and
 multiply-adds are those of one pooling at D = {DIM} on a grid of {GRID[0]} x {GRID[1]}; matrix products and
 convolutions are counted, sums and powers are not. Maps are of heads trained on the same frozen features, those of
-`{FEATURES}`, under one recipe; where a pooling has no weights that tell positions apart, the contribution to the
-predicted class is shown. Top-1 is of one seed each. Left is the map over the photo: the brighter, the more weight; of
-a contribution, red speaks for the class and blue against it. Right is the object mask that the map alone gives, the
-fewest tokens that hold 60 % of it, with a box around each connected part.
+`{FEATURES}`, under one recipe; where a pooling weighs all positions alike, the contribution to the predicted class is
+shown. Top-1 is of one seed each. Left is the map over the photo: the brighter, the more weight; of a contribution,
+red raises the class's logit and blue lowers it. Right is the object mask derived from the map alone, the fewest
+tokens that hold 60 % of it, with a box around each connected part.
 This page is written by `python docs/make_poolings.py`. `simpool-viz list --poolings` prints the table of all slots.
 """
 
@@ -73,7 +73,7 @@ def section(pooling: type[Pooling]) -> str:
     if shown:
         picture = (
             f"![{pooling.title}: map and object mask on a photo of a "
-            f"cat](poolings/{pooling.name}.jpg)\n\n{_told(*shown)}"
+            f"cat](poolings/{pooling.name}.jpg)\n\n{_caption(*shown)}"
         )
     else:
         picture = "*It needs the class token of a ViT, and no bundled checkpoint has one.*"
@@ -89,7 +89,7 @@ def section(pooling: type[Pooling]) -> str:
 """
 
 
-def _told(checkpoint: str, shown: str) -> str:
+def _caption(checkpoint: str, shown: str) -> str:
     """What the picture shows, and how well the checkpoint that pools so classifies."""
     entry = catalogue()[checkpoint]
     accuracy = f", top-1 {entry.facts.accuracy}" if shown in ("pooling", "contribution") else ""
