@@ -51,7 +51,7 @@ STOPS: tuple[Stop, ...] = (
         title="A class token gathers the picture",
         text="A ViT's class token gathers what it needs through attention, in every block and head anew, and the "
         "classifier is applied to that token alone. Its attention in the last block is the usual answer to where a ViT "
-        "looks.",
+        "attends.",
         observation="The heads attend to different regions, and their mean is patchy: most of it lies on the "
         "motorcycle, some in the background.",
         limitations="The stem under these blocks was trained with SimPool, so even this attention lies mostly on "

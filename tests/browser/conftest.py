@@ -115,10 +115,10 @@ def masks(page: Page, in_pixels: bool = False) -> list[dict[str, Any]]:
     return drawn
 
 
-def tell(page: Page, **look: Any) -> None:
-    """Change the look as the controls beside the board do."""
+def set_style(page: Page, **style: Any) -> None:
+    """Change how the board is drawn as the controls beside the board do."""
     script = (
         "(d) => document.querySelector('.simpool-board').dispatchEvent(new CustomEvent('simpool-look', {bubbles: "
         "true, detail: d}))"
     )
-    page.evaluate(script, look)
+    page.evaluate(script, style)

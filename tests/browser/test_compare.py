@@ -1,4 +1,4 @@
-"""The Compare page as a visitor meets it: the example board, uploads, the look controls, cancelling, and errors in
+"""The Compare page as a visitor meets it: the example board, uploads, the style controls, cancelling, and errors in
 sentences."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from simpool_viz import mask_rules
 from simpool_viz.board.board import Board
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.masks import largest_component
-from tests.browser.conftest import EXAMPLE, Opened, masks, settle, tell
+from tests.browser.conftest import EXAMPLE, Opened, masks, set_style, settle
 
 pytestmark = pytest.mark.browser
 
@@ -55,7 +55,7 @@ def test_every_mask_equals_pythons_cell_for_cell(opened: Opened, python_board: B
     for rule in mask_rules().values():
         for amount in [None] if rule.default is None else [0.01, 0.37, 0.6, 0.95, 1.0]:
             for largest in (False, True):
-                tell(page, rule=rule.name, amount=amount or 0.5, largest=largest, smooth=False)
+                set_style(page, rule=rule.name, amount=amount or 0.5, largest=largest, smooth=False)
                 in_pixels = amount in (None, 0.37)
                 for row, drawn in zip(python_board.rows, masks(page, in_pixels), strict=True):
                     mask = row.attention.mask(rule.name, amount, largest=largest)
@@ -72,7 +72,7 @@ def test_every_mask_equals_pythons_cell_for_cell(opened: Opened, python_board: B
 def test_smooth_masks_equal_pythons_pixel_for_pixel(opened: Opened, python_board: Board):
     page, _ = opened
     for rule, amount, largest in (("mass", 0.6, False), ("otsu", None, True), ("area", 0.2, True)):
-        tell(page, rule=rule, amount=amount or 0.5, largest=largest, smooth=True)
+        set_style(page, rule=rule, amount=amount or 0.5, largest=largest, smooth=True)
         for row, drawn in zip(python_board.rows, masks(page, in_pixels=True), strict=True):
             size = drawn["width"], drawn["height"]
             expected = row.attention.mask(rule, amount, largest=largest).pixels(smooth=True, size=size)
@@ -81,7 +81,7 @@ def test_smooth_masks_equal_pythons_pixel_for_pixel(opened: Opened, python_board
                 assert np.array_equal(expected, largest_component(expected))
 
 
-def test_the_look_controls_change_the_board_and_send_no_request(opened: Opened):
+def test_the_style_controls_change_the_board_and_send_no_request(opened: Opened):
     page, log = opened
     before, asked = masks(page), settle(page, log)
     assert asked > 5, "the log sees requests"

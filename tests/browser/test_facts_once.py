@@ -33,7 +33,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return sent
 
 
-def look(page: Page, checkpoint: str) -> None:
+def run_inspect(page: Page, checkpoint: str) -> None:
     page.get_by_role("tab", name="Inspect").click()
     page.get_by_label("Checkpoint", exact=True).click()
     page.get_by_role("option", name=checkpoint, exact=True).click(timeout=30_000)
@@ -66,7 +66,7 @@ def visitor(browser: Browser, app_url: str) -> Iterator[Page]:
 
 def test_second_answer_brings_no_facts_and_the_page_shows_them(opened: Opened, answers: list[dict[str, Any]]):
     page, log = opened
-    look(page, SCENES)
+    run_inspect(page, SCENES)
     expect(page.locator(f"{BOARD} .legend button").first).to_be_visible(timeout=60_000)
     first = shown(page)
     assert len(answers) == 1 and answers[0]["facts"]["segmentation"] and first["facts"] and first["segmentation"]
@@ -79,7 +79,7 @@ def test_second_answer_brings_no_facts_and_the_page_shows_them(opened: Opened, a
     choose(page, 0)
     assert answers[2]["facts"] is None and shown(page) == first
 
-    look(page, GATED)
+    run_inspect(page, GATED)
     expect(page.locator(f"{BOARD} .chart h2")).to_have_text(["Channel gates by depth"], timeout=60_000)
     other = shown(page)
     assert answers[3]["facts"]["gates"] and other["classes"] == [] and other["facts"] != first["facts"]
@@ -88,7 +88,7 @@ def test_second_answer_brings_no_facts_and_the_page_shows_them(opened: Opened, a
     assert answers[4]["facts"] is None and shown(page) == other
     expect(page.locator(f"{BOARD} .chart h2")).to_have_text(["Channel gates by depth"])
 
-    look(page, SCENES)
+    run_inspect(page, SCENES)
     expect(page.locator(f"{BOARD} .legend button").first).to_be_visible(timeout=60_000)
     assert shown(page) == first and answers[5]["recording"] == answers[0]["recording"]
     assert log.complaints == []
@@ -98,8 +98,8 @@ def test_reloaded_page_and_a_second_tab_have_facts_of_their_own(
     opened: Opened, visitor: Page, answers: list[dict[str, Any]]
 ):
     page, _ = opened
-    look(page, SCENES)
-    look(visitor, GATED)
+    run_inspect(page, SCENES)
+    run_inspect(visitor, GATED)
     expect(page.locator(f"{BOARD} .legend button").first).to_be_visible(timeout=60_000)
     expect(visitor.locator(f"{BOARD} .chart h2")).to_have_text(["Channel gates by depth"], timeout=60_000)
     first, other = shown(page), shown(visitor)
@@ -110,6 +110,6 @@ def test_reloaded_page_and_a_second_tab_have_facts_of_their_own(
     assert shown(page) == first and shown(visitor) == other
     page.reload()
     page.wait_for_selector("#board .row canvas", timeout=60_000)
-    look(page, SCENES)
+    run_inspect(page, SCENES)
     expect(page.locator(f"{BOARD} .legend button").first).to_be_visible(timeout=60_000)
     assert answers[-1]["facts"] is not None and shown(page) == first

@@ -110,4 +110,4 @@ def test_look_of_an_inspected_answer_changes_without_a_request(opened: Opened):
         page.locator(f"{control} input").click()
     page.wait_for_timeout(500)
     assert page.locator(f"{BOARD} .row canvas").first.evaluate("(c) => c.toDataURL()") != shot
-    assert settle(page, log) == before, "the look acts in the browser alone"
+    assert settle(page, log) == before, "the style changes in the browser alone"

@@ -11,7 +11,7 @@ from simpool_viz.board.board import Board
 from simpool_viz.board.comparison import agreement, arrange, difference
 from simpool_viz.board.explain import explain_row
 from simpool_viz.maps.scale import scale_of
-from tests.browser.conftest import Opened, masks, open_page, settle, tell
+from tests.browser.conftest import Opened, masks, open_page, set_style, settle
 
 pytestmark = pytest.mark.browser
 
@@ -35,7 +35,7 @@ def point_at(cell: Locator, x: float, y: float) -> None:
 
 
 def reading(board: Board, index: int, x: float, y: float) -> str:
-    """What row `index` has to tell at a point, shares of width and height."""
+    """What row `index` shows at a point, shares of width and height."""
     weights = board.rows[index].mask.weights
     scale = scale_of(weights, board.rows[index].attention.unit)
     row, column = int(y * weights.shape[0]), int(x * weights.shape[1])
@@ -67,7 +67,7 @@ def test_order_by_a_figure_of_the_mask_follows_the_mask(opened: Opened, python_b
     page, _ = opened
     choose(page, "Sort by", "coverage")
     for rule, amount in (("mass", 0.6), ("mean", None), ("otsu", None)):
-        tell(page, rule=rule, amount=amount or 0.5)
+        set_style(page, rule=rule, amount=amount or 0.5)
         shares = {row.title: row.attention.mask(rule, amount).coverage for row in python_board.rows}
         assert titles(page) == sorted(shares, key=lambda title: -shares[title])
 
@@ -103,7 +103,7 @@ def test_agreement_is_that_of_python_for_the_masks_as_drawn(opened: Opened, pyth
     page, _ = opened
     show(page, "Agreement")
     for smooth, largest in ((False, False), (True, True)):
-        tell(page, rule="mass", amount=0.8, smooth=smooth, largest=largest)
+        set_style(page, rule="mass", amount=0.8, smooth=smooth, largest=largest)
         drawn = masks(page)[0]
         python = agreement(
             [row.attention.mask("mass", 0.8, largest=largest) for row in python_board.rows],
@@ -121,7 +121,7 @@ def test_difference_is_that_of_python_and_maps_of_other_units_have_none(opened: 
     page, log = opened
     show(page, "Two maps")
     for smooth in (False, True):
-        tell(page, smooth=smooth)
+        set_style(page, smooth=smooth)
         shown = page.evaluate("document.querySelector('.simpool-board').parentElement.readDifference()")
         size = shown["width"], shown["height"]
         python = difference(python_board.rows[0], python_board.rows[2], smooth, size)
