@@ -132,9 +132,12 @@ def _check_port(host: str | None, port: int) -> None:
         try:
             listener.bind((address, port))
         except OSError as error:
-            why = "is taken" if error.errno == errno.EADDRINUSE else f"at {address} is not available ({error.strerror})"
+            if error.errno == errno.EADDRINUSE:
+                problem = f"port {port} is taken"
+            else:
+                problem = f"port {port} at {address} is not available ({error.strerror})"
             hint = "choose another with --port, or leave it out for the first free one"
-            raise OptionError(f"port {port} {why}; {hint}") from error
+            raise OptionError(f"{problem}; {hint}") from error
 
 
 def _serve(blocks: Any, host: str | None, port: int | None, theme: Any, options: dict[str, Any]) -> Any:
