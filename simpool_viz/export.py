@@ -87,6 +87,15 @@ def export_board(
     Raises:
         FileExistsError: the folder holds something else; nothing is touched.
         OptionError: another format.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from simpool_viz import export_board, load_checkpoint, make_board
+        >>> board = make_board(["cat.jpg"], [load_checkpoint("resnet_simpool")], ["simpool"])
+        >>> folder = export_board(board, Path("boards/cat"))
+        >>> sorted(path.name for path in folder.glob("*.*"))  # doctest: +NORMALIZE_WHITESPACE
+        ['board.png', 'cat.resnet_simpool.simpool.mask.jpg', 'cat.resnet_simpool.simpool.overlay.jpg',
+         'manifest.json', 'maps.npz', 'scores.csv']
     """
     if pictures not in SUFFIXES:
         raise OptionError(f"pictures are written as {' or '.join(SUFFIXES)}, not {pictures!r}")

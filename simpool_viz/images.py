@@ -145,6 +145,12 @@ def read_picture(source: ImageSource | Picture, name: str | None = None) -> Pict
     Raises:
         PictureError: not a picture, damaged, too small or too large; the sentence says which.
         FileNotFoundError: no such file.
+
+    Examples:
+        >>> from simpool_viz import read_picture
+        >>> picture = read_picture("cat.jpg")
+        >>> picture.name, picture.size, picture.rgb.shape, picture.rgb.dtype
+        ('cat.jpg', (451, 300), (300, 451, 3), dtype('uint8'))
     """
     if isinstance(source, Picture):
         return source

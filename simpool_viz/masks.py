@@ -53,7 +53,13 @@ def register_rule(name: str, title: str, summary: str, default: float | None) ->
 
 
 def mask_rules() -> dict[str, MaskRule]:
-    """Every mask rule by name."""
+    """Every mask rule by name.
+
+    Examples:
+        >>> from simpool_viz import mask_rules
+        >>> {name: rule.default for name, rule in mask_rules().items()}
+        {'mass': 0.6, 'area': 0.25, 'quantile': 0.75, 'mean': None, 'otsu': None}
+    """
     return dict(_RULES)
 
 
@@ -259,6 +265,16 @@ class ObjectMask:
         """(H, W) bool, in pixels of the original or of `size` (W, H).
 
         Patches by default; smooth: the level set of the bilinearly upsampled map at the same level.
+
+        Examples:
+            >>> from simpool_viz import load_checkpoint, record
+            >>> encoder = load_checkpoint("resnet_simpool")
+            >>> recording = record(encoder, "cat.jpg")
+            >>> mask = recording.map("simpool").mask("area", 0.25)
+            >>> mask.pixels().shape, mask.pixels().dtype  # the picture is 451 pixels wide and 300 high
+            ((300, 451), dtype('bool'))
+            >>> mask.pixels(size=(90, 60)).shape
+            (60, 90)
         """
         if smooth:
             mask = upsample(self.weights, size or self.geometry.original) >= self.level
@@ -267,7 +283,17 @@ class ObjectMask:
 
     @property
     def boxes(self) -> list[Box]:
-        """Half-open boxes (x0, y0, x1, y1) in pixels of the original, one per 8-connected component of the grid."""
+        """Half-open boxes (x0, y0, x1, y1) in pixels of the original, one per 8-connected component of the grid.
+
+        Examples:
+            >>> from simpool_viz import load_checkpoint, record
+            >>> encoder = load_checkpoint("resnet_simpool")
+            >>> recording = record(encoder, "cat.jpg")
+            >>> mask = recording.map("simpool").mask("mass", 0.6, largest=True)
+            >>> [(x0, y0, x1, y1)] = mask.boxes
+            >>> bool(mask.pixels()[y0:y1, x0:x1].sum() == mask.pixels().sum())
+            True
+        """
         return [self.geometry.box_to_pixels(box) for box in component_boxes(self.grid)]
 
     @property

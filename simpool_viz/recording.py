@@ -41,12 +41,31 @@ class Recording(Recorded):
         Raises:
             MapError: the checkpoint cannot have this map; the sentence says why.
             OptionError: there is no such map, or an option does not fit it.
+
+        Examples:
+            >>> from simpool_viz import load_checkpoint, record
+            >>> encoder = load_checkpoint("resnet_simpool")
+            >>> recording = record(encoder, "cat.jpg")
+            >>> attention = recording.map("simpool")
+            >>> attention.names, attention.weights.shape, attention.unit
+            (('SimPool',), (1, 16, 24), 'uniform')
+            >>> recording.map("gradcam", classes=["golf ball", "church"]).names
+            ('golf ball', 'church')
         """
         return make_map(self, name, **options)
 
     def maps(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[AttentionMap]:
         """Several maps, as (name, options); roll-outs among them share one walk through the blocks. Errors as in
-        `map`."""
+        `map`.
+
+        Examples:
+            >>> from simpool_viz import load_checkpoint, record
+            >>> encoder = load_checkpoint("resnet_simpool")
+            >>> recording = record(encoder, "cat.jpg")
+            >>> pooled, gradient = recording.maps([("pooling", {}), ("gradcam", {"classes": ["church"]})])
+            >>> pooled.method, gradient.method, gradient.names
+            ('pooling', 'gradcam', ('church',))
+        """
         return [attention for attention, _ in make_maps(self, requests)]
 
 
@@ -69,6 +88,16 @@ def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = No
         PictureError: a picture that cannot be read.
         OptionError: an impossible size, or one that needs more memory than there is.
         CheckpointError: a model whose attention cannot be captured.
+
+    Examples:
+        >>> from simpool_viz import load_checkpoint, record
+        >>> encoder = load_checkpoint("resnet_simpool")
+        >>> recording = record(encoder, "cat.jpg", size=96)  # 451 x 300 pixels, tokens of 8 pixels
+        >>> recording.geometry.input_size, recording.tokens.grid
+        ((144, 96), (12, 18))
+        >>> [(index, name, probability)] = recording.top_classes(1)
+        >>> name == encoder.facts.classes[index] and 0 < probability < 1
+        True
     """
     return record_batch(encoder, [image], size, keep)[0]
 
@@ -76,7 +105,15 @@ def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = No
 def record_batch(
     encoder: Encoder, images: Sequence[ImageSource | Picture], size: int | None = None, keep: Keep = None
 ) -> list[Recording]:
-    """Look at several pictures; those of one input size share a forward. Arguments and errors as in `record`."""
+    """Look at several pictures; those of one input size share a forward. Arguments and errors as in `record`.
+
+    Examples:
+        >>> from simpool_viz import load_checkpoint, record_batch
+        >>> encoder = load_checkpoint("resnet_simpool")
+        >>> recordings = record_batch(encoder, ["cat.jpg", "street.jpg"])
+        >>> [(recording.picture.name, recording.tokens.grid) for recording in recordings]
+        [('cat.jpg', (16, 24)), ('street.jpg', (16, 24))]
+    """
     return record_shared([encoder], images, size, keep)[0]
 
 

@@ -421,6 +421,15 @@ def make_board(
 
     Raises:
         SimpoolError: nothing to show, or any of the inputs does not fit; the sentence says which.
+
+    Examples:
+        >>> from simpool_viz import load_checkpoints, make_board
+        >>> encoders = load_checkpoints(["resnet_simpool", "resnet_gap"])
+        >>> board = make_board(["cat.jpg"], encoders, ["simpool", "gradcam"])
+        >>> [(row.checkpoint, row.request.label) for row in board.rows]
+        [('resnet_simpool', 'simpool'), ('resnet_simpool', 'gradcam'), ('resnet_gap', 'gradcam')]
+        >>> board.skipped
+        ['ResNet, GAP has no Pooling attention map: it pools by GAP, not by SimPool.']
     """
     if not images or not encoders:
         raise OptionError("a board needs at least one picture and one checkpoint")

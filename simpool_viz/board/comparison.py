@@ -94,6 +94,17 @@ def arrange(board: Board, group: str = "none", sort: str = "") -> Board:
 
     Raises:
         OptionError: an unknown grouping, figure or direction.
+
+    Examples:
+        >>> from simpool_viz import arrange, load_checkpoints, make_board
+        >>> encoders = load_checkpoints(["resnet_simpool", "resnet_gap"])
+        >>> board = make_board(["cat.jpg"], encoders, ["contribution", "gradcam"])
+        >>> for row in arrange(board, group="map").rows:
+        ...     print(row.request.label, row.checkpoint)
+        contribution resnet_simpool
+        contribution resnet_gap
+        gradcam resnet_simpool
+        gradcam resnet_gap
     """
     if group not in GROUPINGS:
         raise OptionError(f"rows are grouped by {', '.join(GROUPINGS)}, not by {group!r}")
@@ -122,6 +133,13 @@ def agreement(masks: Sequence[ObjectMask], smooth: bool = False, size: tuple[int
 
     Raises:
         OptionError: masks of pictures of different sizes.
+
+    Examples:
+        >>> from simpool_viz import agreement, load_checkpoints, make_board
+        >>> board = make_board(["cat.jpg"], load_checkpoints(["resnet_simpool", "resnet_gap"]))
+        >>> ious = agreement([row.mask for row in board.rows])
+        >>> ious.shape, bool(ious[0, 1] == ious[1, 0] < ious[0, 0])
+        ((2, 2), True)
     """
     if len({mask.geometry.original for mask in masks}) > 1:
         raise OptionError("masks agree or differ on one picture; these are of pictures of different sizes")
@@ -151,6 +169,13 @@ def difference(first: Row, second: Row, smooth: bool = False, size: tuple[int, i
         OptionError: maps of different pictures.
         MapError: maps of different units, or class contributions on different grids, whose logits per token are not
             comparable.
+
+    Examples:
+        >>> from simpool_viz import difference, load_checkpoints, make_board
+        >>> encoders = load_checkpoints(["resnet_simpool", "resnet_gap"])
+        >>> board = make_board(["cat.jpg"], encoders, ["gradcam"])
+        >>> difference(board.rows[0], board.rows[1]).shape  # positive where the first map is stronger
+        (300, 451)
     """
     one, other = first.attention, second.attention
     if first.picture != second.picture or one.geometry.original != other.geometry.original:

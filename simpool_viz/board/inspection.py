@@ -184,6 +184,13 @@ def inspect(
     Raises:
         OptionError: an unknown question, or a block, point, head or class that does not exist.
         MapError: a question that this checkpoint cannot answer.
+
+    Examples:
+        >>> from simpool_viz import Lens, inspect, load_checkpoint, record
+        >>> recording = record(load_checkpoint("resnet_simpool"), "cat.jpg")
+        >>> answer = inspect(recording, "class", Lens(target="church"))
+        >>> [(row.request.label, row.attention.names) for row in answer.rows]
+        [('contribution:classes=church', ('church',)), ('gradcam:classes=church', ('church',))]
     """
     lens, settings = lens or Lens(), settings or Settings()
     if question not in QUESTIONS:

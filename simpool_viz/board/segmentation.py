@@ -75,6 +75,14 @@ def segment(recording: Recording) -> Segmentation:
 
     Raises:
         MapError: its head does not classify tokens.
+
+    Examples:
+        >>> from simpool_viz import load_checkpoint, record, segment
+        >>> segmentation = segment(record(load_checkpoint("camvid_vit"), "street.jpg", size=128))
+        >>> segmentation.labels.shape, segmentation.size, len(segmentation.names)
+        ((16, 24), (741, 500), 11)
+        >>> round(float(segmentation.shares().sum()), 6)
+        1.0
     """
     encoder = recording.encoder
     if not encoder.dense:

@@ -59,7 +59,14 @@ def bundled_names(dense: bool = False) -> list[str]:
 
 
 def catalogue() -> dict[str, Entry]:
-    """All bundled checkpoints by name, in the order of their folders."""
+    """Every bundled checkpoint by name, in the order of their folders.
+
+    Examples:
+        >>> from simpool_viz import catalogue
+        >>> entry = catalogue()["resnet_gap"]
+        >>> entry.facts.title, entry.available, entry.is_head
+        ('ResNet, GAP', True, False)
+    """
     folders = sorted(path.parent for path in bundled_folder("models").glob(f"*/{CONFIG}"))
     entries = [Entry(folder, *read_config(folder)) for folder in folders]
     return {entry.name: entry for entry in entries}

@@ -41,6 +41,12 @@ def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **opt
         CheckpointError: no such checkpoint, a damaged or unsafe one, or one that does not fit.
         DownloadError: one that cannot be fetched.
         OptionError: a device that does not exist, or an option of the wrong type.
+
+    Examples:
+        >>> from simpool_viz import load_checkpoint
+        >>> encoder = load_checkpoint("resnet_simpool")
+        >>> encoder.facts.name, encoder.pooling.name, encoder.facts.size, encoder.stride
+        ('resnet_simpool', 'simpool', 128, 8)
     """
     return load_with_report(name, device=device, **options)[0]
 

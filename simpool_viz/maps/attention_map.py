@@ -64,6 +64,16 @@ class AttentionMap:
 
         Raises:
             OptionError: no such fusion, index or name.
+
+        Examples:
+            >>> from simpool_viz import load_checkpoint, record
+            >>> encoder = load_checkpoint("resnet_simpool")
+            >>> recording = record(encoder, "cat.jpg")
+            >>> attention = recording.map("gradcam", classes=["golf ball", "church"])
+            >>> attention.weights.shape, attention.fused().shape
+            ((2, 16, 24), (16, 24))
+            >>> bool((attention.fused("church") == attention.weights[1]).all())
+            True
         """
         how = self.fusion if how is None else how
         if isinstance(how, str) and how in FUSIONS:
@@ -87,6 +97,15 @@ class AttentionMap:
             amount: the rule's share in (0, 1]; its default where left out.
             largest: keep only the largest component.
             fusion: as in `fused`.
+
+        Examples:
+            >>> from simpool_viz import load_checkpoint, record
+            >>> encoder = load_checkpoint("resnet_simpool")
+            >>> recording = record(encoder, "cat.jpg")
+            >>> attention = recording.map("simpool")
+            >>> mask = attention.mask("area", 0.25)
+            >>> mask.grid.shape, mask.coverage
+            ((16, 24), 0.25)
         """
         return make_mask(self.fused(fusion), self.geometry, rule, amount, largest)
 
@@ -94,6 +113,14 @@ class AttentionMap:
         """Spatial entropy in nats, the mean over the M maps, and whether "logits" or "weights" were measured.
 
         0 is one connected blob; ln n is n equal ones. See `scores.spatial_entropy`.
+
+        Examples:
+            >>> from simpool_viz import load_checkpoint, record
+            >>> encoder = load_checkpoint("resnet_simpool")
+            >>> recording = record(encoder, "cat.jpg")
+            >>> nats, measured = recording.map("simpool").entropy()
+            >>> measured, nats < 1
+            ('logits', True)
         """
         scores = self.weights if self.logits is None else self.logits
         return float(

@@ -92,7 +92,14 @@ def register_maps(family: Callable[[], dict[str, MapMethod]]) -> Callable[[], di
 
 
 def map_methods() -> dict[str, MapMethod]:
-    """Every registered method by name, in the order of every list."""
+    """Every registered method by name, in the order of every list.
+
+    Examples:
+        >>> from simpool_viz import map_methods
+        >>> method = map_methods()["cls"]
+        >>> method.title, method.paper
+        ('CLS attention', 'Caron et al., ICCV 2021')
+    """
     methods = dict(_METHODS)
     for family in _FAMILIES:
         methods |= family()

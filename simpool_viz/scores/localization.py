@@ -176,6 +176,17 @@ def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
 
     Raises:
         PictureError: the reference has other proportions than the picture, so it belongs to another one, or is turned.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from simpool_viz import load_checkpoint, record
+        >>> from simpool_viz.scores.localization import read_reference, score_map
+        >>> recording = record(load_checkpoint("resnet_simpool"), "cat.jpg")
+        >>> scores = score_map(recording.map("simpool").mask(), read_reference(Path("cat_mask.png")))
+        >>> list(scores)
+        ['iou', 'iou_at_true_area', 'pointing', 'energy', 'precision', 'recall']
+        >>> all(0 <= value <= 1 for value in scores.values())
+        True
     """
     (width, height), (w, h) = mask.geometry.original, reference.size
     if abs(w * height - h * width) > max(0.02 * w * height, width, height):  # 2 %, or a pixel of rounding

@@ -28,6 +28,15 @@ def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:
 
     Raises:
         OptionError, MapError: an unknown mode, fewer than two dimensions, or values that are not finite.
+
+    Examples:
+        >>> import torch
+        >>> from simpool_viz.scores.spatial_entropy import spatial_entropy
+        >>> maps = torch.zeros(2, 5, 8)
+        >>> maps[0, 1:3, 1:3] = 1.0  # one blob
+        >>> maps[1, 1, 1] = maps[1, 3, 6] = 1.0  # two equal blobs: ln 2
+        >>> spatial_entropy(maps)
+        tensor([0.0000, 0.6931])
     """
     if mode not in ("mass", "count"):
         raise OptionError(f"spatial entropy shares 'mass' or 'count', not {mode!r}")

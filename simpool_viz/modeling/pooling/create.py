@@ -27,7 +27,13 @@ def register_pooling(cls: P) -> P:
 
 
 def poolings() -> dict[str, type[Pooling]]:
-    """Every registered pooling by name, in the order of the table."""
+    """Every registered pooling by name, in the order of the table.
+
+    Examples:
+        >>> from simpool_viz import poolings
+        >>> poolings()["simpool"].title, poolings()["simpool"].attentive, poolings()["gap"].attentive
+        ('SimPool', True, False)
+    """
     return dict(_POOLINGS)
 
 
