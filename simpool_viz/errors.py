@@ -1,7 +1,7 @@
-"""Errors that tell a user in one sentence what was wrong and what to do. Everything else is a bug and keeps its trace.
+"""Errors whose message says in one sentence what was wrong and what to do; anything else is a bug and keeps its trace.
 
-The command line and the app turn these, and `OSError`, into a sentence. Each kind is a `ValueError`, so that code which
-knows nothing of this package catches them as it always did.
+The command line and the app show the message of these, and of `OSError`, without a trace. Each kind is a `ValueError`,
+so that code which does not know this package can catch them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ ISSUES = "the project's issues"
 
 
 class SimpoolError(ValueError):
-    """Something that a user gave, asked for or has does not fit; the message says what, and what to do instead."""
+    """An input or a request that does not fit; the message says which, and what to do instead."""
 
 
 class PictureError(SimpoolError):
-    """A picture or a reference mask that cannot be read or does not belong here."""
+    """A picture or a reference mask that cannot be read, or a reference mask of another picture."""
 
 
 class CheckpointError(SimpoolError):
@@ -27,15 +27,15 @@ class CheckpointError(SimpoolError):
 
 
 class DownloadError(CheckpointError):
-    """Weights that could not be fetched: the hub is out of reach, refuses, or the disk is full."""
+    """Weights that could not be fetched: the hub cannot be reached or refuses, or the disk is full."""
 
 
 class MapError(SimpoolError):
-    """A map, or a question, that a checkpoint cannot answer on this picture."""
+    """A map, or an inspection, that a checkpoint does not have for this picture."""
 
 
 class AbsentClassError(MapError):
-    """A map of a class that no token of the picture has."""
+    """A map of a class that the head assigns to no token of the picture."""
 
 
 class OptionError(SimpoolError):
@@ -43,7 +43,7 @@ class OptionError(SimpoolError):
 
 
 class DataError(SimpoolError):
-    """A folder or a data set that is not what is needed."""
+    """A folder or a data set that lacks what is needed, or whose contents are damaged."""
 
 
 class TrainingError(SimpoolError):
@@ -59,21 +59,21 @@ class MissingPackageError(SimpoolError, ImportError):
 
 
 def bind_options(what: str, function: Callable[..., object], *given: object, **options: object) -> None:
-    """Hold a user's options against the function that takes them, before it is called.
+    """Check a user's options against the signature of the function that takes them, before it is called.
 
     Args:
-        what: whose options they are, for the sentence.
-        function: what takes them.
-        given: the arguments by place, which are ours.
-        options: those of the user.
+        what: whose options they are, such as "map 'cls'", for the message.
+        function: the function that takes them.
+        given: its positional arguments, which this package supplies.
+        options: the user's options.
 
     Raises:
-        OptionError: an option that the function does not take, or one that it needs and was not given.
+        OptionError: an option that the function does not take, or a required one that is missing.
     """
     signature = inspect.signature(function)
     try:
         signature.bind(*given, **options)
-    except TypeError as error:  # bind raises it for this alone
+    except TypeError as error:  # bind raises it only for arguments that do not fit
         taken = list(signature.parameters.values())[len(given) :]
         known = [p.name for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         raise OptionError(f"{what}: {error}; it takes {', '.join(known) or 'no options'}") from None
@@ -81,11 +81,11 @@ def bind_options(what: str, function: Callable[..., object], *given: object, **o
 
 @contextmanager
 def needs_packages(purpose: str, *names: str) -> Iterator[None]:
-    """Import optional packages inside this context, so that a missing one is a sentence.
+    """A context in which optional packages are imported, so that a missing one becomes an error with instructions.
 
     Args:
-        purpose: what they are for, such as "training".
-        names: the packages as they are imported, which is also how they are installed.
+        purpose: what the packages are for, such as "training"; it begins the message.
+        names: their import names, which are also the names to install them by.
 
     Raises:
         MissingPackageError: one of them is not installed.
@@ -101,7 +101,7 @@ def needs_packages(purpose: str, *names: str) -> Iterator[None]:
 
 
 def where_to_report() -> str:
-    """The address for reports of bugs, as the installed package names it, else "the project's issues"."""
+    """The address for bug reports from the metadata of the installed package, else "the project's issues"."""
     try:
         urls = metadata.metadata("simpool-viz").get_all("Project-URL") or []
     except metadata.PackageNotFoundError:  # a Space runs from its files, nothing is installed

@@ -1,8 +1,8 @@
-"""Any picture in, upright RGB out; and the geometry that ties its pixels to tokens.
+"""Reads any picture as upright RGB, and defines the geometry that relates its pixels to tokens.
 
 Pixels are (x, y) with the origin at the top left corner of the original, upright picture; grids are (rows, columns).
-The whole picture is used: it is resized, aspect kept to half a token, to a whole number of tokens, so that the map
-between pixels and tokens is one scale per axis and nothing is cropped.
+Nothing is cropped: the whole picture is resized to a whole number of tokens, its aspect ratio kept to half a token, so
+that pixels and tokens are related by one scale per axis.
 """
 
 from __future__ import annotations
@@ -21,17 +21,22 @@ from simpool_viz.errors import OptionError, PictureError
 if TYPE_CHECKING:
     from torch import Tensor
 
-MIN_SIDE = 8  # pixels; less than that is a placeholder, not a picture
+MIN_SIDE = 8  # pixels; smaller files are placeholders
 MAX_TOKENS = 16_384  # 2,048 x 2,048 pixels with 16 px tokens; elongated pictures are scaled down to it
 
-DAMAGE = (OSError, SyntaxError, EOFError, ValueError, RuntimeError)  # Pillow's ways to say that a file is damaged
+DAMAGE = (OSError, SyntaxError, EOFError, ValueError, RuntimeError)  # what Pillow raises for damaged files
 
 ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An upright picture: rgb (H, W, 3) uint8 in [0, 255], and the name it goes by."""
+    """An upright picture.
+
+    Attributes:
+        rgb: (H, W, 3) uint8 in [0, 255].
+        name: the name under which it is shown, such as its file's.
+    """
 
     rgb: np.ndarray
     name: str
@@ -44,7 +49,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where tokens lie in a picture.
+    """The position of tokens in a picture.
 
     Attributes:
         original: (W, H) of the upright picture in pixels.
@@ -58,11 +63,15 @@ class Geometry:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(width, height) in pixels of what the model sees."""
+        """(width, height) in pixels of the resized picture that the model gets."""
         return self.grid[1] * self.stride, self.grid[0] * self.stride
 
     def token_at(self, x: float, y: float) -> tuple[int, int]:
-        """(row, column) of the token that holds the point.
+        """(row, column) of the token that contains a point.
+
+        Args:
+            x: pixels of the original from its left edge.
+            y: pixels of the original from its top edge.
 
         Raises:
             OptionError: the point lies outside the picture.
@@ -73,9 +82,15 @@ class Geometry:
         return min(int(y * h / height), h - 1), min(int(x * w / width), w - 1)
 
     def box_to_pixels(self, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """Half-open box of tokens (column0, row0, column1, row1) -> half-open box of pixels (x0, y0, x1, y1).
+        """A half-open box of tokens as a half-open box of pixels of the original.
 
-        A pixel belongs to the token that holds its centre, as in `cells_of_pixels`.
+        A pixel belongs to the token that contains its centre, as in `cells_of_pixels`.
+
+        Args:
+            box: (column0, row0, column1, row1) in tokens.
+
+        Returns:
+            (x0, y0, x1, y1) in pixels.
         """
         (width, height), (h, w) = self.original, self.grid
         x0, x1 = (_first_pixel(c, width, w) for c in (box[0], box[2]))
@@ -84,33 +99,55 @@ class Geometry:
 
 
 def cells_of_pixels(grid: tuple[int, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The cell row of every pixel row (H,) and the cell column of every pixel column (W,), for size = (W, H).
+    """The cell row of every pixel row, and the cell column of every pixel column.
 
-    A pixel belongs to the cell that holds its centre.
+    A pixel belongs to the cell that contains its centre.
+
+    Args:
+        grid: (h, w) cells.
+        size: (W, H) pixels.
+
+    Returns:
+        Rows (H,) int64 and columns (W,) int64.
     """
     (width, height), (h, w) = size, grid
     return (2 * np.arange(height) + 1) * h // (2 * height), (2 * np.arange(width) + 1) * w // (2 * width)
 
 
 def expand_cells(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A grid (h, w, ...) with each cell's value at all of its pixels: (H, W, ...) for size = (W, H)."""
+    """A grid enlarged by nearest neighbour: each cell's value at all of its pixels.
+
+    Args:
+        cells: (h, w, ...) of any dtype.
+        size: (W, H) pixels.
+
+    Returns:
+        (H, W, ...) of the same dtype.
+    """
     rows, columns = cells_of_pixels((cells.shape[0], cells.shape[1]), size)
     return cells.take(columns, axis=1).take(rows, axis=0)  # whole rows are copied at once
 
 
 def _first_pixel(index: int, pixels: int, tokens: int) -> int:
-    """The first pixel whose centre lies at or after the left edge of token `index`: ceil(index * pixels / tokens -
-    1/2)."""
+    """The first pixel whose centre lies at or after the left edge of token `index`.
+
+    That is ceil(index * pixels / tokens - 1/2), in integers.
+    """
     return -((tokens - 2 * index * pixels) // (2 * tokens))
 
 
 def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
-    """The geometry of a picture whose shorter side is to be `size` pixels, rounded to whole tokens.
+    """The geometry of a picture resized to a given shorter side, rounded to whole tokens.
 
-    Very elongated pictures are scaled down, aspect kept, to at most `MAX_TOKENS`.
+    Very elongated pictures are scaled down further, aspect ratio kept, to at most `MAX_TOKENS`.
+
+    Args:
+        original: (W, H) of the upright picture in pixels.
+        size: shorter side of the model's input in pixels.
+        stride: input pixels per token.
 
     Raises:
-        OptionError: a size that is not positive, or that makes too many tokens even for a square picture.
+        OptionError: a size that is not a positive integer, or that gives too many tokens even for a square picture.
     """
     if not isinstance(size, int) or size < 1:
         raise OptionError(f"the size is the shorter side in pixels and must be positive, not {size}")
@@ -127,23 +164,25 @@ def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
 
 
 def _grid(original: tuple[int, int], side: float, stride: int) -> tuple[int, int]:
-    """(h, w) tokens of a picture whose shorter side is to be `side` pixels."""
+    """(h, w) tokens of a picture resized to a shorter side of `side` pixels."""
     width, height = original
     unit = min(original) * stride
     return max(1, round(height * side / unit)), max(1, round(width * side / unit))
 
 
 def read_picture(source: ImageSource | Picture, name: str | None = None) -> Picture:
-    """Read a picture: a path in any format Pillow knows, a PIL image, or an array.
+    """Read a picture from a path in any format that Pillow reads, a PIL image or an array.
 
-    EXIF rotation is applied, the first frame of an animation taken, transparency laid on white, 16 bits reduced to 8.
+    EXIF rotation is applied, the first frame of an animation is taken, transparency is composited on white, and 16 bits
+    are reduced to 8.
 
     Args:
-        source: path, image, or array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 in [0, 255] or float in [0, 1].
-        name: what to call it; the file's name by default.
+        source: path, image, or array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 in [0, 255] or float in [0, 1];
+            a `Picture` is returned as it is.
+        name: the name under which it is shown; the file's name by default.
 
     Raises:
-        PictureError: not a picture, damaged, too small or too large; the sentence says which.
+        PictureError: not a picture, damaged, too small or too large; the message says which.
         FileNotFoundError: no such file.
 
     Examples:
@@ -171,7 +210,7 @@ def read_picture(source: ImageSource | Picture, name: str | None = None) -> Pict
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # Not by its path: Pillow would map the file into memory, and then mistakes the rows of turned TIFFs.
+            # Not by its path: Pillow would map the file into memory, and then confuses the rows of rotated TIFFs.
             with path.open("rb") as file, _open(file, name) as image:
                 return _upright(image, name)
     except Image.DecompressionBombError:
@@ -197,10 +236,10 @@ def _upright(image: Image.Image, name: str) -> Picture:
         )
     try:
         image.seek(0)
-        whole = _to_rgb(image)
-        # Exif_transpose copies also where it turns nothing.
-        turned = whole.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        rgb = np.asarray(ImageOps.exif_transpose(whole) if turned else whole)
+        as_stored = _to_rgb(image)
+        # exif_transpose copies the picture even where it rotates nothing.
+        rotated = as_stored.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        rgb = np.asarray(ImageOps.exif_transpose(as_stored) if rotated else as_stored)
     except DAMAGE as error:
         raise PictureError(f"{name} is damaged or cut off: {error}") from error
     return Picture(rgb, name)
@@ -222,10 +261,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values of more than 8 bits, or floats, to uint8.
+    """Grey values (H, W) of more than 8 bits, or floats, as uint8 in [0, 255].
 
-    Integers run from 0 to 65,535, or to 255 where none is larger; floats from 0 to 1, or over their own range where
-    that is wider.
+    The range of integers is [0, 65,535], or [0, 255] where none is larger; that of floats [0, 1], or their own minimum
+    and maximum where those lie outside it.
     """
     if np.issubdtype(values.dtype, np.integer) and values.min() >= 0 and values.max() <= 65_535:
         low, high = 0.0, 65_535.0 if values.max() > 255 else 255.0
@@ -256,19 +295,38 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def preprocess(picture: Picture, geometry: Geometry, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """The model's input (3, H, W) float32: resized to `geometry.input_size` and normalised."""
+    """The model's input: the picture resized to `geometry.input_size` and normalised.
+
+    Args:
+        picture: the picture.
+        geometry: from `fit`.
+        mean: of each channel, for values in [0, 1].
+        std: standard deviation of each channel, likewise.
+
+    Returns:
+        (3, H, W) float32.
+    """
     return normalise(resize_to_input(picture, geometry)[None], mean, std)[0]
 
 
 def resize_to_input(picture: Picture, geometry: Geometry) -> np.ndarray:
-    """The picture at `geometry.input_size`, (H, W, 3) uint8: bicubic, antialiased."""
+    """The picture resized to `geometry.input_size`, bicubic and antialiased: (H, W, 3) uint8 in [0, 255]."""
     return np.array(
         Image.fromarray(picture.rgb).resize(geometry.input_size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     )
 
 
 def normalise(pixels: np.ndarray | Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Pixels (B, H, W, 3) uint8 -> (B, 3, H, W) float32, on the device where they are."""
+    """Pixels as the model's input: divided by 255, less the mean, divided by the standard deviation.
+
+    Args:
+        pixels: (B, H, W, 3) uint8 in [0, 255].
+        mean: of each channel, for values in [0, 1].
+        std: standard deviation of each channel, likewise.
+
+    Returns:
+        (B, 3, H, W) float32, on the device of the pixels.
+    """
     import torch
 
     rgb = torch.as_tensor(pixels)

@@ -1,7 +1,7 @@
 """From a grid of weights to an object mask: rules, components, boxes.
 
-Every rule yields a level, and the mask is the level set `w >= level` (ties are in), so that every viewer of the same
-weights draws the same mask. The level is computed on the token grid from the positive part of the weights.
+Every rule computes a level, and the mask is the level set `w >= level` (ties included), so that Python and the browser
+draw the same mask from the same weights. The level is computed on the token grid from the positive part of the weights.
 """
 
 from __future__ import annotations
@@ -23,13 +23,21 @@ STRIP = 32  # rows of pixels that are upsampled together, few enough to stay in 
 
 @dataclass(frozen=True)
 class MaskRule:
-    """A way to choose the level. `default` is its amount, None where the rule takes none."""
+    """A registered rule that chooses the level of a mask.
+
+    Attributes:
+        name: the name by which it is requested.
+        title: for readers.
+        summary: one sentence.
+        default: its amount where none is given, a share in (0, 1]; None for a rule without an amount.
+        levels: the function, as in `register_rule`.
+    """
 
     name: str
     title: str
     summary: str
     default: float | None
-    levels: Callable[[np.ndarray, np.ndarray], np.ndarray | float]  # see register_rule
+    levels: Callable[[np.ndarray, np.ndarray], np.ndarray | float]
 
 
 _RULES: dict[str, MaskRule] = {}
@@ -39,10 +47,16 @@ Levels = TypeVar("Levels", bound=Callable[[np.ndarray, np.ndarray], "np.ndarray 
 
 
 def register_rule(name: str, title: str, summary: str, default: float | None) -> Callable[[Levels], Levels]:
-    """Decorator: make a function available as a mask rule.
+    """Decorator that registers a function as a mask rule.
 
-    It takes the sorted weights, descending (N,), and amounts (A,), and gives the level of each amount (A,), or one for
-    all.
+    The function takes the non-negative weights in descending order, (N,) float32, and amounts (A,) float64, and returns
+    the level of each amount (A,), or a single level for all of them.
+
+    Args:
+        name: the name by which the rule is requested.
+        title: for readers.
+        summary: one sentence.
+        default: its amount where none is given, a share in (0, 1]; None for a rule without an amount.
     """
 
     def register(function: Levels) -> Levels:
@@ -53,7 +67,7 @@ def register_rule(name: str, title: str, summary: str, default: float | None) ->
 
 
 def mask_rules() -> dict[str, MaskRule]:
-    """Every mask rule by name.
+    """Every registered mask rule by name.
 
     Examples:
         >>> from simpool_viz import mask_rules
@@ -80,7 +94,7 @@ def _area(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
 
 @register_rule("quantile", "Quantile", "The cells at or above this quantile of the weights.", 0.75)
 def _quantile(descending: np.ndarray, amounts: np.ndarray) -> np.ndarray:
-    # Numpy's method "higher", which products like 0.28 * 100 mislead.
+    # NumPy's method "higher", which itself errs on rounded products such as 0.28 * 100.
     above = np.ceil(amounts * (len(descending) - 1) - 1e-9).astype(int)
     levels: np.ndarray = descending[len(descending) - 1 - above]
     return levels
@@ -95,14 +109,17 @@ def _mean(descending: np.ndarray, amounts: np.ndarray) -> float:
 def _otsu(descending: np.ndarray, amounts: np.ndarray) -> float:
     from skimage.filters import threshold_otsu
 
-    # In float32, a map that is almost uniform has no room for the histogram's bins.
+    # In float32, the values of an almost uniform map are too close for the histogram's bins.
     values = descending.astype(np.float64)
     above = values[values > threshold_otsu(values)]
     return float(above[-1]) if above.size else float(descending[-1])
 
 
 def parse_rule(text: str) -> tuple[str, float | None]:
-    """("mass", 0.6) from "mass:0.6"; the amount is the rule's default when left out.
+    """Name and amount of a mask rule from text: "mass:0.6" gives ("mass", 0.6).
+
+    Args:
+        text: the name, then optionally a colon and the amount; the rule's default where it is left out.
 
     Raises:
         OptionError: an unknown rule, or an amount that does not fit it.
@@ -135,23 +152,29 @@ def _checked(rule: MaskRule, amount: float | None) -> float | None:
 
 
 def is_constant(weights: np.ndarray) -> bool:
-    """Whether a map is flat to float32 precision: max - min <= 1e-6 max|w|."""
+    """Whether a map (h, w) is constant to float32 precision: max - min <= 1e-6 max|w|."""
     return float(weights.max() - weights.min()) <= 1e-6 * float(np.abs(weights).max())
 
 
 def find_level(weights: np.ndarray, rule: str, amount: float | None = None) -> float:
-    """The level of a rule on a grid (h, w), exactly representable in float32.
+    """The level of a rule on a grid of weights, exactly representable in float32.
 
-    A constant map gives its smallest value, and with it the whole picture.
+    The level of a constant map is its smallest value, whose level set is the whole picture.
+
+    Args:
+        weights: (h, w).
+        rule: a name of `mask_rules`.
+        amount: a share in (0, 1]; the rule's default where None.
 
     Raises:
-        OptionError, MapError: an unknown rule or amount, or weights that are not finite.
+        OptionError: an unknown rule or an amount that does not fit it.
+        MapError: weights that are not finite.
     """
     return find_levels(weights, rule, [amount])[0]
 
 
 def find_levels(weights: np.ndarray, rule: str, amounts: Sequence[float | None]) -> list[float]:
-    """The levels of one rule at several amounts, all at once. Values and errors as in `find_level`."""
+    """The levels of one rule at several amounts; values and errors as in `find_level`."""
     if rule not in _RULES:
         raise OptionError(f"no mask rule is called {rule!r}; there are {', '.join(_RULES)}")
     checked = [_checked(_RULES[rule], amount) for amount in amounts]
@@ -167,24 +190,28 @@ def find_levels(weights: np.ndarray, rule: str, amounts: Sequence[float | None])
 
 
 def _round_up(levels: np.ndarray | float) -> np.ndarray:
-    """Levels in float32, rounded up, so that no cell below gets in."""
+    """Levels in float32, rounded up, so that no cell below a level enters its mask."""
     rounded = np.asarray(levels, np.float32)
     return np.where(rounded.astype(float) >= levels, rounded, np.nextafter(rounded, np.float32(np.inf)))
 
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """8-connected components of a mask (h, w): labels from 1 in raster order, and their number."""
+    """8-connected components of a mask (h, w) bool: labels (h, w) int32 from 1 in raster order, and their number."""
     labels, stats = _components(mask)
     return labels, len(stats)
 
 
 def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (h, w) from 1 in raster order of the components' first cells, and per component (x0, y0, width, height,
-    cells)."""
+    """8-connected components of a mask (h, w): labels, and statistics of each component.
+
+    Returns:
+        Labels (h, w) int32 from 1 in raster order of the components' first cells, and (n, 5) int32 of x0, y0, width,
+        height and number of cells.
+    """
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     stats = stats[1:]  # without the background
     first = [(y, x + int(np.argmax(labels[y, x : x + w] == k))) for k, (x, y, w, _, _) in enumerate(stats.tolist(), 1)]
-    order = sorted(range(len(first)), key=first.__getitem__)  # OpenCV numbers by blocks of cells
+    order = sorted(range(len(first)), key=first.__getitem__)  # OpenCV numbers them by blocks of cells
     if order != list(range(len(first))):
         numbers = np.zeros(len(first) + 1, np.int32)
         numbers[1 + np.array(order)] = np.arange(1, len(order) + 1)
@@ -193,21 +220,28 @@ def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """Only the largest 8-connected component; of equals, the first in raster order."""
+    """The largest 8-connected component of a mask (h, w) bool, the first in raster order among equals: (h, w) bool."""
     labels, stats = _components(mask)
     return mask if len(stats) < 2 else labels == 1 + int(stats[:, 4].argmax())
 
 
 def component_boxes(mask: np.ndarray) -> list[Box]:
-    """Half-open boxes (x0, y0, x1, y1) of the 8-connected components of a mask (h, w), in raster order."""
+    """Half-open boxes (x0, y0, x1, y1) in cells of the 8-connected components of a mask (h, w), in raster order."""
     return [(x, y, x + w, y + h) for x, y, w, h, _ in _components(mask)[1].tolist()]
 
 
 def upsample(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A grid (h, w) bilinearly upsampled to (H, W) for size = (W, H): half-pixel centres, edges held, float64.
+    """A grid upsampled bilinearly, with half-pixel centres and edge values extended.
 
-    Rows first, then columns, in exactly this order of operations: the board's JavaScript does the same, so that both
-    find the same level set.
+    Rows come first, then columns, in exactly this order of operations: the board's JavaScript does the same, so that
+    both find the same level set.
+
+    Args:
+        weights: (h, w).
+        size: (W, H) in pixels.
+
+    Returns:
+        (H, W) float64.
     """
     width, height = size
     rows, y = _taps(weights.shape[0], height)
@@ -217,11 +251,12 @@ def upsample(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     )
     w = weights.astype(np.float64)
     w = w.take(rows, 0) * (1 - y)[:, None] + w.take(below, 0) * y[:, None]
-    pixels, room = np.empty((height, width)), np.empty((min(STRIP, height), width))
+    pixels = np.empty((height, width))
+    buffer = np.empty((min(STRIP, height), width))
     for start in range(0, height, STRIP):
         strip = w[start : start + STRIP]
-        left, after = pixels[start : start + STRIP], room[: len(strip)]
-        np.take(strip, columns, 1, out=left, mode="clip")  # other modes copy once more
+        left, after = pixels[start : start + STRIP], buffer[: len(strip)]
+        np.take(strip, columns, 1, out=left, mode="clip")  # other modes make one more copy
         np.take(strip, right, 1, out=after, mode="clip")
         left *= 1 - x
         after *= x
@@ -230,7 +265,7 @@ def upsample(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _taps(cells: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel the cell before it and the share of the next one."""
+    """For each pixel, the cell before its centre and the weight in [0, 1) of the next cell: (pixels,) each."""
     position = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0, cells - 1)
     before = np.floor(position).astype(int)
     return before, position - before
@@ -238,13 +273,16 @@ def _taps(cells: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class ObjectMask:
-    """A thresholded map.
+    """A thresholded map: the object mask on the token grid and in pixels.
 
     Attributes:
-        weights: (h, w) float32, what was thresholded.
+        weights: (h, w) float32, the fused map that was thresholded.
+        geometry: the position of the tokens in the picture.
+        rule: the name of the mask rule.
+        amount: the share in (0, 1] that the rule used; None for a rule without an amount.
         level: the mask is `weights >= level`.
         largest: whether only the largest component is kept.
-        constant: whether the map was flat, so that the mask is the whole picture and says nothing.
+        constant: whether the map was constant, so that the mask is the whole picture and carries no information.
     """
 
     weights: np.ndarray
@@ -257,14 +295,19 @@ class ObjectMask:
 
     @cached_property
     def grid(self) -> np.ndarray:
-        """(h, w) bool, on the token grid."""
+        """The mask on the token grid, (h, w) bool."""
         mask = self.weights >= np.float32(self.level)
         return largest_component(mask) if self.largest else mask
 
     def pixels(self, smooth: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
-        """(H, W) bool, in pixels of the original or of `size` (W, H).
+        """The mask in pixels.
 
-        Patches by default; smooth: the level set of the bilinearly upsampled map at the same level.
+        Args:
+            smooth: the level set of the bilinearly upsampled map at the same level, instead of whole patches.
+            size: (W, H) of the result in pixels; that of the original picture by default.
+
+        Returns:
+            (H, W) bool.
 
         Examples:
             >>> from simpool_viz import load_checkpoint, record
@@ -283,7 +326,7 @@ class ObjectMask:
 
     @property
     def boxes(self) -> list[Box]:
-        """Half-open boxes (x0, y0, x1, y1) in pixels of the original, one per 8-connected component of the grid.
+        """Half-open boxes (x0, y0, x1, y1) in pixels of the original, one per 8-connected component in raster order.
 
         Examples:
             >>> from simpool_viz import load_checkpoint, record
@@ -298,19 +341,31 @@ class ObjectMask:
 
     @property
     def components(self) -> int:
-        """Number of 8-connected components of the grid."""
+        """The number of 8-connected components of the mask on the token grid."""
         return label_components(self.grid)[1]
 
     @property
     def coverage(self) -> float:
-        """Share of the grid's cells in the mask, in [0, 1]."""
+        """The share of the grid's cells that are in the mask, in [0, 1]."""
         return float(self.grid.mean())
 
 
 def make_mask(
     weights: np.ndarray, geometry: Geometry, rule: str = "mass", amount: float | None = None, largest: bool = False
 ) -> ObjectMask:
-    """Threshold a grid of weights (h, w). Errors as in `find_level`."""
+    """Threshold a grid of weights.
+
+    Args:
+        weights: (h, w).
+        geometry: the position of the cells in the picture.
+        rule: a name of `mask_rules`.
+        amount: a share in (0, 1]; the rule's default where None.
+        largest: keep only the largest component.
+
+    Raises:
+        OptionError: an unknown rule or an amount that does not fit it.
+        MapError: weights that are not finite.
+    """
     level = find_level(weights, rule, amount)
     weights = np.asarray(weights, np.float32)
     amount = _checked(_RULES[rule], amount)

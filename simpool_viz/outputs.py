@@ -1,4 +1,4 @@
-"""How results are written: files and folders that appear whole or not at all, and tables as CSV and as Markdown."""
+"""Writing results: files and folders that appear complete or not at all, and tables as CSV and as Markdown."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any
 
 @contextmanager
 def written_whole(target: Path, *, replace: bool = True) -> Iterator[Path]:
-    """A path at which to write a file or make a folder, moved to `target` when the block ends.
+    """A temporary path for a file or folder, which is moved to `target` when the block ends.
 
-    It lies beside `target`, so that the move is a single step and nobody meets half of it under its name. If the block
-    fails, what it wrote is gone, and so are the folders that were made to hold it.
+    The path is in the folder of `target`, so that the move is one atomic step and no incomplete result ever has that
+    name. If the block raises, what it wrote is removed, and so are the parent folders that were made for it.
 
     Args:
-        target: its folder is made where there is none.
-        replace: whether a folder that stands there already gives way; a file always does.
+        target: the final path; missing parent folders are made.
+        replace: whether an existing folder at `target` is replaced; an existing file always is.
 
     Raises:
-        OSError: the disk does not take it, or a folder is there that is not to be replaced.
+        OSError: the disk cannot be written, or there is a folder at `target` that must not be replaced.
     """
     missing = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,12 +43,15 @@ def written_whole(target: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 class CsvFile:
-    """A CSV file that grows by one row at a time, each of them on the disk when `add` returns.
+    """A CSV file to which rows are appended, each of them written to disk when `add` returns.
 
     Args:
-        path: an earlier file of that name gives way.
+        path: the file; an existing one is overwritten.
         columns: the names of the columns.
-        rows: those that it begins with.
+        rows: the first rows.
+
+    Raises:
+        OSError: the file cannot be written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]] = ()) -> None:
@@ -65,18 +68,22 @@ class CsvFile:
         self.close()
 
     def close(self) -> None:
-        """Nothing can be added after this; the end of a `with` block does it too."""
+        """Close the file, as the end of a `with` block also does; no row can be added after this."""
         self._file.close()
 
     def add(self, row: Sequence[Any]) -> None:
-        """Write a row, in the order of the columns."""
+        """Append a row, its values in the order of the columns."""
         self._writer.writerow(row)
         self._file.flush()
 
 
 def csv_text(records: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
-    """Records as CSV: the columns, then one for every other key in the order of their first appearance; empty where a
-    record lacks it."""
+    """Records as CSV text with a header line.
+
+    Args:
+        records: one dict per line; a key that a record lacks leaves its cell empty.
+        columns: the first columns; every other key follows in the order of its first appearance.
+    """
     text = io.StringIO()
     columns = list(dict.fromkeys([*columns, *(key for record in records for key in record)]))
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -86,6 +93,6 @@ def csv_text(records: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) 
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, without a line break at its end; a bar inside a cell is escaped."""
+    """A table in Markdown without a final line break; vertical bars inside cells are escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)

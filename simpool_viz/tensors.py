@@ -1,5 +1,4 @@
-"""Precision and device: where the forward runs, and in what precision maps, means and statistics are computed whatever
-its own."""
+"""Device and precision of the forward pass, and the wider precision in which maps and statistics are computed."""
 
 from __future__ import annotations
 
@@ -11,20 +10,20 @@ from torch import Tensor
 
 from simpool_viz.errors import OptionError
 
-# PyTorch has an exception of its own for memory only on CUDA; of other devices the text is the one sign. It is the only
-# place where this package reads an exception's text.
+# PyTorch has an exception class for lack of memory on CUDA alone; on other devices only the message shows it.
+# This is the only place where this package inspects the message of an exception.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
 
 
 @contextmanager
 def enough_memory(advice: str = "choose a smaller size, or the device cpu") -> Iterator[None]:
-    """Turn the lack of memory, on any device, into a sentence. Also a decorator.
+    """A context, or decorator, that turns lack of memory on any device into an `OptionError`.
 
     Args:
-        advice: what to do about it.
+        advice: what the user can do about it, the end of the message.
 
     Raises:
-        OptionError: what runs inside needs more memory than there is.
+        OptionError: the code inside needs more memory than the device has.
     """
     try:
         yield
@@ -37,13 +36,16 @@ def enough_memory(advice: str = "choose a smaller size, or the device cpu") -> I
 
 
 def choose_device(wanted: str = "auto") -> tuple[torch.device, torch.dtype]:
-    """Device and precision of the forward: half precision on a GPU, float32 elsewhere.
+    """Device and precision of the forward pass: float16 on a CUDA device, float32 on others.
 
     Args:
-        wanted: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        wanted: "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" takes CUDA, then MPS, then the CPU.
+
+    Returns:
+        The device and the dtype of parameters and inputs.
 
     Raises:
-        OptionError: an unknown device, or one this machine does not have.
+        OptionError: an unknown device, or one that this machine does not have.
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -63,12 +65,12 @@ def choose_device(wanted: str = "auto") -> tuple[torch.device, torch.dtype]:
 
 
 def wide(x: Tensor) -> Tensor:
-    """x in float32, or as it is where it is float64."""
+    """The tensor in float32, or unchanged where it is float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def identical(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are of one shape, precision and device and hold the same numbers."""
+    """Whether two tensors have the same shape, dtype, device and values."""
     return (
         one.shape == other.shape and one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
     )

@@ -1,4 +1,4 @@
-"""Where the time goes: seconds by part of the work."""
+"""Seconds of a run by part of the work."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ PARTS = ("read", "preprocess", "forward", "maps", "masks", "scores", "drawing", 
 
 
 class Profile:
-    """Collects seconds by part; parts do not nest."""
+    """Sums seconds by part of the work; parts do not nest.
+
+    Attributes:
+        seconds: by part, for each of `PARTS`.
+    """
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the time inside the `with` block to a part of `PARTS`; also where it ends in an exception."""
+        """Add the time of the `with` block to a part, also when the block raises.
+
+        Args:
+            name: one of `PARTS`.
+        """
         started = time.perf_counter()
         try:
             yield
@@ -25,7 +33,7 @@ class Profile:
             self.seconds[name] += time.perf_counter() - started
 
     def lines(self) -> list[str]:
-        """One line per part: its name, milliseconds and share, and their sum."""
+        """One line per part with its name, milliseconds and share in percent, then a line with the sum."""
         total = sum(self.seconds.values())
         parts = [*self.seconds.items(), ("together", total)]
         return [f"{name:<10} {1000 * value:9.1f} ms {100 * value / (total or 1.0):5.1f} %" for name, value in parts]

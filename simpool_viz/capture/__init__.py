@@ -1,1 +1,1 @@
-"""What one forward pass leaves behind: queries and keys of attention blocks, channel gates, features."""
+"""The data recorded from one forward pass: queries and keys of attention blocks, channel gates, features."""

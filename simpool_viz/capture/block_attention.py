@@ -1,4 +1,4 @@
-"""One block's attention as its queries and keys: any row of the matrix follows from them, and none is stored."""
+"""The attention of one block as its queries and keys, from which any row of the matrix is computed when needed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from simpool_viz.tensors import wide
 
 @dataclass(frozen=True)
 class Attention:
-    """One captured call: what it takes to compute any row of softmax(q k^T scale + bias).
+    """One captured attention call of one picture: the operands of softmax(query key^T scale + bias).
 
-    query: (H, Nq, d), key: (H, N, d), bias: (H or 1, Nq, N) added to the logits, or None.
-    lse: (H, Nq), the log-sum-exp of each row of logits as the fused kernel gave it, or None where none ran.
+    Attributes:
+        query: (H, Nq, d) for H heads and Nq query tokens.
+        key: (H, N, d) for N key tokens.
+        bias: (H or 1, Nq, N) added to the logits, or None.
+        scale: factor of the logits, usually 1 / sqrt(d).
+        lse: (H, Nq), the log-sum-exp of each row of logits from the fused kernel, or None where no such kernel ran.
     """
 
     query: Tensor
@@ -27,22 +31,23 @@ class Attention:
     lse: Tensor | None = None
 
     def logits(self, rows: slice | Tensor) -> Tensor:
-        """Scores before the softmax of some query rows: (H, n, N), float32."""
+        """Scores before the softmax of n query rows: (H, n, N) float32 (float64 of a float64 model)."""
         scores = (wide(self.query[:, rows]) * self.scale) @ wide(self.key).transpose(1, 2)
         return scores if self.bias is None else scores.add_(wide(self.bias[:, rows]))
 
     def rows(self, rows: slice | Tensor) -> Tensor:
-        """Attention of some query rows: (H, n, N), each summing to 1, float32."""
+        """Attention of n query rows, each of which sums to 1: (H, n, N) float32 (float64 of a float64 model)."""
         return self.logits(rows).softmax(dim=-1)
 
 
 class Blocks(Sequence[Attention]):
-    """The attention of a checkpoint's blocks, from first to last; what no requested map needed was not kept, and asking
-    for it says so.
+    """The attention of a checkpoint's blocks, from first to last.
+
+    Only blocks that a requested map needs are kept; access to another raises a `MapError`.
 
     Args:
         kept: one entry per block, None where it was not kept.
-        name: of the checkpoint.
+        name: the checkpoint's, for messages.
     """
 
     def __init__(self, kept: Sequence[Attention | None], name: str) -> None:
@@ -52,21 +57,21 @@ class Blocks(Sequence[Attention]):
         return len(self._kept)
 
     def __getitem__(self, index: Any) -> Any:
-        """The attention of a block, negative indices counting from the last, or a tuple of them for a slice.
+        """The attention of a block, negative indices counted from the last, or a tuple for a slice.
 
         Raises:
-            MapError: it was not kept.
+            MapError: the block was not kept.
             IndexError: no such block.
         """
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
         attention = self._kept[index]
         if attention is None:
-            told = f"{self._name}: the attention of block {index % len(self)} was not kept"
-            raise MapError(f"{told}, because no map asked for at the recording needs it; record with keep=None")
+            missing = f"{self._name}: the attention of block {index % len(self)} was not kept"
+            raise MapError(f"{missing}, because no map requested at the recording needs it; record with keep=None")
         return attention
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """The numbers of the blocks that are here."""
+        """The numbers of the blocks that were kept."""
         return tuple(i for i, attention in enumerate(self._kept) if attention is not None)

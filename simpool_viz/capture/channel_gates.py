@@ -1,5 +1,4 @@
-"""Channel gates inside a backbone: what modules such as SE multiply their channels by, seen by hooks during one
-forward."""
+"""Channel gates of a backbone (SE and the like): the factors of its channels, captured by hooks during one forward."""
 
 from __future__ import annotations
 
@@ -14,11 +13,13 @@ from simpool_viz.capture.hooks import HookScope
 
 @dataclass(frozen=True)
 class ChannelGate:
-    """One gate of one picture.
+    """One channel gate's values for one picture.
 
-    name: of the module. values: (C,), what each channel is multiplied by.
-    features: (N, C), row-major, what the gate was applied to; kept for the last gate only, where its grid is the
-        tokens'.
+    Attributes:
+        name: of the module.
+        values: (C,), the factor of each channel.
+        features: (N, C) in row-major order of positions, to which the gate was applied; kept only for the last gate,
+            where its grid is that of the tokens, else None.
     """
 
     name: str
@@ -27,18 +28,21 @@ class ChannelGate:
 
 
 def gated_modules(backbone: nn.Module) -> dict[str, nn.Module]:
-    """Modules that end in a parameter-free child called `gate`, as those of timm do (SE, ESE, ECA, CBAM) and as ours
-    do."""
-    # Quicker than getattr.
+    """Modules with a child named `gate` without parameters, as timm's SE, ESE, ECA and CBAM and this package's have."""
+    # `_modules` is quicker than getattr, which raises and catches for every module without the child.
     named = ((name, module, module._modules.get("gate")) for name, module in backbone.named_modules())
     return {name: module for name, module, gate in named if isinstance(gate, nn.Module) and not list(gate.parameters())}
 
 
 class GateCapture(HookScope):
-    """Keeps the values of every channel gate that runs inside its `with` block, in the thread that entered it, and the
-    last one's features.
+    """A context that captures the values of every channel gate, and the features before the last one.
 
-    calls: (name, values (B, C)) in the order of the forward. features: (B, C, h, w) or None.
+    It acts on forwards of the thread that entered it.
+
+    Attributes:
+        modules: the gated modules of the backbone by name.
+        calls: (name, values (B, C)) in the order of the forward.
+        features: (B, C, h, w) before the last gate, or None.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -51,7 +55,7 @@ class GateCapture(HookScope):
         self._opened: dict[str, Tensor] = {}
         self._begin()
         for name, module in self.modules.items():
-            assert isinstance(module.gate, nn.Module), "gated_modules asks for one"
+            assert isinstance(module.gate, nn.Module), "gated_modules returns only modules with one"
             self._hooks.append(module.gate.register_forward_hook(partial(self._open, name)))
             self._hooks.append(module.register_forward_hook(partial(self._apply, name)))
         return self

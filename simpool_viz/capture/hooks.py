@@ -1,10 +1,10 @@
-"""Queries and keys of an ordinary fused forward, seen where the kernel gets them.
+"""Captures queries and keys of an ordinary fused forward at the call of the attention kernel.
 
-A `TorchFunctionMode` sees each call of `F.scaled_dot_product_attention` after the norms and rotary embeddings of
-queries and keys, with bias and scale. Keeping references costs nothing, and any row of any attention matrix follows
-from them exactly. The call goes on to the kernel that would have served it anyway, which also gives the log-sum-exp of
-the rows: what roll-outs need to make no matrix at all. A mode costs every function that runs under it some
-microseconds, so a recording switches it on inside the attention of those blocks alone that a map needs.
+A `TorchFunctionMode` intercepts each call of `F.scaled_dot_product_attention`, that is after the norms and rotary
+embeddings of queries and keys, with bias and scale. Keeping references costs nothing, and any row of any attention
+matrix follows from them exactly. The call then runs the same kernel as without the mode, in a form that also returns
+the log-sum-exp of the rows, with which roll-outs need no attention matrix. A mode slows every function that runs under
+it by some microseconds, so it is active only inside the attention of the blocks that a map needs.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ from simpool_viz.errors import CheckpointError
 
 
 def one_of(batch: Tensor, index: int) -> Tensor:
-    """One picture's part, which does not keep the rest of its batch in memory."""
+    """The part of one picture (...) of a batch (B, ...), copied so that the rest of the batch can be freed."""
     return batch[index].clone() if len(batch) > 1 else batch[index]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A fused attention call of a batch: query (B, H, Nq, d), key (B, H, N, d), bias that broadcasts to (B, H, Nq, N)
-    or None, scale.
+    """One captured fused attention call of a batch.
 
-    lse: (B, H, Nq) log-sum-exp of the logits, or None where PyTorch ran without giving it.
+    Attributes:
+        query: (B, H, Nq, d).
+        key: (B, H, N, d).
+        bias: four dimensions that broadcast to (B, H, Nq, N), added to the logits, or None.
+        scale: factor of the logits.
+        lse: (B, H, Nq), log-sum-exp of the logits, or None where the kernel does not return it.
     """
 
     query: Tensor
@@ -47,7 +51,7 @@ class Call:
     lse: Tensor | None
 
     def of(self, index: int) -> Attention:
-        """The attention of one picture."""
+        """The attention of the picture with this index in the batch."""
         query, key, lse = (None if x is None else one_of(x, index) for x in (self.query, self.key, self.lse))
         assert query is not None and key is not None
         bias = self.bias
@@ -57,9 +61,10 @@ class Call:
 
 
 class AttentionCapture(TorchFunctionMode):
-    """Keeps query, key, bias, scale and log-sum-exp of the fused attention calls made inside its `with` block.
+    """A context that captures the fused attention calls made inside it.
 
-    calls: one entry per call, in order.
+    Attributes:
+        calls: one entry per call, in order.
     """
 
     def __init__(self) -> None:
@@ -84,7 +89,7 @@ class AttentionCapture(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """The call's output, by the kernel that also gives the log-sum-exp where there is one."""
+        """The call's output (B, H, Nq, d), from a kernel that also returns the log-sum-exp where one fits."""
         if is_causal or enable_gqa or query.ndim != 4:
             raise CheckpointError(
                 "this model's attention is causal, grouped or not over one sequence of tokens; its maps cannot be shown"
@@ -101,14 +106,16 @@ class AttentionCapture(TorchFunctionMode):
 
 
 class HookScope:
-    """Hooks on modules that act inside a `with` block, in the thread that entered it, and are gone after it, also after
-    an exception."""
+    """A context for hooks on modules, which are removed at its end, also after an exception.
+
+    The hooks act on forwards of the thread that entered the context.
+    """
 
     def __init__(self) -> None:
         self._hooks: list[RemovableHandle] = []
 
     def _begin(self) -> None:
-        """Act for the forwards of this thread from now on."""
+        """Let the hooks act on forwards of this thread from now on."""
         self._thread = threading.get_ident()
 
     def __exit__(
@@ -119,17 +126,18 @@ class HookScope:
         self._hooks.clear()
 
     def _is_mine(self) -> bool:
-        """Whether this forward runs in the thread that entered."""
+        """Whether the running forward belongs to the thread that entered the context."""
         return threading.get_ident() == self._thread
 
 
 class BlockCapture(HookScope):
-    """An `AttentionCapture` that is on only while the attention of some blocks runs, in the thread that entered its
-    `with` block.
+    """A context with an `AttentionCapture` that is active only while the attention of chosen blocks runs.
+
+    It acts on forwards of the thread that entered it.
 
     Args:
         blocks: the transformer blocks of a backbone, from first to last.
-        keep: numbers of the blocks to look into; all by default.
+        keep: numbers of the blocks whose attention is captured; all by default.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], keep: Collection[int] | None = None) -> None:
@@ -142,11 +150,13 @@ class BlockCapture(HookScope):
         self._inside: AttentionCapture | None = None
 
     def calls(self, name: str) -> list[Call | None]:
-        """One entry per block; None for those that were not looked into.
+        """The captured calls, one entry per block; None for blocks that were not captured.
+
+        Args:
+            name: the checkpoint's, for messages.
 
         Raises:
-            CheckpointError: a block did not make one fused call, so it is not what its family's are; `name` is the
-                checkpoint's.
+            CheckpointError: a block that did not make exactly one fused call, so its maps would be wrong.
         """
         found: list[Call | None] = [None] * self._depth
         for i, mode in self._modes.items():
@@ -183,7 +193,7 @@ class BlockCapture(HookScope):
 
 
 def _as_bias(mask: Tensor | None, query: Tensor) -> Tensor | None:
-    """What is added to the logits, with four dimensions: 0 or -inf for a boolean mask."""
+    """The bias of the logits, with four dimensions; 0 or -inf for a boolean mask."""
     if mask is None:
         return None
     if mask.dtype == torch.bool:
@@ -191,11 +201,19 @@ def _as_bias(mask: Tensor | None, query: Tensor) -> Tensor | None:
     return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
 
 
-def check_calls(where: str, seen: int, expected: int) -> None:
-    """Raise a CheckpointError unless as many fused attention calls were seen as a checkpoint, or a part of it, should
-    have made."""
-    if seen != expected:
+def check_calls(where: str, captured: int, expected: int) -> None:
+    """Check that a checkpoint, or a part of it, made the expected number of fused attention calls.
+
+    Args:
+        where: the checkpoint or the part, for the message.
+        captured: the number of calls that were captured.
+        expected: the number of calls that such a model makes.
+
+    Raises:
+        CheckpointError: another number.
+    """
+    if captured != expected:
         raise CheckpointError(
-            f"{where}: fused attention calls were seen {seen} times and expected {expected} times, "
+            f"{where}: fused attention calls were seen {captured} times and expected {expected} times, "
             "so this model's attention cannot be shown exactly; choose another backbone"
         )

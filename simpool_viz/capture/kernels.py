@@ -1,9 +1,8 @@
-"""PyTorch's fused attention kernels, called so that they also give the log-sum-exp of every row.
+"""PyTorch's fused attention kernels, called in a form that also returns the log-sum-exp of every row.
 
-`F.scaled_dot_product_attention` picks one of these kernels and throws the statistic away, though it has been computed.
-Taken from the same kernel it costs nothing, and it is what turns attention around (see rollout.py): softmax rows follow
-from it without being made. Where no kernel fits (other devices, other precisions, gradients) there is none, and plain
-PyTorch serves.
+`F.scaled_dot_product_attention` chooses one of these kernels and discards this statistic, which has been computed
+anyway. With it, roll-outs multiply by an attention matrix without computing its entries (see maps/rollout_chain.py).
+Where no kernel fits (other devices, other precisions, gradients), callers use plain PyTorch.
 """
 
 from __future__ import annotations
@@ -22,8 +21,14 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 
 def find_kernel(device: torch.device, dtype: torch.dtype, size: int, biased: bool) -> Kernel | None:
-    """The kernel for a device, a precision, a head size and calls with or without a bias, or None where plain PyTorch
-    must serve."""
+    """The kernel that fits a call, or None where plain PyTorch has to be used.
+
+    Args:
+        device: of the operands.
+        dtype: of the operands.
+        size: channels of a head.
+        biased: whether a bias is added to the logits.
+    """
     if device.type == "cpu":
         return cpu_kernel if dtype in (torch.float32, torch.float64, *_HALVES) else None
     if device.type != "cuda" or dtype not in (torch.float32, *_HALVES):
@@ -34,7 +39,7 @@ def find_kernel(device: torch.device, dtype: torch.dtype, size: int, biased: boo
 
 
 def cpu_kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """What PyTorch runs on a CPU. Takes any head size; its log-sum-exp is not contiguous."""
+    """PyTorch's fused kernel on a CPU, a `Kernel`: any head size; its log-sum-exp is not contiguous."""
     out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default(
         query, key, value, attn_mask=bias, scale=scale
     )
@@ -42,7 +47,11 @@ def cpu_kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, s
 
 
 def flash_kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """Flash attention on CUDA: half precision, no bias; heads are padded to a multiple of 8 channels."""
+    """Flash attention on CUDA, a `Kernel` for half precision; heads are padded to a multiple of 8 channels.
+
+    Raises:
+        ValueError: a bias, which this kernel does not take.
+    """
     if bias is not None:
         raise ValueError("flash attention on CUDA takes no bias; the memory-efficient kernel does")
     size = value.shape[-1]
@@ -54,9 +63,10 @@ def flash_kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None,
 def efficient_kernel(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Memory-efficient attention on CUDA: float32 too, and a bias, whose rows must begin at multiples of 16 bytes.
+    """Memory-efficient attention on CUDA, a `Kernel` that also takes float32 and a bias.
 
-    Its log-sum-exp is padded to a multiple of 32 rows.
+    The rows of the bias must begin at multiples of 16 bytes; the kernel's log-sum-exp is padded to a multiple of 32
+    rows, which are cut off.
     """
     size, rows = value.shape[-1], query.shape[-2]
     query, key, value = (_padded(x, 8) for x in (query, key, value))
@@ -70,6 +80,6 @@ def efficient_kernel(
 
 
 def _padded(x: Tensor, multiple: int) -> Tensor:
-    """The last dimension with zeros up to a multiple; zeros change no logit and add columns that are cut off again."""
+    """The last dimension padded with zeros to a multiple: no logit changes, and callers cut the added columns off."""
     missing = -x.shape[-1] % multiple
     return F.pad(x, (0, missing)) if missing or x.stride(-1) != 1 else x

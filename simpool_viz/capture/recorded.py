@@ -1,5 +1,4 @@
-"""The data of one forward pass: features, pooling weights, logits, and the queries and keys of the blocks that maps
-need."""
+"""The data of one forward pass: features, pooling weights, logits, and the attention of the blocks that maps need."""
 
 from __future__ import annotations
 
@@ -21,23 +20,23 @@ from simpool_viz.tensors import wide
 
 @dataclass(frozen=True)
 class Recorded:
-    """What one forward pass of a checkpoint on one picture leaves behind; every map of it is computed from here.
+    """The data recorded from one forward pass of a checkpoint on one picture; all its maps are computed from it.
 
     Attributes:
-        picture: what is drawn. Of a folder it may be smaller than the original, whose size `geometry` has, or a
-            single pixel where nothing is drawn; maps are made of `image` and what was recorded.
-        image: (3, H, W), what the encoder was given.
-        blocks: the attention of every block that was to be kept, from first to last; empty for a CNN.
-        pool_attention: the captured attention of a pooling that runs the fused kernel itself (SigLIP's), else
-            None.
-        gates: the channel gates (SE, SPE, CBAM) of the backbone and of the pooling, in the order of the
-            forward.
-        tokens: features of a batch of one.
-        pooled: the pooling's result of a batch of one.
-        vector: (D,) after the norm.
+        encoder: the checkpoint.
+        picture: the picture to draw maps on. For pictures of a folder it may be smaller than the original, whose size
+            is in `geometry`, or a single pixel where nothing is drawn; maps depend on `image` alone.
+        geometry: the position of the tokens in the picture.
+        image: (3, H, W), the normalised input of the encoder, in the precision of the forward.
+        blocks: the attention of every block that was kept, from first to last; empty for a CNN.
+        pool_attention: the captured attention of a pooling that calls the fused kernel itself (SigLIP's), else None.
+        gates: the channel gates (SE, SPE, CBAM) of the backbone and of the pooling, in the order of the forward.
+        tokens: the features, as a batch of one.
+        pooled: the result of the pooling, as a batch of one.
+        vector: (D,), the pooled vector after the norm.
         logits: (K,), or None without a head.
         dense_logits: (K, h, w) of a dense head, else None.
-        seconds: of the forward, divided by the pictures of its batch.
+        seconds: of the forward, divided by the number of pictures in its batch.
     """
 
     encoder: Encoder
@@ -55,7 +54,7 @@ class Recorded:
     seconds: float
 
     def top_classes(self, count: int = 1) -> list[tuple[int, str, float]]:
-        """The most probable classes as (index, name, probability in [0, 1]); [] without a head."""
+        """The `count` most probable classes as (index, name, probability in [0, 1]); [] without a head."""
         if self.logits is None:
             return []
         values, indices = wide(self.logits).softmax(0).topk(min(count, len(self.logits)))
@@ -63,10 +62,12 @@ class Recorded:
 
     @cached_property
     def token_scores(self) -> Tensor:
-        """Class scores S (N, K) of the patch tokens, float32 (float64 of a float64 model): the head on each of them
-        after the norm.
+        """Class scores S of the patch tokens: the head applied to each of them after the norm.
 
-        They are those of the forward where the head is dense; else the head runs once, when they are first asked for.
+        They come from the forward where the head is dense; else the head runs at the first access.
+
+        Returns:
+            (N, K) float32 (float64 of a float64 model).
 
         Raises:
             CheckpointError: the checkpoint has no head.
@@ -76,7 +77,7 @@ class Recorded:
             return wide(scores.flatten(1).T)
 
     def tensors(self) -> list[Tensor]:
-        """Every tensor that is kept, the token scores among them once they have been asked for."""
+        """Every tensor that the recording holds, the token scores included once they have been computed."""
         found = [self.image, self.tokens.patches, self.tokens.prefix, self.vector, self.logits, self.dense_logits]
         found += [self.pooled.vector, self.pooled.weights, self.pooled.scores, vars(self).get("token_scores")]
         calls = [self.blocks[i] for i in self.blocks.kept] + [self.pool_attention]
@@ -85,10 +86,14 @@ class Recorded:
         return [tensor for tensor in found if tensor is not None]
 
     def block(self, index: int) -> tuple[int, Attention]:
-        """(number, attention) of a block, negative indices counting from the last.
+        """The number of a block and its attention.
+
+        Args:
+            index: the block's number, negative ones counted from the last.
 
         Raises:
-            OptionError, MapError: no such block, or one that was not kept.
+            OptionError: no such block.
+            MapError: a block that was not kept.
         """
         depth = len(self.blocks)
         if not isinstance(index, int) or not -depth <= index < depth:
