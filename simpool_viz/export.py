@@ -1,6 +1,6 @@
-"""A Board -> a folder: board.png, pictures of every overlay and mask, maps.npz, scores.csv, manifest.json.
+"""Writes a board as a folder: board.png, every overlay and mask as a picture, maps.npz, scores.csv, manifest.json.
 
-The folder appears whole or not at all: it is written beside its place and then moved there.
+The folder appears complete or not at all: it is written under a temporary name and then moved to its place.
 """
 
 from __future__ import annotations
@@ -35,25 +35,27 @@ FORMAT = 1
 
 
 def row_names(board: Board) -> list[str]:
-    """A file name for each row: picture, checkpoint and map; numbered where that is not unique, also where case does
-    not count."""
+    """A file name for each row of a board, made of picture, checkpoint and map.
+
+    Names that are equal, also in all but upper and lower case, are numbered.
+    """
     names: dict[str, str] = {}
     for row in board.rows:
-        name = plain = _plain_name(board, row)
+        name = unnumbered = _unnumbered_name(board, row)
         number = 1
         while name.casefold() in names:
             number += 1
-            name = f"{plain}_{number}"
+            name = f"{unnumbered}_{number}"
         names[name.casefold()] = name
     return list(names.values())
 
 
 def row_name(board: Board, row: Row) -> str:
-    """The file name of one row of the board."""
+    """The file name of one row of a board, without the ending."""
     return next(name for name, other in zip(row_names(board), board.rows, strict=True) if other is row)
 
 
-def _plain_name(board: Board, row: Row) -> str:
+def _unnumbered_name(board: Board, row: Row) -> str:
     stem = Path(board.pictures[row.picture].name).stem
     if sum(Path(p.name).stem == stem for p in board.pictures) > 1:
         stem = f"{stem}_{row.picture}"
@@ -61,7 +63,7 @@ def _plain_name(board: Board, row: Row) -> str:
 
 
 def plain_name(text: str) -> str:
-    """The text as a name that every file system takes."""
+    """A text as a file name that every file system allows: other characters become "_", at most 200 bytes."""
     return re.sub(r"[^\w.,=+-]+", "_", text).encode()[:200].decode(errors="ignore")  # file systems stop at 255 bytes
 
 
@@ -79,14 +81,22 @@ def export_board(
     """Write a board as a folder.
 
     Args:
-        out: the folder to make. An existing one must be empty, or an earlier export and `overwrite` be set.
+        board: from `make_board`.
+        out: the folder to make. An existing one must be empty, or an earlier export and `overwrite` set.
+        look: colours, opacity and smoothing of the overlays; the defaults of `Look` where None.
+        overwrite: replace an earlier export.
+        device: the device that made the maps, for the manifest.
         pictures: format of overlays and masks, "jpeg" or "png".
-        profile: where the time of drawing and encoding is counted.
-        extras: further files by name, pictures or text, such as those of `figures`.
+        profile: to which the seconds of drawing and encoding are added.
+        extras: further files by name, pictures or text, such as those of `drawing.figures`.
+
+    Returns:
+        `out`.
 
     Raises:
-        FileExistsError: the folder holds something else; nothing is touched.
-        OptionError: another format.
+        FileExistsError: the folder contains something else, which stays unchanged.
+        OptionError: another format of pictures.
+        OSError: the folder cannot be written.
 
     Examples:
         >>> from pathlib import Path
@@ -113,10 +123,14 @@ def export_board(
 
 
 def check_target(out: Path, overwrite: bool = False) -> None:
-    """Whether a board may be written to `out`: asked before anything is computed.
+    """Check, before anything is computed, that a board may be written to a folder.
+
+    Args:
+        out: the folder.
+        overwrite: whether an earlier export there may be replaced.
 
     Raises:
-        FileExistsError: the folder holds something else, or an earlier export that is not to be replaced.
+        FileExistsError: the folder contains something else, or an earlier export that must not be replaced.
     """
     out = Path(out)
     if not out.exists() or (out.is_dir() and (not any(out.iterdir()) or (overwrite and _is_export(out)))):
@@ -126,7 +140,7 @@ def check_target(out: Path, overwrite: bool = False) -> None:
 
 
 def _is_export(folder: Path) -> bool:
-    """Whether an export of this package lies there. Other programs write a manifest.json too."""
+    """Whether a folder is an export of this package; other programs write a manifest.json too."""
     try:
         return "simpool_viz" in json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["versions"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -135,9 +149,9 @@ def _is_export(folder: Path) -> bool:
 
 def _write(board: Board, folder: Path, style: DrawingStyle, device: str, suffix: str, profile: Profile) -> None:
     with profile.part("drawing"):
-        whole = render_board(board, style)
+        picture_of_board = render_board(board, style)
     with profile.part("encoding"):
-        whole.save(folder / "board.png", compress_level=1)
+        picture_of_board.save(folder / "board.png", compress_level=1)
     maps: dict[str, np.ndarray] = {}
     for name, row, scale in zip(row_names(board), board.rows, row_scales(board, style), strict=True):
         with profile.part("drawing"):
@@ -154,7 +168,10 @@ def _write(board: Board, folder: Path, style: DrawingStyle, device: str, suffix:
 
 
 def score_table(board: Board) -> list[dict[str, Any]]:
-    """One dict per row of the board, and per picture with a reference one for each baseline."""
+    """The lines of scores.csv: a dict for each row of the board, and for each baseline of a picture with a reference.
+
+    Probability, coverage and scores lie in [0, 1]; the spatial entropy is in nats.
+    """
     table = []
     for row in board.rows:
         figures: dict[str, Any] = {
@@ -184,7 +201,7 @@ def _write_scores(board: Board, path: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what the figures depend on."""
+    """The versions of this package, Python, torch and timm, on which the figures depend."""
     import timm
     import torch
 
@@ -197,7 +214,13 @@ def versions() -> dict[str, str]:
 
 
 def manifest(board: Board, style: DrawingStyle, device: str) -> dict[str, Any]:
-    """What was made, with what settings and versions."""
+    """The content of manifest.json: what was made, and with which settings and versions.
+
+    Args:
+        board: the board.
+        style: how its overlays are drawn.
+        device: the device that made the maps.
+    """
     return {
         "format": FORMAT,
         "versions": versions(),
@@ -211,7 +234,7 @@ def manifest(board: Board, style: DrawingStyle, device: str) -> dict[str, Any]:
 
 
 def row_facts(name: str, row: Row) -> dict[str, Any]:
-    """What the manifest tells of a row."""
+    """The entry of a row in the manifest, under its file name."""
     return {
         "name": name,
         "picture": row.picture,
@@ -227,11 +250,13 @@ def row_facts(name: str, row: Row) -> dict[str, Any]:
 
 
 def export_answer(recording: Recording, answer: Inspection, out: Path, *, overwrite: bool = False) -> Path:
-    """Write what `inspect` answers: an export of its rows, heads.png where several maps stand behind the first, and
-    segmentation.png of a dense checkpoint.
+    """Write the result of `inspect` as a folder.
+
+    It is an export of the rows, with heads.png where the first map is the fusion of several, and segmentation.png for a
+    dense checkpoint.
 
     Args:
-        recording: what was asked.
+        recording: the recording that was inspected.
         answer: from `inspect`.
         out: the folder to make.
         overwrite: replace an earlier export there.
@@ -241,6 +266,7 @@ def export_answer(recording: Recording, answer: Inspection, out: Path, *, overwr
 
     Raises:
         FileExistsError: as in `check_target`.
+        OSError: the folder cannot be written.
     """
     board = Board([recording.picture], answer.rows, {}, answer.notes, Settings())
     extras = {"heads.png": draw_parts(recording.picture, answer.parts, answer.groups)} if answer.parts else {}
@@ -251,7 +277,7 @@ def export_answer(recording: Recording, answer: Inspection, out: Path, *, overwr
 
 
 def export_tour(out: Path, *, device: str = "auto") -> list[Path]:
-    """Write the guided tour: an export of every stop in a folder of its own, and README.md with their texts.
+    """Write the guided tour: each stop as an export in its own folder, and README.md with the texts of all.
 
     Args:
         out: the folder to make.
@@ -261,18 +287,20 @@ def export_tour(out: Path, *, device: str = "auto") -> list[Path]:
         The folders of the stops.
 
     Raises:
-        CheckpointError: the bundled checkpoints are not here.
+        CheckpointError: the bundled checkpoints are missing.
         FileExistsError: `out` is a file, or a folder that is not empty.
+        OSError: the folder cannot be written.
     """
-    here = stops(available())
-    if not here:
+    possible = stops(available())
+    if not possible:
         raise CheckpointError("the tour needs the bundled ViT checkpoints, which this installation does not have")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is there already and not an empty folder; choose another with -o")
-    names = list(dict.fromkeys(name for stop in here for name in stop.checkpoints))
+    names = list(dict.fromkeys(name for stop in possible for name in stop.checkpoints))
     loaded = dict(zip(names, load_checkpoints(names, device=device), strict=True))
-    pages, folders = ["# Guided tour"], []
-    for number, stop in enumerate(here, 1):
+    pages = ["# Guided tour"]
+    folders: list[Path] = []
+    for number, stop in enumerate(possible, 1):
         encoders = [loaded[name] for name in stop.checkpoints]
         place = str(next(encoders[0].parameters()).device)
         folders.append(export_board(stop_board(stop, encoders), out / f"{number}_{stop.name}", device=place))

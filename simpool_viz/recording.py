@@ -1,7 +1,7 @@
-"""One fused forward pass -> everything that every map needs.
+"""Records one fused forward pass, from which every map is computed.
 
 A recording holds features, pooling weights, logits, and the queries and keys of the blocks that maps need (see
-capture.py). Pictures of one input size share a forward, and so do several heads on one backbone.
+capture/). Pictures of one input size share a forward, and so do several heads on one backbone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -31,15 +30,17 @@ from simpool_viz.timing import Profile
 
 @dataclass(frozen=True)
 class Recording(Recorded):
-    """What was recorded of a picture, and its maps. Fields as in `Recorded`."""
+    """The data recorded from one forward pass on one picture, and its maps. Fields as in `Recorded`."""
 
     def map(self, name: str, **options: Any) -> AttentionMap:
-        """Make a map: "pooling" (or the pooling's name), "cls", "rollout", "dense_rollout", "token", "contribution".
+        """Make a map by name.
 
-        Options are those of the map's function in `simpool_viz.maps`: block, first, at, classes, ...
+        Args:
+            name: a name of `map_methods`, such as "cls", or that of the checkpoint's pooling, for its attention.
+            options: those of the map's function in `simpool_viz.maps`, such as block, first, at or classes.
 
         Raises:
-            MapError: the checkpoint cannot have this map; the sentence says why.
+            MapError: the checkpoint does not have this map; the message says why.
             OptionError: there is no such map, or an option does not fit it.
 
         Examples:
@@ -55,8 +56,17 @@ class Recording(Recorded):
         return make_map(self, name, **options)
 
     def maps(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[AttentionMap]:
-        """Several maps, as (name, options); roll-outs among them share one walk through the blocks. Errors as in
-        `map`.
+        """Make several maps; roll-outs with the same options share one pass through the blocks.
+
+        Args:
+            requests: (name, options) of each map, as for `map`.
+
+        Returns:
+            The maps in the order of the requests.
+
+        Raises:
+            MapError: as in `map`.
+            OptionError: as in `map`.
 
         Examples:
             >>> from simpool_viz import load_checkpoint, record
@@ -76,17 +86,18 @@ Keep = Collection[int] | None
 
 
 def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = None, keep: Keep = None) -> Recording:
-    """Look at one picture once.
+    """Record one forward pass of a checkpoint on one picture.
 
     Args:
         encoder: from `load_checkpoint`.
-        image: path, PIL image, array, or a `Picture`.
+        image: path, PIL image, array, or a `Picture`, as for `read_picture`.
         size: shorter side in pixels, rounded to whole tokens; the checkpoint's own (`encoder.facts.size`) by default.
-        keep: numbers of the blocks whose attention is kept (`blocks_needed` tells them for some maps); all by default.
+        keep: numbers of the blocks whose attention is kept, for given maps those of `blocks_needed`; all by default.
 
     Raises:
         PictureError: a picture that cannot be read.
-        OptionError: an impossible size, or one that needs more memory than there is.
+        FileNotFoundError: no such file.
+        OptionError: an impossible size, or one that needs more memory than the device has.
         CheckpointError: a model whose attention cannot be captured.
 
     Examples:
@@ -105,7 +116,16 @@ def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = No
 def record_batch(
     encoder: Encoder, images: Sequence[ImageSource | Picture], size: int | None = None, keep: Keep = None
 ) -> list[Recording]:
-    """Look at several pictures; those of one input size share a forward. Arguments and errors as in `record`.
+    """Record several pictures; those of one input size share a forward.
+
+    Args:
+        encoder: from `load_checkpoint`.
+        images: pictures, each as for `record`.
+        size: as in `record`.
+        keep: as in `record`.
+
+    Returns:
+        The recordings in the order of the pictures; errors are those of `record`.
 
     Examples:
         >>> from simpool_viz import load_checkpoint, record_batch
@@ -124,19 +144,28 @@ def record_shared(
     keep: Keep = None,
     profile: Profile | None = None,
 ) -> list[list[Recording]]:
-    """Look at pictures with several heads on one backbone, which runs once for all of them (`shares_forward`).
+    """Record pictures with several heads on one backbone, which runs once for all of them.
+
+    Args:
+        encoders: heads on one backbone, as `shares_forward` checks.
+        images: pictures, each as for `record`.
+        size: as in `record`.
+        keep: as in `record`.
+        profile: to which the seconds of preprocessing and forwards are added.
 
     Returns:
         The recordings of each encoder, in the order of the pictures.
 
     Raises:
         CheckpointError: as in `record`, or encoders that cannot share a forward.
+        PictureError: as in `record`.
+        OptionError: as in `record`.
     """
     encoder, profile = encoders[0], profile or Profile()
-    strangers = [e.facts.name for e in encoders if not shares_forward(encoder, e, size)]
-    if strangers:
+    unlike = [e.facts.name for e in encoders if not shares_forward(encoder, e, size)]
+    if unlike:
         raise CheckpointError(
-            f"{', '.join(strangers)} and {encoder.facts.name} have not the same backbone and size, so no forward "
+            f"{', '.join(unlike)} and {encoder.facts.name} have not the same backbone and size, so no forward "
             "serves both"
         )
     pictures = [read_picture(image) for image in images]
@@ -148,13 +177,17 @@ def record_shared(
         with profile.part("preprocess"):
             inputs = torch.stack([preprocess(*one, encoder.facts.mean, encoder.facts.std) for one in batch])
         with profile.part("forward"):
-            alike = record_prepared(encoders, batch, inputs, keep)
-        recordings.update(zip(members, zip(*alike, strict=True), strict=True))  # type: ignore[arg-type]
+            by_encoder = record_prepared(encoders, batch, inputs, keep)
+        recordings.update(zip(members, zip(*by_encoder, strict=True), strict=True))  # type: ignore[arg-type]
     return [[recordings[i][n] for i in range(len(pictures))] for n in range(len(encoders))]
 
 
 def shares_forward(one: Encoder, other: Encoder, size: int | None = None) -> bool:
-    """Whether two encoders have the same backbone object and see pictures alike, so that one forward serves both."""
+    """Whether one forward of the backbone serves two encoders.
+
+    It does where they have the same backbone object, the same normalisation and, unless `size` is given, the same input
+    size.
+    """
     a, b = one.facts, other.facts
     return (
         one.backbone is other.backbone and (a.mean, a.std) == (b.mean, b.std) and (size is not None or a.size == b.size)
@@ -165,15 +198,20 @@ def shares_forward(one: Encoder, other: Encoder, size: int | None = None) -> boo
 def record_prepared(
     encoders: Sequence[Encoder], batch: Sequence[tuple[Picture, Geometry]], images: Tensor, keep: Keep = None
 ) -> list[list[Recording]]:
-    """The recordings of each of some encoders that share a forward.
+    """Record a batch of prepared pictures with encoders that share a forward.
 
     Args:
-        batch: pictures of one input size.
-        images: what `preprocess` makes of them, (B, 3, H, W).
+        encoders: heads on one backbone, as `shares_forward` checks.
+        batch: pictures of one input size, and their geometry.
+        images: (B, 3, H, W) float32, the pictures as `preprocess` returns them.
         keep: as in `record`.
 
+    Returns:
+        The recordings of each encoder, in the order of the pictures.
+
     Raises:
-        CheckpointError: a backbone whose attention cannot be captured, or whose grid is not what its stride says.
+        CheckpointError: a backbone whose attention cannot be captured, or whose grid does not fit its stride.
+        OptionError: the batch needs more memory than the device has.
     """
     encoder = encoders[0]
     parameter, facts = next(encoder.parameters()), encoder.facts
@@ -181,7 +219,7 @@ def record_prepared(
     started = time.perf_counter()
     with torch.inference_mode(), GateCapture(encoder.backbone) as gates, BlockCapture(encoder.blocks, keep) as blocks:
         tokens = encoder.tokens(images)
-    shared = _since(started, images)
+    seconds = _since(started, images)
     if tokens.grid != batch[0][1].grid:
         raise CheckpointError(
             f"{facts.name} gave a grid of {tokens.grid} where {batch[0][1].grid} was expected; its stride is not "
@@ -189,60 +227,67 @@ def record_prepared(
         )
     calls = blocks.calls(facts.name)
     attention = [[None if call is None else call.of(i) for call in calls] for i in range(len(batch))]
-    return [_read(head, images, tokens, attention, gates, shared, batch) for head in encoders]
+    forward = _Forward(batch, images, tokens, attention, gates, seconds)
+    return [_record_head(head, forward) for head in encoders]
 
 
 def _since(started: float, images: Tensor) -> float:
+    """Seconds since a reading of the clock, after the device of the images has finished."""
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
     return time.perf_counter() - started
 
 
-def _read(
-    encoder: Encoder,
-    images: Tensor,
-    tokens: Tokens,
-    blocks: Sequence[Sequence[Attention | None]],
-    gates: GateCapture,
-    shared: float,
-    batch: Sequence[tuple[Picture, Geometry]],
-) -> list[Recording]:
-    """The recordings of one head from the tokens and each picture's blocks of the backbone's forward, which took
-    `shared` seconds."""
+@dataclass(frozen=True)
+class _Forward:
+    """A forward of a backbone, which several heads may share.
+
+    Attributes:
+        batch: the pictures and their geometry.
+        images: (B, 3, H, W), the input.
+        tokens: the features of the batch.
+        attention: for each picture, that of every block, None where it was not kept.
+        gates: the channel gates of the backbone.
+        seconds: the time it took.
+    """
+
+    batch: Sequence[tuple[Picture, Geometry]]
+    images: Tensor
+    tokens: Tokens
+    attention: Sequence[Sequence[Attention | None]]
+    gates: GateCapture
+    seconds: float
+
+
+def _record_head(encoder: Encoder, forward: _Forward) -> list[Recording]:
+    """The recordings of one head, in the order of the pictures."""
     started = time.perf_counter()
-    with torch.inference_mode(), AttentionCapture() as own:
-        output = encoder.read(tokens)
-    seconds = (shared + _since(started, tokens.patches)) / len(batch)
-    check_calls(encoder.facts.name, len(own.calls), encoder.pooling.fused_calls)
-    make = partial(_single, encoder, images, own.calls, gates, output, seconds)
-    return [make(blocks[i], i, picture, geometry) for i, (picture, geometry) in enumerate(batch)]
+    with torch.inference_mode(), AttentionCapture() as capture:
+        output = encoder.read(forward.tokens)
+    seconds = (forward.seconds + _since(started, forward.tokens.patches)) / len(forward.batch)
+    check_calls(encoder.facts.name, len(capture.calls), encoder.pooling.fused_calls)
+    call = capture.calls[-1] if capture.calls else None
+    return [_recording_of(i, encoder, forward, output, call, seconds) for i in range(len(forward.batch))]
 
 
-def _single(
-    encoder: Encoder,
-    images: Tensor,
-    own: Sequence[Call],
-    gates: GateCapture,
-    output: Output,
-    seconds: float,
-    blocks: Sequence[Attention | None],
-    i: int,
-    picture: Picture,
-    geometry: Geometry,
+def _recording_of(
+    i: int, encoder: Encoder, forward: _Forward, output: Output, pool_call: Call | None, seconds: float
 ) -> Recording:
+    """The recording of the picture with index `i` in the batch."""
     tokens, pooled = output.tokens, output.pooled
 
     def one(batch: Tensor) -> Tensor:
         return one_of(batch, i).unsqueeze(0)
 
+    picture, geometry = forward.batch[i]
     return Recording(
         encoder=encoder,
         picture=picture,
         geometry=geometry,
-        image=one_of(images, i),
-        blocks=Blocks(blocks, encoder.facts.name),
-        pool_attention=own[-1].of(i) if own else None,
-        gates=_gates_of(encoder, gates, tokens, i),
+        image=one_of(forward.images, i),
+        blocks=Blocks(forward.attention[i], encoder.facts.name),
+        pool_attention=None if pool_call is None else pool_call.of(i),
+        gates=_gates_of(encoder, forward.gates, tokens, i),
         tokens=Tokens(one(tokens.patches), tokens.grid, one(tokens.prefix)),
         pooled=Pooled(
             one(pooled.vector),
@@ -257,7 +302,7 @@ def _single(
 
 
 def _gates_of(encoder: Encoder, capture: GateCapture, tokens: Tokens, i: int) -> tuple[ChannelGate, ...]:
-    """The gates of one picture; a pooling's own gate is the last."""
+    """The channel gates of the picture with index `i` in the batch; that of the pooling itself comes last."""
     gates = [ChannelGate(name, one_of(values, i), None) for name, values in capture.calls]
     with torch.inference_mode():
         last = encoder.pooling.channel_gate(Tokens(tokens.patches[i : i + 1], tokens.grid, tokens.prefix[i : i + 1]))

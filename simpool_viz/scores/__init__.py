@@ -1,1 +1,1 @@
-"""Scores: how well maps and masks match references, and how a map's mass is spread."""
+"""Scores: agreement of maps and masks with reference masks, and the spatial entropy of maps."""

@@ -1,7 +1,7 @@
-"""Scores of a map or mask against a reference mask, and the baselines that every table carries.
+"""Scores of a map or mask against a reference mask, and the baselines that every table includes.
 
-All scores work on pixel arrays (H, W); `void` marks pixels that count neither for nor against a mask.
-A map that does not beat the centre prior has shown nothing.
+All scores work on pixel arrays (H, W); `void` marks pixels that are left out of every count.
+A map that does not score above the centre prior localizes no better than a fixed guess.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ POINTING_RADIUS = 15  # pixels at the scored size (Zhang et al., Excitation Back
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference mask: objects (H, W) bool, and void (H, W) bool, the pixels that count nowhere.
+    """A reference mask of a picture.
 
     Attributes:
-        labels: (H, W) int64, the number of each pixel's object, where they are told apart.
+        objects: (H, W) bool, the pixels of all objects.
+        void: (H, W) bool, the pixels that are left out of every count.
+        labels: (H, W) int64, the number of each pixel's object; None where objects are not numbered.
     """
 
     objects: np.ndarray
@@ -34,24 +36,27 @@ class Reference:
 
     @property
     def instances(self) -> list[np.ndarray]:
-        """Each object by itself, (H, W) bool."""
+        """One mask (H, W) bool per object; a single one where objects are not numbered."""
         if self.labels is None:
             return [self.objects]
         return [self.labels == number for number in np.unique(self.labels[self.objects])]
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height)."""
+        """(width, height) in pixels."""
         return self.objects.shape[1], self.objects.shape[0]
 
 
 def read_reference(path: Path) -> Reference:
-    """Read a mask file: 0 is background; 255 is foreground in a mask and void in a label map; all else is object.
+    """Read a mask file: 0 is background, other values are objects; 255 is void in a label map and object in a mask.
 
-    A grey mask with soft edges, or of JPEG, is no label map: it is cut at half.
+    A label map has more than two values. A grey mask with soft edges, or in JPEG, is a mask, thresholded at 128.
+
+    Args:
+        path: a grey or palette picture of the size of the photo or of its proportions.
 
     Raises:
-        PictureError: not a picture, too large, or no object in it.
+        PictureError: not a picture, in colour, too large, or without an object.
     """
     try:
         with Image.open(path) as image:
@@ -74,7 +79,7 @@ def read_reference(path: Path) -> Reference:
 
 
 def _is_colour(image: Image.Image) -> bool:
-    """Whether more than 1 % of the pixels are no grey; palettes hold labels, whatever their colours."""
+    """Whether more than 1 % of the pixels are not grey; a palette picture holds labels and never counts as colour."""
     if image.mode in ("L", "LA", "P", "1", "I", "I;16"):
         return False
     rgb = np.asarray(image.convert("RGB")).astype(np.int16)
@@ -82,19 +87,31 @@ def _is_colour(image: Image.Image) -> bool:
 
 
 def iou(mask: np.ndarray, reference: Reference) -> float:
-    """Intersection over union of a mask (H, W) with the objects, void pixels left out of both; 1 for two empty
-    masks."""
+    """Intersection over union of a mask with the objects, void pixels left out of both.
+
+    Args:
+        mask: (H, W) bool at the size of the reference.
+        reference: the reference mask.
+
+    Returns:
+        In [0, 1]; 1 for two empty masks.
+    """
     counted = ~reference.void
     union = ((mask | reference.objects) & counted).sum()
     return float((mask & reference.objects & counted).sum() / union) if union else 1.0
 
 
 def iou_at_true_area(weights: np.ndarray, reference: Reference) -> float:
-    """IoU of the level set that has (ties in) as many pixels as the objects: how well a map ranks pixels, whatever its
-    rule.
+    """IoU of the level set with as many pixels (ties included) as the objects.
+
+    It measures how well a map ranks pixels, independent of any mask rule.
 
     Args:
         weights: (H, W) at the size of the reference.
+        reference: the reference mask.
+
+    Returns:
+        In [0, 1].
     """
     counted = weights[~reference.void]
     level = np.partition(counted, -int(reference.objects.sum()))[-int(reference.objects.sum())]
@@ -102,31 +119,41 @@ def iou_at_true_area(weights: np.ndarray, reference: Reference) -> float:
 
 
 def jaccard(masks: np.ndarray, reference: Reference, side: int = 480) -> tuple[float, float]:
-    """DINO's Jaccard score (Caron et al., ICCV 2021): IoU with each object by itself, everything brought to 480 x 480
-    by nearest pixel.
+    """DINO's Jaccard score (Caron et al., ICCV 2021): IoU with each object on its own.
+
+    Masks and reference are resized to a square of 480 x 480 pixels by nearest neighbour first.
 
     Args:
-        masks: (M, h, w) bool on the token grid: of the map to be scored, then those of its heads.
+        masks: (M, h, w) bool on the token grid: that of the map to be scored, then those of its heads.
+        reference: the reference mask.
+        side: of that square in pixels.
 
     Returns:
-        The mean over objects of the first mask's IoU, and of the best mask's: an oracle chooses a head for each object.
+        The mean over objects of the first mask's IoU, and that of each object's best mask, as if an oracle chose a head
+        for each object; both in [0, 1].
     """
     size = side, side
-    shown = np.stack([expand_cells(mask, size) for mask in masks])  # (M, side, side)
+    resized = np.stack([expand_cells(mask, size) for mask in masks])  # (M, side, side)
     counted = ~expand_cells(reference.void, size)
     scores = []
     for instance in reference.instances:
         truth = expand_cells(instance, size) & counted
-        union = ((shown | truth) & counted).sum(axis=(1, 2))
-        scores.append((shown & truth).sum(axis=(1, 2)) / np.maximum(union, 1))
+        union = ((resized | truth) & counted).sum(axis=(1, 2))
+        scores.append((resized & truth).sum(axis=(1, 2)) / np.maximum(union, 1))
     each = np.stack(scores)  # (objects, M)
     return float(each[:, 0].mean()), float(each.max(axis=1).mean())
 
 
 def pointing(weights: np.ndarray, reference: Reference, radius: float = POINTING_RADIUS) -> bool:
-    """Whether the map's maximum (H, W) lies within `radius` pixels of an object.
+    """The pointing game (Zhang et al., 2018): whether the map's maximum lies within a radius of an object.
 
-    Of a plateau its centre counts, and of several the largest: of a constant map, the picture's centre.
+    Where the maximum is a plateau, its centre counts, and of several plateaus that of the largest; of a constant map
+    this is the centre of the picture.
+
+    Args:
+        weights: (H, W) at the size of the reference.
+        reference: the reference mask.
+        radius: in pixels of the reference.
     """
     row, column = (round(float(v)) for v in np.argwhere(largest_component(weights == weights.max())).mean(axis=0))
     reach = math.floor(min(radius, sum(weights.shape)))
@@ -136,22 +163,44 @@ def pointing(weights: np.ndarray, reference: Reference, radius: float = POINTING
 
 
 def energy(weights: np.ndarray, reference: Reference) -> float:
-    """Energy-based pointing: the share of the map's positive mass (H, W) that lies on objects, void left out."""
+    """Energy-based pointing: the share of the map's positive mass that lies on objects, void pixels left out.
+
+    Args:
+        weights: (H, W) at the size of the reference.
+        reference: the reference mask.
+
+    Returns:
+        In [0, 1].
+    """
     mass = weights.clip(min=0) * ~reference.void
     return float((mass * reference.objects).sum() / max(float(mass.sum()), 1e-12))
 
 
 def precision_recall(mask: np.ndarray, reference: Reference) -> tuple[float, float]:
-    """Share of the mask on objects, and share of the objects in the mask; 0 where the divisor is empty."""
+    """Precision, the share of the mask that lies on objects, and recall, the share of the objects in the mask.
+
+    Args:
+        mask: (H, W) bool at the size of the reference.
+        reference: the reference mask.
+
+    Returns:
+        Both in [0, 1]; 0 where the mask, or the reference, is empty.
+    """
     hit = (mask & reference.objects).sum()
     return float(hit / max((mask & ~reference.void).sum(), 1)), float(hit / max(reference.objects.sum(), 1))
 
 
 def centre_prior(size: tuple[int, int]) -> np.ndarray:
-    """A Gaussian (H, W) at the centre for size = (W, H): isotropic on the picture made square, sigma half its side.
+    """The baseline map: a Gaussian at the centre of the picture, with half of each side as its standard deviation.
 
-    On elongated pictures it is elongated likewise, which is the stronger baseline (0.44 against 0.42 IoU at true area
-    on 327 photos of horses).
+    On elongated pictures it is elongated likewise, which is a stronger baseline than an isotropic one (0.44 against
+    0.42 IoU at true area on 327 photos of horses).
+
+    Args:
+        size: (W, H) in pixels.
+
+    Returns:
+        (H, W) float64 in (0, 1].
     """
     width, height = size
     y, x = (np.arange(height) + 0.5) / height - 0.5, (np.arange(width) + 0.5) / width - 0.5
@@ -159,7 +208,13 @@ def centre_prior(size: tuple[int, int]) -> np.ndarray:
 
 
 def score(weights: np.ndarray, mask: np.ndarray, reference: Reference) -> dict[str, float]:
-    """All scores of a map (H, W) and its mask (H, W), both at the size of the reference, by name."""
+    """All scores of a map and its mask by name, each in [0, 1].
+
+    Args:
+        weights: (H, W) at the size of the reference.
+        mask: (H, W) bool, likewise.
+        reference: the reference mask.
+    """
     precision, recall = precision_recall(mask, reference)
     return {
         "iou": iou(mask, reference),
@@ -172,10 +227,16 @@ def score(weights: np.ndarray, mask: np.ndarray, reference: Reference) -> dict[s
 
 
 def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
-    """Scores of a fused map (bilinear) and its mask (patches), brought to the size of the reference.
+    """All scores of a fused map and its mask by name, each in [0, 1].
+
+    The map is upsampled bilinearly to the size of the reference, the mask by whole patches.
+
+    Args:
+        mask: from `AttentionMap.mask`.
+        reference: from `read_reference`, of the same picture at any size.
 
     Raises:
-        PictureError: the reference has other proportions than the picture, so it belongs to another one, or is turned.
+        PictureError: the reference has other proportions than the picture: it is rotated or belongs to another one.
 
     Examples:
         >>> from pathlib import Path
@@ -196,7 +257,10 @@ def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
 
 
 def baselines(reference: Reference) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """(weights, mask), both (H, W), of the centre prior (masked at mass 0.6) and of the whole picture, by name."""
+    """The baselines by name, each as weights (H, W) float64 and mask (H, W) bool.
+
+    They are the centre prior, masked by the rule "mass" at 0.6, and the whole picture.
+    """
     prior = centre_prior(reference.size)
     disc = prior.astype(np.float32) >= np.float32(find_level(prior, "mass", 0.6))
     whole = np.ones_like(prior)
@@ -204,5 +268,5 @@ def baselines(reference: Reference) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def score_baselines(reference: Reference) -> dict[str, dict[str, float]]:
-    """The scores of the baselines by name."""
+    """The scores of each of the `baselines`, by name of the baseline and of the score, in [0, 1]."""
     return {name: score(weights, mask, reference) for name, (weights, mask) in baselines(reference).items()}

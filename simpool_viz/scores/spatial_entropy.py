@@ -1,8 +1,9 @@
 """Spatial entropy of maps (Peruzzo et al., Spatial Entropy as an Inductive Bias for Vision Transformers, section 3).
 
-Cells above the map's mean form 8-connected components; the entropy of how they share the excess over the mean is 0 for
-one blob and ln n for n equal ones. Differentiable in the scores, batched, and without a loop over maps: all maps are
-labelled as one tall picture, a blank row between them.
+Cells above the map's mean form 8-connected components, each with a share of the excess over the mean. The entropy of
+these shares is 0 for one component and ln n for n equal ones. It is differentiable in the scores, batched, and without
+a loop over maps: all maps are stacked into one tall picture, with a blank row between them, whose components are
+labelled at once.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:
     """Entropy in nats of each map.
 
     Args:
-        scores: (..., h, w), scores before a softmax (the paper) or weights; invariant to scores -> a scores + b, a > 0.
-        mode: "mass" shares the excess over the mean (the paper); "count" shares the number of cells.
+        scores: (..., h, w), scores before a softmax, as in the paper, or weights. The result is the same for
+            a * scores + b with any a > 0 and b.
+        mode: "mass" for shares of the excess over the mean, as in the paper; "count" for shares of the cells.
 
     Returns:
-        (...) float32 (float64 for float64 scores). A constant map has no component and entropy 0.
+        (...) in nats, at least 0, float32 (float64 for float64 scores). A constant map has no component and entropy 0.
 
     Raises:
-        OptionError, MapError: an unknown mode, fewer than two dimensions, or values that are not finite.
+        OptionError: an unknown mode, or fewer than two dimensions.
+        MapError: values that are not finite.
 
     Examples:
         >>> import torch
@@ -50,19 +53,19 @@ def spatial_entropy(scores: Tensor, mode: str = "mass") -> Tensor:
     varied = s.amax((1, 2)) - s.amin((1, 2)) > 1e-6 * s.abs().amax((1, 2))
     mask = (excess > 0) & varied[:, None, None]
     mass = (torch.relu(excess) + 1e-9) * mask if mode == "mass" else mask.to(s.dtype)
-    labels = _label(mask)  # numbered through all maps; 0 is no component
+    labels = _label(mask)  # numbered across all maps; 0 outside components
     count = int(labels.max()) + 1
     per_component = s.new_zeros(count).index_add(0, labels.flatten(), mass.flatten())[1:]
     owner = _owners(labels, count)
     total = mass.sum(dim=(1, 2))
     share = per_component / total[owner]
-    # One blob's share can round to above 1.
+    # The share of a single component can be rounded to more than 1.
     entropy = s.new_zeros(len(s)).index_add(0, owner, -share * share.log()).clamp(min=0)
     return entropy.reshape(scores.shape[:-2])
 
 
 def _label(mask: Tensor) -> Tensor:
-    """8-connected components of (M, h, w) masks, numbered from 1 through all maps: (M, h, w) int64."""
+    """8-connected components of masks (M, h, w) bool, numbered from 1 across all maps: (M, h, w) int64, 0 outside."""
     count, h, w = mask.shape
     tall = np.zeros((count, h + 1, w), np.uint8)
     tall[:, :h] = mask.cpu().numpy()
@@ -71,7 +74,7 @@ def _label(mask: Tensor) -> Tensor:
 
 
 def _owners(labels: Tensor, count: int) -> Tensor:
-    """The map that each component 1 ... count - 1 belongs to."""
+    """The index of the map of each component 1 ... count - 1: (count - 1,) int64."""
     maps = torch.arange(len(labels), device=labels.device)[:, None, None].expand_as(labels)
     return torch.zeros(count, dtype=torch.long, device=labels.device).index_copy(0, labels.flatten(), maps.flatten())[
         1:
