@@ -1,4 +1,4 @@
-"""Attention maps of vision models, and how they change with the pooling.
+"""Attention maps of vision models with different poolings.
 
     from simpool_viz import load_checkpoint, record
     recording = record(load_checkpoint("resnet_simpool"), "cat.jpg")
@@ -9,15 +9,15 @@ These names are the public interface; everything else may change between version
 
 | name | what it is |
 |---|---|
-| `load_checkpoint`, `load_checkpoints`, `catalogue` | a model from a name or a file, several that share backbones, and what is bundled |
-| `record`, `record_batch`, `Recording` | one forward pass, of one or several pictures, from which every map is made |
-| `AttentionMap`, `ObjectMask` | what `Recording.map` and `AttentionMap.mask` return |
+| `load_checkpoint`, `load_checkpoints`, `catalogue` | a model from a name or a file, several models that share backbones, and the bundled ones |
+| `record`, `record_batch`, `Recording` | one forward pass on one or several pictures, from which every map is computed |
+| `AttentionMap`, `ObjectMask` | the results of `Recording.map` and of `AttentionMap.mask` |
 | `map_methods`, `mask_rules`, `poolings` | the registered maps, rules and poolings by name |
-| `make_board`, `Board`, `Settings`, `export_board` | pictures x checkpoints x maps with masks and figures, and a folder of them |
-| `arrange`, `agreement`, `difference` | a board in another order, how far masks agree, where two maps differ |
-| `inspect`, `Lens`, `facts_of`, `segment` | questions to one recording, and what is known of it beside maps |
+| `make_board`, `Board`, `Settings`, `export_board` | maps of pictures x checkpoints with masks and scores, and their export as a folder |
+| `arrange`, `agreement`, `difference` | a board in another order, the IoU between its masks, one map minus another |
+| `inspect`, `Lens`, `facts_of`, `segment` | the maps of one token, block or class of a recording, its other data, and its segmentation |
 | `read_picture` | any picture file, PIL image or array as upright RGB |
-| `SimpoolError` | what a user gave does not fit. Its kinds: `PictureError`, `CheckpointError`, `DownloadError`, `MapError`, `AbsentClassError`, `OptionError`, `DataError`, `TrainingError`, `DivergedError`, `MissingPackageError` |
+| `SimpoolError` | an input or a request that does not fit. Its kinds: `PictureError`, `CheckpointError`, `DownloadError`, `MapError`, `AbsentClassError`, `OptionError`, `DataError`, `TrainingError`, `DivergedError`, `MissingPackageError` |
 """  # noqa: E501 (rows of a table cannot be broken)
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Loaded at first use, so that `simpool-viz --help` need not import torch.
+# Imported at first use, so that `simpool-viz --help` does not import torch.
 _HOMES = {
     "AbsentClassError": "errors",
     "AttentionMap": "maps.attention_map",

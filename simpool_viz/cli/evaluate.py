@@ -10,7 +10,7 @@ from simpool_viz.errors import OptionError
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    from simpool_viz.maps.rollout_chain import Walk
+    from simpool_viz.maps.rollout_chain import RolloutOptions
 
     parser.add_argument(
         "data", nargs="*", type=Path, metavar="FOLDER", help="holds images/ and masks/ with files of the same names"
@@ -30,7 +30,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--residual",
         type=float,
-        default=Walk().residual,
+        default=RolloutOptions().residual,
         help="with --scenes: weight of the skip connection in roll-outs (default: %(default)s)",
     )
     add_computation(parser)

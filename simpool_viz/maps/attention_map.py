@@ -1,4 +1,4 @@
-"""What a map is: weights on a token grid, with names, unit and geometry."""
+"""The value that every map method returns: weights on a token grid, with names, unit and geometry."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ class AttentionMap:
 
     Attributes:
         weights: (M, h, w) float32, raw: never min-max scaled.
-        names: M names: heads, queries, classes.
+        names: M names, of heads, queries or classes.
+        geometry: the position of the tokens in the picture.
+        method: the registered name of the map's method.
         unit: "uniform" for weights that sum to 1 (or less, where prefix tokens hold the rest), "mean" for
             non-negative values of any scale (gates, norms, Grad-CAM), "logit" for signed ones (contributions).
         logits: (M, h, w) float32 scores before the softmax, where the map has them.
-        method: the registered name of what made it.
-        note: what a viewer must know, such as that a map is a heuristic; "" for most.
-        fusion: how several maps are best seen as one: "mean", "max" or "min".
+        note: a limitation that a viewer must know, such as that the map is a heuristic; "" for most.
+        fusion: how the M maps are fused by default: "mean", "max", "min", or the name of one of them.
+
+    Raises:
+        ValueError: weights, names and geometry that do not fit each other, or an unknown unit.
     """
 
     weights: np.ndarray
@@ -58,9 +62,15 @@ class AttentionMap:
         """Whether values may be negative."""
         return self.unit == "logit"
 
-    def fused(self, how: str | int | None = None) -> np.ndarray:
-        """One map (h, w): the mean, max or min over the M maps, or the map of one index or name; `fusion` where left
-        out.
+    def fused(self, fusion: str | int | None = None) -> np.ndarray:
+        """The M maps as one.
+
+        Args:
+            fusion: "mean", "max" or "min" over the M maps, or the index or name of one of them; the attribute `fusion`
+                by default.
+
+        Returns:
+            (h, w) float32.
 
         Raises:
             OptionError: no such fusion, index or name.
@@ -75,14 +85,15 @@ class AttentionMap:
             >>> bool((attention.fused("church") == attention.weights[1]).all())
             True
         """
-        how = self.fusion if how is None else how
-        if isinstance(how, str) and how in FUSIONS:
-            return FUSIONS[how](self.weights, axis=0).astype(np.float32)
-        index = self.names.index(how) if how in self.names else how
+        fusion = self.fusion if fusion is None else fusion
+        if isinstance(fusion, str) and fusion in FUSIONS:
+            return FUSIONS[fusion](self.weights, axis=0).astype(np.float32)
+        index = self.names.index(fusion) if fusion in self.names else fusion
         index = int(index) if isinstance(index, np.integer) else index
         if isinstance(index, bool) or not isinstance(index, int) or not -len(self.names) <= index < len(self.names):
             raise OptionError(
-                f"{how!r} is no fusion ({', '.join(FUSIONS)}), name ({', '.join(self.names)}) or index of {self.method}"
+                f"{fusion!r} is no fusion ({', '.join(FUSIONS)}), name ({', '.join(self.names)}) or index of "
+                f"{self.method}"
             )
         one: np.ndarray = self.weights[index]
         return one
@@ -93,10 +104,14 @@ class AttentionMap:
         """Threshold the fused map.
 
         Args:
-            rule: "mass", "area", "quantile", "mean" or "otsu".
-            amount: the rule's share in (0, 1]; its default where left out.
+            rule: a name of `mask_rules`: "mass", "area", "quantile", "mean" or "otsu".
+            amount: the rule's share in (0, 1]; its default where None.
             largest: keep only the largest component.
             fusion: as in `fused`.
+
+        Raises:
+            OptionError: an unknown rule or fusion, or an amount that does not fit the rule.
+            MapError: weights that are not finite.
 
         Examples:
             >>> from simpool_viz import load_checkpoint, record
@@ -110,9 +125,18 @@ class AttentionMap:
         return make_mask(self.fused(fusion), self.geometry, rule, amount, largest)
 
     def entropy(self, mode: str = "mass") -> tuple[float, str]:
-        """Spatial entropy in nats, the mean over the M maps, and whether "logits" or "weights" were measured.
+        """Spatial entropy (Peruzzo et al., section 3), the mean over the M maps; see `scores.spatial_entropy`.
 
-        0 is one connected blob; ln n is n equal ones. See `scores.spatial_entropy`.
+        Args:
+            mode: "mass" for shares of the excess over the mean, as in the paper; "count" for shares of the cells.
+
+        Returns:
+            The entropy in nats, 0 for one connected component and ln n for n equal ones, and whether it is that of the
+            "logits" or, where the map has none, of the "weights".
+
+        Raises:
+            OptionError: an unknown mode.
+            MapError: values that are not finite.
 
         Examples:
             >>> from simpool_viz import load_checkpoint, record

@@ -30,7 +30,12 @@ def cls_attention(recording: Recorded, block: int = -1) -> AttentionMap:
     Prefix tokens take part in the softmax and are then dropped, so a map sums to 1 less what they hold.
 
     Args:
-        block: which block, negative from the last.
+        recording: of a ViT with a class token.
+        block: number of the block, negative ones counted from the last.
+
+    Raises:
+        OptionError: no such block.
+        MapError: a block that was not kept.
     """
     _, attention = recording.block(block)
     logits = attention.logits(slice(0, 1))[:, 0]

@@ -1,9 +1,8 @@
-"""Contribution: what every token adds to the logit of a class. With GAP and a linear head this is CAM (Zhou et al.,
-2016).
+"""The contribution of every token to the logit of a class; with GAP and a linear head this is CAM (Zhou et al., 2016).
 
-The pooled vector splits into what each position gave, f_c = sum_i g_ic (see `pooling.means`); a linear head, with the
-norm between folded into it, then gives sum_c W'_kc g_ic per token, which sums to logit - b' exactly.
-The definition beyond GAP is this project's.
+The pooled vector is a sum of the contributions of all positions, f_c = sum_i g_ic (see `pooling.means`); a linear head,
+with the norm before it folded in, then gives sum_c W'_kc g_ic per token, which sums to logit - b' exactly.
+The definition for poolings other than GAP is this project's.
 """
 
 from __future__ import annotations
@@ -51,9 +50,10 @@ def _why_not(encoder: Encoder) -> str | None:
     why_not=_why_not,
 )
 def contribution(recording: Recorded, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
-    """One signed map per class, (K, h, w), which sums to `logit - b'`.
+    """One signed map per class, (K, h, w) in units of the logit, which sums to `logit - b'`.
 
     Args:
+        recording: of a checkpoint with a linear head and an additive pooling.
         classes: names or indices; the predicted class by default.
 
     Raises:
@@ -68,15 +68,22 @@ def contribution(recording: Recorded, classes: Sequence[int | str] | int | str |
 
 
 def folded_head(recording: Recorded, classes: list[int]) -> tuple[Tensor, Tensor]:
-    """W' (K, D) and b' (K,) such that logits = W' g + b', g the sum of the contributions.
+    """The head with norm and pooling offset folded in: logits = W' g + b' with g the sum of the contributions.
 
     A LayerNorm between pooling and head is folded with the mean and deviation of this picture's vector held fixed:
     W' = centre(W * weight) / sigma and b' = b + W bias. A BatchNorm's statistics are fixed anyway: W' = W * weight /
-    sigma and b' = b + W bias - W' mean. What the pooling adds to every channel goes into b'.
+    sigma and b' = b + W bias - W' mean. A constant that the pooling adds to every channel goes into b'.
+
+    Args:
+        recording: of a checkpoint with a linear head.
+        classes: indices of K classes.
+
+    Returns:
+        W' (K, D) and b' (K,), float32 (float64 of a float64 model).
     """
     encoder = recording.encoder
     head, pooled = encoder.classifier, wide(recording.pooled.vector[0])
-    assert isinstance(head, nn.Linear), "why_not asks for a linear head"
+    assert isinstance(head, nn.Linear), "why_not requires a linear head"
     weight = wide(head.weight.detach()[classes])
     bias = weight.new_zeros(len(classes)) if head.bias is None else wide(head.bias.detach()[classes])
     norm = getattr(encoder.norm, "norm", encoder.norm)
@@ -88,7 +95,7 @@ def folded_head(recording: Recorded, classes: list[int]) -> tuple[Tensor, Tensor
     if isinstance(norm, nn.LayerNorm):
         weight = (weight - weight.mean(1, keepdim=True)) / (pooled.var(correction=0) + norm.eps).sqrt()
     elif isinstance(norm, nn.BatchNorm1d):
-        assert norm.running_mean is not None and norm.running_var is not None, "why_not asks for fixed statistics"
+        assert norm.running_mean is not None and norm.running_var is not None, "why_not requires fixed statistics"
         weight = weight / (wide(norm.running_var) + norm.eps).sqrt()
         bias = bias - weight @ wide(norm.running_mean)
     offset = encoder.pooling.offset()

@@ -1,6 +1,6 @@
-"""Channel gates: where the channels are that a gate (SE, SPE, CBAM) lets through, beside the same without the gate.
+"""Channel gates: the features weighted by a channel gate (SE, SPE, CBAM), and the same features without the gate.
 
-The definition is this project's: sum_c v_c relu(x_c) with the gate v of the last gated block, beside mean_c relu(x_c).
+The definition is this project's: sum_c v_c relu(x_c) with the gate v of the last gated block, and mean_c relu(x_c).
 """
 
 from __future__ import annotations
@@ -36,10 +36,13 @@ def _why_not(encoder: Encoder) -> str | None:
     why_not=_why_not,
 )
 def channel_gates(recording: Recorded) -> AttentionMap:
-    """Two maps (2, h, w), "gated" and "ungated", of the features before the last gate; "gated" stands for both.
+    """Two maps (2, h, w), "gated" and "ungated", of the features before the last gate; fused they are "gated".
+
+    Args:
+        recording: of a checkpoint whose backbone or pooling gates channels.
 
     Raises:
-        MapError: the last gate acts on another grid than the tokens'.
+        MapError: the last gate acts on a grid other than that of the tokens.
     """
     gate = recording.gates[-1] if recording.gates else None
     if gate is None or gate.features is None:
@@ -51,5 +54,5 @@ def channel_gates(recording: Recorded) -> AttentionMap:
 
 
 def gates_by_depth(recording: Recorded) -> dict[str, np.ndarray]:
-    """Every gate's values (C,) float32 by module name, in the order of the forward."""
+    """The values (C,) float32 of every gate by module name, in the order of the forward."""
     return {gate.name: gate.values.float().cpu().numpy() for gate in recording.gates}

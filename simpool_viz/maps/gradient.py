@@ -2,9 +2,9 @@
 ICCV 2021).
 
 Grad-CAM needs no pass through the backbone: pooling, norm and head are differentiated from the recorded features.
-Relevance runs the forward again with gradients. Its R <- R + mean_h(relu(dA * A)) R is read by one row, as roll-outs
-are, and the gradient of an attention matrix is dA_ij = dO_i . v_j, dO that of the attention's output; so tiles of rows
-are made and thrown away, and no N x N matrix stands in memory.
+Relevance runs the forward again with gradients. Of R <- R + mean_h(relu(dA * A)) R only one row is needed, as in
+roll-outs, and the gradient of an attention matrix is dA_ij = dO_i . v_j with dO that of the attention's output. So it
+is computed in tiles of rows, and no N x N matrix is ever in memory.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ def grad_cam(recording: Recorded, classes: Sequence[int | str] | int | str | Non
     """relu(sum_d alpha_d A_d) with alpha_d the mean of d logit / d A_d over the positions (eq. 1 and 2): (K, h, w).
 
     Args:
+        recording: of a CNN with a classifier.
         classes: names or indices; the predicted class by default.
 
     Raises:
         OptionError: an unknown class.
     """
     encoder, (wanted, names) = recording.encoder, wanted_classes(recording, classes)
-    assert encoder.classifier is not None, "why_not asks for a head"
+    assert encoder.classifier is not None, "why_not requires a head"
     with torch.inference_mode(False), torch.enable_grad():
         patches = recording.tokens.patches.clone().requires_grad_()
         tokens = Tokens(patches, recording.tokens.grid, recording.tokens.prefix.clone())
@@ -68,20 +69,31 @@ def grad_cam(recording: Recorded, classes: Sequence[int | str] | int | str | Non
 
 @dataclass(frozen=True)
 class _Block:
-    """Attention of one block, its values (H, N, d) and the gradient (H, N, d) of its output."""
+    """The attention of one block with its values and the gradient of its output.
+
+    Attributes:
+        attention: its queries and keys.
+        value: (H, N, d).
+        gradient: (H, N, d) of the attention's output.
+    """
 
     attention: Attention
     value: Tensor
     gradient: Tensor
 
     def relevance(self, rows: slice) -> Tensor:
-        """mean_h(relu(dA * A)) of some query rows: (n, N)."""
+        """mean_h(relu(dA * A)) of n query rows: (n, N)."""
         gradient = wide(self.gradient[:, rows]) @ wide(self.value).transpose(1, 2)
         return gradient.mul_(self.attention.rows(rows)).relu_().mean(0)
 
 
 class _OutputCapture(AttentionCapture):
-    """Also keeps what each fused attention call was given as values, and what it gave."""
+    """An `AttentionCapture` that also captures the values and outputs of the calls.
+
+    Attributes:
+        values: (B, H, N, d) of each call.
+        outputs: (B, H, N, d) of each call.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,9 +128,10 @@ def _why_no_relevance(encoder: Encoder) -> str | None:
 def relevance(recording: Recorded, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
     """The class token's row of R, where R <- R + mean_h(relu(dA * A)) R over the blocks (eq. 5 and 6): (K, h, w).
 
-    Without a class token the row starts where the checkpoint reads its tokens, as for the roll-out.
+    Without a class token it is the row of the pooling, as for the roll-out (`readout_row`).
 
     Args:
+        recording: of a ViT with a classifier.
         classes: names or indices; the predicted class by default.
 
     Raises:
@@ -141,18 +154,19 @@ def relevance(recording: Recorded, classes: Sequence[int | str] | int | str | No
 
 
 def _forward_with_graph(encoder: Encoder, recording: Recorded) -> tuple[_OutputCapture, Tensor]:
+    """A forward that can be differentiated: its captured attention calls and the logits (K,)."""
     with _OutputCapture() as capture:
-        # A graph, whether or not the parameters ask for one.
+        # The input requires gradients, so that there is a graph even where the parameters are frozen.
         output = encoder(recording.image[None].clone().requires_grad_())
     check_calls(encoder.facts.name, len(capture.calls), encoder.depth + encoder.pooling.fused_calls)
-    assert output.logits is not None, "why_not asks for a head"
+    assert output.logits is not None, "why_not requires a head"
     return capture, output.logits[0]
 
 
 def _through(row: Tensor, block: _Block) -> Tensor:
     """row @ mean_h(relu(dA * A)), a tile of query rows at a time: (1, N) -> (1, N)."""
     heads, count, _ = block.attention.query.shape
-    step = max(1, rollout.TILE // (4 * heads * count))  # attention, its gradient and their product stand side by side
+    step = max(1, rollout.TILE // (4 * heads * count))  # attention, its gradient and their product are in memory
     product = torch.zeros_like(row)
     for first in range(0, count, step):
         rows = slice(first, min(first + step, count))

@@ -1,4 +1,4 @@
-"""Makes maps by name from what one forward pass recorded; maps that walk alike through the blocks do it together."""
+"""Makes maps by name from a recording; roll-outs with the same options share one pass through the blocks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from torch import Tensor
 from simpool_viz.capture.recorded import Recorded
 from simpool_viz.errors import AbsentClassError, MapError, bind_options
 from simpool_viz.maps.attention_map import AttentionMap
-from simpool_viz.maps.registry import Rolled, resolve_map
-from simpool_viz.maps.rollout_chain import Walk, roll_out
+from simpool_viz.maps.registry import PendingRollout, resolve_map
+from simpool_viz.maps.rollout_chain import RolloutOptions, roll_out
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.tensors import enough_memory
 
 
 def blocks_needed(encoder: Encoder, requests: Sequence[tuple[str, dict[str, Any]]]) -> set[int]:
-    """The numbers of the blocks whose attention some maps, as (name, options), need of a checkpoint.
+    """The numbers of the blocks whose attention some maps of a checkpoint need.
+
+    Args:
+        encoder: the checkpoint.
+        requests: (name, options) of each map.
 
     Raises:
         OptionError: neither a map nor a pooling has one of the names.
@@ -34,23 +38,35 @@ def blocks_needed(encoder: Encoder, requests: Sequence[tuple[str, dict[str, Any]
 
 
 def make_map(recording: Recorded, name: str, **options: Any) -> AttentionMap:
-    """Make a map by name, as `resolve_map` understands it.
+    """Make a map by name.
+
+    Args:
+        recording: the data of one forward pass.
+        name: as for `resolve_map`.
+        options: of the map's method.
 
     Raises:
         OptionError: no such method, or options that it does not take.
-        MapError: one that the checkpoint cannot have.
+        MapError: the checkpoint does not have this map.
+        AbsentClassError: a map of a class that no token has.
     """
     return make_maps(recording, [(name, options)])[0][0]
 
 
 def make_maps(recording: Recorded, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[AttentionMap, float]]:
-    """Make several maps, as (name, options); those that walk alike through the blocks do it together.
+    """Make several maps; roll-outs with the same options share one pass through the blocks.
+
+    Args:
+        recording: the data of one forward pass.
+        requests: (name, options) of each map.
 
     Returns:
-        Each map with its seconds, those of a shared walk shared equally.
+        Each map with its seconds; those of a shared pass are divided equally among its maps.
 
     Raises:
-        MapError, OptionError: as in `make_map`.
+        OptionError: as in `make_map`.
+        MapError: as in `make_map`.
+        AbsentClassError: as in `make_map`.
     """
     outcomes = make_each(recording, requests)
     for outcome in outcomes:
@@ -63,12 +79,20 @@ def make_maps(recording: Recorded, requests: Sequence[tuple[str, dict[str, Any]]
 def make_each(
     recording: Recorded, requests: Sequence[tuple[str, dict[str, Any]]]
 ) -> list[tuple[AttentionMap, float] | AbsentClassError]:
-    """As `make_maps`, where a map of a class that no token has leaves the others alone: its error stands in its place.
+    """Make several maps as `make_maps` does, but return the error of a class that no token has in place of its map.
+
+    Args:
+        recording: the data of one forward pass.
+        requests: (name, options) of each map.
+
+    Returns:
+        Each map with its seconds, or its `AbsentClassError`.
 
     Raises:
-        MapError, OptionError: as in `make_map`, but for absent classes.
+        OptionError: as in `make_map`, or the maps need more memory than the device has.
+        MapError: as in `make_map`.
     """
-    made: list[AttentionMap | Rolled | AbsentClassError] = []
+    made: list[AttentionMap | PendingRollout | AbsentClassError] = []
     seconds = []
     for name, options in requests:
         started = time.perf_counter()
@@ -77,22 +101,23 @@ def make_each(
         except AbsentClassError as error:
             made.append(error)
         seconds.append(time.perf_counter() - started)
-    for walk in {m.walk for m in made if isinstance(m, Rolled)}:
+    for chain in {m.options for m in made if isinstance(m, PendingRollout)}:
         started = time.perf_counter()
-        alike = [(i, m) for i, m in enumerate(made) if isinstance(m, Rolled) and m.walk == walk]
-        rolled = _walk(recording, walk, [m.weights for _, m in alike])
-        for (i, m), rows in zip(alike, rolled, strict=True):
+        sharing = [(i, m) for i, m in enumerate(made) if isinstance(m, PendingRollout) and m.options == chain]
+        rolled = _roll_out_together(recording, chain, [m.weights for _, m in sharing])
+        for (i, m), rows in zip(sharing, rolled, strict=True):
             made[i] = m.finish(rows)
-        for i, _ in alike:
-            seconds[i] += (time.perf_counter() - started) / len(alike)
+        for i, _ in sharing:
+            seconds[i] += (time.perf_counter() - started) / len(sharing)
     outcomes: list[tuple[AttentionMap, float] | AbsentClassError] = []
     for one, taken in zip(made, seconds, strict=True):
-        assert not isinstance(one, Rolled), "every chain has been run"
+        assert not isinstance(one, PendingRollout), "every roll-out has been computed"
         outcomes.append(one if isinstance(one, AbsentClassError) else (one, taken))
     return outcomes
 
 
-def _start(recording: Recorded, name: str, options: dict[str, Any]) -> AttentionMap | Rolled:
+def _start(recording: Recorded, name: str, options: dict[str, Any]) -> AttentionMap | PendingRollout:
+    """A map, or the roll-out from which it will be made."""
     method, reason = resolve_map(recording.encoder, name)
     if reason:
         raise MapError(reason)
@@ -100,10 +125,14 @@ def _start(recording: Recorded, name: str, options: dict[str, Any]) -> Attention
     return method.make(recording, **options)
 
 
-def _walk(recording: Recorded, walk: Walk, weights: list[Tensor]) -> list[Tensor]:
-    """W R for several W, in one walk."""
+def _roll_out_together(recording: Recorded, options: RolloutOptions, weights: list[Tensor]) -> list[Tensor]:
+    """W R (C, N) for each of several W (C, N), in one pass through the blocks."""
     with torch.inference_mode():
         rolled = roll_out(
-            torch.cat(weights), recording.blocks, first=walk.first, residual=walk.residual, fusion=walk.fusion
+            torch.cat(weights),
+            recording.blocks,
+            first=options.first,
+            residual=options.residual,
+            fusion=options.fusion,
         )
     return list(rolled.split([len(w) for w in weights]))

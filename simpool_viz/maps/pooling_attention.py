@@ -1,7 +1,7 @@
-"""Pooling attention: the weights with which a pooling step gathers the tokens (SimPool paper, section 3).
+"""Pooling attention: the weights of the tokens in the pooled vector (Psomas et al., SimPool, ICCV 2023, section 3).
 
 The map "pooling" shows the checkpoint's own pooling. A pooling whose weights need no training (k-means, HOW) can also
-be put on the recorded features of any other checkpoint; each is a map by its own name.
+be applied to the recorded features of any other checkpoint; each of these is a map under the pooling's name.
 """
 
 from __future__ import annotations
@@ -41,10 +41,13 @@ def _why_not(encoder: Encoder) -> str | None:
     why_not=_why_not,
 )
 def pooling_attention(recording: Recorded) -> AttentionMap:
-    """The weights A of the pooling step: (M, h, w), one per query, head, slot or centre.
+    """The weights A of the pooling: (M, h, w), one map per query, head, slot or centre.
 
-    Those of a softmax over positions sum to 1 over patches and prefixes; gates and norms (CBAM, HOW) have a scale of
-    their own.
+    Weights from a softmax over positions sum to 1 over patches and prefixes; gates and norms (CBAM, HOW) have their own
+    scale.
+
+    Args:
+        recording: of a checkpoint with an attentive pooling.
     """
     if recording.pool_attention is None:
         return _weights_as_map(recording, recording.encoder.pooling, recording.pooled)
@@ -62,10 +65,11 @@ def pooling_attention(recording: Recorded) -> AttentionMap:
 
 
 def pooled_again(recording: Recorded, name: str, options: dict[str, Any]) -> AttentionMap:
-    """The weights that an untrained pooling gives to the recorded features: (M, h, w).
+    """The weights of the recorded features in an untrained pooling: (M, h, w).
 
     Args:
-        name: a pooling that is attentive and not learned.
+        recording: of any checkpoint.
+        name: of a pooling that is attentive and not learned.
         options: of that pooling, such as k.
 
     Raises:
@@ -103,7 +107,7 @@ def _weights_as_map(recording: Recorded, pooling: Pooling, pooled: Pooled, note:
 
 @register_maps
 def untrained_poolings() -> dict[str, MapMethod]:
-    """Every pooling whose weights need no training: it can be put on any features."""
+    """The map methods of all poolings whose weights need no training, by name; they apply to any features."""
     return {p.name: _pooled_again(p) for p in poolings().values() if p.attentive and not p.learned}
 
 

@@ -1,7 +1,7 @@
 """The registry of the methods that make maps.
 
 A method is one function `Recorded -> AttentionMap` with one registration line; it then appears in the app, the command
-line, the API and the tables. A method that a checkpoint cannot have says why.
+line, the API and the tables. For a checkpoint to which it does not apply, it states the reason.
 """
 
 from __future__ import annotations
@@ -14,36 +14,39 @@ from torch import Tensor
 
 from simpool_viz.errors import OptionError
 from simpool_viz.maps.attention_map import AttentionMap
-from simpool_viz.maps.rollout_chain import Walk
+from simpool_viz.maps.rollout_chain import RolloutOptions
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import poolings
 
 
 @dataclass(frozen=True)
-class Rolled:
-    """A map that is read from W R and is not made yet, so that several share one walk through the blocks.
+class PendingRollout:
+    """A map of W R whose roll-out R is still to be computed, so that several maps can share it.
 
     Attributes:
         weights: W (C, N) over all tokens.
-        finish: W R (C, N) -> the map.
+        options: of the roll-out; maps with equal options share one pass through the blocks.
+        finish: makes the map from W R (C, N).
     """
 
     weights: Tensor
-    walk: Walk
+    options: RolloutOptions
     finish: Callable[[Tensor], AttentionMap]
 
 
 @dataclass(frozen=True)
 class MapMethod:
-    """A registered way to make a map.
+    """A registered method that makes a map.
 
     Attributes:
-        summary: two sentences.
-        formula: as a reader sees it, "" where there is none.
-        paper: where it comes from, "" where there is none.
-        make: (recording, **options) -> AttentionMap, or Rolled.
+        name: the name by which the map is requested.
+        title: for readers.
+        summary: two sentences for readers.
+        formula: for readers; "" where there is none.
+        paper: the source; "" where there is none.
+        make: (recording, **options) -> AttentionMap, or PendingRollout.
+        why_not: encoder -> None where the method applies, else the reason as a sentence without the full stop.
         blocks: (depth, options) -> the numbers of the blocks whose attention it needs.
-        why_not: encoder -> None where it applies, else the reason in a sentence without the full stop.
     """
 
     name: str
@@ -51,19 +54,19 @@ class MapMethod:
     summary: str
     formula: str
     paper: str
-    make: Callable[..., AttentionMap | Rolled]
+    make: Callable[..., AttentionMap | PendingRollout]
     why_not: Callable[[Encoder], str | None]
     blocks: Callable[[int, dict[str, Any]], Collection[int]]
 
 
 def no_blocks(depth: int, options: dict[str, Any]) -> Collection[int]:
-    """What a map needs that does not look into blocks."""
+    """The blocks of a map that needs no attention of blocks: none."""
     return ()
 
 
 _METHODS: dict[str, MapMethod] = {}
 _FAMILIES: list[Callable[[], dict[str, MapMethod]]] = []
-Made = TypeVar("Made", AttentionMap, Rolled, "AttentionMap | Rolled")
+Made = TypeVar("Made", AttentionMap, PendingRollout, "AttentionMap | PendingRollout")
 
 
 def register_map(
@@ -76,7 +79,10 @@ def register_map(
     why_not: Callable[[Encoder], str | None],
     blocks: Callable[[int, dict[str, Any]], Collection[int]] = no_blocks,
 ) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
-    """Decorator: make a function `(recording, **options) -> AttentionMap` (or `Rolled`) available under `name`."""
+    """Decorator that registers a function `(recording, **options) -> AttentionMap`, or `-> PendingRollout`.
+
+    The arguments are the attributes of `MapMethod`.
+    """
 
     def register(function: Callable[..., Made]) -> Callable[..., Made]:
         _METHODS[name] = MapMethod(name, title, summary, formula, paper, function, why_not, blocks)
@@ -86,13 +92,13 @@ def register_map(
 
 
 def register_maps(family: Callable[[], dict[str, MapMethod]]) -> Callable[[], dict[str, MapMethod]]:
-    """Decorator: make the methods that a function lists available, those that it lists when it is asked."""
+    """Decorator that registers a function which returns methods by name; it is called whenever they are listed."""
     _FAMILIES.append(family)
     return family
 
 
 def map_methods() -> dict[str, MapMethod]:
-    """Every registered method by name, in the order of every list.
+    """Every registered map method by name, in the order in which every list shows them.
 
     Examples:
         >>> from simpool_viz import map_methods
@@ -107,14 +113,21 @@ def map_methods() -> dict[str, MapMethod]:
 
 
 def maps_of(encoder: Encoder) -> dict[str, str | None]:
-    """For every method, None where the encoder has it, else why not."""
+    """For every map method by name, None where it applies to the encoder, else the reason why it does not."""
     return {name: method.why_not(encoder) for name, method in map_methods().items()}
 
 
 def resolve_map(encoder: Encoder, name: str) -> tuple[MapMethod, str | None]:
-    """The method of a name, and None where the checkpoint has it, else a sentence that says why not.
+    """The map method of a name, and whether it applies to a checkpoint.
 
-    A pooling's name ("simpool") stands for the pooling attention of checkpoints that pool so.
+    A pooling's name, such as "simpool", means the pooling attention of checkpoints with that pooling.
+
+    Args:
+        encoder: the checkpoint.
+        name: of a map method or of a pooling.
+
+    Returns:
+        The method, and None where it applies, else a sentence with the reason why it does not.
 
     Raises:
         OptionError: neither a map nor a pooling has that name.

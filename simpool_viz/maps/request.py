@@ -1,4 +1,4 @@
-"""A map as it is asked for: a name and options, in Python or as text."""
+"""The request of a map: its name and options, in Python or as text."""
 
 from __future__ import annotations
 
@@ -14,23 +14,32 @@ from simpool_viz.settings import pairs_of, value_of
 
 @dataclass(frozen=True)
 class MapRequest:
-    """A map by name with its options, such as ("cls", {"block": -2})."""
+    """The request of a map, such as `MapRequest("cls", {"block": -2})`.
+
+    Attributes:
+        name: of a map method or of a pooling.
+        options: of the map method.
+    """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """Its text form, as `parse_map` reads it."""
+        """The request as text, such as "cls:block=-2", which `parse_map` reads."""
         return self.name + (
             ":" + ",".join(f"{k}={option_text(v)}" for k, v in self.options.items()) if self.options else ""
         )
 
 
 def parse_map(text: str) -> MapRequest:
-    """ "cls", "cls:block=-2", "token:at=120x80", "dense_rollout:classes=tench+church,soft=true".
+    """The request of a map from text.
 
-    Values are read by `settings.value_of`, but `classes` is a list of texts and `at` a point (x, y) in pixels.
+    Values are parsed by `settings.value_of`, but `classes` is a list of texts and `at` a point (x, y) in pixels.
+
+    Args:
+        text: a name, then optionally a colon and options, such as "cls", "cls:block=-2", "token:at=120x80" or
+            "dense_rollout:classes=tench+church,soft=true".
 
     Raises:
         OptionError: an option that is not key=value or is given twice, or `at` without a point.
@@ -41,8 +50,14 @@ def parse_map(text: str) -> MapRequest:
 
 
 def parse_maps(texts: Sequence[str]) -> list[MapRequest]:
-    """Several maps, each checked to exist for some checkpoint. Errors as in `parse_map`, and OptionError for an unknown
-    name."""
+    """The requests of several maps from texts as for `parse_map`.
+
+    Args:
+        texts: one per map.
+
+    Raises:
+        OptionError: as in `parse_map`, or a name that is neither that of a map method nor of a pooling.
+    """
     requests = [parse_map(text) for text in texts]
     known = [*map_methods(), *poolings()]
     for request in requests:
@@ -54,6 +69,7 @@ def parse_maps(texts: Sequence[str]) -> list[MapRequest]:
 
 
 def _value(key: str, text: str) -> Any:
+    """The value of an option from text: classes, a point, a boolean, a number or else the text itself."""
     if key == "classes":
         return text.split("+")
     if key == "at":
@@ -65,7 +81,7 @@ def _value(key: str, text: str) -> Any:
 
 
 def option_text(value: Any) -> str:
-    """An option's value as `parse_map` reads it."""
+    """An option's value as text, which `parse_map` reads."""
     if isinstance(value, tuple):
         return "x".join(f"{v:g}" for v in value)
     return (

@@ -1,7 +1,7 @@
-"""Attention Roll-Out and Dense Attention Roll-Out: rows of the same product of attention matrices (see rollout.py).
+"""Attention Roll-Out and Dense Attention Roll-Out: rows of one product of attention matrices (see rollout_chain.py).
 
-Roll-out (Abnar & Zuidema, ACL 2020) reads the class token's row. Dense Attention Roll-Out (from the LIFE paper, which
-defines it in words; the formula is this project's) reads, for each class, the mean row of the tokens that a head gives
+Roll-out (Abnar & Zuidema, ACL 2020) is the class token's row. Dense Attention Roll-Out (from the LIFE paper, which
+defines it in words; the formula is this project's) is, for each class, the mean row of the tokens that the head assigns
 to the class.
 """
 
@@ -16,32 +16,44 @@ from simpool_viz.capture.recorded import Recorded
 from simpool_viz.errors import AbsentClassError
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.common import blocks_from_first, make_rows, needs_blocks
-from simpool_viz.maps.registry import Rolled, register_map
-from simpool_viz.maps.rollout_chain import Walk
+from simpool_viz.maps.registry import PendingRollout, register_map
+from simpool_viz.maps.rollout_chain import RolloutOptions
 from simpool_viz.modeling.classes import class_indices, class_name
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.tensors import wide
 
 
 def one_hot_rows(recording: Recorded, indices: Sequence[int]) -> Tensor:
-    """W (C, P + N) with a single 1 per row."""
-    rows = _no_rows(recording, len(indices))
+    """Row weights with a single 1 per row, which select rows of a roll-out.
+
+    Args:
+        recording: it determines the number of tokens, the device and the precision.
+        indices: of C tokens, prefixes included.
+
+    Returns:
+        W (C, P + N), float32 (float64 of a float64 model).
+    """
+    rows = _zero_rows(recording, len(indices))
     rows[torch.arange(len(indices)), torch.tensor(indices)] = 1.0
     return rows
 
 
-def _no_rows(recording: Recorded, count: int) -> Tensor:
+def _zero_rows(recording: Recorded, count: int) -> Tensor:
+    """Row weights (count, P + N) of zeros, in the precision in which roll-outs are computed."""
     patches, prefix = recording.tokens.patches[0], recording.tokens.prefix[0]
     return torch.zeros(count, len(prefix) + len(patches), device=patches.device, dtype=wide(patches[:0]).dtype)
 
 
 def readout_row(recording: Recorded) -> tuple[Tensor, str]:
-    """How the checkpoint reads its tokens, as row weights W (1, P + N), and a note where that is not a class token's
-    row."""
+    """The row from which a roll-out starts: the weights with which the checkpoint pools its tokens.
+
+    Returns:
+        W (1, P + N), and a note for viewers where it is not the class token's row, else "".
+    """
     encoder = recording.encoder
     if encoder.pooling.name == "cls" or (encoder.has_class_token and not encoder.pooling.attentive):
         return one_hot_rows(recording, [0]), ""
-    rows = _no_rows(recording, 1)
+    rows = _zero_rows(recording, 1)
     if recording.pool_attention is not None:
         return rows + wide(recording.pool_attention.rows(slice(None))).mean(
             dim=(0, 1)
@@ -65,17 +77,24 @@ def readout_row(recording: Recorded) -> tuple[Tensor, str]:
     why_not=needs_blocks,
     blocks=blocks_from_first,
 )
-def attention_rollout(recording: Recorded, first: int = 0, residual: float = 0.5, fusion: str = "mean") -> Rolled:
-    """The class token's row of the roll-out, or the pooling's own rows through it: (1, h, w).
+def attention_rollout(
+    recording: Recorded, first: int = 0, residual: float = 0.5, fusion: str = "mean"
+) -> PendingRollout:
+    """The class token's row of the roll-out, or the mean weights of the pooling multiplied by it: (1, h, w).
 
     Args:
-        first: first block that takes part (0-based, inclusive).
-        residual: weight a of the skip connection in A^ = (1 - a) A + a I.
-        fusion: over heads: "mean", "max" or "min".
+        recording: of a ViT.
+        first: the first block that takes part (0-based, inclusive).
+        residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I.
+        fusion: of heads: "mean", "max" or "min".
+
+    Raises:
+        OptionError: an unknown fusion, a residual outside [0, 1], or no such block.
+        MapError: a block that was not kept.
     """
     start, note = readout_row(recording)
-    walk = Walk(first, residual, fusion)
-    return Rolled(start, walk, lambda rows: make_rows(recording, "rollout", rows, ("roll-out",), note=note))
+    options = RolloutOptions(first, residual, fusion)
+    return PendingRollout(start, options, lambda rows: make_rows(recording, "rollout", rows, ("roll-out",), note=note))
 
 
 def _why_no_dense(encoder: Encoder) -> str | None:
@@ -108,21 +127,26 @@ def dense_rollout(
     first: int = 0,
     residual: float = 0.5,
     fusion: str = "mean",
-) -> Rolled:
-    """One map per class, (C, h, w): the class's tokens' mean row of the roll-out.
+) -> PendingRollout:
+    """One map per class, (C, h, w): the mean row, in the roll-out, of the tokens of the class.
 
     With S (N, K) the class scores of the patches, w_ic = 1[argmax_k S_i = c] (or softmax(S_i)_c) and
-    DAR_c = sum_i w_ic R_i / sum_i w_ic. All classes share one chain.
+    DAR_c = sum_i w_ic R_i / sum_i w_ic. All classes share one pass through the blocks.
 
     Args:
-        classes: names or indices; by default the predicted class where any token has it, else the most frequent one of
-            the tokens.
-        soft: weigh tokens by the softmax instead of the argmax.
-        union: one map of the classes together, (1, h, w): that of the tokens which have any of them.
-        first, residual, fusion: as for the roll-out.
+        recording: of a ViT whose head gives class scores to tokens.
+        classes: names or indices; by default the predicted class where any token has it, else the most frequent class
+            of the tokens.
+        soft: weight tokens by the softmax of their scores instead of the argmax.
+        union: one map (1, h, w) of the tokens that have any of the classes, instead of one map per class.
+        first: as in `attention_rollout`.
+        residual: as in `attention_rollout`.
+        fusion: as in `attention_rollout`.
 
     Raises:
-        OptionError, AbsentClassError: an unknown class, or one that no token has (hard weights).
+        OptionError: an unknown class, or options that do not fit the roll-out.
+        AbsentClassError: a class that no token has (hard weights).
+        MapError: a block that was not kept.
     """
     scores = recording.token_scores
     wanted = list(dict.fromkeys(_choose_classes(recording, scores, classes)))
@@ -139,14 +163,14 @@ def dense_rollout(
         raise AbsentClassError(
             f"absent from this picture: {', '.join(absent)}. No token has that class; tokens were given to {found}"
         )
-    rows = _no_rows(recording, len(wanted))
+    rows = _zero_rows(recording, len(wanted))
     rows[:, recording.encoder.num_prefix_tokens :] = weights.to(rows.dtype)
     note = _note(recording.encoder)
 
     def finish(rolled: Tensor) -> AttentionMap:
         return make_rows(recording, "dense_rollout", rolled / sums[:, None], names, note=note)
 
-    return Rolled(rows, Walk(first, residual, fusion), finish)
+    return PendingRollout(rows, RolloutOptions(first, residual, fusion), finish)
 
 
 def _note(encoder: Encoder) -> str:
@@ -166,6 +190,7 @@ def class_logits(recording: Recorded, classes: Sequence[int | str] | int | str |
     """One signed map per class, (C, h, w): the class's logit of every patch token, S of `dense_rollout`.
 
     Args:
+        recording: of a checkpoint whose head gives class scores to tokens.
         classes: names or indices; by default as for `dense_rollout`.
 
     Raises:
@@ -178,7 +203,16 @@ def class_logits(recording: Recorded, classes: Sequence[int | str] | int | str |
 
 
 def class_weights(scores: Tensor, classes: Sequence[int], soft: bool) -> Tensor:
-    """w (C, N) of some classes from scores (N, K): the softmax, or 1 where a class is the token's best."""
+    """The weights w of tokens in Dense Attention Roll-Out.
+
+    Args:
+        scores: (N, K), class scores of the patch tokens.
+        classes: indices of C classes.
+        soft: the softmax of the scores; else 1 where a class has the token's highest score, and 0 elsewhere.
+
+    Returns:
+        (C, N) in [0, 1], in the precision of the scores.
+    """
     wanted = torch.tensor(list(classes), device=scores.device)
     if soft:
         return scores.softmax(1)[:, wanted].T

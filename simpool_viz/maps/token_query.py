@@ -1,4 +1,4 @@
-"""Token query: what any chosen patch attends to, in any block and through the roll-out."""
+"""Token query: the attention of a chosen patch token, in one block or through the roll-out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from simpool_viz.capture.recorded import Recorded
 from simpool_viz.errors import OptionError
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.common import blocks_from_first, head_names, make_rows, needs_blocks, one_block
-from simpool_viz.maps.registry import Rolled, register_map
+from simpool_viz.maps.registry import PendingRollout, register_map
 from simpool_viz.maps.rollout import one_hot_rows
-from simpool_viz.maps.rollout_chain import Walk
+from simpool_viz.maps.rollout_chain import RolloutOptions
 
 
 def _blocks(depth: int, options: dict[str, Any]) -> Sequence[int]:
@@ -35,17 +35,21 @@ def token_query(
     first: int = 0,
     residual: float = 0.5,
     fusion: str = "mean",
-) -> AttentionMap | Rolled:
-    """The row of one patch token: (H, h, w), or (1, h, w) through the roll-out of all blocks.
+) -> AttentionMap | PendingRollout:
+    """The attention row of one patch token: (H, h, w) of one block, or (1, h, w) of the roll-out.
 
     Args:
-        at: (x, y) in pixels of the original picture; its centre by default.
-        block: which block, negative from the last.
-        rollout: the token's row of the roll-out instead of one block's.
-        first, residual, fusion: of that roll-out, as for the map "rollout".
+        recording: of a ViT.
+        at: (x, y) in pixels of the original picture, which select the token; its centre by default.
+        block: number of the block, negative ones counted from the last.
+        rollout: the token's row of the roll-out instead of that of one block.
+        first: of that roll-out, as in `attention_rollout`.
+        residual: of that roll-out, likewise.
+        fusion: of that roll-out, likewise.
 
     Raises:
-        OptionError: a point outside the picture, no such block, or options of a roll-out where none is asked for.
+        OptionError: a point outside the picture, no such block, or options of a roll-out without `rollout`.
+        MapError: a block that was not kept.
     """
     if not rollout and (first, residual, fusion) != (0, 0.5, "mean"):
         raise OptionError("first, residual and fusion are options of a token's roll-out; ask for rollout=true as well")
@@ -55,8 +59,10 @@ def token_query(
     index = recording.encoder.num_prefix_tokens + row * recording.geometry.grid[1] + column
     if rollout:
         name = f"token ({row}, {column}) roll-out"
-        walk = Walk(first, residual, fusion)
-        return Rolled(one_hot_rows(recording, [index]), walk, lambda rows: make_rows(recording, "token", rows, (name,)))
+        options = RolloutOptions(first, residual, fusion)
+        return PendingRollout(
+            one_hot_rows(recording, [index]), options, lambda rows: make_rows(recording, "token", rows, (name,))
+        )
     _, attention = recording.block(block)
     logits = attention.logits(slice(index, index + 1))[:, 0]
     return make_rows(recording, "token", logits.softmax(-1), head_names(len(logits)), logits=logits)

@@ -96,8 +96,8 @@ def test_absent_class_is_told_and_never_nan() -> None:
 def test_all_classes_cost_one_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     from simpool_viz.maps import make
 
-    recording, walks = record(dense(), make_photo(150, 90), 96), []
-    monkeypatch.setattr(make, "roll_out", lambda rows, *a, **k: walks.append(len(rows)) or roll_out(rows, *a, **k))
+    recording, chains = record(dense(), make_photo(150, 90), 96), []
+    monkeypatch.setattr(make, "roll_out", lambda rows, *a, **k: chains.append(len(rows)) or roll_out(rows, *a, **k))
     everything = segment(recording).found()
     recording.maps(
         [
@@ -106,7 +106,7 @@ def test_all_classes_cost_one_chain(monkeypatch: pytest.MonkeyPatch) -> None:
             ("rollout", {}),
         ]
     )
-    assert walks == [2 * len(everything) + 1]
+    assert chains == [2 * len(everything) + 1]
 
 
 def test_rollout_is_the_class_tokens_row_of_the_product():

@@ -11,7 +11,14 @@ import torch
 from simpool_viz.capture.block_attention import Attention, Blocks
 from simpool_viz.capture.kernels import cpu_kernel, efficient_kernel
 from simpool_viz.maps import rollout_chain as module
-from simpool_viz.maps.rollout_chain import Room, Walk, roll_out, through_block, through_kernel, through_tiles
+from simpool_viz.maps.rollout_chain import (
+    RolloutOptions,
+    Workspace,
+    roll_out,
+    through_block,
+    through_kernel,
+    through_tiles,
+)
 from tests.helpers import Operator, put_operator
 from tests.oracles import attention as oracle
 
@@ -145,7 +152,7 @@ def test_the_kernel_runs_where_it_can_and_rows_are_read_where_few_have_weight(mo
     monkeypatch.setattr(
         module,
         "through_kernel",
-        lambda w, block, kernel, room: called.append(len(w)) or original(w, block, kernel, room),
+        lambda w, block, kernel, workspace: called.append(len(w)) or original(w, block, kernel, workspace),
     )
     blocks, matrices = blocks_and_matrices(3, 2, 90)
     found = roll_out(torch.eye(90)[:2], blocks, residual=0.0)
@@ -191,7 +198,7 @@ def test_a_bias_is_turned_a_tile_at_a_time(monkeypatch: pytest.MonkeyPatch):
         shapes.append(bias.shape)
         return cpu_kernel(query, key, value, bias, scale)
 
-    torch.testing.assert_close(through_kernel(rows(3, 23), blocks[1], spy, Room()), whole, rtol=0, atol=1e-6)
+    torch.testing.assert_close(through_kernel(rows(3, 23), blocks[1], spy, Workspace()), whole, rtol=0, atol=1e-6)
     assert [s[2] for s in shapes] == [5, 5, 5, 5, 3]
 
 
@@ -259,7 +266,7 @@ def test_options_that_do_not_fit_are_refused(options: dict, words: str):
 @pytest.mark.parametrize("options", [{"first": -1}, {"first": 1.5}, {"first": "1"}, {"residual": "half"}])
 def test_first_block_is_a_whole_number_from_0_and_the_residual_a_number(options: dict):
     with pytest.raises(ValueError, match=r"number from 0|\[0, 1\]"):
-        Walk(**options)
+        RolloutOptions(**options)
 
 
 def test_a_chain_of_one_block_has_no_second():
@@ -293,5 +300,5 @@ def test_the_statistic_is_exponentiated_only_where_float32_leaves_room(
         widths.append(operands[0].shape[-1])
         return cpu_kernel(*operands)
 
-    through_kernel(rows(5, 90), stretched, spy, Room())
+    through_kernel(rows(5, 90), stretched, spy, Workspace())
     assert set(widths) == {channels}
