@@ -234,7 +234,12 @@ def manifest(board: Board, style: DrawingStyle, device: str) -> dict[str, Any]:
 
 
 def row_facts(name: str, row: Row) -> dict[str, Any]:
-    """The entry of a row in the manifest, under its file name."""
+    """The entry of a row in the manifest.
+
+    Args:
+        name: the row's file name, without the ending.
+        row: a row of a board.
+    """
     return {
         "name": name,
         "picture": row.picture,

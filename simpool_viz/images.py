@@ -310,7 +310,15 @@ def preprocess(picture: Picture, geometry: Geometry, mean: tuple[float, ...], st
 
 
 def resize_to_input(picture: Picture, geometry: Geometry) -> np.ndarray:
-    """The picture resized to `geometry.input_size`, bicubic and antialiased: (H, W, 3) uint8 in [0, 255]."""
+    """The picture resized to the size of the model's input, bicubic and antialiased.
+
+    Args:
+        picture: the picture.
+        geometry: from `fit`.
+
+    Returns:
+        (H, W, 3) uint8 in [0, 255].
+    """
     return np.array(
         Image.fromarray(picture.rgb).resize(geometry.input_size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     )

@@ -174,7 +174,20 @@ def find_level(weights: np.ndarray, rule: str, amount: float | None = None) -> f
 
 
 def find_levels(weights: np.ndarray, rule: str, amounts: Sequence[float | None]) -> list[float]:
-    """The levels of one rule at several amounts; values and errors as in `find_level`."""
+    """The levels of one rule at several amounts.
+
+    Args:
+        weights: (h, w).
+        rule: a name of `mask_rules`.
+        amounts: each as in `find_level`.
+
+    Returns:
+        One level per amount, each exactly representable in float32.
+
+    Raises:
+        OptionError: as in `find_level`.
+        MapError: as in `find_level`.
+    """
     if rule not in _RULES:
         raise OptionError(f"no mask rule is called {rule!r}; there are {', '.join(_RULES)}")
     checked = [_checked(_RULES[rule], amount) for amount in amounts]

@@ -93,6 +93,11 @@ def csv_text(records: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) 
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown without a final line break; vertical bars inside cells are escaped."""
+    """A table in Markdown without a final line break; vertical bars inside cells are escaped.
+
+    Args:
+        head: the names of the columns.
+        rows: the cells of each row, as many as there are columns.
+    """
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)

@@ -187,6 +187,11 @@ def shares_forward(one: Encoder, other: Encoder, size: int | None = None) -> boo
 
     It does where they have the same backbone object, the same normalisation and, unless `size` is given, the same input
     size.
+
+    Args:
+        one: an encoder.
+        other: another encoder.
+        size: shorter side in pixels at which both are to record; their own sizes where None.
     """
     a, b = one.facts, other.facts
     return (

@@ -126,7 +126,18 @@ def test_no_file_name_stands_twice() -> None:
 
 
 # What concerns the project as a whole and no module of it.
-WHOLE = ("architecture", "benchmarks", "docs", "docstring_examples", "examples", "ground", "memory", "run", "site", "wheel")
+WHOLE = (
+    "architecture",
+    "benchmarks",
+    "docs",
+    "docstring_examples",
+    "examples",
+    "ground",
+    "memory",
+    "run",
+    "site",
+    "wheel",
+)
 
 
 def test_tests_mirror_the_modules() -> None:

@@ -81,7 +81,14 @@ def register_map(
 ) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
     """Decorator that registers a function `(recording, **options) -> AttentionMap`, or `-> PendingRollout`.
 
-    The arguments are the attributes of `MapMethod`.
+    Args:
+        name: the name by which the map is requested.
+        title: for readers.
+        summary: two sentences for readers.
+        formula: for readers; "" where there is none.
+        paper: the source; "" where there is none.
+        why_not: as in `MapMethod`.
+        blocks: as in `MapMethod`.
     """
 
     def register(function: Callable[..., Made]) -> Callable[..., Made]:
