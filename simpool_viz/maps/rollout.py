@@ -139,9 +139,9 @@ def dense_rollout(
             of the tokens.
         soft: weight tokens by the softmax of their scores instead of the argmax.
         union: one map (1, h, w) of the tokens that have any of the classes, instead of one map per class.
-        first: as in `attention_rollout`.
-        residual: as in `attention_rollout`.
-        fusion: as in `attention_rollout`.
+        first: the first block of the roll-out (0-based, inclusive).
+        residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I.
+        fusion: of heads in the roll-out: "mean", "max" or "min".
 
     Raises:
         OptionError: an unknown class, or options that do not fit the roll-out.

@@ -43,9 +43,9 @@ def token_query(
         at: (x, y) in pixels of the original picture, which select the token; its centre by default.
         block: number of the block, negative ones counted from the last.
         rollout: the token's row of the roll-out instead of that of one block.
-        first: of that roll-out, as in `attention_rollout`.
-        residual: of that roll-out, likewise.
-        fusion: of that roll-out, likewise.
+        first: the first block of the roll-out (0-based, inclusive).
+        residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I.
+        fusion: of heads in the roll-out: "mean", "max" or "min".
 
     Raises:
         OptionError: a point outside the picture, no such block, or options of a roll-out without `rollout`.
