@@ -83,7 +83,7 @@ def export_board(
     Args:
         board: from `make_board`.
         out: the folder to make. An existing one must be empty, or an earlier export and `overwrite` set.
-        look: colours, opacity and smoothing of the overlays; the defaults of `Look` where None.
+        style: colours, opacity and smoothing of the overlays; the defaults of `DrawingStyle` where None.
         overwrite: replace an earlier export.
         device: the device that made the maps, for the manifest.
         pictures: format of overlays and masks, "jpeg" or "png".
