@@ -49,9 +49,18 @@ def test_licence_is_the_whole_text_of_apache_2() -> None:
 
 def test_notice_names_every_source_that_a_card_names() -> None:
     notice = " ".join(read("NOTICE").split())
-    for source in ("Imagenette", "Caltech-101", "Faces_easy", "flower_photos", "CamVid", "Weizmann horses", "COCO"):
+    for source in (
+        "Imagenette",
+        "Caltech-101",
+        "Faces_easy",
+        "flower_photos",
+        "CamVid",
+        "Weizmann horses",
+        "COCO",
+        "Tiny-ImageNet-200",
+    ):
         assert source in notice
-    known = re.compile(r"Imagenette|Caltech-101|flower_photos|CamVid")
+    known = re.compile(r"Imagenette|Caltech-101|flower_photos|CamVid|Tiny-ImageNet-200")
     for card in (ROOT / "models").glob("*/README.md"):
         (data,) = re.findall(r"^\| data \| (.*)", card.read_text(encoding="utf-8"), re.MULTILINE)
         sources = re.sub(r"\([^)]*\)", "", data.partition("photos: ")[2] or data)

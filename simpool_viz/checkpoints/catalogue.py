@@ -49,13 +49,13 @@ class Entry:
 
 
 def bundled_names(dense: bool = False) -> list[str]:
-    """Names of the bundled checkpoints with installed weights, except heads on another's backbone.
+    """Names of the bundled checkpoints with installed weights that have a head, except heads on another's backbone.
 
     Args:
         dense: whether to list those with dense heads rather than the classifiers.
     """
     having = [entry for entry in catalogue().values() if entry.available and not entry.is_head]
-    return [entry.name for entry in having if entry.spec.dense == dense]
+    return [entry.name for entry in having if entry.spec.num_classes and entry.spec.dense == dense]
 
 
 def catalogue() -> dict[str, Entry]:

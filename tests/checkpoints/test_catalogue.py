@@ -9,6 +9,7 @@ import pytest
 
 from simpool_viz import catalogue, load_checkpoint
 from simpool_viz.checkpoints import bundle
+from simpool_viz.checkpoints.catalogue import bundled_names
 from simpool_viz.maps.registry import maps_of
 
 
@@ -19,7 +20,14 @@ def test_every_bundled_checkpoint_is_in_the_catalogue_and_loads() -> None:
         assert entry.name == name and entry.facts.size > 0
         if entry.available:
             encoder = load_checkpoint(name, device="cpu")
-            assert len(encoder.facts.classes) == entry.spec.num_classes == encoder.head.out_features
+            outputs = encoder.head.out_features if encoder.head else 0
+            assert len(encoder.facts.classes) == entry.spec.num_classes == outputs
+
+
+def test_commands_take_classifiers_where_none_is_named() -> None:
+    classifiers, dense = bundled_names(), bundled_names(dense=True)
+    assert "resnet_gap" in classifiers and "vit_thin" not in classifiers and "resnet_gap+slot" not in classifiers
+    assert set(dense) == {"camvid_vit", "camvid_vit_life"}
 
 
 def test_unavailable_entry_is_listed_and_told_apart(

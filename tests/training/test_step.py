@@ -163,11 +163,11 @@ def test_gradient_of_a_step_is_that_of_its_own_batch(shapes: Path, tmp_path: Pat
             step_for(short_recipe(shapes), encoder),
             Batches(len(photos), 32, 96, torch.Generator().manual_seed(0)),
         )
-        batches = [photos.batch(index) for index in stream]
+        batches = [(photos.batch(index), index) for index in stream]
         stream.step = 1
-        for batch in batches[-steps:]:
+        for batch, index in batches[-steps:]:
             stream.generator.manual_seed(7)
-            step(batch, stream)
+            step(batch, index, stream)
         gradients.append(encoder.pooling.wq.weight.grad)
     assert torch.equal(*gradients) and gradients[0].abs().max() > 0
 
