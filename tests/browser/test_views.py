@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from simpool_viz.board.board import Board
 from simpool_viz.board.comparison import agreement, arrange, difference
 from simpool_viz.board.explain import explain_row
+from simpool_viz.board.ready_made import comparisons
 from simpool_viz.maps.scale import scale_of
 from tests.browser.conftest import Opened, masks, open_page, set_style, settle
 
@@ -176,7 +177,7 @@ def test_ready_made_comparison_chooses_its_checkpoints_and_maps(opened: Opened):
     page.locator("#ready input").click()
     expect(page.get_by_role("option", name="ViT with and without LIFE")).to_have_count(1)
     page.get_by_role("option", name="One frozen ResNet, kinds of mean").click()
-    expect(page.get_by_text("averaged, powered or maximised?")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text(comparisons()["frozen_means"].question)).to_be_visible(timeout=30_000)
     page.locator("#run").click()
     expect(page.locator(".simpool-board .row")).to_have_count(5, timeout=60_000)
     assert all("Contribution" in title for title in titles(page))
