@@ -24,13 +24,13 @@ from simpool_viz.export import FORMAT, plain_name, row_facts, score_table, versi
 from simpool_viz.outputs import csv_text, written_whole
 
 
-def write(board: Board, out: Path, look: DrawingStyle, pictures: str) -> dict[str, Any]:
+def write(board: Board, out: Path, style: DrawingStyle, pictures: str) -> dict[str, Any]:
     """Write the files of one picture.
 
     Args:
         board: a board of one picture, whose name is its key.
         out: folder of the run.
-        look: how maps are drawn.
+        style: how maps are drawn.
         pictures: format of overlays and masks, "jpeg" or "png", or "none" for maps alone.
 
     Returns:
@@ -41,13 +41,13 @@ def write(board: Board, out: Path, look: DrawingStyle, pictures: str) -> dict[st
     maps: dict[str, np.ndarray] = {}
     folder = out / "pictures" / place.parent
     rows = []
-    for row, scale in zip(board.rows, row_scales(board, look), strict=True):
+    for row, scale in zip(board.rows, row_scales(board, style), strict=True):
         name = plain_name(f"{row.checkpoint}.{row.request.label}")
         maps |= {name: row.attention.weights, f"{name}.mask": row.mask.grid}
         rows.append(row_facts(name, row))
         if pictures != "none":
             folder.mkdir(parents=True, exist_ok=True)
-            for kind, drawn in zip(("overlay", "mask"), render_row(board, row, scale, look, LONGEST), strict=True):
+            for kind, drawn in zip(("overlay", "mask"), render_row(board, row, scale, style, LONGEST), strict=True):
                 save_picture(drawn, folder / f"{place.name}.{name}.{kind}.{SUFFIXES[pictures]}")
     _save_maps(out / "maps" / f"{key}.npz", maps)
     return {"key": key, "rows": rows, "scores": score_table(board), "skipped": board.skipped}

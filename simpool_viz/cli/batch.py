@@ -42,10 +42,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.maps.request import parse_maps
 
     requests, settings = parse_maps(arguments.map), chosen_settings(arguments)
-    look = DrawingStyle(arguments.colours, arguments.opacity, arguments.smooth)
+    style = DrawingStyle(arguments.colours, arguments.opacity, arguments.smooth)
     job = Job(chosen_encoders(arguments), requests, settings)
     options: dict[str, Any] = {key: getattr(arguments, key) for key in ("pictures", "batch", "workers", "overwrite")}
-    report = run(job, arguments.folders, arguments.out, look, progress=True, **options)
+    report = run(job, arguments.folders, arguments.out, style, progress=True, **options)
     for fault in report.faults:
         print(f"left out: {fault.sentence}", file=sys.stderr)
     made = report.done - report.earlier

@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     _apply_ready(arguments)
     requests = parse_maps(arguments.map)
-    look = DrawingStyle(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
+    style = DrawingStyle(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
     settings = chosen_settings(arguments)
     check_target(arguments.out, arguments.overwrite)
     profile = Profile()
@@ -120,9 +120,9 @@ def _run(arguments: argparse.Namespace) -> None:
     *_, board = tqdm(steps, desc="recording", total=len(pictures) * len(encoders), unit="picture")
     require_rows(board.rows, board.skipped)
     board = arrange(board, arguments.group, arguments.sort)
-    extras, device = _further_files(arguments, board, look), str(next(encoders[0].parameters()).device)
+    extras, device = _further_files(arguments, board, style), str(next(encoders[0].parameters()).device)
     options: dict[str, Any] = {"overwrite": arguments.overwrite, "pictures": arguments.pictures, "extras": extras}
-    folder = export_board(board, arguments.out, look, device=device, profile=profile, **options)
+    folder = export_board(board, arguments.out, style, device=device, profile=profile, **options)
     for sentence in board.skipped:
         print(f"note: {sentence}")
     print(f"{len(board.rows)} maps in {folder}; open {folder / 'board.png'}")
@@ -150,7 +150,7 @@ def _apply_ready(arguments: argparse.Namespace) -> None:
     arguments.checkpoint, arguments.map = list(chosen.checkpoints), list(chosen.maps)
 
 
-def _further_files(arguments: argparse.Namespace, board: Board, look: DrawingStyle) -> dict[str, Any]:
+def _further_files(arguments: argparse.Namespace, board: Board, style: DrawingStyle) -> dict[str, Any]:
     """The content of the files that --matrix, --agreement and --difference add, by file name.
 
     Raises:
@@ -161,11 +161,11 @@ def _further_files(arguments: argparse.Namespace, board: Board, look: DrawingSty
 
     files: dict[str, Any] = {}
     if arguments.matrix:
-        files["matrix.png"] = draw_matrix(board, look)
+        files["matrix.png"] = draw_matrix(board, style)
     if arguments.agreement:
         files |= {"agreement.png": agreement_figure(board), "agreement.csv": agreement_table(board)}
     for first, second in arguments.difference:
-        picture = draw_difference(board, _row(board, first), _row(board, second), look)
+        picture = draw_difference(board, _row(board, first), _row(board, second), style)
         files[f"difference_{first}_{second}.png"] = picture
     return files
 

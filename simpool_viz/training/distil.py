@@ -107,18 +107,19 @@ class Lesson:
     mean: Tensor
     std: Tensor
 
-    def inputs(self, stored: Tensor, index: np.ndarray, flips: Tensor, generator: torch.Generator) -> Tensor:
-        """The student's crops (B, 3, size, size) of photos (B, S, S, 3) uint8; flips (B,) bool mirrors some."""
+    def inputs(self, stored: Tensor, index: np.ndarray, flips: Tensor, noise: Tensor) -> Tensor:
+        """The student's crops (B, 3, size, size), float32.
+
+        Args:
+            stored: the photos (B, S, S, 3) uint8.
+            index: their places (B,) in the data.
+            flips: which of them are mirrored, (B,) bool.
+            noise: (B, 2) in [-1, 1], what contrast and brightness vary by, as shares of `jitter`.
+        """
         crops = self.crops.of(torch.from_numpy(index))
         sign = torch.where(flips, -1.0, 1.0)
         x = Crops(crops.width * sign, crops.height, crops.x, crops.y).images(stored, self.size)
-        if not self.recipe.jitter:
-            return x
-        shape = (len(x), 1, 1, 1)
-        contrast, brightness = (
-            torch.empty(shape).uniform_(-self.recipe.jitter, self.recipe.jitter, generator=generator).to(x.device)
-            for _ in range(2)
-        )
+        contrast, brightness = (self.recipe.jitter * noise.to(x.device)).T[:, :, None, None, None]
         return x * (1 + contrast) + brightness
 
     def targets(self, index: np.ndarray, flips: Tensor, device: torch.device | str = "cpu") -> Tokens:

@@ -82,7 +82,9 @@ def train_heads(recipe: HeadsRecipe, out: Path, cache: Path, *, device: str = "a
     base.to(accelerator.device)
     splits = {split: load_photos(data, split, cache, recipe.stored) for split in ("train", "val")}
     if any(encoder.dense != (splits["train"].labels.ndim == 3) for encoder, _ in encoders.values()):
-        raise TrainingError(f"dense: true is for heads on photos with label maps, and for all of those; look at {data}")
+        raise TrainingError(
+            f"dense: true is for heads on photos with label maps, and for all of those; see {recipe.data}"
+        )
     train, val = (_labelled(recipe, base, photos, split, cache) for split, photos in splits.items())
     return [_train_head(recipe, head, *built, (train, val), out, accelerator) for head, built in encoders.items()]
 
@@ -157,12 +159,12 @@ def _train_head(
     learned = torch.nn.ModuleList(m for m in (encoder.pooling, encoder.norm, encoder.head) if m is not None).train()
     _run(recipe, encoder, learned, features[0], folder / "log.csv", accelerator)
     learned.eval().requires_grad_(False)
-    told = _measure(recipe, encoder, features[1], accelerator)
-    result = Result((time.time() - started) / 60, torch.get_num_threads(), 1, str(accelerator.device), told)
-    encoder.facts = dataclasses.replace(encoder.facts, accuracy=told)
+    accuracy = _measure(recipe, encoder, features[1], accelerator)
+    result = Result((time.time() - started) / 60, torch.get_num_threads(), 1, str(accelerator.device), accuracy)
+    encoder.facts = dataclasses.replace(encoder.facts, accuracy=accuracy)
     parameters = sum(p.numel() for p in learned.parameters())
     save_bundle(folder, encoder, spec, write_head_card(recipe, head, spec, result, len(features[0].labels), parameters))
-    print(f"{encoder.facts.name}: {told}", flush=True)
+    print(f"{encoder.facts.name}: {accuracy}", flush=True)
     return folder
 
 

@@ -108,17 +108,17 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
         before = run.minutes
         run_stage(run, stage, photos, number, accelerator, school)
         with accelerator.autocast():
-            told = (
+            accuracy = (
                 school.measure(encoder, held_out, recipe.map_size)
                 if school
                 else measure(encoder, held_out, recipe, accelerator)
             )
         run.done.append(stage_line(recipe.name, stage, run.minutes - before))
         history = (*(start.stages if start else ()), *run.done)
-        encoder.facts = dataclasses.replace(facts, accuracy=told, stages=history, minutes=round(run.minutes, 1))
+        encoder.facts = dataclasses.replace(facts, accuracy=accuracy, stages=history, minutes=round(run.minutes, 1))
         if accelerator.is_main_process:
             result = Result(
-                run.minutes, torch.get_num_threads(), accelerator.num_processes, str(accelerator.device), told
+                run.minutes, torch.get_num_threads(), accelerator.num_processes, str(accelerator.device), accuracy
             )
             save_bundle(
                 folder,
@@ -127,7 +127,7 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
                 write_card(recipe, result, len(photos), history, start.summary if start else ""),
             )
             run.save({"stage": number + 1})
-        accelerator.print(f"{recipe.name}: after stage {number} {told}")
+        accelerator.print(f"{recipe.name}: after stage {number} {accuracy}")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         load_bundle(folder)  # what was written must load

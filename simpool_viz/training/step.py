@@ -141,8 +141,10 @@ class Step:
     def _imitate(self, lesson: Lesson, images: Tensor, index: np.ndarray, stream: Batches) -> Tensor:
         """A step of a student towards its teacher's tokens of the same crops."""
         device, own = self.accelerator.device, index[self.rows]
-        flips = (torch.rand(len(index), generator=stream.generator) < 0.5)[self.rows]
-        x = lesson.inputs(images[self.rows].to(device), own, flips, stream.generator)
+        # Drawn for the whole batch, so that two processes draw what one does.
+        draws = torch.rand(len(index), 3, generator=stream.generator)[self.rows]
+        flips, noise = draws[:, 0] < 0.5, 2 * draws[:, 1:] - 1
+        x = lesson.inputs(images[self.rows].to(device), own, flips, noise)
         patches, prefix = self.model(x.to(memory_format=torch.channels_last))
         loss = lesson.loss(patches, prefix, lesson.targets(own, flips, device))
         return descend(self.accelerator, self.optimizer, loss, stream.step)

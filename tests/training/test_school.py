@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from simpool_viz.training import loop as loop_module
 from simpool_viz.training.loop import train
 from simpool_viz.training.recipe import Recipe, load_recipe
 from simpool_viz.training.step import Step
-from tests.helpers import make_photo, trained_weights, vit_spec, write_recipe
+from tests.helpers import make_photo, stored_weights, trained_weights, vit_spec, write_recipe
 
 CNN = {
     "backbone": "resnet18",
@@ -43,7 +46,14 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe_for(
-    shapes: Path, folder: Path, teacher: Path, *, photos: int = 32 * 6, encoder: Any = None, **distil: Any
+    shapes: Path,
+    folder: Path,
+    teacher: Path,
+    *,
+    photos: int = 32 * 6,
+    encoder: Any = None,
+    precision: str = "bf16",
+    **distil: Any,
 ) -> Recipe:
     thin = {**TEACHER, "mlp_ratio": 2.0}
     encoder = encoder or {
@@ -54,7 +64,12 @@ def recipe_for(
     }
     stages = [{"size": 32, "photos": photos, "lr": 0.002, "warmup": 32}]
     path = write_recipe(
-        folder, data=str(shapes), encoder=encoder, stages=stages, distil={"teacher": str(teacher), **distil}
+        folder,
+        data=str(shapes),
+        encoder=encoder,
+        stages=stages,
+        precision=precision,
+        distil={"teacher": str(teacher), **distil},
     )
     recipe = load_recipe(str(path))
     assert isinstance(recipe, Recipe)
@@ -119,6 +134,21 @@ def test_an_interrupted_student_goes_on_to_the_same_bits(
     parts = train(recipe, tmp_path / "parts", tmp_path / "cache")
     other = trained_weights(parts)
     assert all(torch.equal(value, other[key]) for key, value in trained_weights(whole).items())
+
+
+def test_two_processes_teach_as_one(shapes: Path, tmp_path: Path, teacher: Path) -> None:
+    recipe = recipe_for(shapes, tmp_path, teacher, precision="no", inherit=40, class_token=0.5, jitter=0.2)
+    one = stored_weights(train(recipe, tmp_path / "one", tmp_path / "cache"))
+    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    command = [sys.executable, *launch.split(), "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["-m", "simpool_viz", "train", str(tmp_path / "mine.yaml"), "-o", str(tmp_path / "two")]
+    # Where there are GPUs, they are left alone.
+    command += ["--threads", "1", "--device", "cpu"]
+    done = subprocess.run(command, env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    two = stored_weights(tmp_path / "two" / "mine")
+    for key, value in one.items():
+        assert (value.float() - two[key].float()).abs().max() < 2e-3, key
 
 
 @pytest.mark.parametrize(
