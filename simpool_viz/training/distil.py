@@ -125,20 +125,22 @@ class Lesson:
     def targets(self, index: np.ndarray, flips: Tensor, device: torch.device | str = "cpu") -> Tokens:
         """The teacher's tokens of those crops, standardised, on the student's grid."""
         tokens = self.features.batch(index, device)
-        mean, std = self.mean.to(device), self.std.to(device)
-        maps = ((tokens.patches - mean) / std).transpose(1, 2).unflatten(2, tokens.grid)  # (B, D, h, w)
+        maps = self.standardised(tokens.patches).transpose(1, 2).unflatten(2, tokens.grid)  # (B, D, h, w)
         maps = torch.where(flips.to(device)[:, None, None, None], maps.flip(3), maps)
         if tokens.grid != self.grid:
             maps = F.interpolate(maps, self.grid, mode="bilinear", align_corners=False, antialias=True)
-        return Tokens(maps.flatten(2).transpose(1, 2), self.grid, (tokens.prefix - mean) / std)
+        return Tokens(maps.flatten(2).transpose(1, 2), self.grid, self.standardised(tokens.prefix))
+
+    def standardised(self, tokens: Tensor) -> Tensor:
+        """Tokens (..., D) of student or teacher, float32, by the teacher's mean and deviation of each channel."""
+        return (tokens.float() - self.mean.to(tokens.device)) / self.std.to(tokens.device)
 
     def loss(self, patches: Tensor, prefix: Tensor, targets: Tokens) -> Tensor:
         """Mean distance of the student's tokens (B, N, D), and of its class token, from the teacher's."""
         distance = DISTANCES[self.recipe.loss]
-        mean, std = self.mean.to(patches.device), self.std.to(patches.device)
-        loss = distance((patches.float() - mean) / std, targets.patches).mean()
+        loss = distance(self.standardised(patches), targets.patches).mean()
         if self.recipe.class_token:
-            own = (prefix[:, :1].float() - mean) / std
+            own = self.standardised(prefix[:, :1])
             loss = loss + self.recipe.class_token * distance(own, targets.prefix[:, :1]).mean()
         return loss
 
@@ -190,11 +192,9 @@ def mean_cosine(student: Student, lesson: Lesson, photos: Photos, part: tuple[in
     device = next(student.parameters()).device
     for start in range(part[0] * batch, len(photos), part[1] * batch):
         index = np.arange(start, min(start + batch, len(photos)))
-        flips = torch.zeros(len(index), dtype=torch.bool)
-        crops = lesson.crops.of(torch.from_numpy(index))
-        x = crops.images(torch.tensor(photos.images[index]).to(device), lesson.size)
-        patches, _ = student(x)
-        own = (patches.float() - lesson.mean.to(device)) / lesson.std.to(device)
-        total += float(F.cosine_similarity(own, lesson.targets(index, flips, device).patches, dim=-1).mean(1).sum())
+        flips, noise = torch.zeros(len(index), dtype=torch.bool), torch.zeros(len(index), 2)
+        patches, _ = student(lesson.inputs(torch.tensor(photos.images[index]).to(device), index, flips, noise))
+        targets = lesson.targets(index, flips, device).patches
+        total += float(F.cosine_similarity(lesson.standardised(patches), targets, dim=-1).mean(1).sum())
         count += len(index)
     return total, count

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder
@@ -26,6 +27,7 @@ class Run:
         recipe: of the run.
         encoder: the model, whose weights are set from `state`.
         state: from `read_interrupted`; {} for a new run.
+        beside: what is trained with the encoder and is no part of it, such as a student's projection.
 
     Attributes:
         stage: number of the current stage, from 1.
@@ -33,14 +35,22 @@ class Run:
         done: a line for each completed stage.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, encoder: Encoder, state: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        encoder: Encoder,
+        state: dict[str, Any],
+        beside: nn.Module | None = None,
+    ) -> None:
         self.folder, self.recipe, self.encoder = folder, recipe, encoder
         self._begun, self._before = time.time(), float(state.get("minutes", 0.0))
         self.stage = int(state.get("stage", 1))
         self.done: list[str] = list(state.get("done", []))
         self.within: dict[str, Any] = state.get("within", {})
-        if state:
-            encoder.load_state_dict(state["encoder"])
+        self._modules: dict[str, nn.Module] = {"encoder": encoder} | ({} if beside is None else {"beside": beside})
+        for name, module in self._modules.items() if state else ():
+            module.load_state_dict(state[name])
 
     @property
     def minutes(self) -> float:
@@ -55,7 +65,7 @@ class Run:
         """
         state = {"recipe": fingerprint(self.recipe), "minutes": self.minutes, "done": self.done}
         with written_whole(self.folder / RESUME) as part:
-            torch.save({**state, "encoder": self.encoder.state_dict(), **place}, part)
+            torch.save({**state, **{k: m.state_dict() for k, m in self._modules.items()}, **place}, part)
 
 
 def fingerprint(recipe: Recipe) -> str:

@@ -90,13 +90,13 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     torch.manual_seed(recipe.seed)
     encoder = recipe.encoder.build(facts)
     start = start_from(encoder, recipe.init_from, folder) if recipe.init_from else None
-    school = School(recipe.distil, cache, accelerator) if recipe.distil else None
+    school = School(recipe.distil, encoder, cache, accelerator) if recipe.distil else None
     if start and recipe.freeze:
         facts = dataclasses.replace(facts, stem=start.stem)  # which need not be saved again
     interrupted = {} if restart else read_interrupted(folder, recipe)
     if school and not interrupted:
-        school.begin(encoder, photos, recipe.stages[0], recipe.seed)
-    run = Run(folder, recipe, encoder, interrupted)
+        school.begin(photos, recipe.stages[0], recipe.seed)
+    run = Run(folder, recipe, encoder, interrupted, school.student.project if school else None)
     if run.within or run.stage > 1:
         accelerator.print(
             f"{recipe.name}: going on with stage {run.stage}, step {run.within.get('stream', {}).get('step', 0)}"
@@ -109,9 +109,7 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
         run_stage(run, stage, photos, number, accelerator, school)
         with accelerator.autocast():
             accuracy = (
-                school.measure(encoder, held_out, recipe.map_size)
-                if school
-                else measure(encoder, held_out, recipe, accelerator)
+                school.measure(held_out, recipe.map_size) if school else measure(encoder, held_out, recipe, accelerator)
             )
         run.done.append(stage_line(recipe.name, stage, run.minutes - before))
         history = (*(start.stages if start else ()), *run.done)
@@ -154,13 +152,14 @@ def run_stage(
     encoder.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
-    plan = CropPlan(stage.size, stage.crop, recipe.seed * 1000 + number)
-    lesson = school.lesson(encoder, photos, plan, f"stage {number}") if school else None
-    learner = school.student(encoder) if school else Forward(encoder)
-    if "learner" in run.within:
-        learner.load_state_dict(run.within["learner"])
-    optimizer, scheduler = make_optimizer(learner if school else encoder, recipe, stage)
-    average = make_average(encoder, recipe)
+    lesson = None
+    if school:
+        plan = CropPlan(stage.size, stage.crop, recipe.seed * 1000 + number)
+        lesson = school.lesson(photos, plan, f"stage {number}")
+    learner = school.student if school else Forward(encoder)
+    learned = school.student if school else encoder
+    optimizer, scheduler = make_optimizer(learned, recipe, stage)
+    average = make_average(learned, recipe)
     model, optimizer = accelerator.prepare(learner, optimizer)
     stream = Batches(
         len(photos), recipe.batch_size, stage.photos, torch.Generator().manual_seed(recipe.seed * 1000 + number)
@@ -184,7 +183,7 @@ def run_stage(
             scheduler.step_update(stream.step * recipe.batch_size)
             running += step_of(photos.batch(index), index, stream)
             if average is not None:
-                average.update(encoder, step=stream.step)
+                average.update(learned, step=stream.step)
             if stream.step % LOG_EVERY == 0:
                 mean = float(running) / LOG_EVERY
                 if log is not None:
@@ -195,14 +194,12 @@ def run_stage(
                 running.zero_()
             if stream.step % SAVE_EVERY == 0 and accelerator.is_main_process:
                 within = {"optimizer": optimizer.state_dict(), "stream": stream.state_dict(), "running": running.cpu()}
-                if school:  # its projection is no part of the encoder
-                    within["learner"] = learner.state_dict()
                 run.save(
                     {"stage": number, "within": within | ({"average": average.module.state_dict()} if average else {})}
                 )
     accelerator.free_memory()
     if average is not None:
-        encoder.load_state_dict(average.module.state_dict())
+        learned.load_state_dict(average.module.state_dict())
     encoder.eval()
 
 

@@ -26,51 +26,43 @@ class School:
     Args:
         recipe: what is learned of which teacher.
         cache: where the teacher's features are kept.
+        encoder: the student's; its projection to the teacher's width is the same one in every stage.
         accelerator: of this process; the first one computes what the others read.
 
     Raises:
         CheckpointError: a teacher that cannot be loaded.
+        TrainingError: as in `check_distillation`.
     """
 
-    def __init__(self, recipe: Distillation, cache: Path, accelerator: Accelerator) -> None:
+    def __init__(self, recipe: Distillation, encoder: Encoder, cache: Path, accelerator: Accelerator) -> None:
         self.recipe, self.cache, self.accelerator = recipe, cache, accelerator
         self.teacher = load_checkpoint(recipe.teacher, device="cpu").to(accelerator.device)
+        check_distillation(recipe, encoder, self.teacher)
+        self.student = Student(encoder, self.teacher.dim, recipe.student_block).to(accelerator.device)
 
-    def begin(self, encoder: Encoder, photos: Photos, stage: Stage, seed: int) -> None:
-        """Let a student inherit the teacher's blocks where the recipe says so; refuse what cannot be learned.
-
-        Raises:
-            TrainingError: as in `check_distillation` and `inherit`.
-        """
-        check_distillation(self.recipe, encoder, self.teacher)
+    def begin(self, photos: Photos, stage: Stage, seed: int) -> None:
+        """Let the student inherit the teacher's blocks where the recipe says so. Errors as in `inherit`."""
         if not self.recipe.inherit:
             return
         chosen = np.sort(np.random.default_rng(seed).permutation(len(photos))[: self.recipe.inherit])
         crops = CropPlan(stage.size, stage.crop, seed).crops(photos.aspect[chosen])
         images = crops.images(torch.tensor(photos.images[chosen]), stage.size)
-        teacher = self.teacher.to("cpu")
-        inherit(encoder, teacher, images, self.recipe.blocks or None)
-        self.teacher = teacher.to(self.accelerator.device)
+        inherit(self.student.encoder, self.teacher, images.to(self.accelerator.device), self.recipe.blocks or None)
 
-    def student(self, encoder: Encoder) -> Student:
-        """The encoder as it is trained, on the accelerator's device."""
-        return Student(encoder, self.teacher.dim, self.recipe.student_block).to(self.accelerator.device)
-
-    def lesson(self, encoder: Encoder, photos: Photos, plan: CropPlan, label: str) -> Lesson:
+    def lesson(self, photos: Photos, plan: CropPlan, label: str) -> Lesson:
         """The teacher's tokens of every photo's crop. Errors as in `make_lesson`."""
         with self.accelerator.main_process_first():
-            return make_lesson(self.recipe, encoder, self.teacher, photos, plan, self.cache, label)
+            return make_lesson(self.recipe, self.student.encoder, self.teacher, photos, plan, self.cache, label)
 
-    def measure(self, encoder: Encoder, photos: Photos, size: int) -> str:
+    def measure(self, photos: Photos, size: int) -> str:
         """The mean cosine of standardised tokens with the teacher's, on the central squares of held-out photos.
 
         Args:
             size: of the squares in pixels, as the student is given them.
         """
-        lesson = self.lesson(encoder, photos, CropPlan(size, None), "held-out photos")
-        student = Student(encoder, self.teacher.dim, self.recipe.student_block).to(self.accelerator.device).eval()
+        lesson = self.lesson(photos, CropPlan(size, None), "held-out photos")
         place = (self.accelerator.process_index, self.accelerator.num_processes)
-        total, _ = mean_cosine(student, lesson, photos, place)
+        total, _ = mean_cosine(self.student.eval(), lesson, photos, place)
         reduced = self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device), "sum")
         return (
             f"cosine {float(reduced) / len(photos):.3f} with the tokens of {self.teacher.facts.title} on "  # type: ignore[arg-type]

@@ -90,11 +90,11 @@ def make_optimizer(
     return optimizer, scheduler
 
 
-def make_average(encoder: Encoder, recipe: Recipe) -> Any:
+def make_average(module: nn.Module, recipe: Recipe) -> Any:
     """timm's exponential moving average of the weights, or None where the recipe asks for none."""
     from timm.utils import ModelEmaV3
 
-    return ModelEmaV3(encoder, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+    return ModelEmaV3(module, decay=recipe.ema, use_warmup=True) if recipe.ema else None
 
 
 class Step:
@@ -118,10 +118,6 @@ class Step:
 
     def __call__(self, batch: tuple[Tensor, Tensor, Tensor], index: np.ndarray, stream: Batches) -> Tensor:
         """A step on stored photos `batch` (images, proportions, labels), which are those of `index` (B,)."""
-        images, aspect, labels = batch
-        if self.lesson is not None:
-            return self._imitate(self.lesson, images, index, stream)
-        crops = random_crops(aspect, self.stage.crop, stream.generator, squeeze=self.stage.squeeze).of(self.rows)
         from accelerate.utils import set_seed
 
         # Anew at every step, so that drop-path and mixup need no state of their own to be taken up again.
@@ -129,6 +125,10 @@ class Step:
             ((self.recipe.seed * 100 + self.number) * 1_000_000 + stream.step * 64 + self.accelerator.process_index)
             % 2**32
         )
+        images, aspect, labels = batch
+        if self.lesson is not None:
+            return self._imitate(self.lesson, images, index, stream)
+        crops = random_crops(aspect, self.stage.crop, stream.generator, squeeze=self.stage.squeeze).of(self.rows)
         device = self.accelerator.device
         x = crops.images(images[self.rows].to(device), self.stage.size).to(memory_format=torch.channels_last)
         own = labels[self.rows].to(device)

@@ -22,7 +22,7 @@ from simpool_viz.training.recipe import Recipe, load_recipe
 from simpool_viz.training.step import Step
 from tests.helpers import make_photo, stored_weights, trained_weights, vit_spec, write_recipe
 
-CNN = {
+CNN: dict[str, Any] = {
     "backbone": "resnet18",
     "pooling": "gap",
     "num_classes": 0,
@@ -109,7 +109,9 @@ def test_a_student_that_inherits_begins_where_the_other_does_not_arrive(
 
 
 def test_a_cnn_learns_a_vit_in_its_own_width(shapes: Path, tmp_path: Path, teacher: Path) -> None:
-    made = train(recipe_for(shapes, tmp_path, teacher, encoder=CNN), tmp_path / "runs", tmp_path / "cache")
+    recipe = recipe_for(shapes, tmp_path, teacher, encoder=CNN, photos=32 * 80)
+    made = train(recipe, tmp_path / "runs", tmp_path / "cache")
+    assert cosine_of(made) > 0.15, "measured through the projection that was trained; a random one gives about 0"
     assert not [key for key in trained_weights(made) if "project" in key]
     assert load_checkpoint(made, device="cpu").dim == 16
 
@@ -117,7 +119,8 @@ def test_a_cnn_learns_a_vit_in_its_own_width(shapes: Path, tmp_path: Path, teach
 def test_an_interrupted_student_goes_on_to_the_same_bits(
     shapes: Path, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = recipe_for(shapes, tmp_path, teacher, encoder=CNN, jitter=0.1)
+    chance = {**CNN["backbone_kwargs"], "drop_path_rate": 0.3}
+    recipe = recipe_for(shapes, tmp_path, teacher, encoder={**CNN, "backbone_kwargs": chance}, jitter=0.1)
     whole = train(recipe, tmp_path / "whole", tmp_path / "cache")
     monkeypatch.setattr(loop_module, "SAVE_EVERY", 2)
     step = Step.__call__
