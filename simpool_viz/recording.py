@@ -1,7 +1,8 @@
 """Records one fused forward pass, from which every map is computed.
 
 A recording holds features, pooling weights, logits, and the queries and keys of the blocks that maps need (see
-capture/). Pictures of one input size share a forward, and so do several heads on one backbone.
+capture/). Pictures of one input size share a forward, and so do several heads on one backbone; models on one trunk
+share that.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.make import make_map, make_maps
 from simpool_viz.modeling.encoder import Encoder, Output
 from simpool_viz.modeling.pooling import Pooled, Tokens
+from simpool_viz.modeling.sharing import backbones_of, shared_blocks, shares_forward
 from simpool_viz.tensors import enough_memory
 from simpool_viz.timing import Profile
 
@@ -83,6 +85,7 @@ class Recording(Recorded):
 
 
 Keep = Collection[int] | None
+Batch = Sequence[tuple[Picture, Geometry]]
 
 
 def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = None, keep: Keep = None) -> Recording:
@@ -144,10 +147,10 @@ def record_shared(
     keep: Keep = None,
     profile: Profile | None = None,
 ) -> list[list[Recording]]:
-    """Record pictures with several heads on one backbone, which runs once for all of them.
+    """Record pictures with heads on one backbone or models on one trunk, which runs once for all of them.
 
     Args:
-        encoders: heads on one backbone, as `shares_forward` checks.
+        encoders: those of one of `sharing_groups`.
         images: pictures, each as for `record`.
         size: as in `record`.
         keep: as in `record`.
@@ -165,8 +168,8 @@ def record_shared(
     unlike = [e.facts.name for e in encoders if not shares_forward(encoder, e, size)]
     if unlike:
         raise CheckpointError(
-            f"{', '.join(unlike)} and {encoder.facts.name} have not the same backbone and size, so no forward "
-            "serves both"
+            f"{', '.join(unlike)} and {encoder.facts.name} have not the same backbone, or trunk, and size, so no "
+            "forward serves both"
         )
     pictures = [read_picture(image) for image in images]
     geometries = [fit(p.size, encoder.facts.size if size is None else size, encoder.stride) for p in pictures]
@@ -182,31 +185,14 @@ def record_shared(
     return [[recordings[i][n] for i in range(len(pictures))] for n in range(len(encoders))]
 
 
-def shares_forward(one: Encoder, other: Encoder, size: int | None = None) -> bool:
-    """Whether one forward of the backbone serves two encoders.
-
-    It does where they have the same backbone object, the same normalisation and, unless `size` is given, the same input
-    size.
-
-    Args:
-        one: an encoder.
-        other: another encoder.
-        size: shorter side in pixels at which both are to record; their own sizes where None.
-    """
-    a, b = one.facts, other.facts
-    return (
-        one.backbone is other.backbone and (a.mean, a.std) == (b.mean, b.std) and (size is not None or a.size == b.size)
-    )
-
-
 @enough_memory()
 def record_prepared(
-    encoders: Sequence[Encoder], batch: Sequence[tuple[Picture, Geometry]], images: Tensor, keep: Keep = None
+    encoders: Sequence[Encoder], batch: Batch, images: Tensor, keep: Keep = None
 ) -> list[list[Recording]]:
     """Record a batch of prepared pictures with encoders that share a forward.
 
     Args:
-        encoders: heads on one backbone, as `shares_forward` checks.
+        encoders: those of one of `sharing_groups`.
         batch: pictures of one input size, and their geometry.
         images: (B, 3, H, W) float32, the pictures as `preprocess` returns them.
         keep: as in `record`.
@@ -219,21 +205,63 @@ def record_prepared(
         OptionError: the batch needs more memory than the device has.
     """
     encoder = encoders[0]
-    parameter, facts = next(encoder.parameters()), encoder.facts
+    parameter = next(encoder.parameters())
     images = images.to(parameter.device, parameter.dtype, non_blocking=True)
+    backbones = backbones_of(encoders)
+    trunk = _run_trunk(encoder, shared_blocks(encoders), batch, images, keep) if len(backbones) > 1 else None
+    recordings: dict[int, list[Recording]] = {}
+    for members in backbones.values():
+        forward = _run_backbone(encoders[members[0]], trunk, batch, images, keep)
+        recordings |= {i: _record_head(encoders[i], forward) for i in members}
+    return [recordings[i] for i in range(len(encoders))]
+
+
+@dataclass(frozen=True)
+class _Trunk:
+    """The part of a forward that several backbones share.
+
+    Attributes:
+        hidden: (B, P + N, D), after the last shared block.
+        attention: for each picture, that of every shared block, None where it was not kept.
+        seconds: the time it took.
+    """
+
+    hidden: Tensor
+    attention: list[list[Attention | None]]
+    seconds: float
+
+
+def _run_trunk(encoder: Encoder, blocks: int, batch: Batch, images: Tensor, keep: Keep) -> _Trunk:
     started = time.perf_counter()
-    with torch.inference_mode(), GateCapture(encoder.backbone) as gates, BlockCapture(encoder.blocks, keep) as blocks:
-        tokens = encoder.tokens(images)
-    seconds = _since(started, images)
+    with torch.inference_mode(), BlockCapture(encoder.blocks[:blocks], keep) as capture:
+        hidden = encoder.begin(images, blocks)
+    return _Trunk(hidden, _attention_of(capture, encoder, len(batch)), _since(started, images))
+
+
+def _run_backbone(encoder: Encoder, trunk: _Trunk | None, batch: Batch, images: Tensor, keep: Keep) -> _Forward:
+    started, name = time.perf_counter(), encoder.facts.name
+    before = len(trunk.attention[0]) if trunk else 0
+    with (
+        torch.inference_mode(),
+        GateCapture(encoder.backbone) as gates,
+        BlockCapture(encoder.blocks[before:], keep, before) as capture,
+    ):
+        tokens = encoder.finish(trunk.hidden, before, encoder.grid_of(images)) if trunk else encoder.tokens(images)
+    seconds = _since(started, images) + (trunk.seconds if trunk else 0)
     if tokens.grid != batch[0][1].grid:
         raise CheckpointError(
-            f"{facts.name} gave a grid of {tokens.grid} where {batch[0][1].grid} was expected; its stride is not "
+            f"{name} gave a grid of {tokens.grid} where {batch[0][1].grid} was expected; its stride is not "
             f"{encoder.stride}"
         )
-    calls = blocks.calls(facts.name)
-    attention = [[None if call is None else call.of(i) for call in calls] for i in range(len(batch))]
-    forward = _Forward(batch, images, tokens, attention, gates, seconds)
-    return [_record_head(head, forward) for head in encoders]
+    own = _attention_of(capture, encoder, len(batch))
+    attention = [[*first, *rest] for first, rest in zip(trunk.attention, own, strict=True)] if trunk else own
+    return _Forward(batch, images, tokens, attention, gates, seconds)
+
+
+def _attention_of(capture: BlockCapture, encoder: Encoder, count: int) -> list[list[Attention | None]]:
+    """The attention of each of `count` pictures in the captured blocks, None where it was not kept."""
+    calls = capture.calls(encoder.facts.name)
+    return [[None if call is None else call.of(i) for call in calls] for i in range(count)]
 
 
 def _since(started: float, images: Tensor) -> float:
@@ -256,7 +284,7 @@ class _Forward:
         seconds: the time it took.
     """
 
-    batch: Sequence[tuple[Picture, Geometry]]
+    batch: Batch
     images: Tensor
     tokens: Tokens
     attention: Sequence[Sequence[Attention | None]]

@@ -18,8 +18,9 @@ from simpool_viz.checkpoints.load import load_checkpoints, share_backbones
 from simpool_viz.images import read_picture
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.sharing import shares_forward
 from simpool_viz.modeling.spec import EncoderSpec
-from simpool_viz.recording import record_shared, shares_forward
+from simpool_viz.recording import record_shared
 from tests.helpers import hybrid, make_photo, small_resnet
 
 
@@ -97,7 +98,8 @@ def test_heads_of_different_sizes_look_for_themselves_unless_one_size_is_asked_f
     board = make_board([make_photo()], [base, head], ["contribution"])
     assert board.rows[0].input_size != board.rows[1].input_size
     with pytest.raises(
-        ValueError, match=r"base\+a and base have not the same backbone and size, so no forward serves both"
+        ValueError,
+        match=r"base\+a and base have not the same backbone, or trunk, and size, so no forward serves both",
     ):
         record_shared([base, head], [make_photo()])
 
@@ -112,7 +114,7 @@ def test_heads_that_normalise_pictures_otherwise_run_a_forward_of_their_own(chan
         _, seen = record_each([base, head], read_picture(make_photo()))
     assert calls == [1, 1] and torch.equal(seen.vector, alone)
     assert Job([base, head]).groups == [[0], [1]], "nor in a folder"
-    with pytest.raises(ValueError, match="have not the same backbone and size"):
+    with pytest.raises(ValueError, match="have not the same backbone, or trunk, and size"):
         record_shared([base, head], [make_photo()], 64)
 
 

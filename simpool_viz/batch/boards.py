@@ -17,7 +17,8 @@ from simpool_viz.board.board import Board, Row, Settings, blocks_of, record_rows
 from simpool_viz.images import Picture, normalise
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.recording import Recording, record_prepared, shares_forward
+from simpool_viz.modeling.sharing import sharing_groups
+from simpool_viz.recording import Recording, record_prepared
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,7 @@ class Job:
     @cached_property
     def groups(self) -> list[list[int]]:
         """Indices of the encoders, one list for those that share a forward pass."""
-        groups: list[list[int]] = []
-        for i, encoder in enumerate(self.encoders):
-            alike = (g for g in groups if shares_forward(self.encoders[g[0]], encoder, self.settings.size))
-            group = next(alike, None)
-            if group is None:
-                groups.append([i])
-            else:
-                group.append(i)
-        return groups
+        return sharing_groups(self.encoders, self.settings.size)
 
     @property
     def frames(self) -> list[Frame]:

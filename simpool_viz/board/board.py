@@ -18,7 +18,8 @@ from simpool_viz.maps.request import MapRequest, option_text, parse_map
 from simpool_viz.masks import ObjectMask, parse_rule
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.stem import stems_once
-from simpool_viz.recording import Recording, record_shared, shares_forward
+from simpool_viz.modeling.sharing import sharing_groups
+from simpool_viz.recording import Recording, record_shared
 from simpool_viz.scores.localization import Reference, score_map
 from simpool_viz.timing import Profile
 
@@ -329,7 +330,7 @@ def record_each(
 ) -> Iterator[Recording]:
     """The recording of a picture by each encoder, in their order.
 
-    Heads on one backbone share its forward, and models on one stem that stem's.
+    Heads on one backbone share its forward, models on one trunk that trunk's, and models on one stem that stem's.
 
     Args:
         encoders: the checkpoints.
@@ -344,9 +345,10 @@ def record_each(
     """
     waiting: dict[int, Recording] = {}
     stems: dict[int, tuple[Tensor, Tensor]] = {}
-    for i, encoder in enumerate(encoders):
+    groups = sharing_groups(encoders, size)
+    for i in range(len(encoders)):
         if i not in waiting:
-            alike = [j for j in range(i, len(encoders)) if j == i or shares_forward(encoder, encoders[j], size)]
+            alike = next(group for group in groups if i in group)
             keep = None if requests is None else blocks_of([encoders[j] for j in alike], requests)
             with stems_once(stems):
                 shared = record_shared([encoders[j] for j in alike], [picture], size, keep, profile)

@@ -138,15 +138,16 @@ class BlockCapture(HookScope):
     Args:
         blocks: the transformer blocks of a backbone, from first to last.
         keep: numbers of the blocks whose attention is captured; all by default.
+        first: number of the first of `blocks`, where some before it are left out.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], keep: Collection[int] | None = None) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], keep: Collection[int] | None = None, first: int = 0) -> None:
         super().__init__()
         self._modules = {
-            i: getattr(block, "attn", block) for i, block in enumerate(blocks) if keep is None or i in keep
+            i: getattr(block, "attn", block) for i, block in enumerate(blocks, first) if keep is None or i in keep
         }
         self._modes = {i: AttentionCapture() for i in self._modules}
-        self._depth = len(blocks)
+        self._numbers = range(first, first + len(blocks))
         self._inside: AttentionCapture | None = None
 
     def calls(self, name: str) -> list[Call | None]:
@@ -158,11 +159,9 @@ class BlockCapture(HookScope):
         Raises:
             CheckpointError: a block that did not make exactly one fused call, so its maps would be wrong.
         """
-        found: list[Call | None] = [None] * self._depth
         for i, mode in self._modes.items():
             check_calls(f"{name}, block {i}", len(mode.calls), 1)
-            found[i] = mode.calls[0]
-        return found
+        return [self._modes[i].calls[0] if i in self._modes else None for i in self._numbers]
 
     def __enter__(self) -> BlockCapture:
         self._begin()

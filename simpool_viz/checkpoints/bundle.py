@@ -1,9 +1,9 @@
 """Checkpoint folders: `model.safetensors`, `config.json` and a card, the form in which this project ships its models.
 
 `config.json` describes the encoder (`EncoderSpec`) and its facts, so that a folder loads without code of its own. Where
-a head was trained on the frozen backbone of another checkpoint, or a ViT on a frozen stem of another's first blocks,
-its folder holds the rest alone: that part is read from the other checkpoint, which lies beside it or is bundled, and a
-digest makes sure that it is the same one to the last bit.
+a head was trained on the frozen backbone of another checkpoint, or a ViT on another's frozen stem or trunk, its folder
+holds the rest alone: that part is read from the other checkpoint, which lies beside it or is bundled, and a digest
+makes sure that it is the same one to the last bit.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from simpool_viz.checkpoints.reading import read_safetensors, write_safetensors
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.layers.stem import STEM
+from simpool_viz.modeling.sharing import is_of_trunk
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.outputs import written_whole
 from simpool_viz.settings import checked
@@ -63,7 +65,7 @@ def bundled_folder(kind: str) -> Path:
 def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) -> None:
     """Write a checkpoint folder, with floating-point weights in float16.
 
-    A backbone or stem that is another checkpoint's, according to the facts, is not written; its digest is.
+    A backbone, stem or trunk that is another checkpoint's, according to the facts, is not written; its digest is.
 
     Args:
         folder: to write to; files of other names stay.
@@ -82,8 +84,8 @@ def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) ->
         )
     metadata = {"format": "pt"}
     if lent := _lent(encoder.facts):
-        metadata[lent.part] = digest_of({lent.theirs(k): v for k, v in state.items() if k.startswith(lent.prefix)})
-        state = {k: v for k, v in state.items() if not k.startswith(lent.prefix)}
+        metadata[lent.part] = digest_of({lent.theirs(k): v for k, v in state.items() if lent.holds(k)})
+        state = {k: v for k, v in state.items() if not lent.holds(k)}
     config = {"format": FORMAT, "encoder": dataclasses.asdict(spec), "facts": dataclasses.asdict(encoder.facts)}
     # Moved only when all three are written; a folder of a training holds other files, so it is not replaced as one.
     with (
@@ -156,12 +158,12 @@ def _read_weights(folder: Path) -> tuple[State, dict[str, str]]:
 
 
 def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
-    """Find the checkpoint folder that holds the backbone or stem of another one.
+    """Find the checkpoint folder that holds the backbone, stem or trunk of another one.
 
     Args:
         folder: of the checkpoint that needs it.
         base: name of the folder, beside `folder` or bundled.
-        part: "backbone" or "stem", for errors.
+        part: "backbone", "stem" or "trunk", for errors.
 
     Raises:
         CheckpointError: it is in neither place.
@@ -169,7 +171,7 @@ def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
     for place in (folder.parent, bundled_folder("models")):
         if (place / base / CONFIG).is_file():
             return place / base
-    what = "is a head on the backbone of" if part == "backbone" else "stands on the stem of"
+    what = "is a head on the backbone of" if part == "backbone" else f"stands on the {part} of"
     raise CheckpointError(
         f"{folder} {what} {base!r}, which is not in {folder.parent}; put that checkpoint folder there"
     )
@@ -181,13 +183,15 @@ class _Lent:
 
     Attributes:
         lender: name of the other checkpoint.
-        part: "backbone" or "stem".
-        prefix: of the part's tensors in this checkpoint.
+        part: "backbone", "stem" or "trunk".
+        holds: whether a tensor of this name in this checkpoint belongs to the part.
+        prefix: what the names of the part's tensors begin with in this checkpoint, and not in the other.
     """
 
     lender: str
     part: str
-    prefix: str
+    holds: Callable[[str], bool]
+    prefix: str = BACKBONE
 
     def theirs(self, key: str) -> str:
         """The lender's name of a tensor of the part."""
@@ -196,13 +200,15 @@ class _Lent:
 
 def _lent(facts: Facts) -> _Lent | None:
     if facts.base:
-        return _Lent(facts.base, "backbone", BACKBONE)
-    return _Lent(facts.stem, "stem", STEM) if facts.stem else None
+        return _Lent(facts.base, "backbone", lambda key: key.startswith(BACKBONE))
+    if facts.trunk:
+        return _Lent(facts.trunk, "trunk", lambda key: is_of_trunk(key, facts.trunk_blocks))
+    return _Lent(facts.stem, "stem", lambda key: key.startswith(STEM), STEM) if facts.stem else None
 
 
 def _borrow(lent: _Lent, folder: Path, digest: str, facts: Facts, encoder: Encoder) -> State:
     """The part's tensors from the lender's folder, if they are those with which the checkpoint was trained."""
-    given, wanted = _read_weights(folder)[0], [key for key in encoder.state_dict() if key.startswith(lent.prefix)]
+    given, wanted = _read_weights(folder)[0], [key for key in encoder.state_dict() if lent.holds(key)]
     part = {key: given[lent.theirs(key)] for key in wanted if lent.theirs(key) in given}
     if digest_of({lent.theirs(key): value for key, value in part.items()}) != digest:
         what = "backbone in {} is not the one" if lent.part == "backbone" else "first blocks in {} are not those"

@@ -38,8 +38,8 @@ class Entry:
 
     @property
     def available(self) -> bool:
-        """Whether its weights are installed, and those of the checkpoint that holds its backbone or stem."""
-        lender = self.facts.base or self.facts.stem or self.folder.name
+        """Whether its weights are installed, and those of the checkpoint that holds its backbone, stem or trunk."""
+        lender = self.facts.base or self.facts.stem or self.facts.trunk or self.folder.name
         return all((folder / WEIGHTS).is_file() for folder in (self.folder, self.folder.parent / lender))
 
     def outline(self) -> Encoder:

@@ -20,6 +20,7 @@ from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.published import published
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.sharing import share_trunk
 from simpool_viz.tensors import choose_device, identical
 
 PUBLISHED_LIMIT = 2 * 2**30  # bytes: training checkpoints also hold a student, an optimizer and projection heads
@@ -129,10 +130,10 @@ def load_checkpoints(
 
 
 def share_backbones(encoders: Sequence[Encoder]) -> list[Encoder]:
-    """Replace equal copies of backbones and stems by one, so that a board runs it once.
+    """Replace equal copies of backbones, stems and trunks by one, so that a board runs it once.
 
-    A head gets the backbone of its base, or of the first other head on that base. A base is identified by its name,
-    which two files may have: a backbone that is not equal to the last bit stays the head's own.
+    A head gets the backbone of its base, or of the first other head on that base, and a ViT the trunk likewise. A base
+    is identified by its name, which two files may have: what is not equal to the last bit stays a checkpoint's own.
 
     Args:
         encoders: changed in place.
@@ -150,6 +151,10 @@ def share_backbones(encoders: Sequence[Encoder]) -> list[Encoder]:
             if _equal(own.backbone, first.backbone):  # type: ignore[union-attr, arg-type]
                 own.backbone = first.backbone  # type: ignore[union-attr]
     bases: dict[str, Encoder] = {e.facts.name: e for e in encoders if not e.facts.base}
+    trunks = {name: encoder for name, encoder in bases.items() if not encoder.facts.trunk}
+    for encoder in encoders:
+        if encoder.facts.trunk and encoder.has_trunk:
+            share_trunk(encoder, trunks.setdefault(encoder.facts.trunk, encoder), encoder.facts.trunk_blocks)
     for encoder in encoders:
         if encoder.facts.base:
             base = bases.setdefault(encoder.facts.base, encoder)

@@ -19,7 +19,7 @@ from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.layers.life import token_grid
 from simpool_viz.modeling.layers.stem import ResidualStem, stride_of
 from simpool_viz.modeling.pooling import Pooled, Pooling, Tokens
-from simpool_viz.settings import CLOSED, NotNegative, Number, Positive
+from simpool_viz.settings import CLOSED, Natural, NotNegative, Number, Positive
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -43,6 +43,8 @@ class Facts:
         accuracy: as published or measured, a phrase.
         base: the checkpoint whose frozen backbone this one shares; "" where it has its own.
         stem: the checkpoint whose first blocks are its frozen stem; "" where there is none.
+        trunk: the checkpoint whose embedding and first blocks, frozen, are its own too; "" where there is none.
+        trunk_blocks: the number of those blocks.
         stages: a line for each stage of its training by this project, those of earlier trainings included.
         minutes: duration of its training by this project.
     """
@@ -60,6 +62,8 @@ class Facts:
     accuracy: str = ""
     base: str = ""
     stem: str = ""
+    trunk: str = ""
+    trunk_blocks: Natural = 0
     stages: tuple[str, ...] = ()
     minutes: NotNegative = 0.0
 
@@ -154,6 +158,11 @@ class Encoder(nn.Module):
         return isinstance(getattr(getattr(self.backbone, "patch_embed", None), "backbone", None), ResidualStem)
 
     @property
+    def has_trunk(self) -> bool:
+        """Whether the embedding and first blocks can run by themselves: timm's plain ViT, hybrid or not."""
+        return type(self.backbone).__name__ == "VisionTransformer"
+
+    @property
     def stride(self) -> int:
         """Input pixels per token, along each axis."""
         if self.depth:
@@ -179,18 +188,60 @@ class Encoder(nn.Module):
         Raises:
             CheckpointError: H or W is no multiple of the stride.
         """
+        grid = self.grid_of(images)
+        with token_grid(grid, self.num_prefix_tokens):
+            if not _resizes_by_state(self.backbone):
+                return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
+            with self._resizing:
+                _set_state_for_size(self.backbone, tuple(images.shape[-2:]))  # type: ignore[arg-type]
+                return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
+
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """The grid (h, w) of tokens of images (B, 3, H, W).
+
+        Raises:
+            CheckpointError: H or W is no multiple of the stride.
+        """
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
             raise CheckpointError(
                 f"{self.facts.name}: a picture of {width} x {height} does not split into tokens of {self.stride} px"
             )
-        grid = (height // self.stride, width // self.stride)
+        return height // self.stride, width // self.stride
+
+    def begin(self, images: Tensor, blocks: int) -> Tensor:
+        """Run the embedding and the first blocks of a ViT that `has_trunk`; `finish` does the rest.
+
+        Args:
+            images: as for `tokens`.
+            blocks: number of blocks.
+
+        Returns:
+            (B, P + N, D).
+
+        Raises:
+            CheckpointError: as in `tokens`.
+        """
+        vit: Any = self.backbone
+        with token_grid(self.grid_of(images), self.num_prefix_tokens):
+            hidden: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+            for block in vit.blocks[:blocks]:
+                hidden = block(hidden)
+        return hidden
+
+    def finish(self, hidden: Tensor, blocks: int, grid: tuple[int, int]) -> Tokens:
+        """Run the blocks of a ViT that come after the first ones, and its final norm, as `tokens` does.
+
+        Args:
+            hidden: (B, P + N, D), from `begin`.
+            blocks: number of the first blocks, which have run.
+            grid: (h, w) of the patch tokens.
+        """
+        vit: Any = self.backbone
         with token_grid(grid, self.num_prefix_tokens):
-            if not _resizes_by_state(self.backbone):
-                return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
-            with self._resizing:
-                _set_state_for_size(self.backbone, (height, width))
-                return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
+            for block in vit.blocks[blocks:]:
+                hidden = block(hidden)
+            return self._as_tokens(vit.norm(hidden), grid)
 
     def _as_tokens(self, features: Tensor, grid: tuple[int, int]) -> Tokens:
         if features.ndim == 4:
