@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from simpool_viz.cli.options import Command, add_computation, chosen_encoders, chosen_settings
@@ -33,30 +36,76 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         default=RolloutOptions().residual,
         help="with --scenes: weight of the skip connection in roll-outs (default: %(default)s)",
     )
+    parser.add_argument(
+        "--pair",
+        action="append",
+        default=[],
+        metavar="ONE:OTHER",
+        help="with --photos: also the difference of these two checkpoints' top-1; can be repeated",
+    )
+    parser.add_argument("--results", type=Path, metavar="FILE", help="also put the tables into this JSON file")
+    parser.add_argument(
+        "--name", default="", help="with --results: what the names of its tables begin with (default: none)"
+    )
     add_computation(parser)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from simpool_viz.evaluation.classification import classification_table
+    from simpool_viz.evaluation.classification import classification_table, pairs_table
     from simpool_viz.evaluation.datasets import open_mask_set
+    from simpool_viz.evaluation.results import Table, keep_tables, read_results
     from simpool_viz.evaluation.scenes import evaluate_scenes, scene_tables
-    from simpool_viz.evaluation.table import evaluate, to_markdown
+    from simpool_viz.evaluation.table import evaluate, localization_table
     from simpool_viz.maps.request import parse_maps
     from simpool_viz.training.measure import classify_held_out
 
     requests, size = parse_maps(arguments.map), arguments.size
     if not (arguments.data or arguments.photos or arguments.scenes):
         raise OptionError("name a folder of photos with masks, or --photos, or --scenes")
+    if arguments.results and arguments.results.exists():
+        read_results(arguments.results)  # refused before hours of work
+    pairs = [_pair(text) for text in arguments.pair]
     settings, sets = chosen_settings(arguments), [open_mask_set(folder) for folder in arguments.data]
     encoders = chosen_encoders(arguments, dense=bool(arguments.scenes))
+    tables: dict[str, Table] = {}
+
+    def add(name: str, table: Table) -> None:
+        print(table.markdown() + "\n")
+        tables["/".join(filter(None, (arguments.name, name)))] = replace(table, command=_command(arguments.words))
+        if arguments.results:
+            keep_tables(arguments.results, tables)
+
     if arguments.photos:
+        photos = arguments.photos.resolve().name
         classified = classify_held_out(encoders, arguments.photos, size, progress=True)
-        print(classification_table(classified, f"{arguments.photos.resolve().name}, held out") + "\n")
+        add(photos, classification_table(classified, f"{photos}, held out"))
+        if pairs:
+            add(f"{photos}/pairs", pairs_table(classified, pairs))
     if arguments.scenes:
         scored = evaluate_scenes(encoders, arguments.scenes, size, arguments.residual, progress=True)
-        print(scene_tables(scored, "/".join(arguments.scenes.resolve().parts[-2:])) + "\n")
+        scenes = "/".join(arguments.scenes.resolve().parts[-2:])
+        for name, table in scene_tables(scored, scenes).items():
+            add(f"{scenes}/{name}", table)
     for data in sets:
-        print(to_markdown(data, evaluate(data, encoders, requests, settings, progress=True), settings) + "\n")
+        add(data.name, localization_table(data, evaluate(data, encoders, requests, settings, progress=True), settings))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    one, colon, other = text.partition(":")
+    if not (one and colon and other):
+        raise OptionError(f"--pair is written ONE:OTHER, two names of checkpoints, not {text!r}")
+    return one, other
+
+
+def _command(words: Sequence[str]) -> str:
+    """The command that measured, without the options that say where its results are kept."""
+    kept, skip = [], False
+    for word in words:
+        if skip or word in ("--results", "--name"):
+            skip = not skip
+        elif not word.startswith(("--results=", "--name=")):
+            kept.append(word)
+    return shlex.join(["simpool-viz", *kept])
 
 
 COMMAND = Command(

@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = False
     try:
         arguments = _parser().parse_args(argv)
+        arguments.words = list(sys.argv[1:] if argv is None else argv)
         wanted = arguments.traceback
         arguments.run(arguments)
     except (SimpoolError, OSError) as error:

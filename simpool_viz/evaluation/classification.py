@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simpool_viz.evaluation.table import interval
+from simpool_viz.errors import OptionError
+from simpool_viz.evaluation.results import Cell, Column, Table, measured
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.outputs import markdown_table
 
 
 @dataclass(frozen=True)
@@ -25,48 +25,61 @@ class Classified:
     right: np.ndarray
 
 
-def classification_table(rows: Sequence[Classified], photos: str) -> str:
-    """Top-1 of each checkpoint and its difference to the first one, as a Markdown table.
+def classification_table(rows: Sequence[Classified], photos: str) -> Table:
+    """Top-1 of each checkpoint and its difference to the first one, paired by photo.
 
     Args:
         rows: results on the same photos in the same order; the first is the one that the others are compared with.
         photos: name of the set of photos, for the heading.
-
-    Returns:
-        Markdown; top-1 in per cent and differences in points, with 95 % bootstrap intervals over photos. Differences
-        are paired by photo.
     """
     first = rows[0]
-    head = [
-        "checkpoint",
-        "pooling",
-        "parameters",
-        "training",
-        "top-1 (%)",
-        f"against {first.encoder.facts.name} (points)",
+    columns = (
+        Column("checkpoint", "checkpoint"),
+        Column("pooling", "pooling"),
+        Column("parameters", "parameters"),
+        Column("training", "training"),
+        Column("top1", "top-1 (%)", "percent"),
+        Column("above_first", f"against {first.encoder.facts.name} (points)", "points"),
+    )
+    lines: list[dict[str, Cell]] = [
+        {
+            "checkpoint": row.encoder.facts.name,
+            "pooling": row.encoder.pooling.title,
+            "parameters": parameters_of(row.encoder),
+            "training": minutes_of(row.encoder),
+            "top1": measured(row.right.astype(float)),
+            "above_first": None if row is first else measured(row.right.astype(float) - first.right),
+        }
+        for row in rows
     ]
-    lines = []
-    for row in rows:
-        facts, parameters = row.encoder.facts, sum(p.numel() for p in row.encoder.parameters())
-        cells = [
-            facts.name,
-            row.encoder.pooling.title,
-            f"{parameters / 1e6:.2f} M",
-            f"{facts.minutes:.0f} min" if facts.minutes else "",
-        ]
-        cells.append(points(row.right))
-        cells.append("" if row is first else points(row.right.astype(float) - first.right, signed=True))
-        lines.append(cells)
-    return f"**{photos}**, {len(first.right):,} photos\n\n{markdown_table(head, lines)}"
+    return Table(f"**{photos}**, {len(first.right):,} photos", columns, tuple(lines))
 
 
-def points(values: np.ndarray, signed: bool = False) -> str:
-    """The mean of shares in per cent with its 95 % bootstrap interval, such as "81.0 [78.2, 83.6]".
+def pairs_table(rows: Sequence[Classified], pairs: Sequence[tuple[str, str]]) -> Table:
+    """Paired differences of top-1 between checkpoints.
 
     Args:
-        values: (n,) shares in [0, 1] or booleans, or differences of shares.
-        signed: whether to write the sign, as differences need.
+        rows: results on the same photos in the same order.
+        pairs: names of checkpoints; the second is the one that the first is compared with.
+
+    Raises:
+        OptionError: a name that is none of the rows'.
     """
-    mean, low, high = (100 * value for value in interval(np.asarray(values, float)))
-    sign = "+" if signed else ""
-    return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    right = {row.encoder.facts.name: row.right.astype(float) for row in rows}
+    if unknown := [name for pair in pairs for name in pair if name not in right]:
+        raise OptionError(f"--pair names {', '.join(unknown)}; the checkpoints are {', '.join(right)}")
+    columns = (Column("pair", "against its sibling"), Column("top1", "top-1 (points)", "points"))
+    lines: list[dict[str, Cell]] = [
+        {"pair": f"{one} against {other}", "top1": measured(right[one] - right[other])} for one, other in pairs
+    ]
+    return Table(f"{len(rows[0].right):,} photos", columns, tuple(lines))
+
+
+def parameters_of(encoder: Encoder) -> str:
+    """The number of a checkpoint's parameters in millions."""
+    return f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.2f} M"
+
+
+def minutes_of(encoder: Encoder) -> str:
+    """The duration of a checkpoint's training, "" where it is not known."""
+    return f"{encoder.facts.minutes:.0f} min" if encoder.facts.minutes else ""

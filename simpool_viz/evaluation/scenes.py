@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +16,12 @@ from PIL import Image
 
 from simpool_viz.board.segmentation import segment
 from simpool_viz.errors import DataError, OptionError, PictureError
-from simpool_viz.evaluation.classification import points
+from simpool_viz.evaluation.classification import minutes_of, parameters_of
 from simpool_viz.evaluation.datasets import pair_files
-from simpool_viz.evaluation.table import DRAWS
+from simpool_viz.evaluation.results import DRAWS, Column, Table, measured, rounded
 from simpool_viz.images import DAMAGE
 from simpool_viz.masks import upsample
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.outputs import markdown_table
 from simpool_viz.recording import Recording, record
 from simpool_viz.scores.confusion import class_ious, count_pixels, mean_ious
 
@@ -176,87 +176,87 @@ def _mass_on_classes(
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def scene_tables(rows: Sequence[SceneScores], scenes: str) -> str:
-    """The `iou_table` of all checkpoints and the `mass_table` of each, as Markdown.
+def scene_tables(rows: Sequence[SceneScores], scenes: str) -> dict[str, Table]:
+    """The `iou_table` of all checkpoints, named "iou", and the `mass_table` of each, by the name of the checkpoint.
 
     Args:
         rows: results on the same scenes.
         scenes: name of the set of scenes, for the heading.
     """
-    return "\n\n".join([iou_table(rows, scenes), *map(mass_table, rows)])
+    return {"iou": iou_table(rows, scenes)} | {row.encoder.facts.name: mass_table(row) for row in rows}
 
 
-def iou_table(rows: Sequence[SceneScores], scenes: str) -> str:
-    """The mean IoU of each checkpoint, its difference to the first one, and the IoU of each class, as Markdown.
+def iou_table(rows: Sequence[SceneScores], scenes: str) -> Table:
+    """The mean IoU of each checkpoint, its difference to the first one, and the IoU of each class.
 
     Args:
         rows: results on the same scenes; the first is the one that the others are compared with.
         scenes: name of the set of scenes, for the heading.
 
     Returns:
-        Markdown; IoU in per cent, with 95 % bootstrap intervals over scenes. Differences are paired by scene.
+        Intervals are over scenes, and differences are paired by scene.
     """
-    first = rows[0]
-    names = first.encoder.facts.classes
-    head = [
-        "checkpoint",
-        "parameters",
-        "training",
-        "mean IoU (%)",
-        f"against {first.encoder.facts.name} (points)",
-        *names,
-    ]
+    first, draws = rows[0], {id(row): _drawn_ious(row.pixels) for row in rows}
+    columns = (
+        Column("checkpoint", "checkpoint"),
+        Column("parameters", "parameters"),
+        Column("training", "training"),
+        Column("mean_iou", "mean IoU (%)", "percent"),
+        Column("above_first", f"against {first.encoder.facts.name} (points)", "points"),
+        *(Column(name, name, "whole percent") for name in first.encoder.facts.classes),
+    )
     lines = []
-    draws = {id(row): _drawn_ious(row.pixels) for row in rows}
     for row in rows:
-        facts, parameters = row.encoder.facts, sum(p.numel() for p in row.encoder.parameters())
         own, drawn = mean_ious(row.pixels.sum(0)), draws[id(row)]
-        cells = [
-            facts.name,
-            f"{parameters / 1e6:.2f} M",
-            f"{facts.minutes:.0f} min" if facts.minutes else "",
-            _percent(own, drawn),
-        ]
-        against = "" if row is first else _percent(own - mean_ious(first.pixels.sum(0)), drawn - draws[id(first)], "+")
-        each = [f"{100 * value:.0f}" for value in class_ious(row.pixels.sum(0))]
-        lines.append([*cells, against, *each])
-    return f"**{scenes}**, {len(first.pixels):,} scenes\n\n{markdown_table(head, lines)}"
+        above = None if row is first else _figure(own - mean_ious(first.pixels.sum(0)), drawn - draws[id(first)])
+        each = (round(float(value), 5) for value in class_ious(row.pixels.sum(0)))
+        lines.append(
+            {
+                "checkpoint": row.encoder.facts.name,
+                "parameters": parameters_of(row.encoder),
+                "training": minutes_of(row.encoder),
+                "mean_iou": _figure(own, drawn),
+                "above_first": above,
+                **dict(zip(row.encoder.facts.classes, each, strict=True)),
+            }
+        )
+    return Table(f"**{scenes}**, {len(first.pixels):,} scenes", columns, tuple(lines))
 
 
-def mass_table(row: SceneScores) -> str:
-    """For each class, the share of each map's mass on the class's true pixels in per cent, as Markdown.
+def mass_table(row: SceneScores) -> Table:
+    """For each class, the share of each map's mass on the class's true pixels.
 
     Its columns compare Dense Attention Roll-Out, hard and soft, with plain roll-out and the class's share of the area.
     """
-    head = [
-        "class",
-        "scenes",
-        "share of area",
-        "roll-out",
-        "dense roll-out, hard",
-        "dense roll-out, soft",
-        "hard minus roll-out",
-    ]
+    columns = (
+        Column("class", "class"),
+        Column("scenes", "scenes"),
+        Column("area", "share of area", "percent"),
+        Column("rollout", "roll-out", "percent"),
+        Column("hard", "dense roll-out, hard", "percent"),
+        Column("soft", "dense roll-out, soft", "percent"),
+        Column("hard_minus_rollout", "hard minus roll-out", "points"),
+    )
     caption = (
         f"residual weight {row.residual:g}; mass of the map on the class's true pixels (%), where the class is "
         "there and found"
     )
-    lines = []
-    hard, soft, plain = row.mass["dense_rollout"], row.mass["dense_rollout, soft"], row.mass["rollout"]
+    tables = {
+        "area": row.area,
+        "rollout": row.mass["rollout"],
+        "hard": row.mass["dense_rollout"],
+        "soft": row.mass["dense_rollout, soft"],
+    }
+    lines: list[dict[str, Any]] = []
     for index, name in enumerate(row.encoder.facts.classes):
-        measured = ~np.isnan(hard[:, index])  # (n,)
-        if not measured.any():
-            lines.append([name, "0", *[""] * (len(head) - 2)])
-            continue
-        columns = [table[measured, index] for table in (row.area, plain, hard, soft)]
-        cells = [
-            name,
-            str(int(measured.sum())),
-            *(points(c) for c in columns),
-            points(columns[2] - columns[1], signed=True),
-        ]
-        lines.append(cells)
-    return f"**{row.encoder.facts.name}**, {caption}\n\n{markdown_table(head, lines)}"
+        there = ~np.isnan(tables["hard"][:, index])  # (n,)
+        line: dict[str, Any] = {"class": name, "scenes": str(int(there.sum()))}
+        if there.any():
+            shares = {key: table[there, index] for key, table in tables.items()}
+            line |= {key: measured(values) for key, values in shares.items()}
+            line["hard_minus_rollout"] = measured(shares["hard"] - shares["rollout"])
+        lines.append(line)
+    return Table(f"**{row.encoder.facts.name}**, {caption}", columns, tuple(lines))
 
 
 def _drawn_ious(pixels: np.ndarray) -> np.ndarray:
@@ -266,6 +266,6 @@ def _drawn_ious(pixels: np.ndarray) -> np.ndarray:
     return mean_ious((times @ pixels.reshape(n, -1)).reshape(DRAWS, k, k))
 
 
-def _percent(value: np.ndarray, drawn: np.ndarray, sign: str = "") -> str:
-    low, high = np.percentile(100 * drawn, [2.5, 97.5])
-    return f"{100 * value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+def _figure(value: np.ndarray, drawn: np.ndarray) -> list[float]:
+    """The cell of a value and its bootstrap samples."""
+    return rounded([float(value), *np.percentile(drawn, [2.5, 97.5])])

@@ -6,21 +6,27 @@ difference to the centre prior is paired by picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from simpool_viz.board.board import Row, Settings, record_each, record_rows, require_rows
 from simpool_viz.evaluation.datasets import MaskSet
+from simpool_viz.evaluation.results import Column, Table, measured
 from simpool_viz.images import read_picture
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.outputs import markdown_table
 from simpool_viz.scores.localization import Reference, baselines, jaccard, read_reference, score_baselines
 
-DRAWS = 2000
 TABLE_FIGURES = ("iou_at_true_area", "iou", "jaccard", "jaccard_best", "pointing", "spatial_entropy")
+FURTHER = {
+    "jaccard": "Jaccard at mass 0.6",
+    "jaccard_best": "Jaccard, best map",
+    "pointing": "pointing",
+    "spatial_entropy": "spatial entropy",
+}
 
 
 @dataclass(frozen=True)
@@ -101,54 +107,34 @@ def _progress(data: MaskSet, progress: bool) -> Iterator:
     return iter(tqdm(data.pairs, desc=data.name, unit="photo", disable=not progress))
 
 
-def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """The mean of values and its 95 % percentile bootstrap interval.
-
-    Args:
-        values: (n,).
-        seed: of the draws, so that the same values give the same interval.
-
-    Returns:
-        (mean, low, high).
-    """
-    draws = np.random.default_rng(seed).integers(len(values), size=(DRAWS, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
-
-
-def to_markdown(data: MaskSet, methods: Iterable[Method], settings: Settings) -> str:
-    """The localization table as Markdown.
+def localization_table(data: MaskSet, methods: Sequence[Method], settings: Settings) -> Table:
+    """The table of an evaluation. Differences are paired by photo, and of IoU at true area where nothing else is said.
 
     Args:
         data: the set that was evaluated.
         methods: from `evaluate`, the baselines included.
         settings: with which they were evaluated.
-
-    Returns:
-        Markdown. Differences are of IoU at true area, paired by photo.
     """
-    methods = list(methods)
     prior = next(m for m in methods if m.label == "centre prior")
-    head = ["map", "IoU at true area", "above the centre prior", "above the first row", f"IoU of mask {settings.mask}"]
-    head += ["Jaccard at mass 0.6", "Jaccard, best map", "pointing", "spatial entropy"]
+    columns = [
+        Column("map", "map"),
+        Column("iou_at_true_area", "IoU at true area", "share"),
+        Column("above_prior", "above the centre prior", "shift"),
+        Column("above_first", "above the first row", "shift"),
+        Column("iou", f"IoU of mask {settings.mask}", "share"),
+        Column("iou_above_prior", "mask above that of the centre prior", "shift"),
+        *(Column(name, title, "share") for name, title in FURTHER.items()),
+    ]
     rows = []
     for method in methods:
         figures = method.figures
-        above = [_above(method, prior), _above(method, methods[0])]
-        others = [_cell(figures[name]) for name in TABLE_FIGURES[1:]]
-        rows.append([method.label, _cell(figures["iou_at_true_area"]), *above, *others])
-    return f"**{data.name}**, {len(data.pairs)} photos\n\n{markdown_table(head, rows)}"
+        own: dict[str, Any] = {name: measured(figures[name]) for name in TABLE_FIGURES}
+        own["above_prior"] = _above(method, prior, "iou_at_true_area")
+        own["above_first"] = _above(method, methods[0], "iou_at_true_area")
+        own["iou_above_prior"] = _above(method, prior, "iou")
+        rows.append({"map": method.label} | {c.name: own[c.name] for c in columns[1:]})
+    return Table(f"**{data.name}**, {len(data.pairs)} photos", tuple(columns), tuple(rows))
 
 
-def _above(method: Method, other: Method) -> str:
-    if method is other:
-        return ""
-    return _cell(method.figures["iou_at_true_area"] - other.figures["iou_at_true_area"], signed=True)
-
-
-def _cell(values: np.ndarray, signed: bool = False) -> str:
-    if np.isnan(values).any():
-        return ""
-    sign = "+" if signed else ""
-    mean, low, high = interval(values)
-    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+def _above(method: Method, other: Method, figure: str) -> list[float] | None:
+    return None if method is other else measured(method.figures[figure] - other.figures[figure])

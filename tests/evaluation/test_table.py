@@ -14,7 +14,8 @@ from simpool_viz import load_checkpoint, record
 from simpool_viz.board.board import Settings
 from simpool_viz.cli.main import main
 from simpool_viz.evaluation.datasets import MaskSet, open_mask_set
-from simpool_viz.evaluation.table import Method, evaluate, interval, to_markdown
+from simpool_viz.evaluation.results import interval
+from simpool_viz.evaluation.table import Method, evaluate, localization_table
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import jaccard, read_reference, score_baselines, score_map
@@ -90,7 +91,7 @@ def test_table_carries_the_baselines_and_differences_paired_by_photo(data: MaskS
     mine = Method("mine", figures | {"iou_at_true_area": prior + np.array([0.1, 0.1, 0.1, 0.1])})
     nan = np.full(4, np.nan)
     baseline = Method("centre prior", figures | {"iou_at_true_area": prior, "spatial_entropy": nan})
-    table = to_markdown(data, [mine, baseline], Settings(mask="otsu"))
+    table = localization_table(data, [mine, baseline], Settings(mask="otsu")).markdown()
     assert table.startswith("**discs**, 4 photos\n")
     assert table_column(table, "above the centre prior") == {"mine": "+0.100 [+0.100, +0.100]", "centre prior": ""}
     assert table_column(table, "above the first row") == {"mine": "", "centre prior": "-0.100 [-0.100, -0.100]"}
@@ -104,7 +105,7 @@ def test_table_carries_the_baselines_and_differences_paired_by_photo(data: MaskS
 
 def test_table_of_an_evaluation_is_whole(data: MaskSet, resnet: Encoder) -> None:
     renamed = dataclasses.replace(data, name="four discs")
-    table = to_markdown(renamed, evaluate(data, [resnet], [], Settings()), Settings())
+    table = localization_table(renamed, evaluate(data, [resnet], [], Settings()), Settings()).markdown()
     assert table.splitlines()[0] == "**four discs**, 4 photos" and "nan" not in table
     assert list(table_column(table, "map")) == ["small_simpool: Pooling attention", "centre prior", "whole picture"]
     assert table_column(table, "pointing")["whole picture"].startswith("1.000")
