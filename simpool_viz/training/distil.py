@@ -1,4 +1,5 @@
-"""Distillation: a student learns the tokens of a teacher, which are computed once per crop and kept.
+"""Distillation: a student learns the tokens of a teacher, which are computed once per crop and kept, or its pooled
+vector learns the teacher's class token, an aim without labels.
 
 Tokens are standardised by channel, so that none outweighs the others. Of a teacher's token y and the student's x the
 loss is smooth L1 + (1 - cosine) by default. [ours]
@@ -55,6 +56,7 @@ class Distillation:
         block: number of the teacher's block whose output is learned, negative from the last; None for its features
             after the final norm.
         student_block: likewise, of the student.
+        aim: "tokens", or "vector" for the pooled vector, which learns the teacher's class token through a projection.
         loss: a name of `DISTANCES`.
         class_token: weight of the class token beside the patches; 0 for none.
         teacher_size: side in pixels at which the teacher is given a crop; 0 for the one at which its grid is the
@@ -69,6 +71,7 @@ class Distillation:
     blocks: tuple[Natural, ...] = ()
     block: Whole | None = None
     student_block: Whole | None = None
+    aim: str = "tokens"
     loss: str = "smooth_l1_cosine"
     class_token: NotNegative = 0.0
     teacher_size: Natural = 0
@@ -76,20 +79,42 @@ class Distillation:
 
 
 class Student(nn.Module):
-    """The student as it is trained: its tokens, brought to the teacher's width where that is another one.
+    """The student as it is trained: its tokens or its pooled vector, brought to the teacher's width.
 
-    The projection is part of the training alone and is not saved.
+    The projection is part of the training alone and is not saved. Tokens of the teacher's width have none.
+
+    Args:
+        encoder: the student's.
+        width: of the teacher's tokens.
+        recipe: which of its outputs learns.
+
+    Attributes:
+        blocks: number of first blocks that have run on what it is given; 0 where it is given images.
+        grid: (h, w) of what it is given then.
     """
 
-    def __init__(self, encoder: Encoder, width: int, block: int | None) -> None:
+    def __init__(self, encoder: Encoder, width: int, recipe: Distillation) -> None:
         super().__init__()
-        self.encoder, self.block = encoder, block
-        self.project = nn.Identity() if encoder.dim == width else nn.Linear(encoder.dim, width)
+        self.encoder, self.recipe = encoder, recipe
+        self.blocks, self.grid = 0, (0, 0)
+        vector = recipe.aim == "vector"
+        own = encoder.pooling.out_dim if vector else encoder.dim
+        self.project = nn.Linear(own, width) if vector or own != width else nn.Identity()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches (B, N, D) and prefix tokens (B, P, D) in the teacher's width, of normalised images (B, 3, H, W)."""
-        tokens = tokens_at(self.encoder, images, self.block)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (B, N, D) and prefix tokens (B, P, D) in the teacher's width, of normalised images (B, 3, H, W) or
+        of what the first blocks made of them (B, P + N, D'). Where the vector learns, it is the only prefix token and
+        there are no patches."""
+        tokens = self._tokens(x)
+        if self.recipe.aim == "vector":
+            vector = self.project(self.encoder.norm(self.encoder.pooling(tokens).vector))[:, None]
+            return vector[:, :0], vector
         return self.project(tokens.patches), self.project(tokens.prefix)
+
+    def _tokens(self, x: Tensor) -> Tokens:
+        if x.ndim == 3:
+            return self.encoder.finish(x, self.blocks, self.grid)
+        return tokens_at(self.encoder, x, self.recipe.student_block)
 
 
 @dataclass(frozen=True)
@@ -125,6 +150,8 @@ class Lesson:
     def targets(self, index: np.ndarray, flips: Tensor, device: torch.device | str = "cpu") -> Tokens:
         """The teacher's tokens of those crops, standardised, on the student's grid."""
         tokens = self.features.batch(index, device)
+        if self.recipe.aim == "vector":
+            return Tokens(tokens.patches, tokens.grid, self.standardised(tokens.prefix[:, :1]))
         maps = self.standardised(tokens.patches).transpose(1, 2).unflatten(2, tokens.grid)  # (B, D, h, w)
         maps = torch.where(flips.to(device)[:, None, None, None], maps.flip(3), maps)
         if tokens.grid != self.grid:
@@ -136,8 +163,11 @@ class Lesson:
         return (tokens.float() - self.mean.to(tokens.device)) / self.std.to(tokens.device)
 
     def loss(self, patches: Tensor, prefix: Tensor, targets: Tokens) -> Tensor:
-        """Mean distance of the student's tokens (B, N, D), and of its class token, from the teacher's."""
+        """Mean distance of the student's tokens (B, N, D), and of its class token, from the teacher's, or that of its
+        vector."""
         distance = DISTANCES[self.recipe.loss]
+        if self.recipe.aim == "vector":
+            return distance(self.standardised(prefix), targets.prefix).mean()
         loss = distance(self.standardised(patches), targets.patches).mean()
         if self.recipe.class_token:
             own = self.standardised(prefix[:, :1])
@@ -163,7 +193,8 @@ def make_lesson(
     if size % teacher.stride:
         raise TrainingError(f"distil.teacher_size is a multiple of the teacher's {teacher.stride} px, not {size}")
     seen = CropPlan(size, plan.smallest, plan.seed)
-    features = keep_features(teacher, photos, seen, cache, block=recipe.block, label=label)
+    patches = recipe.aim == "tokens"
+    features = keep_features(teacher, photos, seen, cache, block=recipe.block, patches=patches, label=label)
     return Lesson(recipe, plan.crops(photos.aspect), features, plan.size, grid, *features.statistics())
 
 
@@ -176,6 +207,14 @@ def check_distillation(recipe: Distillation, student: Encoder, teacher: Encoder)
             raise TrainingError(
                 f"distil.{name} is a block of {encoder.facts.name}, which has {encoder.depth}, not {block}"
             )
+    if recipe.aim not in ("tokens", "vector"):
+        raise TrainingError(f"distil.aim is tokens or vector, not {recipe.aim!r}")
+    of_tokens = recipe.class_token or recipe.student_block is not None
+    if recipe.aim == "vector" and (of_tokens or not teacher.has_class_token):
+        raise TrainingError(
+            "distil.aim: vector learns the teacher's class token, which it must have; class_token and student_block "
+            "are for tokens"
+        )
     without = [e.facts.name for e in (student, teacher) if not e.has_class_token]
     if recipe.class_token and without:
         raise TrainingError(f"distil.class_token is learned from class token to class token; {without[0]} has none")
@@ -183,18 +222,20 @@ def check_distillation(recipe: Distillation, student: Encoder, teacher: Encoder)
 
 @torch.inference_mode()
 def mean_cosine(student: Student, lesson: Lesson, photos: Photos, part: tuple[int, int] = (0, 1)) -> tuple[float, int]:
-    """Sum over photos of the mean cosine between standardised tokens of student and teacher, and how many photos.
+    """Sum over photos of the mean cosine between standardised tokens of student and teacher, or between vector and
+    class token, and how many photos.
 
     Args:
         part: (i, n) for each n-th batch from the i-th.
     """
     total, count, batch = 0.0, 0, 64
-    device = next(student.parameters()).device
+    device, vector = next(student.parameters()).device, lesson.recipe.aim == "vector"
     for start in range(part[0] * batch, len(photos), part[1] * batch):
         index = np.arange(start, min(start + batch, len(photos)))
         flips, noise = torch.zeros(len(index), dtype=torch.bool), torch.zeros(len(index), 2)
-        patches, _ = student(lesson.inputs(torch.tensor(photos.images[index]).to(device), index, flips, noise))
-        targets = lesson.targets(index, flips, device).patches
-        total += float(F.cosine_similarity(lesson.standardised(patches), targets, dim=-1).mean(1).sum())
+        patches, prefix = student(lesson.inputs(torch.tensor(photos.images[index]).to(device), index, flips, noise))
+        targets = lesson.targets(index, flips, device)
+        own, given = (prefix, targets.prefix) if vector else (patches, targets.patches)
+        total += float(F.cosine_similarity(lesson.standardised(own), given, dim=-1).mean(1).sum())
         count += len(index)
     return total, count

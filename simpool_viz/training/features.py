@@ -17,6 +17,7 @@ from tqdm import tqdm
 from simpool_viz.checkpoints.bundle import digest_of
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import Tokens
+from simpool_viz.modeling.sharing import is_of_trunk
 from simpool_viz.outputs import written_whole
 from simpool_viz.training.data import Crops, Photos, centre_crops, random_crops
 
@@ -47,7 +48,8 @@ class CropPlan:
 
 @dataclass(frozen=True)
 class Features:
-    """tokens: (n, P + N, D) float16, memory-mapped, P prefix tokens first; grid: (h, w), with N = h w."""
+    """tokens: (n, P + N, D) float16, memory-mapped, P prefix tokens first; grid: (h, w), with N = h w, or (0, 0) where
+    prefix tokens alone are kept."""
 
     tokens: np.ndarray
     grid: tuple[int, int]
@@ -57,8 +59,12 @@ class Features:
 
     def batch(self, index: np.ndarray | slice, device: torch.device | str = "cpu") -> Tokens:
         """Tokens of some photos in float32."""
-        tokens = torch.tensor(self.tokens[index]).to(device).float()
+        tokens = self.sequence(index, device)
         return Tokens.from_sequence(tokens, self.grid, tokens.shape[1] - self.grid[0] * self.grid[1])
+
+    def sequence(self, index: np.ndarray | slice, device: torch.device | str = "cpu") -> Tensor:
+        """Tokens (B, P + N, D) of some photos in float32, as a transformer's block takes them."""
+        return torch.tensor(self.tokens[index]).to(device).float()
 
     def statistics(self, count: int = 2000) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (D,) of each channel over the tokens of the first `count` photos, float32."""
@@ -70,6 +76,9 @@ def tokens_at(encoder: Encoder, images: Tensor, block: int | None = None) -> Tok
     """The tokens of normalised images (B, 3, H, W) after a block, negative from the last; None for the final norm."""
     if block is None:
         return encoder.tokens(images)
+    if encoder.has_trunk:
+        hidden = encoder.begin(images, block % encoder.depth + 1)
+        return Tokens.from_sequence(hidden, encoder.grid_of(images), encoder.num_prefix_tokens)
     outputs: list[Tensor] = []
     hook = encoder.blocks[block].register_forward_hook(lambda module, inputs, output: outputs.append(output))
     try:
@@ -86,28 +95,36 @@ def keep_features(
     cache: Path,
     *,
     block: int | None = None,
+    patches: bool = True,
     label: str = "photos",
 ) -> Features:
     """The features of every photo's crop, from the cache where they have been computed before.
 
     Args:
         encoder: in evaluation mode, on its device; H and W of a crop are multiples of its stride.
-        cache: where the file is kept, by a digest of the backbone's weights, the photos and the plan.
+        cache: where the file is kept, by a digest of the weights that make them, the photos and the plan.
         block: as in `tokens_at`.
+        patches: whether the patch tokens are kept; False for the prefix tokens alone.
         label: of the progress bar.
     """
-    state = {key: value.half() for key, value in encoder.backbone.state_dict().items() if value.is_floating_point()}
-    of = [digest_of(state), photos.key, plan.size, plan.smallest, plan.seed, block]
+    blocks = encoder.depth if block is None or not encoder.has_trunk else block % encoder.depth + 1
+    state = {
+        key: value.half()
+        for key, value in encoder.state_dict().items()
+        if value.is_floating_point()
+        and (is_of_trunk(key, blocks) if blocks < encoder.depth else key.startswith("backbone."))
+    }
+    of = [digest_of(state), photos.key, plan.size, plan.smallest, plan.seed, block, patches]
     path = cache / f"features-{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]}.npy"
     grid = (plan.size // encoder.stride, plan.size // encoder.stride)
     if not path.is_file():
-        shape = (len(photos), encoder.num_prefix_tokens + grid[0] * grid[1], encoder.dim)
-        chunks = _compute(encoder, photos, plan, block)
+        shape = (len(photos), encoder.num_prefix_tokens + (grid[0] * grid[1] if patches else 0), encoder.dim)
+        chunks = (tokens[:, : shape[1]] for tokens in _compute(encoder, photos, plan, block))
         with written_whole(path) as part, part.open("wb") as file:
             np.lib.format.write_array_header_2_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
             for tokens in tqdm(chunks, desc=f"features of {label}", total=-(-len(photos) // CHUNK), mininterval=5):
                 file.write(tokens.tobytes())
-    return Features(np.load(path, mmap_mode="r"), grid)
+    return Features(np.load(path, mmap_mode="r"), grid if patches else (0, 0))
 
 
 def _compute(encoder: Encoder, photos: Photos, plan: CropPlan, block: int | None) -> Iterator[np.ndarray]:

@@ -101,11 +101,12 @@ def _build(
     if "pooling" not in options:
         raise TrainingError(f"the head {head!r} names no pooling; write it as {{pooling: slot}}")
     settings: dict[str, object] = {"pooling_options": {}, "norm": "none"} | options
+    settings.pop("rates", None)  # of the training
     known = [field.name for field in dataclasses.fields(EncoderSpec)]
     if unknown := [name for name in settings if name not in known]:
         raise TrainingError(
             f"the head {head!r} cannot be built: it takes no setting {', '.join(unknown)}; there are pooling, "
-            "pooling_options, norm and dense"
+            "pooling_options, norm, dense and rates"
         )
     if not isinstance(settings["pooling_options"], dict):
         raise TrainingError(f"the head {head!r}: pooling_options is a table, not {settings['pooling_options']!r}")
@@ -157,7 +158,7 @@ def _train_head(
     folder.mkdir(parents=True, exist_ok=True)
     encoder.to(accelerator.device)
     learned = torch.nn.ModuleList(m for m in (encoder.pooling, encoder.norm, encoder.head) if m is not None).train()
-    _run(recipe, encoder, learned, features[0], folder / "log.csv", accelerator)
+    _run(recipe, head, encoder, features[0], folder / "log.csv", accelerator)
     learned.eval().requires_grad_(False)
     accuracy = _measure(recipe, encoder, features[1], accelerator)
     result = Result((time.time() - started) / 60, torch.get_num_threads(), 1, str(accelerator.device), accuracy)
@@ -170,15 +171,15 @@ def _train_head(
 
 def _run(
     recipe: HeadsRecipe,
+    head: str,
     encoder: Encoder,
-    learned: torch.nn.Module,
     features: Labelled,
     log: Path,
     accelerator: Accelerator,
 ) -> None:
     """One complete schedule over `recipe.photos` photos, logged every 50 steps."""
     stream = Batches(len(features.labels), recipe.batch_size, recipe.photos, torch.Generator().manual_seed(recipe.seed))
-    optimizer, scheduler = make_optimizer(learned, recipe, recipe)
+    optimizer, scheduler = make_optimizer(encoder, recipe, recipe, recipe.heads[head].get("rates", {}))
     optimizer = accelerator.prepare(optimizer)
     with CsvFile(log, ["step", "loss", "lr"]) as rows:
         running = 0.0

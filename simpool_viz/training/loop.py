@@ -21,7 +21,8 @@ from simpool_viz.modeling.encoder import Encoder, Facts, Output
 from simpool_viz.tensors import enough_memory
 from simpool_viz.training.card import Result, stage_line, write_card
 from simpool_viz.training.data import Batches, Photos, load_photos
-from simpool_viz.training.features import CropPlan
+from simpool_viz.training.distil import Student
+from simpool_viz.training.features import CropPlan, keep_features
 from simpool_viz.training.interruption import RESUME, Run, read_interrupted
 from simpool_viz.training.logs import Log
 from simpool_viz.training.measure import measure
@@ -89,10 +90,10 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     )
     torch.manual_seed(recipe.seed)
     encoder = recipe.encoder.build(facts)
-    start = start_from(encoder, recipe.init_from, folder) if recipe.init_from else None
+    start = start_from(encoder, recipe.init_from, folder, recipe.trunk_blocks) if recipe.init_from else None
     school = School(recipe.distil, encoder, cache, accelerator) if recipe.distil else None
     if start and recipe.freeze:
-        facts = dataclasses.replace(facts, stem=start.stem)  # which need not be saved again
+        facts = dataclasses.replace(facts, **start.lent)  # which need not be saved again
     interrupted = {} if restart else read_interrupted(folder, recipe)
     if school and not interrupted:
         school.begin(photos, recipe.stages[0], recipe.seed)
@@ -106,7 +107,7 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
         if number < run.stage:
             continue
         before = run.minutes
-        run_stage(run, stage, photos, number, accelerator, school)
+        run_stage(run, stage, photos, number, accelerator, cache, school)
         with accelerator.autocast():
             accuracy = (
                 school.measure(held_out, recipe.map_size) if school else measure(encoder, held_out, recipe, accelerator)
@@ -139,26 +140,31 @@ def run_stage(
     photos: Photos,
     number: int,
     accelerator: Accelerator,
+    cache: Path,
     school: School | None = None,
 ) -> None:
     """One complete schedule over `stage.photos` photos, logged every 50 steps, or the rest of it.
 
     Args:
         number: of the stage, from 1.
+        cache: where the features of a frozen trunk are kept.
         school: what teaches a student; None where classes are learned.
     """
     recipe, encoder = run.recipe, run.encoder
-    set_learning(encoder, recipe.freeze)
+    set_learning(encoder, recipe.freeze, recipe.trunk_blocks)
     encoder.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
-    lesson = None
-    if school:
-        plan = CropPlan(stage.size, stage.crop, recipe.seed * 1000 + number)
-        lesson = school.lesson(photos, plan, f"stage {number}")
-    learner = school.student if school else Forward(encoder)
+    plan, label = CropPlan(stage.size, stage.crop, recipe.seed * 1000 + number), f"stage {number}"
+    lesson = school.lesson(photos, plan, label) if school else None
+    kept = None
+    if stage.kept:
+        with accelerator.main_process_first():
+            kept = keep_features(encoder, photos, plan, cache, block=recipe.trunk_blocks - 1, label=label)
+    learner: Learner | Student = school.student if school else Learner(encoder)
+    learner.blocks, learner.grid = (recipe.trunk_blocks, kept.grid) if kept else (0, (0, 0))
     learned = school.student if school else encoder
-    optimizer, scheduler = make_optimizer(learned, recipe, stage)
+    optimizer, scheduler = make_optimizer(learned, recipe, stage, recipe.rates)
     average = make_average(learned, recipe)
     model, optimizer = accelerator.prepare(learner, optimizer)
     stream = Batches(
@@ -172,7 +178,7 @@ def run_stage(
         if average is not None:
             average.module.load_state_dict(run.within["average"])
         run.within = {}
-    step_of = Step(recipe, stage, model, encoder, optimizer, accelerator, number, lesson)
+    step_of = Step(recipe, stage, model, encoder, optimizer, accelerator, number, lesson, kept)
     with attention_to_learn(accelerator.device), _log(run, number, stream, accelerator) as log:
         label = f"{recipe.name} stage {number}/{len(recipe.stages)}"
         quiet = not accelerator.is_main_process
@@ -187,7 +193,7 @@ def run_stage(
             if stream.step % LOG_EVERY == 0:
                 mean = float(running) / LOG_EVERY
                 if log is not None:
-                    log.write(stream.step, mean, optimizer.param_groups[0]["lr"])
+                    log.write(stream.step, mean, max(group["lr"] for group in optimizer.param_groups))
                 shown.set_postfix(
                     loss=f"{mean:.3f}", photos_per_second=f"{(shown.format_dict['rate'] or 0) * recipe.batch_size:.0f}"
                 )
@@ -199,19 +205,34 @@ def run_stage(
                 )
     accelerator.free_memory()
     if average is not None:
-        learned.load_state_dict(average.module.state_dict())
+        own = learned.state_dict()
+        # What is frozen keeps its bits: an average of -0.0 is 0.0, which is no longer the lender's.
+        new = {
+            key: own[key] if torch.equal(own[key], value) else value
+            for key, value in average.module.state_dict().items()
+        }
+        learned.load_state_dict(new)
     encoder.eval()
 
 
-class Forward(nn.Module):
-    """The encoder's forward as a module of its own: what accelerate wraps around it for a stage goes with it."""
+class Learner(nn.Module):
+    """The encoder's forward as a module of its own: what accelerate wraps around it for a stage goes with it.
+
+    Attributes:
+        blocks: number of first blocks that have run on what it is given; 0 where it is given images.
+        grid: (h, w) of what it is given then.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
+        self.blocks, self.grid = 0, (0, 0)
 
-    def forward(self, images: torch.Tensor) -> Output:
-        output: Output = self.encoder(images)
+    def forward(self, x: torch.Tensor) -> Output:
+        """Of normalised images (B, 3, H, W), or of what the first blocks made of them (B, P + N, D)."""
+        if self.blocks:
+            return self.encoder.read(self.encoder.finish(x, self.blocks, self.grid))
+        output: Output = self.encoder(x)
         return output
 
 

@@ -16,6 +16,7 @@ from simpool_viz.errors import OptionError
 from simpool_viz.evaluation.classification import Classified
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.stem import stems_once
+from simpool_viz.modeling.sharing import forward_shared, sharing_groups
 from simpool_viz.scores.confusion import count_pixels, mean_ious
 from simpool_viz.training.data import Photos, centre_crops, load_photos
 from simpool_viz.training.recipe import Recipe
@@ -72,18 +73,21 @@ def find_correct(
     photos: Photos,
     sizes: Sequence[int],
     *,
+    classes: tuple[str, ...] = (),
     part: tuple[int, int] = (0, 1),
     batch_size: int = 256,
     progress: bool = False,
 ) -> list[Tensor]:
     """Find which photos each encoder classifies correctly by their central squares.
 
-    Encoders that share a stem run it once.
+    Encoders that share a backbone, a trunk or a stem run it once.
 
     Args:
         encoders: classifiers.
         photos: the photos with their classes.
         sizes: side of the squares in pixels, for each encoder.
+        classes: names of the photos' labels, where an encoder may know more classes, or in another order; () where
+            labels are numbers of the encoders' own classes.
         part: (i, n) to take every n-th batch from the i-th; photos of other batches count as wrong.
         batch_size: photos of a forward pass.
         progress: whether to show a progress bar.
@@ -92,18 +96,33 @@ def find_correct(
         For each encoder (n,) bool, in the order of the photos.
     """
     right = [torch.zeros(len(photos), dtype=torch.bool) for _ in encoders]
+    labels = [_labels_of(encoder, classes) for encoder in encoders]
+    groups = [
+        (size, [same[i] for i in group])
+        for size in dict.fromkeys(sizes)
+        for same in [[i for i, own in enumerate(sizes) if own == size]]
+        for group in sharing_groups([encoders[i].eval() for i in same], size)
+    ]
     starts = range(part[0] * batch_size, len(photos), part[1] * batch_size)
     for start in tqdm(starts, desc="classifying", unit="batch", disable=not progress):
         rows = slice(start, start + batch_size)
         crops, stored = centre_crops(torch.tensor(photos.aspect[rows])), torch.tensor(photos.images[rows])
-        squares = {size: crops.images(stored, size) for size in set(sizes)}
         with stems_once({}):
-            for encoder, size, own in zip(encoders, sizes, right, strict=True):
-                x = squares[size].to(next(encoder.parameters()).device, memory_format=torch.channels_last)
-                logits = encoder.eval()(x).logits
-                assert logits is not None, "a classifier is counted, so there is a head"
-                own[rows] = logits.argmax(1).cpu() == torch.tensor(photos.labels[rows])
+            for size, members in groups:
+                device = next(encoders[members[0]].parameters()).device
+                x = crops.images(stored, size).to(device, memory_format=torch.channels_last)
+                for i, output in zip(members, forward_shared([encoders[m] for m in members], x), strict=True):
+                    assert output.logits is not None, "a classifier is counted, so there is a head"
+                    predicted = labels[i][output.logits.argmax(1).cpu()]
+                    right[i][rows] = predicted == torch.tensor(photos.labels[rows])
     return right
+
+
+def _labels_of(encoder: Encoder, classes: tuple[str, ...]) -> Tensor:
+    """(K,) int64: the photos' label for each of an encoder's outputs, -1 where it is none of theirs."""
+    names = encoder.facts.classes
+    numbers = [classes.index(name) if name in classes else -1 for name in names] if classes else range(len(names))
+    return torch.tensor(list(numbers), dtype=torch.long)
 
 
 def classify_held_out(
@@ -112,7 +131,7 @@ def classify_held_out(
     """Classify the held-out photos of a data folder.
 
     Args:
-        encoders: classifiers of the folder's classes.
+        encoders: classifiers of the folder's classes and perhaps of others.
         folder: holds val-*.parquet or val/CLASS/*, as `sources.open_source` reads it.
         size: side of the central squares in pixels; each checkpoint's own by default.
         progress: whether to show a progress bar.
@@ -125,12 +144,13 @@ def classify_held_out(
         OptionError: a checkpoint of other classes.
     """
     classes = read_classes(folder)
-    others = [e.facts.name for e in encoders if e.classifier is None or e.facts.classes != classes]
+    others = [e.facts.name for e in encoders if e.classifier is None or set(classes) - set(e.facts.classes)]
     if others:
         raise OptionError(f"{', '.join(others)} knows other classes than {folder}; choose classifiers of these photos")
     with tempfile.TemporaryDirectory() as cache:
         photos = load_photos(folder, "val", Path(cache))
-        right = find_correct(encoders, photos, [size or e.facts.size for e in encoders], progress=progress)
+        sizes = [size or e.facts.size for e in encoders]
+        right = find_correct(encoders, photos, sizes, classes=classes, progress=progress)
     return [Classified(encoder, own.numpy()) for encoder, own in zip(encoders, right, strict=True)]
 
 

@@ -56,6 +56,8 @@ class Stage:
         crop: smallest share of a photo's area in a random crop, in (0, 1].
         squeeze: whether a crop that is longer than the photo is squeezed, which adds to the jitter of proportions,
             rather than shrunk.
+        kept: whether each photo has one crop throughout, so that a frozen trunk runs once on each, and not at every
+            step.
     """
 
     __pydantic_config__ = CLOSED
@@ -66,6 +68,7 @@ class Stage:
     warmup: Natural = 4000
     crop: CropArea = 0.25
     squeeze: Flag = False
+    kept: Flag = False
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,14 @@ class Recipe:
         stages: schedules that follow one another.
         map_size: shorter side in pixels at which the maps are best; the default when the checkpoint is used.
         init_from: the checkpoint with whose weights the training starts, bundled or in the folder of this one's.
-        freeze: "stem" or "backbone" for the part that is not trained, batch statistics included; "" for none.
+        freeze: "stem", "trunk" or "backbone" for the part that is not trained, batch statistics included; "" for none.
+        trunk_blocks: number of the first blocks that are the trunk, with the embedding, where that is frozen.
         batch_size: photos of a step, over all processes.
         optimizer: timm's name of it.
         precision: "bf16", "fp16" or "no".
         weight_decay: of the optimizer.
+        rates: factors of the learning rate by names of tensors, in which * stands for anything: {"pooling.w*": 0.03};
+            of several that fit, the last one counts.
         label_smoothing: in [0, 1].
         mixup: timm's alpha; 0 for none.
         cutmix: timm's alpha; 0 for none.
@@ -114,10 +120,12 @@ class Recipe:
     map_size: Positive
     init_from: str = ""
     freeze: str = ""
+    trunk_blocks: Natural = 0
     batch_size: Whole = 128
     optimizer: str = "adamw"
     precision: Precision = "bf16"
     weight_decay: NotNegative = 0.05
+    rates: dict[str, NotNegative] = field(default_factory=dict)
     label_smoothing: Share = 0.1
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
@@ -137,7 +145,7 @@ class Recipe:
 
 
 class Head(TypedDict):
-    """One of the `heads` of a `HeadsRecipe`; its settings are those of an `EncoderSpec`."""
+    """One of the `heads` of a `HeadsRecipe`; its settings are those of an `EncoderSpec`, and `rates` as in `Recipe`."""
 
     __pydantic_config__ = CLOSED  # type: ignore[misc]
 
@@ -145,6 +153,7 @@ class Head(TypedDict):
     pooling_options: NotRequired[Table]
     norm: NotRequired[str]
     dense: NotRequired[Flag]
+    rates: NotRequired[dict[str, NotNegative]]
 
 
 @dataclass(frozen=True)
@@ -213,7 +222,9 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe | Heads
     known = ", ".join(setting.name for setting in fields)
     if unknown := [str(key) for key in settings if key not in {setting.name for setting in fields}]:
         raise TrainingError(f"{path.name}: there is no setting {', '.join(unknown)}. Settings are: {known}")
-    if needed := [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in settings]:
+    if needed := [
+        f.name for f in fields if f.name not in settings and f.default is f.default_factory is dataclasses.MISSING
+    ]:
         raise TrainingError(f"{path.name} is not a complete recipe: {', '.join(needed)} missing. Settings are: {known}")
     adapter: TypeAdapter[Recipe | HeadsRecipe] = TypeAdapter(kind)
     recipe = checked(adapter, settings, lambda fault: TrainingError(f"{path.name}: {fault}"))
@@ -239,15 +250,27 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
         )
     if recipe.precision not in ("bf16", "fp16", "no"):
         raise TrainingError(f"{source}: precision is bf16, fp16 or no, not {recipe.precision!r}")
-    if recipe.freeze not in ("", "stem", "backbone"):
-        raise TrainingError(f"{source}: freeze is stem or backbone, or left out, not {recipe.freeze!r}")
+    if recipe.freeze not in ("", "stem", "trunk", "backbone"):
+        raise TrainingError(f"{source}: freeze is stem, trunk or backbone, or left out, not {recipe.freeze!r}")
+    if (recipe.freeze == "trunk") != (recipe.trunk_blocks > 0):
+        raise TrainingError(f"{source}: freeze: trunk and trunk_blocks, the number of its blocks, go together")
     if recipe.freeze == "stem" and not recipe.encoder.stem:
         raise TrainingError(f"{source}: there is no stem to freeze; describe one as encoder.stem, or leave freeze out")
-    if recipe.distil and (recipe.encoder.num_classes or recipe.mixup or recipe.cutmix or recipe.freeze):
+    if recipe.distil and (
+        recipe.encoder.num_classes or recipe.mixup or recipe.cutmix or recipe.freeze in ("stem", "backbone")
+    ):
         raise TrainingError(
             f"{source}: a student learns tokens and no classes: set encoder.num_classes to 0, and leave out mixup, "
-            "cutmix and freeze"
+            "cutmix and freeze, but for freeze: trunk"
         )
+    if any(stage.kept for stage in recipe.stages):
+        moving = recipe.mixup or recipe.cutmix or (recipe.distil and recipe.distil.jitter)
+        squeezed = any(stage.squeeze for stage in recipe.stages)
+        if recipe.freeze != "trunk" or recipe.encoder.dense or moving or squeezed:
+            raise TrainingError(
+                f"{source}: kept crops are for a frozen trunk, whose features are kept too: set freeze: trunk, and "
+                "leave out squeeze, mixup, cutmix, distil.jitter and dense heads"
+            )
     if (recipe.mixup or recipe.cutmix) and (recipe.encoder.dense or recipe.batch_size % 2):
         raise TrainingError(
             f"{source}: mixup and cutmix mix pairs of photos with one class each; they need an even batch and no dense "
@@ -255,9 +278,14 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
         )
     try:
         with torch.device("meta"):
-            recipe.encoder.build(Facts(recipe.name))
+            encoder = recipe.encoder.build(Facts(recipe.name))
     except SimpoolError as error:
         raise TrainingError(f"{source}: encoder cannot be built: {error}") from error
+    if recipe.freeze == "trunk" and not (encoder.has_trunk and recipe.trunk_blocks < encoder.depth):
+        raise TrainingError(
+            f"{source}: a trunk of {recipe.trunk_blocks} blocks is frozen in a ViT of more blocks, and "
+            f"{recipe.encoder.backbone} has {encoder.depth}"
+        )
 
 
 def list_recipes() -> list[str]:

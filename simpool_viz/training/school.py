@@ -38,7 +38,7 @@ class School:
         self.recipe, self.cache, self.accelerator = recipe, cache, accelerator
         self.teacher = load_checkpoint(recipe.teacher, device="cpu").to(accelerator.device)
         check_distillation(recipe, encoder, self.teacher)
-        self.student = Student(encoder, self.teacher.dim, recipe.student_block).to(accelerator.device)
+        self.student = Student(encoder, self.teacher.dim, recipe).to(accelerator.device)
 
     def begin(self, photos: Photos, stage: Stage, seed: int) -> None:
         """Let the student inherit the teacher's blocks where the recipe says so. Errors as in `inherit`."""
@@ -55,7 +55,8 @@ class School:
             return make_lesson(self.recipe, self.student.encoder, self.teacher, photos, plan, self.cache, label)
 
     def measure(self, photos: Photos, size: int) -> str:
-        """The mean cosine of standardised tokens with the teacher's, on the central squares of held-out photos.
+        """The mean cosine of standardised tokens, or vectors, with the teacher's, on the central squares of held-out
+        photos.
 
         Args:
             size: of the squares in pixels, as the student is given them.
@@ -64,7 +65,8 @@ class School:
         place = (self.accelerator.process_index, self.accelerator.num_processes)
         total, _ = mean_cosine(self.student.eval(), lesson, photos, place)
         reduced = self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device), "sum")
+        what = "class token" if self.recipe.aim == "vector" else "tokens"
         return (
-            f"cosine {float(reduced) / len(photos):.3f} with the tokens of {self.teacher.facts.title} on "  # type: ignore[arg-type]
+            f"cosine {float(reduced) / len(photos):.3f} with the {what} of {self.teacher.facts.title} on "  # type: ignore[arg-type]
             f"{len(photos)} held-out photos"
         )

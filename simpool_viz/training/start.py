@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,6 +13,7 @@ from simpool_viz.checkpoints.bundle import base_folder, load_bundle
 from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.stem import STEM
+from simpool_viz.modeling.sharing import is_of_trunk
 
 
 @dataclass(frozen=True)
@@ -20,16 +23,16 @@ class Start:
     Attributes:
         summary: which tensors were copied and which are new, in a sentence.
         stages: a line for each stage of the other checkpoint's own training.
-        stem: name of the checkpoint whose first blocks are now the stem; "" where there is no stem, or where it was
-            not copied completely.
+        lent: the values of `Facts.stem`, or of `Facts.trunk` and `Facts.trunk_blocks`, that say which checkpoint holds
+            the tensors of stem or trunk; {} where there are none, or where they were not copied completely.
     """
 
     summary: str
     stages: tuple[str, ...]
-    stem: str
+    lent: dict[str, Any]
 
 
-def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
+def start_from(encoder: Encoder, name: str, folder: Path, trunk_blocks: int = 0) -> Start:
     """Copy into an encoder every tensor that another checkpoint has under the same name in the same shape.
 
     The tensors of a ResNet are also copied into the encoder's convolutional stem. A module is copied completely or not
@@ -39,6 +42,7 @@ def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
         encoder: changed in place.
         name: of a bundled checkpoint, or of one in the parent of `folder`.
         folder: to which the training writes.
+        trunk_blocks: number of the first blocks that stay frozen; 0 for no trunk.
 
     Raises:
         CheckpointError: no such checkpoint.
@@ -62,9 +66,20 @@ def start_from(encoder: Encoder, name: str, folder: Path) -> Start:
     summary = f"started from `{name}`: {len(taken)} tensors taken" + (
         f"; new are {', '.join(parts)} ({len(new)})" if new else ""
     )
-    whole = encoder.has_stem and all(key in taken for key in own if key.startswith(STEM))
-    lender = other.facts.stem if other.has_stem else other.facts.base or name
-    return Start(summary, other.facts.stages or (f"those of {name}",), lender if whole else "")
+    return Start(summary, other.facts.stages or (f"those of {name}",), _lent(encoder, other, name, taken, trunk_blocks))
+
+
+def _lent(encoder: Encoder, other: Encoder, name: str, taken: Collection[str], blocks: int) -> dict[str, Any]:
+    """As `Start.lent`. taken: names of the tensors that were copied."""
+    facts, own = other.facts, encoder.state_dict()
+    if blocks:
+        first = facts.trunk if blocks <= facts.trunk_blocks else name
+        whole = not facts.base and (not facts.trunk or first != name)
+        whole = whole and all(key in taken for key in own if is_of_trunk(key, blocks))
+        return {"trunk": first, "trunk_blocks": blocks} if whole else {}
+    if encoder.has_stem and all(key in taken for key in own if key.startswith(STEM)):
+        return {"stem": facts.stem if other.has_stem else facts.base or name}
+    return {}
 
 
 def _module(key: str) -> str:

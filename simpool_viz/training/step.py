@@ -7,7 +7,9 @@ Every process draws the crops of the whole batch and works on its own rows, so t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +20,11 @@ from simpool_viz.capture.hooks import AttentionCapture
 from simpool_viz.errors import DivergedError, TrainingError, needs_packages
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.spe import spe_penalty
+from simpool_viz.modeling.sharing import EMBEDDING
 from simpool_viz.training import losses
 from simpool_viz.training.data import Batches, random_crops
 from simpool_viz.training.distil import Lesson
+from simpool_viz.training.features import Features
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
 
 if TYPE_CHECKING:
@@ -57,12 +61,19 @@ def rows_of(batch_size: int, accelerator: Accelerator) -> slice:
     return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
 
-def set_learning(encoder: Encoder, freeze: str = "") -> None:
-    """Make an encoder ready to learn, but for its "stem" or "backbone", which stays as it is, batch statistics
-    included."""
+def set_learning(encoder: Encoder, freeze: str = "", blocks: int = 0) -> None:
+    """Make an encoder ready to learn, but for its "stem", "backbone" or "trunk" of first blocks, which stays as it is,
+    batch statistics included."""
     encoder.train().requires_grad_(True)
-    if freeze:
-        still: Any = encoder.backbone if freeze == "backbone" else encoder.backbone.patch_embed.backbone  # type: ignore[union-attr]
+    vit: Any = encoder.backbone
+    if freeze == "trunk":
+        for part in [getattr(vit, name, None) for name in EMBEDDING] + list(encoder.blocks[:blocks]):
+            if isinstance(part, nn.Module):
+                part.eval()
+            if part is not None:
+                part.requires_grad_(False)
+    elif freeze:
+        still: nn.Module = vit if freeze == "backbone" else vit.patch_embed.backbone
         still.eval().requires_grad_(False)
 
 
@@ -75,19 +86,56 @@ def attention_to_learn(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def make_optimizer(
-    module: nn.Module, recipe: Recipe | HeadsRecipe, stage: Stage | HeadsRecipe
+    module: nn.Module,
+    recipe: Recipe | HeadsRecipe,
+    stage: Stage | HeadsRecipe,
+    rates: Mapping[str, float] | None = None,
 ) -> tuple[torch.optim.Optimizer, Any]:
     """timm's optimiser, without weight decay on biases, norms and exponents, and its cosine schedule, which counts
-    photos."""
+    photos.
+
+    Args:
+        module: what is learned, an encoder or a student that holds one.
+        recipe: for the optimiser.
+        stage: for the schedule.
+        rates: factors of the learning rate, as `Recipe.rates`.
+
+    Raises:
+        TrainingError: rates for a tensor that there is not, or that does not learn.
+    """
     from timm.optim import create_optimizer_v2
     from timm.scheduler.cosine_lr import CosineLRScheduler
 
-    optimizer = create_optimizer_v2(module, recipe.optimizer, lr=stage.lr, weight_decay=recipe.weight_decay)
+    groups = _groups(module, recipe.weight_decay, rates or {})
+    optimizer = create_optimizer_v2(groups, recipe.optimizer, lr=stage.lr, weight_decay=recipe.weight_decay)
     fall = max(1, stage.photos - stage.warmup)
     scheduler = CosineLRScheduler(
         optimizer, t_initial=fall, warmup_t=stage.warmup, warmup_prefix=True, t_in_epochs=False
     )
     return optimizer, scheduler
+
+
+def _groups(module: nn.Module, weight_decay: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """timm's groups of parameters, divided by the factor of the learning rate, which timm's schedules multiply by."""
+    from timm.optim import param_groups_weight_decay
+
+    names = {parameter: name.removeprefix("encoder.") for name, parameter in module.named_parameters()}
+    learned = [name for parameter, name in names.items() if parameter.requires_grad]
+    if idle := [pattern for pattern in rates if not any(fnmatchcase(name, pattern) for name in learned)]:
+        raise TrainingError(
+            f"rates: no tensor that learns is called {', '.join(idle)}; there are {', '.join(learned[-8:])} and others"
+        )
+
+    def factor(name: str) -> float:
+        return next((rate for pattern, rate in reversed([*rates.items()]) if fnmatchcase(name, pattern)), 1.0)
+
+    parts: list[dict[str, Any]] = []
+    for group in param_groups_weight_decay(module, weight_decay):
+        by_factor: dict[float, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            by_factor.setdefault(factor(names[parameter]), []).append(parameter)
+        parts += [{**group, "params": params, "lr_scale": scale} for scale, params in by_factor.items()]
+    return parts
 
 
 def make_average(module: nn.Module, recipe: Recipe) -> Any:
@@ -110,11 +158,12 @@ class Step:
         accelerator: Accelerator,
         number: int,
         lesson: Lesson | None = None,
+        kept: Features | None = None,
     ) -> None:
         self.recipe, self.stage, self.model, self.encoder = recipe, stage, model, encoder
         self.optimizer, self.accelerator, self.number = optimizer, accelerator, number
         self.rows = rows_of(recipe.batch_size, accelerator)
-        self.mix, self.lesson = _mixup(recipe), lesson
+        self.mix, self.lesson, self.kept = _mixup(recipe), lesson, kept
 
     def __call__(self, batch: tuple[Tensor, Tensor, Tensor], index: np.ndarray, stream: Batches) -> Tensor:
         """A step on stored photos `batch` (images, proportions, labels), which are those of `index` (B,)."""
@@ -128,6 +177,10 @@ class Step:
         images, aspect, labels = batch
         if self.lesson is not None:
             return self._imitate(self.lesson, images, index, stream)
+        if self.kept is not None:
+            own = labels[self.rows].to(self.accelerator.device)
+            loss = self.loss(self._kept(self.kept, index[self.rows]), own, stream.step / stream.steps)
+            return descend(self.accelerator, self.optimizer, loss, stream.step)
         crops = random_crops(aspect, self.stage.crop, stream.generator, squeeze=self.stage.squeeze).of(self.rows)
         device = self.accelerator.device
         x = crops.images(images[self.rows].to(device), self.stage.size).to(memory_format=torch.channels_last)
@@ -138,20 +191,28 @@ class Step:
         loss = self.loss(x, targets, stream.step / stream.steps)
         return descend(self.accelerator, self.optimizer, loss, stream.step)
 
+    def _kept(self, features: Features, index: np.ndarray) -> Tensor:
+        """What the trunk made of kept crops, (B, P + N, D)."""
+        return features.sequence(index, self.accelerator.device)
+
     def _imitate(self, lesson: Lesson, images: Tensor, index: np.ndarray, stream: Batches) -> Tensor:
         """A step of a student towards its teacher's tokens of the same crops."""
         device, own = self.accelerator.device, index[self.rows]
         # Drawn for the whole batch, so that two processes draw what one does.
         draws = torch.rand(len(index), 3, generator=stream.generator)[self.rows]
         flips, noise = draws[:, 0] < 0.5, 2 * draws[:, 1:] - 1
-        x = lesson.inputs(images[self.rows].to(device), own, flips, noise)
-        patches, prefix = self.model(x.to(memory_format=torch.channels_last))
+        if self.kept is not None:
+            x, flips = self._kept(self.kept, own), torch.zeros_like(flips)
+        else:
+            x = lesson.inputs(images[self.rows].to(device), own, flips, noise)
+            x = x.to(memory_format=torch.channels_last)
+        patches, prefix = self.model(x)
         loss = lesson.loss(patches, prefix, lesson.targets(own, flips, device))
         return descend(self.accelerator, self.optimizer, loss, stream.step)
 
     def loss(self, x: Tensor, targets: Tensor, progress: float) -> Tensor:
-        """Of normalised images (B, 3, H, W), with classes (B,), mixed targets (B, K) or label maps (B, H, W); progress
-        from 0 to 1."""
+        """Of normalised images (B, 3, H, W), or of what the trunk made of them (B, P + N, D), with classes (B,), mixed
+        targets (B, K) or label maps (B, H, W); progress from 0 to 1."""
         recipe, encoder = self.recipe, self.encoder
         with AttentionCapture() if recipe.spatial_entropy else nullcontext() as capture:
             output = self.model(x)

@@ -116,6 +116,31 @@ def test_a_cnn_learns_a_vit_in_its_own_width(shapes: Path, tmp_path: Path, teach
     assert load_checkpoint(made, device="cpu").dim == 16
 
 
+def test_a_pooled_vector_learns_the_class_token_without_labels(
+    shapes: Path, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "LOG_EVERY", 5)
+    encoder = {**CNN, "pooling": "simpool"}
+    made = train(
+        recipe_for(shapes, tmp_path, teacher, encoder=encoder, photos=32 * 60, aim="vector"),
+        tmp_path / "runs",
+        tmp_path / "cache",
+    )
+    first, *_, last = losses(made)
+    assert last < 0.8 * first
+    accuracy = load_checkpoint(made, device="cpu").facts.accuracy
+    assert "with the class token of Teacher on 50 held-out photos" in accuracy and float(accuracy.split()[1]) > 0.3
+    assert record(load_checkpoint(made, device="cpu"), make_photo()).map("simpool").weights.ndim == 3
+
+
+def test_what_no_vector_can_learn_is_refused(shapes: Path, tmp_path: Path, teacher: Path) -> None:
+    for distil in ({"aim": "vector", "class_token": 0.3}, {"aim": "vector", "student_block": 1}):
+        with pytest.raises(TrainingError, match="class_token and student_block are for tokens"):
+            train(recipe_for(shapes, tmp_path, teacher, **distil), tmp_path / "runs", tmp_path / "cache")
+    with pytest.raises(TrainingError, match=r"distil\.aim is tokens or vector, not 'patches'"):
+        train(recipe_for(shapes, tmp_path, teacher, aim="patches"), tmp_path / "runs", tmp_path / "cache")
+
+
 def test_an_interrupted_student_goes_on_to_the_same_bits(
     shapes: Path, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

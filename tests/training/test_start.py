@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from simpool_viz import load_checkpoint
 from simpool_viz.modeling.encoder import Facts
-from simpool_viz.training.loop import train
+from simpool_viz.modeling.sharing import is_of_trunk
+from simpool_viz.modeling.spec import EncoderSpec
+from simpool_viz.training.data import load_photos
+from simpool_viz.training.features import CropPlan, keep_features
+from simpool_viz.training.loop import Learner, train
 from simpool_viz.training.recipe import FOLDER, Stage, load_recipe
 from simpool_viz.training.start import start_from
-from tests.helpers import hybrid, small_spec, stored_weights, vit_recipe, vit_spec
+from tests.helpers import hybrid, logged_losses, small_spec, stored_weights, vit_recipe, vit_spec
 
 
 def test_training_starts_from_another_and_tells_what_it_took(tmp_path: Path, shapes: Path) -> None:
@@ -77,6 +83,67 @@ def test_frozen_stem_keeps_its_start_to_the_bit_while_the_rest_learns(tmp_path: 
         load_checkpoint(folder, device="cpu")
 
 
+DEEP = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
+
+
+def test_frozen_trunk_is_lent_to_the_bit_and_kept_crops_teach_what_is_above_it(tmp_path: Path, shapes: Path) -> None:
+    def spec(**changes: Any) -> EncoderSpec:
+        return vit_spec(**{"backbone_kwargs": DEEP, **changes})
+
+    first = train(vit_recipe(shapes, spec(), name="first"), tmp_path, tmp_path / "cache")
+    stage = Stage(32, 128, 0.01, warmup=32, kept=True)
+    base = vit_recipe(
+        shapes, spec(pooling="simpool"), name="base", init_from="first", freeze="trunk", trunk_blocks=2, ema=0.5
+    )
+    recipe = dataclasses.replace(base, stages=(stage,))
+    folder = train(recipe, tmp_path, tmp_path / "cache")
+    before, after = stored_weights(first), stored_weights(folder)
+    encoder = load_checkpoint(folder, device="cpu")
+    assert (encoder.facts.trunk, encoder.facts.trunk_blocks) == ("first", 2)
+    assert not any(is_of_trunk(key, 2) for key in after) and "backbone.blocks.2.attn.qkv.weight" in after
+    state = encoder.state_dict()
+    assert all(torch.equal(state[key], before[key].float()) for key in before if is_of_trunk(key, 2))
+    assert not torch.equal(after["backbone.blocks.2.attn.qkv.weight"], before["backbone.blocks.2.attn.qkv.weight"])
+    losses = logged_losses(
+        train(
+            dataclasses.replace(recipe, stages=(Stage(32, 3200, 0.01, kept=True),), name="longer"),
+            tmp_path,
+            tmp_path / "cache",
+        )
+    )
+    assert losses[-1] < 0.8 * losses[0]
+    sibling = train(
+        dataclasses.replace(recipe, name="sibling", encoder=spec(pooling="gap"), init_from="base"),
+        tmp_path,
+        tmp_path / "cache",
+    )
+    assert load_checkpoint(sibling, device="cpu").facts.trunk == "first", "the trunk is lent by who had it first"
+    deeper = dataclasses.replace(recipe, name="deeper", init_from="base", trunk_blocks=1)
+    assert load_checkpoint(train(deeper, tmp_path, tmp_path / "cache"), device="cpu").facts.trunk == "first"
+    before["backbone.blocks.1.norm1.bias"][0] += 1
+    save_file(before, first / "model.safetensors")
+    with pytest.raises(ValueError, match=r"the first blocks in .* are not those that 'base' was trained on"):
+        load_checkpoint(folder, device="cpu")
+    shutil.rmtree(first)
+    with pytest.raises(ValueError, match="stands on the trunk of 'first', which is not in"):
+        load_checkpoint(folder, device="cpu")
+
+
+def test_kept_crops_give_the_gradient_of_the_same_crops_drawn(tmp_path: Path, shapes: Path) -> None:
+    recipe = vit_recipe(shapes, vit_spec(backbone_kwargs=DEEP), freeze="trunk", trunk_blocks=2)
+    torch.manual_seed(0)
+    encoder = recipe.encoder.build(Facts("mine"))
+    photos = load_photos(shapes, "train", tmp_path / "cache")
+    plan, index = CropPlan(32, 0.3, 7), np.arange(0, 40, 3)
+    kept = keep_features(encoder.eval(), photos, plan, tmp_path / "cache", block=1)
+    images = plan.crops(photos.aspect).of(torch.from_numpy(index)).images(torch.tensor(photos.images[index]), 32)
+    whole, parts = Learner(encoder), Learner(encoder)
+    parts.blocks, parts.grid = 2, kept.grid
+    with torch.inference_mode():
+        given, drawn = parts(kept.sequence(index)).logits, whole(images).logits
+    assert torch.allclose(given, drawn, atol=3e-2), "up to bf16 in the trunk"
+
+
 def test_frozen_backbone_leaves_pooling_and_head_to_learn(tmp_path: Path, shapes: Path) -> None:
     first = train(vit_recipe(shapes, small_spec("simpool"), name="first"), tmp_path, tmp_path / "cache")
     folder = train(
@@ -88,7 +155,14 @@ def test_frozen_backbone_leaves_pooling_and_head_to_learn(tmp_path: Path, shapes
 
 
 @pytest.mark.parametrize(
-    ("freeze", "told"), [("head", "freeze is stem or backbone"), ("stem", "there is no stem to freeze")]
+    ("freeze", "told"),
+    [
+        ("head", "freeze is stem, trunk or backbone"),
+        ("stem", "there is no stem to freeze"),
+        ("trunk", "freeze: trunk and trunk_blocks, the number of its blocks, go together"),
+        ("trunk\ntrunk_blocks: 2", "a trunk of 2 blocks is frozen in a ViT of more blocks, and resnet18 has 0"),
+        ("stem\ntrunk_blocks: 2", "go together"),
+    ],
 )
 def test_freezing_what_is_not_there_is_refused(tmp_path: Path, freeze: str, told: str) -> None:
     (tmp_path / "mine.yaml").write_text(

@@ -137,6 +137,40 @@ def test_biases_norms_and_exponents_are_not_decayed() -> None:
     assert len(decayed) == len([p for p in own.values() if p.ndim > 1])
 
 
+def test_rates_are_factors_of_the_schedule_and_split_the_groups_of_weight_decay() -> None:
+    encoder = small_spec("simpool").build(Facts("mine"))
+    rates = {"backbone.*": 0.5, "pooling.w[qk].weight": 0.03, "backbone.bn1.*": 2}
+    stage = Stage(64, 1000, 0.02, warmup=100)
+    optimizer, scheduler = make_optimizer(encoder, load_recipe("resnet_gap"), stage, rates)
+    names = {parameter: name for name, parameter in encoder.named_parameters()}
+    for photos, share in ((0, 0.0), (50, 0.5), (100, 1.0), (550, 0.5)):
+        scheduler.step_update(photos)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                name = names[parameter]
+                factor = (
+                    2
+                    if ".bn1." in name and name.count(".") == 2
+                    else 0.5
+                    if name.startswith("backbone")
+                    else 0.03
+                    if ".wq." in name or ".wk." in name
+                    else 1
+                )
+                assert group["lr"] == pytest.approx(0.02 * share * factor, abs=1e-12), name
+                assert group["weight_decay"] == (0.05 if parameter.ndim > 1 else 0)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
+
+
+def test_rates_of_what_does_not_learn_are_refused() -> None:
+    encoder = small_spec("gap").build(Facts("mine"))
+    encoder.backbone.requires_grad_(False)
+    stage = Stage(64, 1000, 0.02)
+    for pattern in ("pooling.wq.weight", "backbone.conv1*"):
+        with pytest.raises(ValueError, match=r"no tensor that learns is called .*; there are head\.weight, head\.bias"):
+            make_optimizer(encoder, load_recipe("resnet_gap"), stage, {pattern: 0.1})
+
+
 def test_schedule_reaches_the_optimiser(tmp_path: Path, shapes: Path) -> None:
     """In a warm-up that has hardly begun no weight moves, whatever the peak."""
     recipe = short_recipe(shapes)
@@ -144,9 +178,9 @@ def test_schedule_reaches_the_optimiser(tmp_path: Path, shapes: Path) -> None:
     before = {k: v.clone() for k, v in encoder.named_parameters()}
     photos = load_photos(shapes, "train", tmp_path)
     run, accelerator = Run(tmp_path, recipe, encoder, {}), make_accelerator("no", "cpu")
-    run_stage(run, Stage(32, 96, 0.1, warmup=10**9), photos, 1, accelerator)
+    run_stage(run, Stage(32, 96, 0.1, warmup=10**9), photos, 1, accelerator, tmp_path)
     assert all((v - before[k]).abs().max() < 1e-6 for k, v in encoder.named_parameters())
-    run_stage(run, Stage(32, 96, 0.1, warmup=0), photos, 1, accelerator)
+    run_stage(run, Stage(32, 96, 0.1, warmup=0), photos, 1, accelerator, tmp_path)
     assert all((v - before[k]).abs().max() > 1e-3 for k, v in encoder.named_parameters())
 
 
@@ -205,7 +239,9 @@ def test_loss_that_is_nan_at_once_stops_at_step_1(tmp_path: Path, shapes: Path) 
     encoder.head.weight.data.fill_(float("nan"))
     photos = load_photos(shapes, "train", tmp_path)
     with pytest.raises(FloatingPointError, match="the loss is nan at step 1;"):
-        run_stage(Run(tmp_path, recipe, encoder, {}), recipe.stages[0], photos, 1, make_accelerator("no", "cpu"))
+        run_stage(
+            Run(tmp_path, recipe, encoder, {}), recipe.stages[0], photos, 1, make_accelerator("no", "cpu"), tmp_path
+        )
 
 
 def test_spe_is_trained_with_its_penalty(tmp_path: Path, shapes: Path) -> None:

@@ -105,21 +105,24 @@ class LIFE(nn.Module):
         return layout
 
 
-def insert_life(backbone: Any, norm: bool = False, prefix_keys: str = "figure") -> None:
-    """Replace the qkv projection of every block of a timm ViT by LIFE.
+def insert_life(backbone: Any, norm: bool = False, prefix_keys: str = "figure", first: int = 0) -> None:
+    """Replace the qkv projections in the blocks of a timm ViT by LIFE.
 
     Args:
         backbone: changed in place.
         norm: as in `LIFE`.
         prefix_keys: as in `LIFE`.
+        first: number of the first block with LIFE; those before it stay as they are.
 
     Raises:
-        CheckpointError: a backbone without such blocks, or a width that does not split into three.
+        CheckpointError: a backbone without such blocks, a width that does not split into three, or no block left.
     """
     blocks = getattr(backbone, "blocks", None)
     if not blocks or not all(isinstance(getattr(block.attn, "qkv", None), nn.Linear) for block in blocks):
         raise CheckpointError(f"LIFE goes into the qkv projections of a ViT, and {type(backbone).__name__} has none")
-    for block in blocks:
+    if not 0 <= first < len(blocks):
+        raise CheckpointError(f"LIFE begins at one of the blocks 0 to {len(blocks) - 1}, not at {first}")
+    for block in blocks[first:]:
         old = block.attn.qkv.weight
         block.attn.qkv = LIFE(backbone.embed_dim, norm, prefix_keys).to(old.device, old.dtype)
 
