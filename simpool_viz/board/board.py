@@ -23,6 +23,8 @@ from simpool_viz.recording import Recording, record_shared
 from simpool_viz.scores.localization import Reference, score_map
 from simpool_viz.timing import Profile
 
+IMPROBABLE = 0.5  # a best class below this probability is more likely wrong than right, by the model's own account
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -121,7 +123,9 @@ class Row:
         h, w = self.attention.geometry.grid
         names = self.attention.names
         if self.prediction:
-            lines = [f"predicts {self.prediction[0]}, {100 * self.prediction[1]:.0f} %"]
+            name, probability = self.prediction
+            doubt = ", improbable" if probability < IMPROBABLE else ""
+            lines = [f"predicts {name}, {100 * probability:.0f} %{doubt}"]
         else:
             lines = [self.found or "no classifier head"]
         if len(names) > 1 and self._one_map:

@@ -126,6 +126,15 @@ def test_one_recording_serves_every_map(photos: dict[str, Path], resnet: Encoder
     assert np.array_equal(rows[0].attention.weights, recording.map("pooling").weights)
 
 
+@pytest.mark.parametrize(("probability", "marked"), [(0.2, True), (0.499, True), (0.5, False), (0.97, False)])
+def test_caption_marks_a_best_class_that_is_more_likely_wrong_than_right(
+    board: Board, probability: float, marked: bool
+) -> None:
+    row = dataclasses.replace(board.rows[3], prediction=("bus", probability))
+    assert (f"predicts bus, {100 * probability:.0f} %, improbable" in row.fixed_lines) == marked
+    assert row.fixed_lines[0].startswith(f"predicts bus, {100 * probability:.0f} %")
+
+
 def test_caption_tells_prediction_mask_entropy_grid_and_scores(board: Board) -> None:
     row = board.rows[3]
     assert row.title == "small simpool: Pooling attention"
