@@ -204,7 +204,7 @@ def inspect(
     notes = list(dict.fromkeys(_note_of(outcome) for outcome in outcomes if isinstance(outcome, MapError)))
     first = rows[0].attention if rows else None
     parts = first if first is not None and len(first.names) > 1 and question != "gates" else None
-    return Inspection(rows, parts, group_parts(recording, parts) if parts else [], notes)
+    return Inspection(rows, parts, group_parts(recording, parts, lens.block) if parts else [], notes)
 
 
 def _note_of(error: MapError) -> str:
@@ -212,27 +212,28 @@ def _note_of(error: MapError) -> str:
     return f"Dense Attention Roll-Out: {error}." if isinstance(error, AbsentClassError) else f"{error}."
 
 
-def group_parts(recording: Recording, attention: AttentionMap) -> list[tuple[str, list[int]]]:
+def group_parts(recording: Recording, attention: AttentionMap, block: int = -1) -> list[tuple[str, list[int]]]:
     """The maps of an AttentionMap in groups: heads by their scale where LIFE gives each one, else one group.
 
     Args:
         recording: which the maps were made from.
         attention: the maps.
+        block: of which the heads are; negative from the last.
 
     Returns:
         (title, indices) of each group; the title of a single group is "".
     """
     indices = list(range(len(attention.names)))
-    maps_are_heads = has_life(recording.encoder) and attention.method in ("cls", "token")
+    maps_are_heads = has_life(recording.encoder, block) and attention.method in ("cls", "token")
     scales = scale_of_heads(len(indices)) if maps_are_heads else None
     if scales is None:
         return [("", indices)]
     return [(f"scale {scale}", [i for i in indices if scales[i] == scale]) for scale in dict.fromkeys(scales)]
 
 
-def has_life(encoder: Encoder) -> bool:
-    """Whether queries and keys are made at three scales (LIFE)."""
-    return any(isinstance(module, LIFE) for module in encoder.backbone.modules())
+def has_life(encoder: Encoder, block: int = -1) -> bool:
+    """Whether queries and keys of a block are made at three scales (LIFE); negative numbers count from the last."""
+    return encoder.depth > 0 and any(isinstance(module, LIFE) for module in encoder.blocks[block].modules())
 
 
 def recording_bytes(recording: Recording) -> int:

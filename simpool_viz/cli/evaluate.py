@@ -53,10 +53,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.evaluation.classification import classification_table, pairs_table
     from simpool_viz.evaluation.datasets import open_mask_set
-    from simpool_viz.evaluation.results import Table, keep_tables, read_results
     from simpool_viz.evaluation.scenes import evaluate_scenes, scene_tables
     from simpool_viz.evaluation.table import evaluate, localization_table
     from simpool_viz.maps.request import parse_maps
+    from simpool_viz.scores.results import Table, keep_tables, read_results
     from simpool_viz.training.measure import classify_held_out
 
     requests, size = parse_maps(arguments.map), arguments.size

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from simpool_viz.errors import OptionError
-from simpool_viz.evaluation.results import Cell, Column, Table, measured
 from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.scores.results import Cell, Column, Table, measured
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from simpool_viz.board.segmentation import segment
 from simpool_viz.errors import DataError, OptionError, PictureError
 from simpool_viz.evaluation.classification import minutes_of, parameters_of
 from simpool_viz.evaluation.datasets import pair_files
-from simpool_viz.evaluation.results import DRAWS, Column, Table, measured, rounded
 from simpool_viz.images import DAMAGE
 from simpool_viz.masks import upsample
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.recording import Recording, record
 from simpool_viz.scores.confusion import class_ious, count_pixels, mean_ious
+from simpool_viz.scores.results import DRAWS, Column, Table, measured, rounded
 
 MAPS: dict[str, tuple[str, dict[str, object]]] = {
     "dense_rollout": ("dense_rollout", {}),

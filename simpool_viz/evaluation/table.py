@@ -14,11 +14,11 @@ import numpy as np
 
 from simpool_viz.board.board import Row, Settings, record_each, record_rows, require_rows
 from simpool_viz.evaluation.datasets import MaskSet
-from simpool_viz.evaluation.results import Column, Table, measured
 from simpool_viz.images import read_picture
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import Reference, baselines, jaccard, read_reference, score_baselines
+from simpool_viz.scores.results import Column, Table, measured
 
 TABLE_FIGURES = ("iou_at_true_area", "iou", "jaccard", "jaccard_best", "pointing", "spatial_entropy")
 FURTHER = {

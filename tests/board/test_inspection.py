@@ -26,6 +26,7 @@ from simpool_viz.board.inspection import (
     recording_bytes,
 )
 from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.layers.life import insert_life
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.recording import Recording
 from tests.helpers import bare_cnn, random_timm, small_resnet, small_vit
@@ -65,6 +66,17 @@ def test_heads_are_grouped_by_scale_for_life_and_only_there(photos: dict[str, Pa
     assert inspect(recording, "token").groups == groups
     assert group_parts(seen, seen.map("cls")) == [("", [0, 1, 2, 3, 4, 5])]
     assert group_parts(recording, recording.map("rollout")) == [("", [0])]
+
+
+def test_heads_are_grouped_by_scale_only_in_blocks_that_have_life(photos: dict[str, Path]) -> None:
+    encoder = small_vit()
+    insert_life(encoder.backbone, first=1)
+    recording = record(encoder.eval(), photos["wide"])
+    last = recording.encoder.depth - 1
+    assert [has_life(recording.encoder, block) for block in (0, 1, -1)] == [False, True, True]
+    assert len(inspect(recording, "cls", Lens(block=0)).groups) == 1
+    for block in (last, -1):
+        assert len(inspect(recording, "cls", Lens(block=block)).groups) == 3
 
 
 def test_class_is_shown_by_every_map_that_has_classes(seen: Recording) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from simpool_viz.errors import OptionError
 from simpool_viz.evaluation.classification import Classified, classification_table, pairs_table
-from simpool_viz.evaluation.results import interval
+from simpool_viz.scores.results import interval
 from tests.helpers import small_resnet, table_column
 
 

@@ -14,11 +14,11 @@ from simpool_viz import load_checkpoint, record
 from simpool_viz.board.board import Settings
 from simpool_viz.cli.main import main
 from simpool_viz.evaluation.datasets import MaskSet, open_mask_set
-from simpool_viz.evaluation.results import interval
 from simpool_viz.evaluation.table import Method, evaluate, localization_table
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import jaccard, read_reference, score_baselines, score_map
+from simpool_viz.scores.results import interval
 from simpool_viz.training.data import load_photos
 from simpool_viz.training.measure import find_correct
 from tests.helpers import disc, make_mask_set, small_resnet, table_column

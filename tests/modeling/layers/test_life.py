@@ -113,3 +113,13 @@ def test_heads_belong_to_scales_where_they_come_in_threes() -> None:
     assert scale_of_heads(3) == ("1 x 1", "3 x 3", "5 x 5")
     assert scale_of_heads(6) == ("1 x 1", "1 x 1", "3 x 3", "3 x 3", "5 x 5", "5 x 5")
     assert scale_of_heads(4) is None
+
+
+def test_life_begins_at_the_block_that_is_asked_for() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", embed_dim=24, num_heads=3, depth=4, img_size=32)
+    kept = [block.attn.qkv for block in model.blocks[:3]]
+    insert_life(model, first=3)
+    assert [block.attn.qkv for block in model.blocks[:3]] == kept and isinstance(model.blocks[3].attn.qkv, LIFE)
+    for first in (-1, 4):
+        with pytest.raises(ValueError, match=f"one of the blocks 0 to 3, not at {first}"):
+            insert_life(timm.create_model("vit_tiny_patch16_224", embed_dim=24, num_heads=3, depth=4), first=first)

@@ -10,7 +10,7 @@ import pytest
 
 from simpool_viz.cli.main import main
 from simpool_viz.errors import DataError
-from simpool_viz.evaluation.results import (
+from simpool_viz.scores.results import (
     Column,
     Results,
     Table,
