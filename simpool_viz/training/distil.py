@@ -221,19 +221,26 @@ def check_distillation(recipe: Distillation, student: Encoder, teacher: Encoder)
 
 
 @torch.inference_mode()
-def mean_cosine(student: Student, lesson: Lesson, photos: Photos, part: tuple[int, int] = (0, 1)) -> tuple[float, int]:
+def mean_cosine(
+    student: Student, lesson: Lesson, photos: Photos, part: tuple[int, int] = (0, 1), begun: Features | None = None
+) -> tuple[float, int]:
     """Sum over photos of the mean cosine between standardised tokens of student and teacher, or between vector and
     class token, and how many photos.
 
     Args:
         part: (i, n) for each n-th batch from the i-th.
+        begun: what the student's frozen trunk made of the crops, where that is kept.
     """
     total, count, batch = 0.0, 0, 64
     device, vector = next(student.parameters()).device, lesson.recipe.aim == "vector"
     for start in range(part[0] * batch, len(photos), part[1] * batch):
         index = np.arange(start, min(start + batch, len(photos)))
         flips, noise = torch.zeros(len(index), dtype=torch.bool), torch.zeros(len(index), 2)
-        patches, prefix = student(lesson.inputs(torch.tensor(photos.images[index]).to(device), index, flips, noise))
+        if begun is None:
+            x = lesson.inputs(torch.tensor(photos.images[index]).to(device), index, flips, noise)
+        else:
+            x = begun.sequence(index, device)
+        patches, prefix = student(x)
         targets = lesson.targets(index, flips, device)
         own, given = (prefix, targets.prefix) if vector else (patches, targets.patches)
         total += float(F.cosine_similarity(lesson.standardised(own), given, dim=-1).mean(1).sum())

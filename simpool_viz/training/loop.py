@@ -22,7 +22,7 @@ from simpool_viz.tensors import enough_memory
 from simpool_viz.training.card import Result, stage_line, write_card
 from simpool_viz.training.data import Batches, Photos, load_photos
 from simpool_viz.training.distil import Student
-from simpool_viz.training.features import CropPlan, keep_features
+from simpool_viz.training.features import CropPlan, Features, keep_features
 from simpool_viz.training.interruption import RESUME, Run, read_interrupted
 from simpool_viz.training.logs import Log
 from simpool_viz.training.measure import measure
@@ -108,9 +108,15 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
             continue
         before = run.minutes
         run_stage(run, stage, photos, number, accelerator, cache, school)
+        begun = None
+        if stage.kept:
+            squares = CropPlan(recipe.map_size, None)
+            begun = _begun(encoder, held_out, squares, recipe, cache, accelerator, "held-out photos")
         with accelerator.autocast():
             accuracy = (
-                school.measure(held_out, recipe.map_size) if school else measure(encoder, held_out, recipe, accelerator)
+                school.measure(held_out, recipe.map_size, begun)
+                if school
+                else measure(encoder, held_out, recipe, accelerator, begun)
             )
         run.done.append(stage_line(recipe.name, stage, run.minutes - before))
         history = (*(start.stages if start else ()), *run.done)
@@ -157,10 +163,7 @@ def run_stage(
         nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
     plan, label = CropPlan(stage.size, stage.crop, recipe.seed * 1000 + number), f"stage {number}"
     lesson = school.lesson(photos, plan, label) if school else None
-    kept = None
-    if stage.kept:
-        with accelerator.main_process_first():
-            kept = keep_features(encoder, photos, plan, cache, block=recipe.trunk_blocks - 1, label=label)
+    kept = _begun(encoder, photos, plan, recipe, cache, accelerator, label) if stage.kept else None
     learner: Learner | Student = school.student if school else Learner(encoder)
     learner.blocks, learner.grid = (recipe.trunk_blocks, kept.grid) if kept else (0, (0, 0))
     learned = school.student if school else encoder
@@ -213,6 +216,14 @@ def run_stage(
         }
         learned.load_state_dict(new)
     encoder.eval()
+
+
+def _begun(
+    encoder: Encoder, photos: Photos, plan: CropPlan, recipe: Recipe, cache: Path, accelerator: Accelerator, label: str
+) -> Features:
+    """What a frozen trunk makes of every photo's crop; the first process computes what the others read."""
+    with accelerator.main_process_first():
+        return keep_features(encoder, photos, plan, cache, block=recipe.trunk_blocks - 1, label=label)
 
 
 class Learner(nn.Module):

@@ -19,6 +19,7 @@ from simpool_viz.modeling.layers.stem import stems_once
 from simpool_viz.modeling.sharing import forward_shared, sharing_groups
 from simpool_viz.scores.confusion import count_pixels, mean_ious
 from simpool_viz.training.data import Photos, centre_crops, load_photos
+from simpool_viz.training.features import Features
 from simpool_viz.training.recipe import Recipe
 from simpool_viz.training.sources import read_classes
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def measure(encoder: Encoder, photos: Photos, recipe: Recipe, accelerator: Accelerator) -> str:
+def measure(
+    encoder: Encoder, photos: Photos, recipe: Recipe, accelerator: Accelerator, begun: Features | None = None
+) -> str:
     """Measure top-1, or the mean IoU of a dense head, on the central squares of photos at the recipe's `map_size`.
 
     Args:
@@ -34,6 +37,7 @@ def measure(encoder: Encoder, photos: Photos, recipe: Recipe, accelerator: Accel
         photos: held-out photos.
         recipe: for the size and the void label.
         accelerator: of the training.
+        begun: what a frozen trunk made of the squares, where that is kept.
 
     Returns:
         A phrase, as from `describe_accuracy` or `describe_iou`.
@@ -43,8 +47,27 @@ def measure(encoder: Encoder, photos: Photos, recipe: Recipe, accelerator: Accel
         table = confusion(encoder, photos, size, recipe.void, part=place).to(accelerator.device)
         table = accelerator.reduce(table, "sum")  # type: ignore[assignment]
         return describe_iou(table, len(photos))
-    right = torch.tensor(int(find_correct([encoder], photos, [size], part=place)[0].sum()), device=accelerator.device)
+    if begun is None:
+        correct = int(find_correct([encoder], photos, [size], part=place)[0].sum())
+    else:
+        correct = _count_correct(encoder, photos, begun, recipe.trunk_blocks, place)
+    right = torch.tensor(correct, device=accelerator.device)
     return describe_accuracy(int(accelerator.reduce(right, "sum")), len(photos))  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def _count_correct(
+    encoder: Encoder, photos: Photos, begun: Features, blocks: int, part: tuple[int, int], batch_size: int = 256
+) -> int:
+    """How many photos an encoder classifies correctly, given what its first blocks made of them."""
+    device, correct = next(encoder.parameters()).device, 0
+    encoder.eval()
+    for start in range(part[0] * batch_size, len(photos), part[1] * batch_size):
+        rows = slice(start, start + batch_size)
+        logits = encoder.read(encoder.finish(begun.sequence(rows, device), blocks, begun.grid)).logits
+        assert logits is not None, "a classifier is counted, so there is a head"
+        correct += int((logits.argmax(1).cpu() == torch.tensor(photos.labels[rows])).sum())
+    return correct
 
 
 def describe_accuracy(correct: int, count: int) -> str:

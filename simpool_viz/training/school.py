@@ -12,7 +12,7 @@ from simpool_viz.checkpoints.load import load_checkpoint
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.training.data import Photos
 from simpool_viz.training.distil import Distillation, Lesson, Student, check_distillation, make_lesson, mean_cosine
-from simpool_viz.training.features import CropPlan
+from simpool_viz.training.features import CropPlan, Features
 from simpool_viz.training.inherit import inherit
 from simpool_viz.training.recipe import Stage
 
@@ -54,16 +54,19 @@ class School:
         with self.accelerator.main_process_first():
             return make_lesson(self.recipe, self.student.encoder, self.teacher, photos, plan, self.cache, label)
 
-    def measure(self, photos: Photos, size: int) -> str:
+    def measure(self, photos: Photos, size: int, begun: Features | None = None) -> str:
         """The mean cosine of standardised tokens, or vectors, with the teacher's, on the central squares of held-out
         photos.
 
         Args:
             size: of the squares in pixels, as the student is given them.
+            begun: what the student's frozen trunk made of them, where that is kept.
         """
         lesson = self.lesson(photos, CropPlan(size, None), "held-out photos")
         place = (self.accelerator.process_index, self.accelerator.num_processes)
-        total, _ = mean_cosine(self.student.eval(), lesson, photos, place)
+        if begun is not None:
+            self.student.grid = begun.grid
+        total, _ = mean_cosine(self.student.eval(), lesson, photos, place, begun)
         reduced = self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device), "sum")
         what = "class token" if self.recipe.aim == "vector" else "tokens"
         return (
