@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from simpool_viz.modeling.pooling import poolings
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.outputs import markdown_table
+from simpool_viz.training.distil import Distillation
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
 
 
@@ -45,7 +46,9 @@ def stage_line(name: str, stage: Stage, minutes: float) -> str:
         stage: its settings.
         minutes: wall-clock time of the stage.
     """
-    crops = f"crops of at least {100 * stage.crop:g} % of a photo{', squeezed' if stage.squeeze else ''}"
+    one = "one crop of each photo, " if stage.kept else "crops of "
+    crops = f"{one}at least {100 * stage.crop:g} % of {'it' if stage.kept else 'a photo'}"
+    crops += ", squeezed" if stage.squeeze else ""
     return (
         f"{name}: {stage.size} px, {stage.photos:,} photos seen, peak learning rate {stage.lr:g}, {crops}, "
         f"{minutes:.0f} minutes"
@@ -70,15 +73,15 @@ def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str
     listed = "\n".join(f"{i}. {line}" for i, line in enumerate(stages, 1))
     extras = (f", {spec.inside} inside" if spec.inside else "") + (", a dense head" if spec.dense else "")
     began = start or f"random weights, seed {recipe.seed}"
-    still = f"; the {recipe.freeze} stays as it is" if recipe.freeze else ""
+    still = f"; {_still(recipe)}" if recipe.freeze else ""
     facts = [
-        ["data", f"{photos:,} photos: {recipe.sources}"],
+        ["data", f"{photos:,} photos: {recipe.sources}{'; labels are not used' if recipe.distil else ''}"],
         ["recipe", f"`{_command(recipe)}`"],
         ["start", began + still],
         ["optimiser", _optimiser(recipe)],
         ["loss", _loss(recipe)],
         ["training time", result.time],
-        ["mean IoU" if spec.dense else "top-1", result.accuracy.removeprefix("mean IoU ")],
+        [_measure(recipe), result.accuracy.removeprefix("mean IoU ")],
         ["licence", recipe.license],
     ]
     return f"""# {recipe.title}
@@ -95,18 +98,34 @@ Maps are best near {recipe.map_size} px on the shorter side, which is the defaul
 """
 
 
+def _measure(recipe: Recipe) -> str:
+    """What the accuracy of a training is, as the head of its row."""
+    if recipe.distil:
+        return recipe.distil.aim
+    return "mean IoU" if recipe.encoder.dense else "top-1"
+
+
+def _still(recipe: Recipe) -> str:
+    if recipe.freeze == "trunk":
+        return f"the embedding and the first {recipe.trunk_blocks} blocks stay as they are"
+    return f"the {recipe.freeze} stays as it is"
+
+
 def _optimiser(recipe: Recipe) -> str:
     parts = [
         f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}, cosine, batch {recipe.batch_size}, precision "
         f"{recipe.precision}"
     ]
     parts += [f"{name} {alpha:g}" for name, alpha in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if alpha]
+    parts += [f"learning rate of `{name}` times {factor:g}" for name, factor in recipe.rates.items()]
     return ", ".join(
         parts + ([f"average of weights with decay {recipe.ema:g}"] if recipe.ema else []) + [f"seed {recipe.seed}"]
     )
 
 
 def _loss(recipe: Recipe) -> str:
+    if recipe.distil:
+        return _aim(recipe.distil)
     terms = [f"cross entropy{' of pixels' if recipe.encoder.dense else ''}, label smoothing {recipe.label_smoothing:g}"]
     if recipe.encoder.inside == "spe":
         terms.append(f"{recipe.spe_penalty:g} of SPE's penalty")
@@ -116,6 +135,13 @@ def _loss(recipe: Recipe) -> str:
             "cosine"
         )
     return " + ".join(terms)
+
+
+def _aim(distil: Distillation) -> str:
+    if distil.aim == "vector":
+        return f"{distil.loss} of the pooled vector, linearly projected, and the teacher's standardised class token"
+    beside = f", {distil.class_token:g} of the class token's" if distil.class_token else ""
+    return f"{distil.loss} of standardised tokens and the teacher's{beside}"
 
 
 def write_head_card(

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from simpool_viz.checkpoints.bundle import bundled_folder, load_bundle, read_config
+from simpool_viz.checkpoints.bundle import load_bundle, read_config, save_bundle
 from simpool_viz.errors import CheckpointError
+from simpool_viz.modeling.encoder import Facts
+from tests.helpers import hybrid
+from tests.photos import CLASSES
 
 READ = [
     ("facts.mean", "0.5", "facts.mean is a list, not '0.5'"),
@@ -54,9 +57,17 @@ BUILT = [
 ]
 
 
-def change(folder: Path, key: str, value: Any) -> None:
-    """Put a value into a copy of the bundled ViT's description."""
-    source = bundled_folder("models") / "vit_simpool"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a ViT on a stem, whose description has every table."""
+    folder, spec = tmp_path_factory.mktemp("whole") / "whole", hybrid("simpool", pooling_options={"gamma": 1.25})
+    facts = Facts("whole", size=64, classes=CLASSES, stages=("whole: 64 px",))
+    save_bundle(folder, spec.build(facts), spec, "")
+    return folder
+
+
+def change(source: Path, folder: Path, key: str, value: Any) -> None:
+    """Put a value into a copy of a checkpoint's description."""
     folder.mkdir()
     shutil.copy(source / "model.safetensors", folder)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
@@ -69,8 +80,10 @@ def change(folder: Path, key: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(("key", "value", "says"), READ)
-def test_field_of_the_wrong_kind_is_refused_with_its_key(tmp_path: Path, key: str, value: Any, says: str) -> None:
-    change(tmp_path / "mine", key, value)
+def test_field_of_the_wrong_kind_is_refused_with_its_key(
+    whole: Path, tmp_path: Path, key: str, value: Any, says: str
+) -> None:
+    change(whole, tmp_path / "mine", key, value)
     with pytest.raises(CheckpointError) as caught:
         read_config(tmp_path / "mine")
     assert says in str(caught.value) and str(tmp_path / "mine" / "config.json") in str(caught.value)
@@ -78,16 +91,16 @@ def test_field_of_the_wrong_kind_is_refused_with_its_key(tmp_path: Path, key: st
 
 @pytest.mark.parametrize(("key", "value", "says"), BUILT)
 def test_option_that_the_backbone_does_not_take_is_refused_with_its_key(
-    tmp_path: Path, key: str, value: Any, says: str
+    whole: Path, tmp_path: Path, key: str, value: Any, says: str
 ) -> None:
-    change(tmp_path / "mine", key, value)
+    change(whole, tmp_path / "mine", key, value)
     with pytest.raises(CheckpointError) as caught:
         load_bundle(tmp_path / "mine")
     assert says in str(caught.value) and str(tmp_path / "mine" / "config.json") in str(caught.value)
 
 
-def test_whole_numbers_and_lists_of_json_arrive_as_they_are_meant(tmp_path: Path) -> None:
-    change(tmp_path / "mine", "facts.size", 128.0)
+def test_whole_numbers_and_lists_of_json_arrive_as_they_are_meant(whole: Path, tmp_path: Path) -> None:
+    change(whole, tmp_path / "mine", "facts.size", 128.0)
     spec, facts = read_config(tmp_path / "mine")
     assert type(facts.size) is int and isinstance(facts.mean, tuple) and isinstance(facts.classes, tuple)
-    assert (spec, facts.stages) == (read_config(bundled_folder("models") / "vit_simpool")[0], facts.stages)
+    assert (spec, facts.stages) == (read_config(whole)[0], ("whole: 64 px",))

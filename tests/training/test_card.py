@@ -35,3 +35,22 @@ def test_card_prints_the_command_with_what_was_changed() -> None:
     recipe = load_recipe("resnet_simpool", ["seed=3", "title=My own"])
     card = write_card(recipe, Result(12.3, 2, 1, "cpu", "25 %"), 1000, [])
     assert "`simpool-viz train resnet_simpool --set 'seed=3' --set 'title=My own'`" in card
+
+
+def test_card_says_what_stays_frozen_what_learns_slowly_and_what_is_learned_of_a_teacher() -> None:
+    result = Result(12.3, 1, 1, "cpu", "cosine 0.5 with the class token of DINO on 9 held-out photos")
+    recipe = load_recipe("vit_ssl_simpool")
+    stages = [stage_line(recipe.name, stage, 7.4) for stage in recipe.stages]
+    card = write_card(recipe, result, 1000, stages, "started from `vit_thin`: 3 tensors taken")
+    for part in (
+        "3 tensors taken; the embedding and the first 10 blocks stay as they are |",
+        "learning rate of `backbone.*` times 0.3, learning rate of `pooling.w[qk].weight` times 0.1, seed 0",
+        "| vector | cosine 0.5 with the class token of DINO",
+        "smooth_l1_cosine of the pooled vector, linearly projected, and the teacher's standardised class token",
+        "labels are not used |",
+        "one crop of each photo, at least 40 % of it, 7 minutes",
+    ):
+        assert part in card, part
+    assert "cross entropy" not in card and "top-1" not in card
+    tokens = write_card(load_recipe("vit_thin"), result, 9, [])
+    assert "| tokens | cosine" in tokens and "and the teacher's, 0.3 of the class token's" in tokens

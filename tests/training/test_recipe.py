@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from simpool_viz.modeling.encoder import Facts
+from simpool_viz.modeling.sharing import is_of_trunk
 from simpool_viz.training.recipe import HeadsRecipe, Stage, list_recipes, load_recipe
 from tests.helpers import write_recipe
 
@@ -51,39 +52,44 @@ def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
         assert recipe["encoder.inside"] == ("spe" if "spe" in name else "")
 
 
+LIFE = {"encoder.inside", "encoder.inside_options.first", "rates.backbone.blocks.*.attn.qkv.*"}
 VITS = {
     "vit_gap": {"encoder.pooling"},
     "vit_ggem": {"encoder.pooling"},
-    "vit_simpool": {"encoder.pooling", "encoder.pooling_options.gamma"},
+    "vit_simpool": {"encoder.pooling", "rates.pooling.w[qk].weight"},
     "vit_cls_sar": {"spatial_entropy"},
-    "vit_life_cls": {"encoder.inside"},
+    "vit_life_cls": LIFE,
 }
+
+
+def differing(one: str, other: str) -> set[str]:
+    """The settings in which two recipes differ, but for their names."""
+    own, theirs = (flat(dataclasses.asdict(load_recipe(n))) for n in (one, other))
+    told = {"name", "title", "source", "encoder.inside_options"}
+    return {key for key in own | theirs if own.get(key) != theirs.get(key)} - told
 
 
 @pytest.mark.parametrize("name", VITS)
 def test_vits_differ_from_the_one_with_class_token_only_in_what_they_compare(name: str) -> None:
-    cls, other = (flat(dataclasses.asdict(load_recipe(n))) for n in ("vit_cls", name))
-    told = {"name", "title", "source"} | ({"encoder.backbone_kwargs.class_token"} if "cls" not in name else set())
-    assert {key for key in cls | other if cls.get(key) != other.get(key)} == VITS[name] | told
+    assert differing("vit_cls", name) == VITS[name]
 
 
 def test_vits_and_dense_models_with_life_differ_from_their_siblings_in_life_alone() -> None:
-    for one, other in (("vit_simpool", "vit_life_simpool"), ("camvid_vit", "camvid_vit_life")):
-        own, theirs = (flat(dataclasses.asdict(load_recipe(n))) for n in (one, other))
-        start = {"init_from"} if "camvid" in one else set()
-        assert {key for key in own | theirs if own.get(key) != theirs.get(key)} == {
-            "name",
-            "title",
-            "source",
-            "encoder.inside",
-        } | start
+    assert differing("vit_simpool", "vit_life_simpool") == LIFE
+    assert differing("camvid_vit", "camvid_vit_life") == LIFE | {"init_from"}
 
 
-def test_recipes_of_vits_are_of_three_to_five_million_parameters_on_one_frozen_stem() -> None:
-    for name in (*VITS, "vit_cls", "vit_life_simpool"):
+def test_the_self_supervised_pair_differs_in_its_pooling_alone() -> None:
+    assert differing("vit_ssl_cls", "vit_ssl_simpool") == {"encoder.pooling", "rates.pooling.w[qk].weight"}
+
+
+def test_recipes_of_vits_are_siblings_on_one_frozen_trunk_and_one_size() -> None:
+    for name in (*VITS, "vit_cls", "vit_life_simpool", "vit_ssl_cls", "vit_ssl_simpool"):
         recipe = load_recipe(name)
         encoder = recipe.encoder.build(Facts(name))
-        assert 3e6 < sum(p.numel() for p in encoder.parameters()) < 5e6 and encoder.has_stem and recipe.freeze == "stem"
+        assert (recipe.init_from, recipe.freeze, recipe.trunk_blocks) == ("vit_thin", "trunk", 10)
+        own = sum(value.numel() for key, value in encoder.state_dict().items() if not is_of_trunk(key, 10))
+        assert own < 5e6, "at most 10 MB in half precision"
 
 
 def test_recipe_of_ones_own_inherits_from_a_base_beside_it(tmp_path: Path) -> None:
