@@ -20,7 +20,8 @@ from simpool_viz.checkpoints.load import load_checkpoints
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import render_row, row_scales, save_picture
 from simpool_viz.images import Picture, read_picture
-from simpool_viz.scores.localization import read_reference, score_map
+from simpool_viz.scores.localization import score_map
+from simpool_viz.scores.references import read_reference
 
 REPEATS = 20
 

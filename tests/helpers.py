@@ -30,6 +30,7 @@ from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import Pooling, Tokens, create_pooling
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.recording import Recording
+from simpool_viz.scores.references import Reference
 from simpool_viz.training.recipe import Recipe, Stage
 from tests import made_files as made
 from tests.oracles import attention
@@ -487,3 +488,9 @@ def plant_bug(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
     method = registry.map_methods()[name]
     monkeypatch.setitem(registry._METHODS, name, dataclasses.replace(method, make=divide))
+
+
+def one_object(shape: tuple[int, int] = (90, 140)) -> Reference:
+    objects = np.zeros(shape, bool)
+    objects[40:50, 60:80] = True
+    return Reference(objects, np.zeros(shape, bool))

@@ -24,7 +24,8 @@ from simpool_viz.export import check_target, row_name, row_names
 from simpool_viz.images import Picture
 from simpool_viz.maps.scale import scale_of
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.localization import read_reference, score_baselines
+from simpool_viz.scores.localization import score_baselines
+from simpool_viz.scores.references import read_reference
 from simpool_viz.timing import Profile
 from tests.helpers import make_photo, small_resnet
 

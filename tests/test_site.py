@@ -21,7 +21,8 @@ from simpool_viz.board.comparison import ROW_FIGURES
 from simpool_viz.evaluation.table import TABLE_FIGURES
 from simpool_viz.maps.registry import map_methods
 from simpool_viz.masks import mask_rules
-from simpool_viz.scores.localization import Reference, score
+from simpool_viz.scores.localization import score
+from simpool_viz.scores.references import Reference
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

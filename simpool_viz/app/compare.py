@@ -27,7 +27,7 @@ from simpool_viz.images import read_picture
 from simpool_viz.maps.registry import map_methods, maps_of
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.localization import Reference, read_reference
+from simpool_viz.scores.references import Reference, read_reference
 from simpool_viz.tensors import choose_device
 
 SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]

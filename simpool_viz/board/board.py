@@ -20,7 +20,8 @@ from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.stem import stems_once
 from simpool_viz.modeling.sharing import sharing_groups
 from simpool_viz.recording import Recording, record_shared
-from simpool_viz.scores.localization import Reference, score_map
+from simpool_viz.scores.localization import score_map
+from simpool_viz.scores.references import Reference
 from simpool_viz.timing import Profile
 
 IMPROBABLE = 0.5  # a best class below this probability is more likely wrong than right, by the model's own account

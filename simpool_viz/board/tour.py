@@ -9,7 +9,8 @@ from simpool_viz.board.board import Board, Settings, make_board
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.checkpoints.load import load_checkpoints
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.localization import read_reference
+from simpool_viz.scores.references import read_reference
+from simpool_viz.scores.results import bundled_results, quoted
 
 PHOTO = "motorcycle.jpg"
 
@@ -23,7 +24,7 @@ class Stop:
         title: its heading.
         text: what the method does.
         observation: what the maps of the photo show.
-        limitations: what they do not show, with figures measured on many photos.
+        limits: what they do not show, with the addresses of figures that were measured on many photos.
         checkpoints: names of the bundled checkpoints that are compared.
         maps: as `parse_map` reads them.
         photo: file name of a bundled photo.
@@ -33,10 +34,15 @@ class Stop:
     title: str
     text: str
     observation: str
-    limitations: str
+    limits: str
     checkpoints: tuple[str, ...]
     maps: tuple[str, ...]
     photo: str = PHOTO
+
+    @property
+    def limitations(self) -> str:
+        """What the maps do not show, with the measured figures."""
+        return quoted(self.limits, bundled_results())
 
     @property
     def markdown(self) -> str:
@@ -54,7 +60,7 @@ STOPS: tuple[Stop, ...] = (
         "attends.",
         observation="The heads attend to different regions, and their mean is patchy: most of it lies on the "
         "motorcycle, some in the background.",
-        limitations="The stem under these blocks was trained with SimPool, so even this attention lies mostly on "
+        limits="The stem under these blocks was trained with SimPool, so even this attention lies mostly on "
         "objects. On 327 photos of horses its IoU with the object at true area is 0.436, no better than a centre prior "
         "(0.438), and the roll-out's is 0.451.",
         checkpoints=("vit_cls",),
@@ -66,7 +72,7 @@ STOPS: tuple[Stop, ...] = (
         text="SimPool has no class token. One query, the mean of the tokens, attends to them once at the end, without "
         "heads or skip connections, and the weighted mean of the tokens is the picture's vector.",
         observation="One region on the engine; some of the class token's attention falls on the window behind.",
-        limitations="On the horses SimPool's map has an IoU of 0.501 at true area where the class token's has 0.436. "
+        limits="On the horses SimPool's map has an IoU of 0.501 at true area where the class token's has 0.436. "
         "But it is peaked on discriminative parts, so its mask covers little of a large object, and it classifies no "
         "better: 70.4 % where the class token has 71.6 %. And most of it is owed to the frozen stem, which was trained "
         "with SimPool: on one trained with GAP the map is far worse.",
@@ -81,7 +87,7 @@ STOPS: tuple[Stop, ...] = (
         "what each token adds to the logit.",
         observation="The exponents of the groups, under Inspect; and that GGeM's contributions are strongly positive "
         "or negative, red and blue, where GAP's are even.",
-        limitations="GGeM classifies no better than GAP here, 70.0 % against 70.3 %, and its exponents stayed where "
+        limits="GGeM classifies no better than GAP here, 70.0 % against 70.3 %, and its exponents stayed where "
         "they began, near 3. The contributions of neither outline the object: on the horses they are far below the "
         "centre prior.",
         checkpoints=("vit_gap", "vit_ggem"),
@@ -93,7 +99,7 @@ STOPS: tuple[Stop, ...] = (
         text="In a plain ViT a token's query and key depend on that token alone. LIFE makes them at three scales, from "
         "the token itself and from its 3 x 3 and 5 x 5 surroundings, so that each head attends at one scale.",
         observation="Under Inspect the heads are grouped by scale. Attention at the coarser scales is smoother.",
-        limitations="At this scale LIFE does not improve the classifiers: 70.8 % against 71.6 % with a class token, "
+        limits="At this scale LIFE does not improve the classifiers: 70.8 % against 71.6 % with a class token, "
         "70.1 % against 70.4 % with SimPool; the class token's map is less on the object (IoU 0.369 against 0.436). In "
         "the dense models it helps: 3.3 points of mean IoU.",
         checkpoints=("vit_cls", "vit_life_cls", "vit_simpool", "vit_life_simpool"),
@@ -106,7 +112,7 @@ STOPS: tuple[Stop, ...] = (
         "it concentrates each head of the class token on few regions; as a figure it stands in the caption of every "
         "map.",
         observation="The entropy in the two captions, and the number of components of the masks.",
-        limitations="The loss does what it was made for: on the horses the entropy falls from 0.135 to 0.103, and the "
+        limits="The loss does what it was made for: on the horses the entropy falls from 0.135 to 0.103, and the "
         "map comes to lie better on the object, 0.457 against 0.436. The difference is hardly visible, and on a single "
         "photo it may go the other way.",
         checkpoints=("vit_cls", "vit_cls_sar"),
@@ -119,7 +125,7 @@ STOPS: tuple[Stop, ...] = (
         "dense form starts from all tokens that a head assigns to one class, so that each class has its map. A dense "
         "model's head classifies every token anyway; the head of a classifier, as here, is applied to every token.",
         observation="Where the tokens of the class take their information from, compared with the class token.",
-        limitations="With a classifier the classes of tokens are guesses: they were never trained. The dense models "
+        limits="With a classifier the classes of tokens are guesses: they were never trained. The dense models "
         "know street scenes alone; open one under Inspect with a photo of a street, and raise the weight of the skip "
         "connection to 0.8, since LayerScale makes attention add little here.",
         checkpoints=("vit_cls", "vit_life_cls"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simpool_viz.cli.options import (
     Command,
     add_computation,
     add_drawing,
+    add_object_ids,
     add_out,
     add_overwrite,
     alternatives,
@@ -47,10 +47,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--reference",
         action="append",
         default=[],
-        type=Path,
         metavar="MASK",
-        help="mask of the object, one per photo in order: 0 is background",
+        help="where the object is, one per photo in order: a mask file, or boxes in pixels, x0,y0,x1,y1;x0,y0,x1,y1",
     )
+    add_object_ids(parser)
     add_computation(parser)
     parser.add_argument(
         "--ready",
@@ -98,7 +98,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.export import check_target, export_board
     from simpool_viz.images import read_picture
     from simpool_viz.maps.request import parse_maps
-    from simpool_viz.scores.localization import read_reference
+    from simpool_viz.scores.references import parse_reference
     from simpool_viz.timing import Profile
 
     _apply_ready(arguments)
@@ -114,7 +114,9 @@ def _run(arguments: argparse.Namespace) -> None:
             f"{len(arguments.reference)} reference masks were given for {len(pictures)} photos; give one per photo, in "
             "order"
         )
-    references = {i: read_reference(path) for i, path in enumerate(arguments.reference)}
+    references = {
+        i: parse_reference(text, pictures[i].size, arguments.object_ids) for i, text in enumerate(arguments.reference)
+    }
     encoders = chosen_encoders(arguments)
     steps = iterate_board(pictures, encoders, requests, settings, references, profile)
     *_, board = tqdm(steps, desc="recording", total=len(pictures) * len(encoders), unit="picture")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from simpool_viz.cli.options import Command, add_computation, chosen_encoders, chosen_settings
+from simpool_viz.cli.options import Command, add_computation, add_object_ids, chosen_encoders, chosen_settings
 from simpool_viz.errors import OptionError
 
 
@@ -47,6 +47,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", default="", help="with --results: what the names of its tables begin with (default: none)"
     )
+    add_object_ids(parser)
     add_computation(parser)
 
 
@@ -87,7 +88,8 @@ def _run(arguments: argparse.Namespace) -> None:
         for name, table in scene_tables(scored, scenes).items():
             add(f"{scenes}/{name}", table)
     for data in sets:
-        add(data.name, localization_table(data, evaluate(data, encoders, requests, settings, progress=True), settings))
+        methods = evaluate(data, encoders, requests, settings, progress=True, object_ids=arguments.object_ids)
+        add(data.name, localization_table(data, methods, settings))
 
 
 def _pair(text: str) -> tuple[str, str]:

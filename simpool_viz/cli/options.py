@@ -57,6 +57,24 @@ def add_overwrite(parser: argparse.ArgumentParser, what: str = "replace an earli
     parser.add_argument("--overwrite", action="store_true", help=what)
 
 
+def add_object_ids(parser: argparse.ArgumentParser) -> None:
+    """Add --object-ids, which labels of a reference mask count as object."""
+    parser.add_argument(
+        "--object-ids",
+        type=_numbers,
+        default=(),
+        metavar="1,2",
+        help="labels of the reference masks that count as object (default: all but 0, and 255 as void)",
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"whole numbers with commas between them, as 1,2, not {text!r}") from None
+
+
 def add_computation(parser: argparse.ArgumentParser) -> None:
     """Add what `compare`, `batch` and `evaluate` compute: checkpoints, maps, size, masks, fusion, device."""
     from simpool_viz.board.board import Settings

@@ -17,7 +17,8 @@ from simpool_viz.evaluation.datasets import MaskSet
 from simpool_viz.images import read_picture
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.localization import Reference, baselines, jaccard, read_reference, score_baselines
+from simpool_viz.scores.localization import baselines, jaccard, score_baselines
+from simpool_viz.scores.references import Reference, read_reference
 from simpool_viz.scores.results import Column, Table, measured
 
 TABLE_FIGURES = ("iou_at_true_area", "iou", "jaccard", "jaccard_best", "pointing", "spatial_entropy")
@@ -48,6 +49,7 @@ def evaluate(
     requests: Sequence[MapRequest],
     settings: Settings,
     progress: bool = False,
+    object_ids: Sequence[int] = (),
 ) -> list[Method]:
     """Score maps on a data set.
 
@@ -57,6 +59,7 @@ def evaluate(
         requests: maps to score; where empty, each checkpoint's own (`default_map`).
         settings: size, mask rule, fusion.
         progress: whether to show a progress bar.
+        object_ids: the labels that count as object, as in `read_reference`.
 
     Returns:
         One `Method` per checkpoint and map it has, then the baselines.
@@ -70,8 +73,9 @@ def evaluate(
     plain: dict[str, list[dict[str, float]]] = {}  # the baselines, by name
     skipped: list[str] = []
     for image, mask in _progress(data, progress):
-        reference = read_reference(mask)
-        for number, recording in enumerate(record_each(encoders, read_picture(image), settings.size)):
+        picture = read_picture(image)
+        reference = read_reference(mask, picture.size, object_ids)
+        for number, recording in enumerate(record_each(encoders, picture, settings.size)):
             rows, skipped = record_rows(recording, requests, settings, reference)
             for row in rows:
                 label = f"{row.checkpoint}: {row.map_label}"

@@ -7,83 +7,14 @@ A map that does not score above the centre prior localizes no better than a fixe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from simpool_viz.errors import PictureError
-from simpool_viz.images import DAMAGE, expand_cells
+from simpool_viz.images import expand_cells
 from simpool_viz.masks import ObjectMask, find_level, largest_component, upsample
+from simpool_viz.scores.references import Reference, check_proportions
 
 POINTING_RADIUS = 15  # pixels at the scored size (Zhang et al., Excitation Backprop, 2018)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A reference mask of a picture.
-
-    Attributes:
-        objects: (H, W) bool, the pixels of all objects.
-        void: (H, W) bool, the pixels that are left out of every count.
-        labels: (H, W) int64, the number of each pixel's object; None where objects are not numbered.
-    """
-
-    objects: np.ndarray
-    void: np.ndarray
-    labels: np.ndarray | None = None
-
-    @property
-    def instances(self) -> list[np.ndarray]:
-        """One mask (H, W) bool per object; a single one where objects are not numbered."""
-        if self.labels is None:
-            return [self.objects]
-        return [self.labels == number for number in np.unique(self.labels[self.objects])]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.objects.shape[1], self.objects.shape[0]
-
-
-def read_reference(path: Path) -> Reference:
-    """Read a mask file: 0 is background, other values are objects; 255 is void in a label map and object in a mask.
-
-    A label map has more than two values. A grey mask with soft edges, or in JPEG, is a mask, thresholded at 128.
-
-    Args:
-        path: a grey or palette picture of the size of the photo or of its proportions.
-
-    Raises:
-        PictureError: not a picture, in colour, too large, or without an object.
-    """
-    try:
-        with Image.open(path) as image:
-            coloured = _is_colour(image)
-            grey = image if image.mode in ("L", "P", "1", "I", "I;16") else image.convert("L")
-            labels, lossy = np.asarray(grey).astype(np.int64), image.format == "JPEG"
-    except (*DAMAGE, Image.DecompressionBombError) as error:
-        raise PictureError(f"the reference mask {path} cannot be read: {error}") from error
-    if coloured:
-        raise PictureError(f"the reference mask {path} cannot be read: it is a colour picture, and a mask is grey")
-    values = np.unique(labels)
-    if lossy or (grey.mode == "L" and 255 in values and ((values >= 128) & (values < 255)).any()):
-        labels = np.where(labels >= 128, 255, 0)
-    is_label_map = len(np.unique(labels)) > 2 and 255 in values
-    void = (labels == 255) & is_label_map
-    objects = (labels != 0) & ~void
-    if not objects.any():
-        raise PictureError(f"the reference mask {path} marks no object; pixels other than 0 are taken as object")
-    return Reference(objects, void, labels)
-
-
-def _is_colour(image: Image.Image) -> bool:
-    """Whether more than 1 % of the pixels are not grey; a palette picture holds labels and never counts as colour."""
-    if image.mode in ("L", "LA", "P", "1", "I", "I;16"):
-        return False
-    rgb = np.asarray(image.convert("RGB")).astype(np.int16)
-    return bool(((rgb.max(axis=2) - rgb.min(axis=2)) > 24).mean() > 0.01)
 
 
 def iou(mask: np.ndarray, reference: Reference) -> float:
@@ -241,7 +172,8 @@ def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
     Examples:
         >>> from pathlib import Path
         >>> from simpool_viz import load_checkpoint, record
-        >>> from simpool_viz.scores.localization import read_reference, score_map
+        >>> from simpool_viz.scores.localization import score_map
+        >>> from simpool_viz.scores.references import read_reference
         >>> recording = record(load_checkpoint("resnet_simpool"), "cat.jpg")
         >>> scores = score_map(recording.map("simpool").mask(), read_reference(Path("cat_mask.png")))
         >>> list(scores)
@@ -249,10 +181,7 @@ def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
         >>> all(0 <= value <= 1 for value in scores.values())
         True
     """
-    (width, height), (w, h) = mask.geometry.original, reference.size
-    if abs(w * height - h * width) > max(0.02 * w * height, width, height):  # 2 %, or a pixel of rounding
-        why = "it belongs to another picture or is turned"
-        raise PictureError(f"the reference mask is {w} x {h} pixels for a picture of {width} x {height}; {why}")
+    check_proportions(reference.size, mask.geometry.original)
     return score(upsample(mask.weights, reference.size), mask.pixels(size=reference.size), reference)
 
 

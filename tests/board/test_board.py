@@ -17,7 +17,8 @@ from simpool_viz.images import read_picture
 from simpool_viz.maps import make
 from simpool_viz.maps.request import MapRequest, parse_map
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.localization import read_reference, score_map
+from simpool_viz.scores.localization import score_map
+from simpool_viz.scores.references import read_reference
 from simpool_viz.timing import Profile
 from tests.helpers import make_photo, small_resnet
 

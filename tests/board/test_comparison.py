@@ -15,7 +15,7 @@ from simpool_viz.board.comparison import ROW_FIGURES, agreement, arrange, differ
 from simpool_viz.images import Geometry
 from simpool_viz.masks import make_mask
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.localization import read_reference
+from simpool_viz.scores.references import read_reference
 
 
 @pytest.fixture(scope="module")

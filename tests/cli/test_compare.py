@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from simpool_viz import load_checkpoint, record
+from simpool_viz.cli.main import main
 from tests.helpers import make_photo, run_command
 
 
@@ -206,3 +207,26 @@ def test_ready_made_comparison_brings_its_checkpoints_and_maps(
     rows = json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"]
     assert {r["checkpoint"] for r in rows} == {"resnet_simpool", "resnet_gap+simpool", "resnet_gap"}
     assert "ResNet, GAP has no Pooling attention map" in out
+
+
+def test_reference_is_a_box_or_chosen_labels_of_a_trimap(
+    tmp_path: Path, photos: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    width, height = Image.open(photos["wide"]).size
+    trimap = np.full((height, width), 2, np.uint8)
+    trimap[10:40, 20:60] = 1
+    Image.fromarray(trimap).save(tmp_path / "trimap.png")
+    words = ["compare", str(photos["wide"]), "-c", "resnet_simpool", "--size", "64"]
+    box = ["--reference", "20,10,60,40", "-o", str(tmp_path / "box")]
+    ids = ["--reference", str(tmp_path / "trimap.png"), "--object-ids", "1", "-o", str(tmp_path / "ids")]
+    assert main([*words, *box]) == 0 and main([*words, *ids]) == 0
+    scores = [(tmp_path / name / "scores.csv").read_text().splitlines() for name in ("box", "ids")]
+    columns = scores[0][0].split(",")
+    ious = [dict(zip(columns, lines[1].split(","), strict=True))["iou"] for lines in scores]
+    assert ious[0] == ious[1] != ""
+    assert main([*words, "--reference", str(tmp_path / "trimap.png"), "-o", str(tmp_path / "none")]) == 2
+    assert "leaves no background: its values are 1, 2" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(SystemExit):
+        main([*words, *ids, "--object-ids", "one"])
+    assert "whole numbers with commas between them, as 1,2, not 'one'" in capsys.readouterr().err

@@ -17,7 +17,8 @@ from simpool_viz.evaluation.datasets import MaskSet, open_mask_set
 from simpool_viz.evaluation.table import Method, evaluate, localization_table
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.localization import jaccard, read_reference, score_baselines, score_map
+from simpool_viz.scores.localization import jaccard, score_baselines, score_map
+from simpool_viz.scores.references import read_reference
 from simpool_viz.scores.results import interval
 from simpool_viz.training.data import load_photos
 from simpool_viz.training.measure import find_correct
@@ -36,7 +37,8 @@ def test_every_figure_is_that_of_the_python_calls_per_photo(data: MaskSet, resne
         "whole picture",
     ]
     for i, (image, mask_file) in enumerate(data.pairs):
-        reference, recording = read_reference(mask_file), record(resnet, image, 48)
+        recording = record(resnet, image, 48)
+        reference = read_reference(mask_file, recording.picture.size)
         for method, request in zip(methods, (MapRequest("pooling"), CONTRIBUTION), strict=False):
             attention = recording.map(request.name, **request.options)
             wanted = score_map(attention.mask("area", 0.3, largest=True), reference)

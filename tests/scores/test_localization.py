@@ -1,20 +1,13 @@
-"""Scores against reference masks: each against a loop over pixels, with void, ties and h != w; and what mask files
-mean."""
+"""Scores against reference masks: each against a loop over pixels, with void, ties and h != w."""
 
 from __future__ import annotations
 
-import struct
-import zlib
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from simpool_viz.images import Geometry
 from simpool_viz.masks import make_mask
 from simpool_viz.scores.localization import (
-    Reference,
     centre_prior,
     energy,
     iou,
@@ -22,11 +15,12 @@ from simpool_viz.scores.localization import (
     jaccard,
     pointing,
     precision_recall,
-    read_reference,
     score,
     score_baselines,
     score_map,
 )
+from simpool_viz.scores.references import Reference
+from tests.helpers import one_object
 from tests.oracles.masks import bilinear
 
 SHAPE = (13, 21)
@@ -99,12 +93,6 @@ def test_iou_at_true_area_of_a_map_that_ranks_perfectly_is_one_and_of_a_constant
 
 # --- pointing and energy
 # ---------------------------------------------------------------------------------------------------
-
-
-def one_object(shape: tuple[int, int] = (90, 140)) -> Reference:
-    objects = np.zeros(shape, bool)
-    objects[40:50, 60:80] = True
-    return Reference(objects, np.zeros(shape, bool))
 
 
 @pytest.mark.parametrize(
@@ -225,120 +213,6 @@ def test_score_map_brings_mask_as_patches_and_map_bilinearly_to_the_size_of_the_
     assert scores["iou"] == iou(mask.pixels(size=(91, 60)), target)
 
 
-# --- mask files
-# ------------------------------------------------------------------------------------------------------------
-
-
-def saved(folder: Path, labels: np.ndarray, name: str = "mask.png", mode: str = "L") -> Path:
-    image = Image.fromarray(labels.astype(np.uint8))
-    if mode == "P":
-        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0] + [0] * 756 + [224, 224, 192])
-    (image if mode == "P" else image.convert(mode)).save(folder / name)
-    return folder / name
-
-
-@pytest.mark.parametrize("value", [255, 1, 38])
-def test_two_valued_mask_marks_the_object_by_any_value_and_has_no_void(tmp_path: Path, value: int) -> None:
-    objects = one_object().objects
-    read = read_reference(saved(tmp_path, value * objects))
-    assert np.array_equal(read.objects, objects) and not read.void.any() and read.size == (140, 90)
-
-
-@pytest.mark.parametrize("mode", ["1", "RGB", "P", "L"])
-def test_masks_of_every_mode_are_read(tmp_path: Path, mode: str) -> None:
-    objects = one_object().objects
-    assert np.array_equal(
-        read_reference(saved(tmp_path, (1 if mode == "P" else 255) * objects, mode=mode)).objects, objects
-    )
-
-
-@pytest.mark.parametrize("mode", ["L", "P"])
-def test_in_a_label_map_255_is_void_and_every_other_id_an_object(tmp_path: Path, mode: str) -> None:
-    labels = np.zeros((20, 30), np.uint8)
-    labels[2:6, 3:9], labels[10:15, 20:25], labels[9, 20:25] = 1, 2, 255
-    read = read_reference(saved(tmp_path, labels, mode=mode))
-    assert np.array_equal(read.objects, (labels == 1) | (labels == 2)) and np.array_equal(read.void, labels == 255)
-
-
-def test_16_bit_instance_map_is_read(tmp_path: Path) -> None:
-    labels = np.zeros((20, 30), np.uint16)
-    labels[2:6, 3:9], labels[10:15, 20:25] = 1001, 26001
-    Image.fromarray(labels).save(tmp_path / "mask.png")
-    assert np.array_equal(read_reference(tmp_path / "mask.png").objects, labels > 0)
-
-
-def test_mask_with_soft_edges_is_cut_at_half_and_not_taken_for_a_label_map(tmp_path: Path) -> None:
-    hard = Image.fromarray(255 * one_object((180, 280)).objects.astype(np.uint8))
-    soft = np.asarray(hard.rotate(20, Image.Resampling.BICUBIC).resize((140, 90), Image.Resampling.LANCZOS))
-    assert len(np.unique(soft)) > 20
-    read = read_reference(saved(tmp_path, soft))
-    assert np.array_equal(read.objects, soft >= 128) and not read.void.any()
-
-
-@pytest.mark.parametrize("soft", [128, 129, 254])
-def test_soft_mask_of_few_values_is_cut_at_128(tmp_path: Path, soft: int) -> None:
-    """A value from 128 to 254 beside 255 tells of soft edges, since label maps number their objects from 1."""
-    values = np.zeros((12, 20), np.uint8)
-    values[2:9, 3:15], values[2, 3:15], values[8, 3:15], values[9, 3:15] = 255, soft, 127, 1
-    read = read_reference(saved(tmp_path, values))
-    assert np.array_equal(read.objects, values >= 128) and not read.void.any()
-
-
-@pytest.mark.parametrize("largest", [1, 127])
-def test_one_object_with_void_around_it_is_a_label_map(tmp_path: Path, largest: int) -> None:
-    labels = np.zeros((12, 20), np.uint8)
-    labels[2:9, 3:15], labels[2, 3:15] = largest, 255
-    read = read_reference(saved(tmp_path, labels))
-    assert np.array_equal(read.objects, labels == largest) and np.array_equal(read.void, labels == 255)
-
-
-@pytest.mark.parametrize(
-    ("spread", "pixels", "refused"), [(24, 5000, False), (25, 100, False), (200, 100, False), (25, 101, True)]
-)
-def test_mask_may_be_tinted_by_24_levels_and_coloured_in_one_pixel_of_a_hundred(
-    tmp_path: Path, spread: int, pixels: int, refused: bool
-) -> None:
-    rgb = np.zeros((80, 125, 3), np.uint8)  # 10,000 pixels
-    rgb[10:60, 20:90] = 255
-    flat = rgb.reshape(-1, 3)
-    flat[:pixels, 2] = np.where(flat[:pixels, 0] > 0, 255 - spread, spread)
-    Image.fromarray(rgb).save(tmp_path / "mask.png")
-    if refused:
-        with pytest.raises(ValueError, match="it is a colour picture"):
-            read_reference(tmp_path / "mask.png")
-    else:
-        assert read_reference(tmp_path / "mask.png").objects.any()
-
-
-def test_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
-    objects = one_object().objects
-    read = read_reference(saved(tmp_path, 255 * objects, "mask.jpg"))
-    assert np.array_equal(read.objects, objects) and not read.void.any()
-
-
-def test_mask_file_that_says_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"mask\.png marks no object"):
-        read_reference(saved(tmp_path, np.zeros((20, 30))))
-    (tmp_path / "text.png").write_text("no mask")
-    with pytest.raises(ValueError, match=r"text\.png cannot be read"):
-        read_reference(tmp_path / "text.png")
-    with pytest.raises(ValueError, match=r"absent\.png cannot be read"):
-        read_reference(tmp_path / "absent.png")
-    whole = saved(tmp_path, np.random.default_rng(0).integers(256, size=(90, 140))).read_bytes()
-    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"half\.png cannot be read"):
-        read_reference(tmp_path / "half.png")
-
-
-def test_mask_file_of_900_megapixels_is_refused(tmp_path: Path) -> None:
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
-    data = b"".join(struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
-    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    with pytest.raises(ValueError, match=r"huge\.png cannot be read"):
-        read_reference(tmp_path / "huge.png")
-
-
 def test_reference_of_other_proportions_than_its_picture_is_refused() -> None:
     weights = np.random.default_rng(0).random((4, 6), np.float32)
     mask = make_mask(weights, Geometry((60, 40), (4, 6), 10))
@@ -350,16 +224,6 @@ def test_reference_of_other_proportions_than_its_picture_is_refused() -> None:
     for height, width in ((40, 60), (80, 120), (41, 61), (13, 20)):
         reference = Reference(np.eye(height, width, dtype=bool), np.zeros((height, width), bool))
         assert 0 <= score_map(mask, reference)["iou"] <= 1
-
-
-def test_colour_photo_is_no_reference(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    with pytest.raises(ValueError, match=r"photo\.png cannot be read: it is a colour picture"):
-        read_reference(tmp_path / "photo.png")
-    grey = np.repeat((pixels[:, :, :1] > 127) * np.uint8(255), 3, axis=2)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    assert np.array_equal(read_reference(tmp_path / "grey.png").objects, grey[:, :, 0] > 0)
 
 
 def test_pointing_takes_the_largest_of_several_plateaus() -> None:
