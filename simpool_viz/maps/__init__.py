@@ -8,4 +8,5 @@ from simpool_viz.maps import (  # noqa: F401  isort: skip
     contribution,
     gradient,
     gated_features,
+    discovery,
 )
