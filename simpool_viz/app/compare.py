@@ -70,8 +70,9 @@ class EncoderStore:
                     raise CheckpointError(
                         f"no bundled checkpoint is called {name!r}; add your own under 'Your own checkpoint'"
                     )
+                in_use = list(self._loaded.values())
                 self._loaded[name] = load_checkpoint(name, device=self.device)
-                share_backbones(list(self._loaded.values()))
+                share_backbones([*in_use, self._loaded[name]], in_use)
             self._loaded.move_to_end(name)
             while len(self._loaded) > self.limit:
                 self._loaded.popitem(last=False)

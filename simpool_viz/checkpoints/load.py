@@ -129,38 +129,65 @@ def load_checkpoints(
     return share_backbones([load_checkpoint(name, device=device) for name in bar])
 
 
-def share_backbones(encoders: Sequence[Encoder]) -> list[Encoder]:
+def share_backbones(encoders: Sequence[Encoder], in_use: Sequence[Encoder] = ()) -> list[Encoder]:
     """Replace equal copies of backbones, stems and trunks by one, so that a board runs it once.
 
     A head gets the backbone of its base, or of the first other head on that base, and a ViT the trunk likewise. A base
     is identified by its name, which two files may have: what is not equal to the last bit stays a checkpoint's own.
 
     Args:
-        encoders: changed in place.
+        encoders: changed in place, but for those in use.
+        in_use: those of them that another thread may be running; the others get their parts.
 
     Returns:
         The same encoders.
     """
-    stems: dict[str, Encoder] = {}
-    for encoder in encoders:
-        if encoder.facts.stem and encoder.has_stem:
-            own, first = (
-                encoder.backbone.patch_embed,
-                stems.setdefault(encoder.facts.stem, encoder).backbone.patch_embed,
-            )
-            if _equal(own.backbone, first.backbone):  # type: ignore[union-attr, arg-type]
-                own.backbone = first.backbone  # type: ignore[union-attr]
-    bases: dict[str, Encoder] = {e.facts.name: e for e in encoders if not e.facts.base}
-    trunks = {name: encoder for name, encoder in bases.items() if not encoder.facts.trunk}
-    for encoder in encoders:
-        if encoder.facts.trunk and encoder.has_trunk:
-            share_trunk(encoder, trunks.setdefault(encoder.facts.trunk, encoder), encoder.facts.trunk_blocks)
-    for encoder in encoders:
-        if encoder.facts.base:
-            base = bases.setdefault(encoder.facts.base, encoder)
-            if base.backbone is not encoder.backbone and _equal(base.backbone, encoder.backbone):
-                encoder.backbone = base.backbone
+    for name_of, share in ((_stem_of, _share_stem), (_trunk_of, _share_trunk), (_base_of, _share_backbone)):
+        groups: dict[str, list[Encoder]] = {}
+        for encoder in encoders:
+            if name := name_of(encoder):
+                groups.setdefault(name, []).append(encoder)
+        for name, members in groups.items():
+            # One in use lends, else the base itself, else the first.
+            lender = min(members, key=lambda e: (not _among(e, in_use), e.facts.name != name))
+            for encoder in members:
+                if encoder is not lender and not _among(encoder, in_use):
+                    share(encoder, lender)
     return list(encoders)
+
+
+def _among(encoder: Encoder, encoders: Sequence[Encoder]) -> bool:
+    return any(encoder is other for other in encoders)
+
+
+def _stem_of(encoder: Encoder) -> str:
+    return encoder.facts.stem if encoder.has_stem else ""
+
+
+def _trunk_of(encoder: Encoder) -> str:
+    return (encoder.facts.trunk or encoder.facts.base or encoder.facts.name) if encoder.has_trunk else ""
+
+
+def _base_of(encoder: Encoder) -> str:
+    return encoder.facts.base or encoder.facts.name
+
+
+def _share_stem(encoder: Encoder, lender: Encoder) -> None:
+    own: Any = encoder.backbone.patch_embed
+    other: Any = lender.backbone.patch_embed
+    if _equal(own.backbone, other.backbone):
+        own.backbone = other.backbone
+
+
+def _share_trunk(encoder: Encoder, lender: Encoder) -> None:
+    if blocks := encoder.facts.trunk_blocks or lender.facts.trunk_blocks:
+        share_trunk(encoder, lender, blocks)
+
+
+def _share_backbone(encoder: Encoder, lender: Encoder) -> None:
+    based = encoder.facts.base or lender.facts.base  # two checkpoints of one name are no heads of one another
+    if based and encoder.backbone is not lender.backbone and _equal(encoder.backbone, lender.backbone):
+        encoder.backbone = lender.backbone
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:

@@ -148,3 +148,11 @@ def test_begin_and_finish_are_one_forward() -> None:
             assert torch.equal(parts.patches, whole.patches) and torch.equal(parts.prefix, whole.prefix)
     with pytest.raises(ValueError, match="a picture of 60 x 32 does not split into tokens of 16 px"):
         encoder.begin(torch.randn(1, 3, 32, 60), 1)
+
+
+def test_what_is_in_use_is_left_as_it_is_and_lends_to_the_new_one() -> None:
+    base, one, *_ = siblings()
+    before = list(one.blocks)
+    share_backbones([one, base], [one])
+    assert list(one.blocks) == before and base.blocks[0] is one.blocks[0] and base.blocks[2] is not one.blocks[2]
+    assert shared_blocks([base, one]) == 2
