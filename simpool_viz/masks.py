@@ -6,6 +6,7 @@ draw the same mask from the same weights. The level is computed on the token gri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from simpool_viz.errors import MapError, OptionError
 from simpool_viz.images import Geometry, expand_cells
 
 Box = tuple[int, int, int, int]
+MOST_SMOOTHING = 2.0  # cells
 STRIP = 32  # rows of pixels that are upsampled together, few enough to stay in a core's cache
 
 
@@ -208,6 +210,38 @@ def _round_up(levels: np.ndarray | float) -> np.ndarray:
     return np.where(rounded.astype(float) >= levels, rounded, np.nextafter(rounded, np.float32(np.inf)))
 
 
+def smoothed(weights: np.ndarray, sigma: float) -> np.ndarray:
+    """A grid blurred by a Gaussian, with edge values extended: first along rows, then along columns.
+
+    The taps are whole numbers over 2^20 and are added in their order, so that the board's JavaScript finds the same
+    cells to the last bit.
+
+    Args:
+        weights: (h, w).
+        sigma: standard deviation in cells, from 0 (none) to `MOST_SMOOTHING`.
+
+    Returns:
+        (h, w) float32.
+
+    Raises:
+        OptionError: a sigma outside that range.
+    """
+    if not 0 <= sigma <= MOST_SMOOTHING:
+        raise OptionError(f"smoothing is a number of cells from 0 to {MOST_SMOOTHING:g}, not {sigma:g}")
+    if sigma == 0:
+        return np.asarray(weights, np.float32)
+    reach = math.ceil(3 * sigma)
+    taps = [math.floor(math.exp(-(k * k) / (2 * sigma * sigma)) * 2**20 + 0.5) for k in range(-reach, reach + 1)]
+    blurred = np.asarray(weights, np.float64)
+    for axis in (1, 0):
+        count = blurred.shape[axis]
+        total = np.zeros_like(blurred)
+        for k, tap in zip(range(-reach, reach + 1), taps, strict=True):
+            total = total + tap * blurred.take((np.arange(count) + k).clip(0, count - 1), axis)
+        blurred = total / sum(taps)
+    return blurred.astype(np.float32)
+
+
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """8-connected components of a mask (h, w) bool: labels (h, w) int32 from 1 in raster order, and their number."""
     labels, stats = _components(mask)
@@ -289,13 +323,14 @@ class ObjectMask:
     """A thresholded map: the object mask on the token grid and in pixels.
 
     Attributes:
-        weights: (h, w) float32, the fused map that was thresholded.
+        weights: (h, w) float32, the fused map.
         geometry: the position of the tokens in the picture.
         rule: the name of the mask rule.
         amount: the share in (0, 1] that the rule used; None for a rule without an amount.
-        level: the mask is `weights >= level`.
+        level: the mask is `thresholded >= level`.
         largest: whether only the largest component is kept.
         constant: whether the map was constant, so that the mask is the whole picture and carries no information.
+        smoothing: standard deviation in cells of the blur before the threshold; 0 for none.
     """
 
     weights: np.ndarray
@@ -305,11 +340,17 @@ class ObjectMask:
     level: float
     largest: bool
     constant: bool
+    smoothing: float = 0.0
+
+    @cached_property
+    def thresholded(self) -> np.ndarray:
+        """(h, w) float32, the map after the smoothing."""
+        return smoothed(self.weights, self.smoothing)
 
     @cached_property
     def grid(self) -> np.ndarray:
         """The mask on the token grid, (h, w) bool."""
-        mask = self.weights >= np.float32(self.level)
+        mask = self.thresholded >= np.float32(self.level)
         return largest_component(mask) if self.largest else mask
 
     def pixels(self, smooth: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -333,7 +374,7 @@ class ObjectMask:
             (60, 90)
         """
         if smooth:
-            mask = upsample(self.weights, size or self.geometry.original) >= self.level
+            mask = upsample(self.thresholded, size or self.geometry.original) >= self.level
             return largest_component(mask) if self.largest else mask
         return expand_cells(self.grid, size or self.geometry.original)
 
@@ -364,7 +405,12 @@ class ObjectMask:
 
 
 def make_mask(
-    weights: np.ndarray, geometry: Geometry, rule: str = "mass", amount: float | None = None, largest: bool = False
+    weights: np.ndarray,
+    geometry: Geometry,
+    rule: str = "mass",
+    amount: float | None = None,
+    largest: bool = False,
+    smoothing: float = 0.0,
 ) -> ObjectMask:
     """Threshold a grid of weights.
 
@@ -374,12 +420,13 @@ def make_mask(
         rule: a name of `mask_rules`.
         amount: a share in (0, 1]; the rule's default where None.
         largest: keep only the largest component.
+        smoothing: standard deviation in cells of a blur before the threshold, from 0 (none) to 2.
 
     Raises:
-        OptionError: an unknown rule or an amount that does not fit it.
+        OptionError: an unknown rule, an amount that does not fit it, or a smoothing out of range.
         MapError: weights that are not finite.
     """
-    level = find_level(weights, rule, amount)
     weights = np.asarray(weights, np.float32)
+    level = find_level(smoothed(weights, smoothing), rule, amount)
     amount = _checked(_RULES[rule], amount)
-    return ObjectMask(weights, geometry, rule, amount, level, largest, is_constant(weights))
+    return ObjectMask(weights, geometry, rule, amount, level, largest, is_constant(weights), smoothing)

@@ -147,7 +147,13 @@ def test_manifest_tells_versions_settings_pictures_and_rows(folder: Path, board:
         "torch": torch.__version__,
         "timm": timm.__version__,
     }
-    assert manifest["settings"] == {"size": None, "mask": "area:0.3", "largest": False, "fusion": None}
+    assert manifest["settings"] == {
+        "size": None,
+        "mask": "area:0.3",
+        "largest": False,
+        "fusion": None,
+        "smoothing": 0.0,
+    }
     assert manifest["look"] == {"colours": "viridis", "opacity": 0.5, "smooth": False, "shared_scale": False}
     assert manifest["pictures"] == [
         {"name": "wide.png", "width": 91, "height": 60},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from simpool_viz.errors import OptionError
 from simpool_viz.images import Geometry
 from simpool_viz.masks import (
     ObjectMask,
@@ -20,6 +23,7 @@ from simpool_viz.masks import (
     make_mask,
     mask_rules,
     parse_rule,
+    smoothed,
     upsample,
 )
 from tests.oracles import masks as oracle
@@ -344,3 +348,36 @@ def test_smooth_mask_has_no_holes_where_a_plateau_lies_at_the_level() -> None:
         width, height = (int(n) for n in rng.integers(20, 300, 2))
         mask = make_mask(weights, geometry_of(weights), "area", 0.2).pixels(smooth=True, size=(width, height))
         assert mask[round(height * 3 / 9) : int(height * 6 / 9), round(width * 4 / 14) : int(width * 11 / 14)].all()
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 12), (20, 3)])
+def test_smoothing_is_a_gaussian_of_the_map_with_its_edges_extended(shape: tuple[int, int], sigma: float) -> None:
+    weights = np.random.default_rng(0).random(shape, np.float32)
+    reach = math.ceil(3 * sigma)
+    taps = np.array([math.exp(-(k**2) / (2 * sigma**2)) for k in range(-reach, reach + 1)])
+    padded = np.pad(weights.astype(float), reach, mode="edge")
+    expected = sum(
+        a * b * padded[i : i + shape[0], j : j + shape[1]] for i, a in enumerate(taps) for j, b in enumerate(taps)
+    )
+    np.testing.assert_allclose(smoothed(weights, sigma), expected / taps.sum() ** 2, atol=1e-5)
+
+
+def test_smoothing_keeps_constants_and_the_mean_of_a_map_that_is_flat_at_its_edges() -> None:
+    assert np.array_equal(smoothed(np.full((5, 8), 0.25, np.float32), 1.5), np.full((5, 8), 0.25, np.float32))
+    weights = np.zeros((30, 30), np.float32)
+    weights[14:17, 12:18] = 1
+    assert smoothed(weights, 1).sum() == pytest.approx(weights.sum(), rel=1e-5)
+    assert np.array_equal(smoothed(weights, 0), weights)
+    for sigma in (-0.1, 2.5, math.nan):
+        with pytest.raises(OptionError, match="smoothing is a number of cells from 0 to 2"):
+            smoothed(weights, sigma)
+
+
+def test_mask_of_a_smoothed_map_is_cut_at_the_level_of_the_smoothed_map() -> None:
+    weights = np.random.default_rng(1).random((9, 14), np.float32) ** 4
+    mask = make_mask(weights, Geometry((140, 90), (9, 14), 10), "mean", smoothing=1.0)
+    blurred = smoothed(weights, 1.0)
+    assert np.array_equal(mask.weights, weights) and np.array_equal(mask.grid, blurred >= blurred.mean(dtype=float))
+    smooth = mask.pixels(smooth=True)
+    assert np.array_equal(smooth, upsample(blurred, (140, 90)) >= mask.level) and mask.components < 9

@@ -35,6 +35,7 @@ class Settings:
         size: shorter side in pixels; None: each checkpoint's own.
         mask: rule and amount, as "mass:0.6".
         largest: keep only the largest component.
+        smoothing: standard deviation in tokens of a blur before the threshold, from 0 (none) to 2.
         fusion: of several maps into one: "mean", "max", "min", a name or an index; None: each map's own, mostly
             the mean.
     """
@@ -43,6 +44,7 @@ class Settings:
     mask: str = "mass:0.6"
     largest: bool = False
     fusion: str | int | None = None
+    smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,9 @@ class _RowMaker:
         """The row of a map that took `seconds`: its mask and figures."""
         with self.profile.part("masks"):
             rule, amount = parse_rule(settings.mask)
-            mask = attention.mask(rule, amount, largest=settings.largest, fusion=settings.fusion)
+            mask = attention.mask(
+                rule, amount, largest=settings.largest, fusion=settings.fusion, smoothing=settings.smoothing
+            )
         with self.profile.part("scores"):
             entropy, entropy_of = attention.entropy()
             scores = {} if self.reference is None else score_map(mask, self.reference)

@@ -37,6 +37,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="with --scenes: weight of the skip connection in roll-outs (default: %(default)s)",
     )
     parser.add_argument(
+        "--rules",
+        action="store_true",
+        help="compare mask rules, amounts, smoothings and components instead of maps",
+    )
+    parser.add_argument(
         "--pair",
         action="append",
         default=[],
@@ -54,6 +59,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.evaluation.classification import classification_table, pairs_table
     from simpool_viz.evaluation.datasets import open_mask_set
+    from simpool_viz.evaluation.mask_rules import compare_cuts
     from simpool_viz.evaluation.scenes import evaluate_scenes, scene_tables
     from simpool_viz.evaluation.table import evaluate, localization_table
     from simpool_viz.maps.request import parse_maps
@@ -88,6 +94,10 @@ def _run(arguments: argparse.Namespace) -> None:
         for name, table in scene_tables(scored, scenes).items():
             add(f"{scenes}/{name}", table)
     for data in sets:
+        if arguments.rules:
+            asked = {"progress": True, "object_ids": arguments.object_ids}
+            add(f"{data.name}/rules", compare_cuts(data, encoders, requests, settings, **asked))
+            continue
         methods = evaluate(data, encoders, requests, settings, progress=True, object_ids=arguments.object_ids)
         add(data.name, localization_table(data, methods, settings))
 

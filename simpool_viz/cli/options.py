@@ -106,6 +106,12 @@ def add_computation(parser: argparse.ArgumentParser) -> None:
         metavar="RULE[:AMOUNT]",
         help=f"{alternatives(mask_rules())} (default: %(default)s)",
     )
+    parser.add_argument(
+        "--smoothing",
+        type=float,
+        default=0.0,
+        help="blur of a map before its threshold, in tokens, 0 to 2 (default: %(default)s)",
+    )
     parser.add_argument("--largest", action="store_true", help="keep only the largest component of each mask")
     parser.add_argument(
         "--fusion",
@@ -177,4 +183,4 @@ def chosen_settings(arguments: argparse.Namespace) -> Settings:
     from simpool_viz.masks import parse_rule
 
     parse_rule(arguments.mask)
-    return Settings(arguments.size, arguments.mask, arguments.largest, arguments.fusion)
+    return Settings(arguments.size, arguments.mask, arguments.largest, arguments.fusion, arguments.smoothing)

@@ -72,7 +72,7 @@ def evaluate(
     methods: dict[tuple[int, str], tuple[str, list[dict[str, float]]]] = {}
     plain: dict[str, list[dict[str, float]]] = {}  # the baselines, by name
     skipped: list[str] = []
-    for image, mask in _progress(data, progress):
+    for image, mask in shown(data, progress):
         picture = read_picture(image)
         reference = read_reference(mask, picture.size, object_ids)
         for number, recording in enumerate(record_each(encoders, picture, settings.size)):
@@ -105,7 +105,8 @@ def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in TABLE_FIGURES}
 
 
-def _progress(data: MaskSet, progress: bool) -> Iterator:
+def shown(data: MaskSet, progress: bool) -> Iterator:
+    """The pairs of a data set, with a progress bar where it is asked for."""
     from tqdm import tqdm
 
     return iter(tqdm(data.pairs, desc=data.name, unit="photo", disable=not progress))

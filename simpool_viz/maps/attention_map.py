@@ -99,7 +99,13 @@ class AttentionMap:
         return one
 
     def mask(
-        self, rule: str = "mass", amount: float | None = None, *, largest: bool = False, fusion: str | int | None = None
+        self,
+        rule: str = "mass",
+        amount: float | None = None,
+        *,
+        largest: bool = False,
+        fusion: str | int | None = None,
+        smoothing: float = 0.0,
     ) -> ObjectMask:
         """Threshold the fused map.
 
@@ -108,9 +114,10 @@ class AttentionMap:
             amount: the rule's share in (0, 1]; its default where None.
             largest: keep only the largest component.
             fusion: as in `fused`.
+            smoothing: standard deviation in tokens of a blur before the threshold, from 0 (none) to 2.
 
         Raises:
-            OptionError: an unknown rule or fusion, or an amount that does not fit the rule.
+            OptionError: an unknown rule or fusion, an amount that does not fit the rule, or a smoothing out of range.
             MapError: weights that are not finite.
 
         Examples:
@@ -122,7 +129,7 @@ class AttentionMap:
             >>> mask.grid.shape, mask.coverage
             ((16, 24), 0.25)
         """
-        return make_mask(self.fused(fusion), self.geometry, rule, amount, largest)
+        return make_mask(self.fused(fusion), self.geometry, rule, amount, largest, smoothing)
 
     def entropy(self, mode: str = "mass") -> tuple[float, str]:
         """Spatial entropy (Peruzzo et al., section 3), the mean over the M maps; see `scores.spatial_entropy`.

@@ -1,0 +1,116 @@
+"""Which mask covers the object best: every rule, amount, smoothing and component, on photos with reference masks.
+
+The default mask of the project is the one that this table favours over all bundled maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from simpool_viz.board.board import Settings, record_each, record_rows, require_rows
+from simpool_viz.evaluation.datasets import MaskSet
+from simpool_viz.evaluation.table import shown
+from simpool_viz.images import read_picture
+from simpool_viz.maps.attention_map import AttentionMap
+from simpool_viz.maps.request import MapRequest
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.scores.localization import baselines, iou
+from simpool_viz.scores.references import Reference, read_reference
+from simpool_viz.scores.results import Cell, Column, Table, measured
+
+AMOUNTS: dict[str, tuple[float | None, ...]] = {
+    "mass": (0.5, 0.6, 0.7, 0.75, 0.8, 0.9),
+    "area": (0.15, 0.25, 0.35),
+    "mean": (None,),
+    "otsu": (None,),
+}
+SMOOTHINGS = (0.0, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a map is cut: rule, amount, smoothing in tokens, and whether only the largest part is kept."""
+
+    rule: str
+    amount: float | None
+    smoothing: float
+    largest: bool
+
+    @property
+    def label(self) -> str:
+        """Such as "mass:0.6, smoothed by 0.5, largest part"."""
+        rule = self.rule if self.amount is None else f"{self.rule}:{self.amount:g}"
+        smoothing = f", smoothed by {self.smoothing:g}" if self.smoothing else ""
+        return f"{rule}{smoothing}{', largest part' if self.largest else ''}"
+
+    def iou(self, attention: AttentionMap, fusion: str | int | None, reference: Reference) -> float:
+        """IoU of this mask of a map with the objects."""
+        cut: dict[str, Any] = {"largest": self.largest, "fusion": fusion, "smoothing": self.smoothing}
+        return iou(attention.mask(self.rule, self.amount, **cut).pixels(size=reference.size), reference)
+
+
+CUTS = [
+    Cut(rule, amount, smoothing, largest)
+    for rule, amounts in AMOUNTS.items()
+    for amount, smoothing, largest in product(amounts, SMOOTHINGS, (False, True))
+]
+
+
+def compare_cuts(
+    data: MaskSet,
+    encoders: Sequence[Encoder],
+    requests: Sequence[MapRequest],
+    settings: Settings,
+    progress: bool = False,
+    object_ids: Sequence[int] = (),
+) -> Table:
+    """The IoU of every kind of mask for every map, best first by their mean over maps.
+
+    Args:
+        data: photos with masks.
+        encoders: checkpoints.
+        requests: maps; where empty, each checkpoint's own.
+        settings: size and fusion; its mask does not count.
+        progress: whether to show a progress bar.
+        object_ids: as in `read_reference`.
+
+    Returns:
+        A row for each of `CUTS` and, at the end, the whole picture and the centre prior's mask at 60 % of the mass.
+
+    Raises:
+        MapError: no checkpoint has any of the maps.
+        PictureError: a photo or a mask cannot be read.
+    """
+    # By checkpoint and map, since names of checkpoints need not be unique; then by label of the row.
+    values: dict[tuple[int, str], dict[str, list[float]]] = {}
+    skipped: list[str] = []
+    for image, mask in shown(data, progress):
+        picture = read_picture(image)
+        reference = read_reference(mask, picture.size, object_ids)
+        plain = {name: iou(disc, reference) for name, (_, disc) in baselines(reference).items()}
+        for number, recording in enumerate(record_each(encoders, picture, settings.size)):
+            rows, skipped = record_rows(recording, requests, settings)
+            for row in rows:
+                own = values.setdefault((number, f"{row.checkpoint}: {row.map_label}"), {})
+                for cut in CUTS:
+                    own.setdefault(cut.label, []).append(cut.iou(row.attention, settings.fusion, reference))
+                for name, value in plain.items():
+                    own.setdefault(name, []).append(value)
+    require_rows(list(values), skipped)
+    names = [label for _, label in values]
+    keys = [label if names.count(label) == 1 else f"{label} ({number})" for number, label in values]
+    labels = list(next(iter(values.values())))
+    means = {label: float(np.mean([np.mean(own[label]) for own in values.values()])) for label in labels}
+    plain_last = sorted(labels, key=lambda label: (label in plain, -means[label]))
+    columns = [Column("mask", "mask"), Column("mean", "mean of the maps", "share")]
+    columns += [Column(key, key, "share") for key in keys]
+    table: list[dict[str, Cell]] = []
+    for label in plain_last:
+        cells = {key: measured(np.array(own[label])) for key, own in zip(keys, values.values(), strict=True)}
+        table.append({"mask": label, "mean": round(means[label], 5), **cells})
+    return Table(f"**{data.name}**, {len(data.pairs)} photos: IoU of the mask", tuple(columns), tuple(table))

@@ -1,0 +1,67 @@
+"""The table of mask rules: every figure is that of the plain calls, and the best rule comes first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simpool_viz import record
+from simpool_viz.board.board import Settings
+from simpool_viz.cli.main import main
+from simpool_viz.evaluation.datasets import MaskSet
+from simpool_viz.evaluation.mask_rules import CUTS, Cut, compare_cuts
+from simpool_viz.maps.request import MapRequest
+from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.scores.localization import iou, score_baselines
+from simpool_viz.scores.references import read_reference
+from tests.helpers import small_resnet
+
+FIRST = (Cut("mass", 0.6, 0.0, False), Cut("mean", None, 1.0, True), Cut("area", 0.25, 0.5, False))
+
+
+def test_every_figure_is_that_of_the_plain_calls_and_the_best_comes_first(data: MaskSet, resnet: Encoder) -> None:
+    table = compare_cuts(data, [resnet], [MapRequest("pooling")], Settings(size=48))
+    (column,) = [c.name for c in table.columns[2:]]
+    assert column == "small_simpool: Pooling attention" and len(table.rows) == len(CUTS) + 2
+    for cut in FIRST:
+        values = []
+        for image, mask in data.pairs:
+            recording = record(resnet, image, 48)
+            reference = read_reference(mask, recording.picture.size)
+            attention = recording.map("pooling")
+            drawn = attention.mask(cut.rule, cut.amount, largest=cut.largest, smoothing=cut.smoothing)
+            values.append(iou(drawn.pixels(size=reference.size), reference))
+        assert table.row(cut.label)[column][0] == pytest.approx(np.mean(values), abs=1e-5)
+    means = [row["mean"] for row in table.rows[:-2]]
+    assert means == sorted(means, reverse=True)
+    assert {row["mask"] for row in table.rows[-2:]} == {"centre prior", "whole picture"}
+    prior = [
+        score_baselines(read_reference(mask, record(resnet, image, 48).picture.size)) for image, mask in data.pairs
+    ]
+    expected = np.mean([p["centre prior"]["iou"] for p in prior])
+    assert table.row("centre prior")[column][0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_checkpoints_of_one_name_are_told_apart(data: MaskSet) -> None:
+    table = compare_cuts(data, [small_resnet("simpool", "run", seed) for seed in (0, 1)], [], Settings(size=48))
+    assert [c.name for c in table.columns[2:]] == ["run: Pooling attention (0)", "run: Pooling attention (1)"]
+    row = table.rows[0]
+    assert row["mean"] == pytest.approx(
+        (row["run: Pooling attention (0)"][0] + row["run: Pooling attention (1)"][0]) / 2, abs=1e-5
+    )
+
+
+def test_labels_name_each_cut() -> None:
+    assert [cut.label for cut in FIRST] == [
+        "mass:0.6",
+        "mean, smoothed by 1, largest part",
+        "area:0.25, smoothed by 0.5",
+    ]
+    assert len({cut.label for cut in CUTS}) == len(CUTS)
+
+
+def test_command_prints_the_table(data: MaskSet, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(data.pairs[0][0].parent.parent)
+    assert main(["evaluate", folder, "--rules", "-c", "resnet_simpool", "--size", "64", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "IoU of the mask" in out and "| mass:0.6 |" in out and "mean of the maps" in out
