@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from simpool_viz.app.board.component import AMOUNTS, FIRST_STYLE
+from simpool_viz.app.board.component import AMOUNTS, FIRST_STYLE, SMOOTHINGS
 from simpool_viz.drawing.pixels import SEQUENTIAL
 from simpool_viz.masks import mask_rules
 
@@ -42,6 +42,15 @@ def style_controls(board: str, shown: bool = True) -> gr.Accordion:
             opacity = gr.Slider(
                 0, 1, FIRST_STYLE["opacity"], step=0.01, label="Opacity", min_width=150, elem_id=name("opacity")
             )
+            smoothing = gr.Slider(
+                SMOOTHINGS[0],
+                SMOOTHINGS[-1],
+                FIRST_STYLE["smoothing"],
+                step=SMOOTHINGS[1],
+                label="Smoothing before the cut (tokens)",
+                min_width=150,
+                elem_id=name("smoothing"),
+            )
             colours = gr.Dropdown(list(SEQUENTIAL), value=FIRST_STYLE["colours"], label="Colours", min_width=120)
         with gr.Row(elem_classes="switches"):
             smooth = gr.Checkbox(FIRST_STYLE["smooth"], label="Smooth", min_width=140, elem_id=name("smooth"))
@@ -50,7 +59,7 @@ def style_controls(board: str, shown: bool = True) -> gr.Accordion:
             largest = gr.Checkbox(
                 FIRST_STYLE["largest"], label="Largest component only", min_width=200, elem_id=name("largest")
             )
-    controls: dict[str, Any] = {"amount": amount, "opacity": opacity, "colours": colours}
+    controls: dict[str, Any] = {"amount": amount, "smoothing": smoothing, "opacity": opacity, "colours": colours}
     controls |= {"smooth": smooth, "shared": shared, "boxes": boxes, "largest": largest}
     for key, control in controls.items():
         control.input(None, [control], None, js=_send_value(board, key), queue=False, api_visibility="private")

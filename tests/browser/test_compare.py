@@ -81,6 +81,25 @@ def test_smooth_masks_equal_pythons_pixel_for_pixel(opened: Opened, python_board
                 assert np.array_equal(expected, largest_component(expected))
 
 
+@pytest.mark.parametrize("smoothing", [0.25, 1.0, 2.0])
+def test_masks_of_smoothed_maps_equal_pythons(opened: Opened, python_board: Board, smoothing: float):
+    page, _ = opened
+    for rule, amount, largest in (
+        ("mass", 0.6, False),
+        ("otsu", None, True),
+        ("mean", None, False),
+        ("area", 0.2, True),
+    ):
+        for smooth in (False, True):
+            changes = {"rule": rule, "amount": amount or 0.5, "largest": largest, "smooth": smooth}
+            set_style(page, **changes, smoothing=smoothing)
+            for row, drawn in zip(python_board.rows, masks(page, in_pixels=True), strict=True):
+                mask = row.attention.mask(rule, amount, largest=largest, smoothing=smoothing)
+                assert drawn["grid"] == mask.grid.ravel().astype(int).tolist(), (rule, smoothing, row.title)
+                expected = mask.pixels(smooth=smooth, size=(drawn["width"], drawn["height"]))
+                assert np.array_equal(drawn["pixels"], expected), (rule, smoothing, smooth, row.title)
+
+
 def test_the_style_controls_change_the_board_and_send_no_request(opened: Opened):
     page, log = opened
     before, asked = masks(page), settle(page, log)
@@ -89,6 +108,9 @@ def test_the_style_controls_change_the_board_and_send_no_request(opened: Opened)
     slide(page, "amount", 0.3)
     assert masks(page)[0]["grid"] != before[0]["grid"]
     expect(page.locator(".simpool-board .live").first).to_contain_text("% of the picture")
+    cut = masks(page)[0]["grid"]
+    slide(page, "smoothing", 1)
+    assert masks(page)[0]["grid"] != cut
     slide(page, "opacity", 0.15)
     assert page.evaluate("document.querySelector('.simpool-board canvas').toDataURL()") != pixels
     for label in ("Smooth", "One scale for all rows", "Boxes", "Largest component only"):

@@ -39,6 +39,6 @@ function choice(label, choices, value, changed) {
 // A row as Python sends it, decoded. `spots` are the canvases it is drawn on at the moment.
 function readRow(data) {
   const [h, w] = data.grid;
-  const levels = Object.fromEntries(Object.entries(data.levels).map(([rule, text]) => [rule, floats(text)]));
+  const levels = data.levels.map((tables) => Object.fromEntries(Object.entries(tables).map(([rule, text]) => [rule, floats(text)])));
   return { ...data, h, w, weights: floats(data.weights), levels, spots: [], weightLines: [] };
 }

@@ -96,7 +96,7 @@ element.addEventListener("simpool-failed", () => {
 element.readMasks = (inPixels) =>
   board.rows.map((row) => {
     const [width, height] = cellSize(photoOf(row), drawing.cell);
-    const grid = Array.from(levelSet(row.weights, levelOf(row), row.h, row.w));
+    const grid = Array.from(levelSet(thresholded(row), levelOf(row), row.h, row.w));
     return { title: row.title, grid, width, height, pixels: inPixels ? Array.from(pixelsOf(row, width, height).mask).join("") : null };
   });
 element.readWeights = () => shownRows().map((row) => ({ title: row.title, weights: Array.from(row.weights) }));

@@ -37,10 +37,11 @@ from simpool_viz.drawing.pixels import (
 from simpool_viz.export import row_name
 from simpool_viz.images import Picture
 from simpool_viz.maps.scale import PERCENTILE, scale_of
-from simpool_viz.masks import find_levels, mask_rules, parse_rule
+from simpool_viz.masks import MOST_SMOOTHING, find_levels, mask_rules, parse_rule, smoothed
 
 LONGEST = 1280  # pixels of the display picture
 AMOUNTS = [percent / 100 for percent in range(1, 101)]
+SMOOTHINGS = [step / 4 for step in range(int(4 * MOST_SMOOTHING) + 1)]  # tokens
 HERE = Path(__file__).parent
 SCRIPTS = ("base", "masks", "paint", "cursor", "rows", "views", "inspect", "board")  # one scope, in this order
 
@@ -53,6 +54,7 @@ def _first_style() -> dict[str, Any]:
         "rule": rule,
         "amount": amount,
         "largest": settings.largest,
+        "smoothing": settings.smoothing,
         "boxes": True,
         "opacity": style.opacity,
         "colours": style.colours,
@@ -70,6 +72,7 @@ DRAWING: dict[str, Any] = {
     "speck": SPECK,
     "dimmed": DIMMED,
     "percentile": PERCENTILE / 100,
+    "smoothings": SMOOTHINGS,
     "diverging": DIVERGING,
     "agreement": AGREEMENT,
     "cell": WIDEST,
@@ -165,7 +168,7 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
         "constant": row.mask_line if row.mask.constant else "",
         "figures": {name: value for name, value in values.items() if value is not None},
         "about": [asdict(explanation) for explanation in explain_row(row)],
-        "levels": level_tables(row.mask.weights),
+        "levels": [level_tables(smoothed(row.mask.weights, sigma)) for sigma in SMOOTHINGS],
         **grid_payload(row.mask.weights, row.attention.unit),
     }
 

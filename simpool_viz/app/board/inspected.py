@@ -146,7 +146,7 @@ def gallery_payload(answer: Inspection) -> list[dict[str, Any]]:
             "map": row.map_title,
             "file": f"{row.checkpoint}.{row.request.name}.{parts.names[i]}".replace(" ", "_"),
             "figures": {},
-            "levels": {},
+            "levels": [],
             **grid_payload(parts.weights[i], parts.unit),
         }
         for group, indices in answer.groups

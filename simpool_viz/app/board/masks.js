@@ -1,7 +1,7 @@
 // Masks on grids and in pixels, by the rules of masks.py; functions alone, in the scope of board.js, whose `style` they read.
 
 function levelOf(row) {
-  const table = row.levels[style.rule];
+  const table = row.levels[drawing.smoothings.indexOf(style.smoothing)]?.[style.rule];
   if (!table) return Infinity; // a map of a gallery, which has no mask
   return table.length === 1 ? table[0] : table[Math.min(table.length, Math.max(1, Math.round(style.amount * table.length))) - 1];
 }
@@ -44,6 +44,33 @@ function levelSet(values, level, h, w) {
   return style.largest ? keepLargest(mask, h, w) : mask;
 }
 
+// As `smoothed` of masks.py, to the last bit: whole numbers over 2^20 as taps, along rows and then along columns.
+function blurred(weights, h, w, sigma) {
+  const reach = Math.ceil(3 * sigma), parts = [];
+  for (let k = -reach; k <= reach; k++) parts.push(Math.floor(Math.exp(-(k * k) / (2 * sigma * sigma)) * 2 ** 20 + 0.5));
+  const whole = parts.reduce((sum, part) => sum + part, 0);
+  let values = Float64Array.from(weights);
+  for (const alongRows of [true, false]) {
+    const out = new Float64Array(h * w), count = alongRows ? w : h, step = alongRows ? 1 : w;
+    for (let i = 0; i < h * w; i++) {
+      const at = alongRows ? i % w : Math.floor(i / w);
+      let sum = 0;
+      for (let k = -reach; k <= reach; k++) sum += parts[k + reach] * values[i + (Math.min(Math.max(at + k, 0), count - 1) - at) * step];
+      out[i] = sum / whole;
+    }
+    values = out;
+  }
+  return Float32Array.from(values);
+}
+
+// What the level is taken of: the weights, smoothed where that is asked for.
+function thresholded(row) {
+  const sigma = style.smoothing;
+  if (!sigma) return row.weights;
+  if (row.smoothing !== sigma) Object.assign(row, { smoothing: sigma, smoothed: blurred(row.weights, row.h, row.w, sigma) });
+  return row.smoothed;
+}
+
 function taps(cells, pixels) {
   const before = new Int32Array(pixels), share = new Float64Array(pixels);
   for (let i = 0; i < pixels; i++) {
@@ -54,8 +81,8 @@ function taps(cells, pixels) {
   return { before, share };
 }
 
-function upsample(row, width, height) {
-  const { weights, h, w } = row, out = new Float64Array(width * height), line = new Float64Array(w);
+function upsample(weights, h, w, width, height) {
+  const out = new Float64Array(width * height), line = new Float64Array(w);
   const ys = taps(h, height), xs = taps(w, width);
   for (let y = 0; y < height; y++) {
     const r = ys.before[y], next = Math.min(r + 1, h - 1), b = ys.share[y];
@@ -83,10 +110,11 @@ function cached(owner, name, width, compute) {
 function pixelsOf(row, width, height) {
   const level = levelOf(row);
   if (style.smooth) {
-    const values = cached(row, "smooth", width, () => upsample(row, width, height));
-    return { values, mask: levelSet(values, level, height, width) };
+    const values = cached(row, "smooth", width, () => upsample(row.weights, row.h, row.w, width, height));
+    const cut = style.smoothing ? upsample(thresholded(row), row.h, row.w, width, height) : values;
+    return { values, mask: levelSet(cut, level, height, width) };
   }
-  const grid = levelSet(row.weights, level, row.h, row.w), cells = cellOfPixels(row, width, height);
+  const grid = levelSet(thresholded(row), level, row.h, row.w), cells = cellOfPixels(row, width, height);
   const values = new Float64Array(width * height), mask = new Uint8Array(width * height);
   for (let y = 0; y < height; y++)
     for (let x = 0; x < width; x++) {

@@ -85,8 +85,8 @@ function describe(row) {
   const peak = row.weights.indexOf(Math.max(...row.weights)), y = Math.floor(peak / row.w), x = peak % row.w;
   const where = `strongest at ${Math.round((100 * (x + 0.5)) / row.w)} % from the left and ${Math.round((100 * (y + 0.5)) / row.h)} % from the top`;
   const labels = { overlay: `${row.map} over the photo ${photoOf(row).title}, ${row.title}: ${where}.` };
-  if (row.levels.mass) {
-    const grid = levelSet(row.weights, levelOf(row), row.h, row.w);
+  if (row.levels.length) {
+    const grid = levelSet(thresholded(row), levelOf(row), row.h, row.w);
     row.figures.coverage = grid.reduce((sum, v) => sum + v, 0) / grid.length;
     row.figures.components = components(grid, row.h, row.w).sizes.length - 1;
     const share = Math.round(100 * row.figures.coverage), parts = row.figures.components;

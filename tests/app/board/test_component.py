@@ -30,6 +30,7 @@ def test_browser_is_given_what_python_draws_by() -> None:
         "speck": pixels.SPECK,
         "dimmed": list(pixels.DIMMED),
         "percentile": PERCENTILE / 100,
+        "smoothings": component.SMOOTHINGS,
         "diverging": pixels.DIVERGING,
         "agreement": pixels.AGREEMENT,
         "cell": pixels.WIDEST,
