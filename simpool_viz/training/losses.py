@@ -95,7 +95,7 @@ def readout_scores(encoder: Encoder, output: Output, capture: AttentionCapture) 
         raise TrainingError(
             f"spatial entropy needs a class token or a pooling that attends, and {encoder.facts.name} has neither"
         )
-    call = capture.calls[encoder.depth - 1]
+    call = capture.calls[-1 - encoder.pooling.fused_calls]  # first blocks that ran before have left none
     return class_token_scores(call.query, call.key, call.scale, encoder.num_prefix_tokens, output.tokens.grid)
 
 

@@ -160,3 +160,16 @@ def test_pixels_of_void_count_nowhere_and_an_unknown_class_is_told() -> None:
     assert float(pixel_loss(logits, torch.full((2, 6, 10), 9), 9, 0.1)) == 0
     with pytest.raises(ValueError, match="a label map holds class 9, but the head has classes 0 to 3; set void="):
         pixel_loss(logits, labels, 255, 0.0)
+
+
+def test_scores_are_the_same_where_the_first_blocks_have_run_before() -> None:
+    kwargs = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
+    encoder = vit_spec("cls", backbone_kwargs=kwargs).build(Facts("x")).eval()
+    images = torch.randn(2, 3, 32, 48)
+    with AttentionCapture() as whole:
+        output = encoder(images)
+    expected = readout_scores(encoder, output, whole)
+    hidden = encoder.begin(images, 2)
+    with AttentionCapture() as parts:
+        later = encoder.read(encoder.finish(hidden, 2, encoder.grid_of(images)))
+    assert torch.equal(readout_scores(encoder, later, parts), expected) and len(parts.calls) == 1
