@@ -1,14 +1,19 @@
-"""The page of poolings is what its script writes from the registry."""
+"""The page of poolings is what its script writes from the registry, and every figure in a text is a measured one."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import re
+import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.modeling.pooling import poolings
+from simpool_viz.scores.results import bundled_results
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -20,12 +25,41 @@ def _uncounted(page: str) -> str:
 
 @pytest.mark.skipif(not DOCS.is_dir(), reason="the docs travel with the repository, not with the package")
 def test_the_page_of_poolings_is_up_to_date():
-    spec = importlib.util.spec_from_file_location("make_poolings", DOCS / "make_poolings.py")
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = _script("make_poolings")
     committed = (DOCS / "poolings.md").read_text(encoding="utf-8")
     assert _uncounted(script.page()) == _uncounted(committed), "run: python docs/make_poolings.py"
     for pooling in poolings().values():
         assert f"(`{pooling.name}`)" in committed and pooling.formula in committed
         assert (DOCS / "poolings" / f"{pooling.name}.jpg").is_file() == (script.map_of(pooling) is not None)
+
+
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="the docs travel with the repository, not with the package")
+def test_every_text_that_quotes_a_result_says_what_was_measured() -> None:
+    script = _script("make_results")
+    quoting = [path for path in script.texts() if "<!-- table " in path.read_text(encoding="utf-8")]
+    assert DOCS.parent / "models" / "README.md" in quoting
+    for path in script.texts():
+        text = path.read_text(encoding="utf-8")
+        assert script.filled(path) == text, f"{path.name} differs from models/results.json; run docs/make_results.py"
+        assert "?<!-- -->" not in text
+
+
+def test_every_table_of_the_results_says_how_it_was_measured_and_names_what_is_bundled() -> None:
+    known = set(catalogue()) | {"centre prior", "whole picture"}
+    for name, table in bundled_results().tables.items():
+        assert table.command.startswith("simpool-viz evaluate "), name
+        parser = argparse.ArgumentParser()
+        parser.add_argument("-c", action="append")
+        named = parser.parse_known_args(shlex.split(table.command)[2:])[0].c
+        assert named and set(named) <= known, name
+        if table.columns[0].name in ("map", "checkpoint"):
+            label = table.columns[0].name
+            assert {str(row[label]).partition(": ")[0] for row in table.rows} <= known, name

@@ -185,15 +185,18 @@ class Board:
 
 
 def default_map(encoder: Encoder) -> MapRequest:
-    """The map that shows how a checkpoint pools: its pooling attention, else CLS attention, else the contribution.
+    """The map that shows how a checkpoint pools: its pooling attention, or CLS attention, or the contribution.
 
-    A dense head does not pool: its map is the Dense Attention Roll-Out, else the logits of the tokens.
+    A class token counts where it is what is pooled, or where there is no head whose contributions could be shown. A
+    dense head does not pool: its map is the Dense Attention Roll-Out, else the logits of the tokens.
 
     Raises:
         MapError: the checkpoint has none of these maps.
     """
     why_not = maps_of(encoder)
-    for name in ("dense_rollout", "class_logits") if encoder.dense else ("pooling", "cls", "contribution"):
+    reads_class_token = encoder.pooling.name == "cls" or encoder.head is None
+    pooled = ("pooling", "cls", "contribution") if reads_class_token else ("pooling", "contribution", "cls")
+    for name in ("dense_rollout", "class_logits") if encoder.dense else pooled:
         if why_not[name] is None:
             return MapRequest(name)
     raise MapError(f"{encoder.facts.name} has neither pooling attention, CLS attention nor contribution; name a map")

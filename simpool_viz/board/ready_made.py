@@ -36,6 +36,13 @@ COMPARISONS = (
         ("cls", "pooling", "contribution"),
     ),
     Comparison(
+        "without_labels",
+        "CLS and SimPool, trained without labels",
+        "Where does a pooling look that never saw a label, and what did its start show already?",
+        ("vit_ssl_cls", "vit_ssl_simpool", "vit_thin"),
+        ("cls", "pooling"),
+    ),
+    Comparison(
         "life",
         "ViT with and without LIFE",
         "Do queries and keys made from a token's neighbourhood give more coherent maps?",

@@ -51,7 +51,7 @@ def readout_row(recording: Recorded) -> tuple[Tensor, str]:
         W (1, P + N), and a note for viewers where it is not the class token's row, else "".
     """
     encoder = recording.encoder
-    if encoder.pooling.name == "cls" or (encoder.has_class_token and not encoder.pooling.attentive):
+    if encoder.pooling.name == "cls":
         return one_hot_rows(recording, [0]), ""
     rows = _zero_rows(recording, 1)
     if recording.pool_attention is not None:
