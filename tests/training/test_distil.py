@@ -36,8 +36,8 @@ def test_the_teacher_itself_has_nothing_left_to_learn(photos: Photos, tmp_path: 
     index, still = np.arange(8), torch.zeros(8, dtype=torch.bool)
     x = lesson.inputs(torch.tensor(photos.images[index]), index, still, torch.zeros(len(index), 2))
     with torch.inference_mode():
-        own = lesson.loss(*Student(teacher, teacher.dim, None)(x), lesson.targets(index, still))
-        other = lesson.loss(*Student(small_vit(seed=5), teacher.dim, None)(x), lesson.targets(index, still))
+        own = lesson.loss(*Student(teacher, teacher.dim, lesson.recipe)(x), lesson.targets(index, still))
+        other = lesson.loss(*Student(small_vit(seed=5), teacher.dim, lesson.recipe)(x), lesson.targets(index, still))
     assert float(own) < 0.05 < 0.3 < float(other), "up to bfloat16, in which the teacher's tokens were computed"
 
 
@@ -62,7 +62,7 @@ def test_a_cnn_learns_a_vits_tokens_on_its_own_grid_and_in_its_width(photos: Pho
     half = lesson_of(photos, tmp_path, student, teacher, size=48, teacher_size=3 * teacher.stride)
     assert half.grid == (6, 6) and half.features.grid == (3, 3)
     index, still = np.arange(4), torch.zeros(4, dtype=torch.bool)
-    module = Student(student, teacher.dim, None)
+    module = Student(student, teacher.dim, lesson.recipe)
     x = half.inputs(torch.tensor(photos.images[index]), index, still, torch.zeros(len(index), 2))
     patches, prefix = module(x)
     assert patches.shape == half.targets(index, still).patches.shape == (4, 36, teacher.dim) and prefix.shape[1] == 0
@@ -84,7 +84,7 @@ def test_jitter_changes_pictures_and_no_target(photos: Photos, tmp_path: Path) -
 def test_the_cosine_of_the_teacher_with_itself_is_one_over_any_split(photos: Photos, tmp_path: Path) -> None:
     teacher = small_vit()
     lesson = lesson_of(photos, tmp_path, teacher, teacher)
-    student = Student(teacher, teacher.dim, None).eval()
+    student = Student(teacher, teacher.dim, lesson.recipe).eval()
     total, count = mean_cosine(student, lesson, photos)
     assert count == len(photos) and total / count > 0.99
     parts = [mean_cosine(student, lesson, photos, (i, 2)) for i in (0, 1)]
