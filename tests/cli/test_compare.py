@@ -64,7 +64,8 @@ def test_compare_takes_maps_with_options_size_and_look(
     assert [r["map"] for r in manifest["rows"]] == ["contribution:classes=square+circle", "simpool"]
     assert manifest["rows"][0]["maps"] == ["square", "circle"] and manifest["rows"][0]["input_size"] == [64, 40]
     assert manifest["look"] == {"colours": "gray", "opacity": 0.25, "smooth": False, "shared_scale": True}
-    assert manifest["settings"] == {"size": 40, "mask": "mass:0.6", "largest": True, "fusion": -1}
+    expected = {"size": 40, "mask": "mass:0.6", "largest": True, "fusion": -1, "smoothing": 0.0}
+    assert manifest["settings"] == expected
 
 
 def test_compare_keeps_two_photos_of_one_stem_apart(
