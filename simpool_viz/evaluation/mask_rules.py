@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from simpool_viz.board.board import Settings, record_each, record_rows, require_rows
+from simpool_viz.board.board import Settings
 from simpool_viz.evaluation.datasets import MaskSet
-from simpool_viz.evaluation.table import shown
-from simpool_viz.images import read_picture
+from simpool_viz.evaluation.table import rows_of_photos
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import baselines, iou
-from simpool_viz.scores.references import Reference, read_reference
+from simpool_viz.scores.references import Reference
 from simpool_viz.scores.results import Cell, Column, Table, measured
 
 AMOUNTS: dict[str, tuple[float | None, ...]] = {
@@ -88,20 +87,14 @@ def compare_cuts(
     """
     # By checkpoint and map, since names of checkpoints need not be unique; then by label of the row.
     values: dict[tuple[int, str], dict[str, list[float]]] = {}
-    skipped: list[str] = []
-    for image, mask in shown(data, progress):
-        picture = read_picture(image)
-        reference = read_reference(mask, picture.size, object_ids)
+    for reference, rows in rows_of_photos(data, encoders, requests, settings, progress, object_ids):
         plain = {name: iou(disc, reference) for name, (_, disc) in baselines(reference).items()}
-        for number, recording in enumerate(record_each(encoders, picture, settings.size)):
-            rows, skipped = record_rows(recording, requests, settings)
-            for row in rows:
-                own = values.setdefault((number, f"{row.checkpoint}: {row.map_label}"), {})
-                for cut in CUTS:
-                    own.setdefault(cut.label, []).append(cut.iou(row.attention, settings.fusion, reference))
-                for name, value in plain.items():
-                    own.setdefault(name, []).append(value)
-    require_rows(list(values), skipped)
+        for number, row in rows:
+            own = values.setdefault((number, f"{row.checkpoint}: {row.map_label}"), {})
+            for cut in CUTS:
+                own.setdefault(cut.label, []).append(cut.iou(row.attention, settings.fusion, reference))
+            for name, value in plain.items():
+                own.setdefault(name, []).append(value)
     names = [label for _, label in values]
     keys = [label if names.count(label) == 1 else f"{label} ({number})" for number, label in values]
     labels = list(next(iter(values.values())))

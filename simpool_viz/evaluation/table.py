@@ -17,7 +17,7 @@ from simpool_viz.evaluation.datasets import MaskSet
 from simpool_viz.images import read_picture
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.localization import baselines, jaccard, score_baselines
+from simpool_viz.scores.localization import baselines, jaccard, score_baselines, score_map
 from simpool_viz.scores.references import Reference, read_reference
 from simpool_viz.scores.results import Column, Table, measured
 
@@ -71,22 +71,15 @@ def evaluate(
     # By checkpoint and map, since names of checkpoints need not be unique: (label, scores of each picture).
     methods: dict[tuple[int, str], tuple[str, list[dict[str, float]]]] = {}
     plain: dict[str, list[dict[str, float]]] = {}  # the baselines, by name
-    skipped: list[str] = []
-    for image, mask in shown(data, progress):
-        picture = read_picture(image)
-        reference = read_reference(mask, picture.size, object_ids)
-        for number, recording in enumerate(record_each(encoders, picture, settings.size)):
-            rows, skipped = record_rows(recording, requests, settings, reference)
-            for row in rows:
-                label = f"{row.checkpoint}: {row.map_label}"
-                figures = methods.setdefault((number, row.request.label), (label, []))[1]
-                figures.append(
-                    row.scores | _jaccard(_masks(row, settings), reference) | {"spatial_entropy": row.entropy}
-                )
+    for reference, rows in rows_of_photos(data, encoders, requests, settings, progress, object_ids):
+        for number, row in rows:
+            label = f"{row.checkpoint}: {row.map_label}"
+            figures = methods.setdefault((number, row.request.label), (label, []))[1]
+            own = score_map(row.mask, reference)
+            figures.append(own | _jaccard(_masks(row, settings), reference) | {"spatial_entropy": row.entropy})
         scores = score_baselines(reference)
         for name, (_, disc) in baselines(reference).items():
             plain.setdefault(name, []).append(scores[name] | _jaccard([disc], reference))
-    require_rows(list(methods), skipped)
     return [Method(label, _columns(rows)) for label, rows in [*methods.values(), *plain.items()]]
 
 
@@ -105,11 +98,33 @@ def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in TABLE_FIGURES}
 
 
-def shown(data: MaskSet, progress: bool) -> Iterator:
-    """The pairs of a data set, with a progress bar where it is asked for."""
+def rows_of_photos(
+    data: MaskSet,
+    encoders: Sequence[Encoder],
+    requests: Sequence[MapRequest],
+    settings: Settings,
+    progress: bool = False,
+    object_ids: Sequence[int] = (),
+) -> Iterator[tuple[Reference, list[tuple[int, Row]]]]:
+    """The reference of each photo of a data set, and the rows of its maps, each with its checkpoint's number.
+
+    Args and errors are those of `evaluate`.
+    """
     from tqdm import tqdm
 
-    return iter(tqdm(data.pairs, desc=data.name, unit="photo", disable=not progress))
+    found = False
+    skipped: list[str] = []
+    for image, mask in tqdm(data.pairs, desc=data.name, unit="photo", disable=not progress):
+        picture = read_picture(image)
+        reference = read_reference(mask, picture.size, object_ids)
+        rows: list[tuple[int, Row]] = []
+        for number, recording in enumerate(record_each(encoders, picture, settings.size)):
+            own, skipped = record_rows(recording, requests, settings)
+            rows += [(number, row) for row in own]
+        found = found or bool(rows)
+        yield reference, rows
+    if not found:
+        require_rows([], skipped)
 
 
 def localization_table(data: MaskSet, methods: Sequence[Method], settings: Settings) -> Table:
