@@ -120,12 +120,11 @@ def find_correct(
     """
     right = [torch.zeros(len(photos), dtype=torch.bool) for _ in encoders]
     labels = [_labels_of(encoder, classes) for encoder in encoders]
-    groups = [
-        (size, [same[i] for i in group])
-        for size in dict.fromkeys(sizes)
-        for same in [[i for i, own in enumerate(sizes) if own == size]]
-        for group in sharing_groups([encoders[i].eval() for i in same], size)
-    ]
+    groups: list[tuple[int, list[int]]] = []  # a size, and the encoders that share a forward at it
+    for size in dict.fromkeys(sizes):
+        same = [i for i, own in enumerate(sizes) if own == size]
+        shared = sharing_groups([encoders[i].eval() for i in same], size)
+        groups += [(size, [same[i] for i in group]) for group in shared]
     starts = range(part[0] * batch_size, len(photos), part[1] * batch_size)
     for start in tqdm(starts, desc="classifying", unit="batch", disable=not progress):
         rows = slice(start, start + batch_size)

@@ -73,10 +73,11 @@ def _lent(encoder: Encoder, other: Encoder, name: str, taken: Collection[str], b
     """As `Start.lent`. taken: names of the tensors that were copied."""
     facts, own = other.facts, encoder.state_dict()
     if blocks:
-        first = facts.trunk if blocks <= facts.trunk_blocks else name
-        whole = not facts.base and (not facts.trunk or first != name)
-        whole = whole and all(key in taken for key in own if is_of_trunk(key, blocks))
-        return {"trunk": first, "trunk_blocks": blocks} if whole else {}
+        within = blocks <= facts.trunk_blocks
+        if facts.base or (facts.trunk and not within):  # no one checkpoint holds all of it
+            return {}
+        whole = all(key in taken for key in own if is_of_trunk(key, blocks))
+        return {"trunk": facts.trunk if within else name, "trunk_blocks": blocks} if whole else {}
     if encoder.has_stem and all(key in taken for key in own if key.startswith(STEM)):
         return {"stem": facts.stem if other.has_stem else facts.base or name}
     return {}

@@ -177,23 +177,18 @@ class Step:
         images, aspect, labels = batch
         if self.lesson is not None:
             return self._imitate(self.lesson, images, index, stream)
-        if self.kept is not None:
-            own = labels[self.rows].to(self.accelerator.device)
-            loss = self.loss(self._kept(self.kept, index[self.rows]), own, stream.step / stream.steps)
-            return descend(self.accelerator, self.optimizer, loss, stream.step)
-        crops = random_crops(aspect, self.stage.crop, stream.generator, squeeze=self.stage.squeeze).of(self.rows)
         device = self.accelerator.device
-        x = crops.images(images[self.rows].to(device), self.stage.size).to(memory_format=torch.channels_last)
-        own = labels[self.rows].to(device)
-        targets = crops.labels(own, self.stage.size) if own.ndim == 3 else own
+        targets = labels[self.rows].to(device)
+        if self.kept is not None:
+            x = self.kept.sequence(index[self.rows], device)
+        else:
+            crops = random_crops(aspect, self.stage.crop, stream.generator, squeeze=self.stage.squeeze).of(self.rows)
+            x = crops.images(images[self.rows].to(device), self.stage.size).to(memory_format=torch.channels_last)
+            targets = crops.labels(targets, self.stage.size) if targets.ndim == 3 else targets
         if self.mix is not None:
             x, targets = self.mix(x, targets)
         loss = self.loss(x, targets, stream.step / stream.steps)
         return descend(self.accelerator, self.optimizer, loss, stream.step)
-
-    def _kept(self, features: Features, index: np.ndarray) -> Tensor:
-        """What the trunk made of kept crops, (B, P + N, D)."""
-        return features.sequence(index, self.accelerator.device)
 
     def _imitate(self, lesson: Lesson, images: Tensor, index: np.ndarray, stream: Batches) -> Tensor:
         """A step of a student towards its teacher's tokens of the same crops."""
@@ -202,7 +197,7 @@ class Step:
         draws = torch.rand(len(index), 3, generator=stream.generator)[self.rows]
         flips, noise = draws[:, 0] < 0.5, 2 * draws[:, 1:] - 1
         if self.kept is not None:
-            x, flips = self._kept(self.kept, own), torch.zeros_like(flips)
+            x, flips = self.kept.sequence(own, device), torch.zeros_like(flips)
         else:
             x = lesson.inputs(images[self.rows].to(device), own, flips, noise)
             x = x.to(memory_format=torch.channels_last)
