@@ -27,29 +27,16 @@ def style_controls(board: str, shown: bool = True) -> gr.Accordion:
     def name(part: str) -> str:
         return part if board == "board" else f"{board}-{part}"
 
+    def slider(key: str, label: str, ends: tuple[float, float], step: float, width: int = 150) -> gr.Slider:
+        return gr.Slider(*ends, FIRST_STYLE[key], step=step, label=label, min_width=width, elem_id=name(key))
+
     with gr.Accordion("Drawing: changes at once", open=shown, elem_classes="simpool-look") as panel:
         with gr.Row():
             rule = gr.Dropdown(rules, value=FIRST_STYLE["rule"], label="Mask rule", min_width=150)
-            amount = gr.Slider(
-                AMOUNTS[0],
-                AMOUNTS[-1],
-                FIRST_STYLE["amount"],
-                step=AMOUNTS[0],
-                label="Amount",
-                min_width=170,
-                elem_id=name("amount"),
-            )
-            opacity = gr.Slider(
-                0, 1, FIRST_STYLE["opacity"], step=0.01, label="Opacity", min_width=150, elem_id=name("opacity")
-            )
-            smoothing = gr.Slider(
-                SMOOTHINGS[0],
-                SMOOTHINGS[-1],
-                FIRST_STYLE["smoothing"],
-                step=SMOOTHINGS[1],
-                label="Smoothing before the cut (tokens)",
-                min_width=150,
-                elem_id=name("smoothing"),
+            amount = slider("amount", "Amount", (AMOUNTS[0], AMOUNTS[-1]), AMOUNTS[0], 170)
+            opacity = slider("opacity", "Opacity", (0, 1), 0.01)
+            smoothing = slider(
+                "smoothing", "Smoothing before the cut (tokens)", (SMOOTHINGS[0], SMOOTHINGS[-1]), SMOOTHINGS[1]
             )
             colours = gr.Dropdown(list(SEQUENTIAL), value=FIRST_STYLE["colours"], label="Colours", min_width=120)
         with gr.Row(elem_classes="switches"):

@@ -357,10 +357,10 @@ def record_each(
     """
     waiting: dict[int, Recording] = {}
     stems: dict[int, tuple[Tensor, Tensor]] = {}
-    groups = sharing_groups(encoders, size)
+    groups = {group[0]: group for group in sharing_groups(encoders, size)}
     for i in range(len(encoders)):
         if i not in waiting:
-            alike = next(group for group in groups if i in group)
+            alike = groups[i]
             keep = None if requests is None else blocks_of([encoders[j] for j in alike], requests)
             with stems_once(stems):
                 shared = record_shared([encoders[j] for j in alike], [picture], size, keep, profile)

@@ -70,12 +70,11 @@ def lost(recording: Recorded, features: str = "", block: int = -1, k: int = 100,
     if k < 1:
         raise OptionError(f"LOST expands its seed to k patches, at least 1, not {k}")
     f, grid = _features(recording, features, block), recording.geometry.grid
-    degree = _degrees(f, 0.0)
-    order = torch.sort(degree, stable=True).indices[:k]
+    order = torch.sort(_degrees(f), stable=True).indices[:k]
     start = int(order[0]) if not seed else _peak(recording, seed)
     joined = torch.cat([order[(f[order] @ f[start]) > 0], torch.tensor([start], device=f.device)]).unique()
     correlation = f @ f[joined].sum(0)
-    return _on_component(recording, "lost", correlation.cpu().numpy().reshape(grid), 0.0, start, _origin(seed))
+    return _on_component(recording, "lost", correlation.cpu().numpy().reshape(grid), start, _origin(seed))
 
 
 @register_map(
@@ -113,7 +112,7 @@ def tokencut(
     centred = vector - vector.mean()
     if centred[start] < 0:
         centred = -centred
-    return _on_component(recording, "tokencut", centred.reshape(grid), 0.0, start, _origin(seed))
+    return _on_component(recording, "tokencut", centred.reshape(grid), start, _origin(seed))
 
 
 def second_eigenvector(f: Tensor, tau: float) -> np.ndarray:
@@ -163,10 +162,10 @@ def _features(recording: Recorded, features: str, block: int) -> Tensor:
     return wide(attention.key[:, encoder.num_prefix_tokens :]).transpose(0, 1).flatten(1)  # (H, N, d) -> (N, H d)
 
 
-def _degrees(f: Tensor, threshold: float) -> Tensor:
-    """(N,) int64, how many others each patch resembles: f_p f_q above the threshold."""
-    counts = torch.cat([((rows @ f.T) > threshold).sum(1) for rows in f.split(CHUNK)])
-    return counts - ((f * f).sum(1) > threshold).long()  # itself
+def _degrees(f: Tensor) -> Tensor:
+    """(N,) int64, how many others each patch resembles: f_p f_q > 0."""
+    counts = torch.cat([((rows @ f.T) > 0).sum(1) for rows in f.split(CHUNK)])
+    return counts - ((f * f).sum(1) > 0).long()  # itself
 
 
 def _peak(recording: Recorded, seed: str) -> int:
@@ -178,16 +177,14 @@ def _origin(seed: str) -> str:
     return f"the object that holds the peak of {seed}" if seed else "one object, found without labels"
 
 
-def _on_component(
-    recording: Recorded, method: str, values: np.ndarray, level: float, start: int, note: str
-) -> AttentionMap:
-    """A map of values (h, w) above a level, on the 4-connected part that holds the token `start`, scaled to sum 1."""
+def _on_component(recording: Recorded, method: str, values: np.ndarray, start: int, note: str) -> AttentionMap:
+    """A map of the positive values (h, w) on the 4-connected part that holds the token `start`, scaled to sum 1."""
     from scipy.ndimage import label
 
-    parts, _ = label(values > level)
+    parts, _ = label(values > 0)
     place = np.unravel_index(start, values.shape)
     inside = parts == parts[place] if parts[place] else np.zeros(values.shape, bool)
     inside[place] = True
-    weights = np.where(inside, np.maximum(values - level, np.finfo(np.float32).tiny), 0.0)
+    weights = np.where(inside, np.maximum(values, np.finfo(np.float32).tiny), 0.0)
     rows = torch.from_numpy((weights / weights.sum()).astype(np.float32).reshape(1, -1))
     return make_rows(recording, method, rows, ("object",), note=note)

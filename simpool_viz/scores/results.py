@@ -199,7 +199,7 @@ class Results:
         """Write a results file, replaced as a whole."""
         tables = {name: asdict(table) for name, table in sorted(self.tables.items())}
         with written_whole(path) as part:
-            # A line for each row, so that a change of one figure is a change of one line.
+            # A line for each figure, so that a change of one figure is a change of one line.
             text = json.dumps({"format": self.format, "tables": tables}, ensure_ascii=False, indent=1)
             part.write_text(_FLAT.sub(lambda found: " ".join(found[0].split()), text) + "\n", encoding="utf-8")
 
