@@ -75,7 +75,7 @@ def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str
     began = start or f"random weights, seed {recipe.seed}"
     still = f"; {_still(recipe)}" if recipe.freeze else ""
     facts = [
-        ["data", f"{photos:,} photos: {recipe.sources}{'; labels are not used' if recipe.distil else ''}"],
+        ["data", f"{photos:,} photos: {recipe.sources}{'; labels are not used' if _unlabelled(recipe) else ''}"],
         ["recipe", f"`{_command(recipe)}`"],
         ["start", began + still],
         ["optimiser", _optimiser(recipe)],
@@ -100,7 +100,7 @@ Maps are best near {recipe.map_size} px on the shorter side, which is the defaul
 
 def _measure(recipe: Recipe) -> str:
     """What the accuracy of a training is, as the head of its row."""
-    if recipe.distil:
+    if recipe.distil and _unlabelled(recipe):
         return recipe.distil.aim
     return "mean IoU" if recipe.encoder.dense else "top-1"
 
@@ -124,7 +124,7 @@ def _optimiser(recipe: Recipe) -> str:
 
 
 def _loss(recipe: Recipe) -> str:
-    if recipe.distil:
+    if recipe.distil and _unlabelled(recipe):
         return _aim(recipe.distil)
     terms = [f"cross entropy{' of pixels' if recipe.encoder.dense else ''}, label smoothing {recipe.label_smoothing:g}"]
     if recipe.encoder.inside == "spe":
@@ -134,7 +134,13 @@ def _loss(recipe: Recipe) -> str:
             f"{recipe.spatial_entropy:g} of spatial entropy, rising over the first tenth of a stage and falling by a "
             "cosine"
         )
+    if recipe.distil:
+        terms.append(f"{recipe.distil.weight:g} of {_aim(recipe.distil)}")
     return " + ".join(terms)
+
+
+def _unlabelled(recipe: Recipe) -> bool:
+    return recipe.distil is not None and not recipe.encoder.num_classes
 
 
 def _aim(distil: Distillation) -> str:

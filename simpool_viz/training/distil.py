@@ -1,5 +1,5 @@
 """Distillation: a student learns the tokens of a teacher, which are computed once per crop and kept, or its pooled
-vector learns the teacher's class token, an aim without labels.
+vector learns the teacher's class token, an aim without labels, or beside them.
 
 Tokens are standardised by channel, so that none outweighs the others. Of a teacher's token y and the student's x the
 loss is smooth L1 + (1 - cosine) by default. [ours]
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simpool_viz.errors import TrainingError
-from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.encoder import Encoder, Output
 from simpool_viz.modeling.pooling import Tokens
 from simpool_viz.settings import CLOSED, Natural, NotNegative, Number, Whole
 from simpool_viz.training.data import Crops, Photos
@@ -58,6 +58,7 @@ class Distillation:
         student_block: likewise, of the student.
         aim: "tokens", or "vector" for the pooled vector, which learns the teacher's class token through a projection.
         loss: a name of `DISTANCES`.
+        weight: of that loss beside the cross entropy, where the student learns classes too.
         class_token: weight of the class token beside the patches; 0 for none.
         teacher_size: side in pixels at which the teacher is given a crop; 0 for the one at which its grid is the
             student's.
@@ -73,9 +74,24 @@ class Distillation:
     student_block: Whole | None = None
     aim: str = "tokens"
     loss: str = "smooth_l1_cosine"
+    weight: NotNegative = 1.0
     class_token: NotNegative = 0.0
     teacher_size: Natural = 0
     jitter: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+
+
+class Answer(NamedTuple):
+    """What a student makes of a batch.
+
+    Attributes:
+        patches: (B, N, D) in the teacher's width.
+        prefix: (B, P, D), likewise. Where the pooled vector learns, it is the only prefix token and N is 0.
+        output: of pooling and head, where the vector learns.
+    """
+
+    patches: Tensor
+    prefix: Tensor
+    output: Output | None = None
 
 
 class Student(nn.Module):
@@ -101,15 +117,14 @@ class Student(nn.Module):
         own = encoder.pooling.out_dim if vector else encoder.dim
         self.project = nn.Linear(own, width) if vector or own != width else nn.Identity()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches (B, N, D) and prefix tokens (B, P, D) in the teacher's width, of normalised images (B, 3, H, W) or
-        of what the first blocks made of them (B, P + N, D'). Where the vector learns, it is the only prefix token and
-        there are no patches."""
+    def forward(self, x: Tensor) -> Answer:
+        """Of normalised images (B, 3, H, W), or of what the first blocks made of them (B, P + N, D')."""
         tokens = self._tokens(x)
         if self.recipe.aim == "vector":
-            vector = self.project(self.encoder.norm(self.encoder.pooling(tokens).vector))[:, None]
-            return vector[:, :0], vector
-        return self.project(tokens.patches), self.project(tokens.prefix)
+            output = self.encoder.read(tokens)
+            vector = self.project(output.vector)[:, None]
+            return Answer(vector[:, :0], vector, output)
+        return Answer(self.project(tokens.patches), self.project(tokens.prefix))
 
     def _tokens(self, x: Tensor) -> Tokens:
         if x.ndim == 3:
@@ -240,9 +255,8 @@ def mean_cosine(
             x = lesson.inputs(torch.tensor(photos.images[index]).to(device), index, flips, noise)
         else:
             x = begun.sequence(index, device)
-        patches, prefix = student(x)
-        targets = lesson.targets(index, flips, device)
-        own, given = (prefix, targets.prefix) if vector else (patches, targets.patches)
+        answer, targets = student(x), lesson.targets(index, flips, device)
+        own, given = (answer.prefix, targets.prefix) if vector else (answer.patches, targets.patches)
         total += float(F.cosine_similarity(lesson.standardised(own), given, dim=-1).mean(1).sum())
         count += len(index)
     return total, count

@@ -70,7 +70,8 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     rows_of(recipe.batch_size, accelerator)  # refuses before anything is read
     data, folder = folders_of(recipe), out / recipe.name
     where = " and ".join(map(str, data))
-    classes = () if recipe.distil else recipe.classes or read_common_classes(data)
+    unlabelled = recipe.distil is not None and not recipe.encoder.num_classes
+    classes = () if unlabelled else recipe.classes or read_common_classes(data)
     if len(classes) != recipe.encoder.num_classes:
         raise TrainingError(
             f"{where} has {len(classes)} classes, but the recipe's head has {recipe.encoder.num_classes}; set "
@@ -115,7 +116,7 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
         with accelerator.autocast():
             accuracy = (
                 school.measure(held_out, recipe.map_size, begun)
-                if school
+                if school and unlabelled
                 else measure(encoder, held_out, recipe, accelerator, begun)
             )
         run.done.append(stage_line(recipe.name, stage, run.minutes - before))

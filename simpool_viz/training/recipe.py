@@ -103,7 +103,8 @@ class Recipe:
         void: label of pixels that are left out, for a dense head.
         stored: side in pixels of the squares as which photos are stored.
         seed: of weights and batches.
-        distil: what of a teacher the backbone learns in place of classes; such an encoder has num_classes 0.
+        distil: what of a teacher is learned, in place of classes where encoder.num_classes is 0. Beside classes, the
+            pooled vector learns (aim: vector).
         sources: origin of the data, for the card.
         license: of the weights, for the card.
         source: name or path of the recipe, for the card.
@@ -256,12 +257,15 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
         raise TrainingError(f"{source}: freeze: trunk and trunk_blocks, the number of its blocks, go together")
     if recipe.freeze == "stem" and not recipe.encoder.stem:
         raise TrainingError(f"{source}: there is no stem to freeze; describe one as encoder.stem, or leave freeze out")
-    if recipe.distil and (
-        recipe.encoder.num_classes or recipe.mixup or recipe.cutmix or recipe.freeze in ("stem", "backbone")
-    ):
+    if recipe.distil and (recipe.mixup or recipe.cutmix or recipe.freeze in ("stem", "backbone")):
         raise TrainingError(
-            f"{source}: a student learns tokens and no classes: set encoder.num_classes to 0, and leave out mixup, "
-            "cutmix and freeze, but for freeze: trunk"
+            f"{source}: what a teacher makes of a photo is not mixed, and its student's backbone learns: leave out "
+            "mixup, cutmix and freeze, but for freeze: trunk"
+        )
+    if recipe.distil and recipe.encoder.num_classes and recipe.distil.aim != "vector":
+        raise TrainingError(
+            f"{source}: a student learns tokens and no classes: set encoder.num_classes to 0; or set distil.aim to "
+            "vector, which is learned beside classes"
         )
     if any(stage.kept for stage in recipe.stages):
         moving = recipe.mixup or recipe.cutmix or (recipe.distil and recipe.distil.jitter)

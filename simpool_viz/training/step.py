@@ -175,10 +175,11 @@ class Step:
             % 2**32
         )
         images, aspect, labels = batch
-        if self.lesson is not None:
-            return self._imitate(self.lesson, images, index, stream)
         device = self.accelerator.device
         targets = labels[self.rows].to(device)
+        if self.lesson is not None:
+            loss = self._taught(self.lesson, images, targets, index, stream)
+            return descend(self.accelerator, self.optimizer, loss, stream.step)
         if self.kept is not None:
             x = self.kept.sequence(index[self.rows], device)
         else:
@@ -190,8 +191,9 @@ class Step:
         loss = self.loss(x, targets, stream.step / stream.steps)
         return descend(self.accelerator, self.optimizer, loss, stream.step)
 
-    def _imitate(self, lesson: Lesson, images: Tensor, index: np.ndarray, stream: Batches) -> Tensor:
-        """A step of a student towards its teacher's tokens of the same crops."""
+    def _taught(self, lesson: Lesson, images: Tensor, classes: Tensor, index: np.ndarray, stream: Batches) -> Tensor:
+        """The loss of a student against what its teacher makes of the same crops, and that of their classes, where it
+        has a head."""
         device, own = self.accelerator.device, index[self.rows]
         # Drawn for the whole batch, so that two processes draw what one does.
         draws = torch.rand(len(index), 3, generator=stream.generator)[self.rows]
@@ -201,16 +203,29 @@ class Step:
         else:
             x = lesson.inputs(images[self.rows].to(device), own, flips, noise)
             x = x.to(memory_format=torch.channels_last)
-        patches, prefix = self.model(x)
-        loss = lesson.loss(patches, prefix, lesson.targets(own, flips, device))
-        return descend(self.accelerator, self.optimizer, loss, stream.step)
+        with self._capture() as capture:
+            answer = self.model(x)
+        loss = lesson.loss(answer.patches, answer.prefix, lesson.targets(own, flips, device))
+        if not self.recipe.encoder.num_classes:
+            return loss
+        return lesson.recipe.weight * loss + self._supervised(
+            answer.output, classes, stream.step / stream.steps, capture
+        )
+
+    def _capture(self) -> AbstractContextManager[AttentionCapture | None]:
+        """Where spatial entropy is a loss, the attention of a forward."""
+        return AttentionCapture() if self.recipe.spatial_entropy else nullcontext()
 
     def loss(self, x: Tensor, targets: Tensor, progress: float) -> Tensor:
         """Of normalised images (B, 3, H, W), or of what the trunk made of them (B, P + N, D), with classes (B,), mixed
         targets (B, K) or label maps (B, H, W); progress from 0 to 1."""
-        recipe, encoder = self.recipe, self.encoder
-        with AttentionCapture() if recipe.spatial_entropy else nullcontext() as capture:
+        with self._capture() as capture:
             output = self.model(x)
+        return self._supervised(output, targets, progress, capture)
+
+    def _supervised(self, output: Any, targets: Tensor, progress: float, capture: AttentionCapture | None) -> Tensor:
+        """The loss of an `Output` against classes or labels, with its regularisers."""
+        recipe, encoder = self.recipe, self.encoder
         if encoder.dense:
             loss = losses.pixel_loss(output.dense_logits, targets, recipe.void, recipe.label_smoothing)
         else:

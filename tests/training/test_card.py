@@ -25,7 +25,8 @@ def test_card_lists_the_stages_done_the_machine_and_what_was_set() -> None:
         "minutes" in card
     )
     assert "12 minutes on 2 CPU thread(s)" in card and "| start | started from `first`: 3 tensors taken |" in card
-    assert "mixup 0.2, average of weights with decay 0.999, seed 0" in card and "spe inside" in card
+    assert "mixup 0.2, learning rate of `backbone.*.se.*` times 10" in card and "spe inside" in card
+    assert "average of weights with decay 0.999, seed 0" in card
     assert "0.1 of SPE's penalty + 0.01 of spatial entropy" in card
     assert "5 minutes on 2 processes of cuda:0" in write_card(recipe, Result(5, 1, 2, "cuda:0", "x"), 9, lines)
     assert describe_accuracy(50, 200) == "25.0 % ± 6.0 of 200 held-out photos"

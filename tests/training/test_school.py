@@ -133,6 +133,27 @@ def test_a_pooled_vector_learns_the_class_token_without_labels(
     assert record(load_checkpoint(made, device="cpu"), make_photo()).map("simpool").weights.ndim == 3
 
 
+def test_a_pooled_vector_learns_classes_and_the_class_token_together(
+    shapes: Path, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "LOG_EVERY", 5)
+    encoder = {**CNN, "pooling": "simpool", "num_classes": 3}
+    runs = {}
+    for weight in (0, 4):
+        recipe = recipe_for(
+            shapes, tmp_path, teacher, encoder=encoder, photos=32 * 40, precision="no", aim="vector", weight=weight
+        )
+        runs[weight] = train(recipe, tmp_path / f"runs{weight}", tmp_path / "cache")
+    first, *_, last = losses(runs[4])
+    assert last < 0.8 * first and first > losses(runs[0])[0] + 3  # smooth L1 + (1 - cosine) is about 1.4 at first
+    taught = load_checkpoint(runs[4], device="cpu")
+    assert len(taught.facts.classes) == 3 and taught.facts.accuracy.split()[1] == "%"
+    card = (runs[4] / "README.md").read_text()
+    assert "label smoothing 0.1 + 4 of smooth_l1_cosine of the pooled vector" in card and "not used" not in card
+    plain, own = trained_weights(runs[0]), trained_weights(runs[4])
+    assert any(not torch.equal(value, plain[key]) for key, value in own.items())
+
+
 def test_what_no_vector_can_learn_is_refused(shapes: Path, tmp_path: Path, teacher: Path) -> None:
     for distil in ({"aim": "vector", "class_token": 0.3}, {"aim": "vector", "student_block": 1}):
         with pytest.raises(TrainingError, match="class_token and student_block are for tokens"):
@@ -186,6 +207,7 @@ def test_two_processes_teach_as_one(shapes: Path, tmp_path: Path, teacher: Path)
         ({"distil": {"teacher": "x", "jitter": 2}}, "distil.jitter"),
         ({"distil": {"teacher": "x", "losses": "x"}}, "no setting distil.losses: .losses. is none of teacher, inherit"),
         ({"distil": {"teacher": "x"}}, "a student learns tokens and no classes"),
+        ({"distil": {"teacher": "x", "aim": "vector"}, "mixup": 0.2}, "what a teacher makes of a photo is not mixed"),
     ],
 )
 def test_a_recipe_that_teaches_nothing_is_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
