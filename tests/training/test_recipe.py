@@ -44,11 +44,13 @@ def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
         p: flat(dataclasses.asdict(load_recipe(f"resnet_{p}")))
         for p in ("gap", "gem", "simpool", "spe_gap", "spe_simpool")
     }
-    gap, compared = siblings["gap"], {"encoder.pooling", "encoder.pooling_options.gamma", "encoder.inside"}
+    gap, compared = siblings["gap"], {"encoder.pooling", "encoder.inside"}
+    slow, open_gates = "rates.pooling.w[qk].weight", "rates.backbone.*.se.*"
     for name, recipe in siblings.items():
         differing = {k for k in gap.keys() | recipe.keys() if gap.get(k) != recipe.get(k)}
-        assert differing <= compared | {"name", "title", "source", "encoder.pooling_options"}, name
-        assert recipe.get("encoder.pooling_options.gamma") == (2.0 if "simpool" in name else None)
+        assert differing <= compared | {"name", "title", "source", "rates", slow, open_gates}, name
+        assert recipe.get(slow) == (0.03 if "simpool" in name else None)
+        assert recipe.get(open_gates) == (10 if "spe" in name else None)
         assert recipe["encoder.inside"] == ("spe" if "spe" in name else "")
 
 
