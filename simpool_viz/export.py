@@ -1,4 +1,5 @@
-"""Writes a board as a folder: board.png, every overlay and mask as a picture, maps.npz, scores.csv, manifest.json.
+"""Writes a board as a folder: board.png, every overlay and mask as a picture, every mask as a binary PNG and in COCO's
+forms, maps.npz, scores.csv, manifest.json.
 
 The folder appears complete or not at all: it is written under a temporary name and then moved to its place.
 """
@@ -26,8 +27,10 @@ from simpool_viz.drawing.figures import draw_parts, draw_segmentation
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import SUFFIXES, render_board, render_row, row_scales, save_picture
 from simpool_viz.errors import CheckpointError, OptionError
+from simpool_viz.mask_files import NamedMask, coco_annotations, png_of
 from simpool_viz.outputs import csv_text, written_whole
 from simpool_viz.recording import Recording
+from simpool_viz.refinement import refine
 from simpool_viz.scores.localization import score_baselines
 from simpool_viz.timing import Profile
 
@@ -104,8 +107,9 @@ def export_board(
         >>> board = make_board(["cat.jpg"], [load_checkpoint("resnet_simpool")], ["simpool"])
         >>> folder = export_board(board, Path("boards/cat"))
         >>> sorted(path.name for path in folder.glob("*.*"))  # doctest: +NORMALIZE_WHITESPACE
-        ['board.png', 'cat.resnet_simpool.simpool.mask.jpg', 'cat.resnet_simpool.simpool.overlay.jpg',
-         'manifest.json', 'maps.npz', 'scores.csv']
+        ['board.png', 'cat.resnet_simpool.simpool.binary.png', 'cat.resnet_simpool.simpool.mask.jpg',
+         'cat.resnet_simpool.simpool.overlay.jpg', 'manifest.json', 'maps.npz', 'masks_polygons.json',
+         'masks_rle.json', 'scores.csv']
     """
     if pictures not in SUFFIXES:
         raise OptionError(f"pictures are written as {' or '.join(SUFFIXES)}, not {pictures!r}")
@@ -160,11 +164,35 @@ def _write(board: Board, folder: Path, style: DrawingStyle, device: str, suffix:
             for kind, picture in zip(("overlay", "mask"), drawn, strict=True):
                 save_picture(picture, folder / f"{name}.{kind}.{suffix}")
         maps |= {name: row.attention.weights, f"{name}.mask": row.mask.grid}
+    _write_masks(board, folder, profile)
     with profile.part("encoding"):
         np.savez_compressed(folder / "maps.npz", **maps)  # type: ignore[arg-type]  # keys are names of files, never "file"
     _write_scores(board, folder / "scores.csv")
     text = json.dumps(manifest(board, style, device), indent=1, ensure_ascii=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+
+
+def masks_of(board: Board) -> list[NamedMask]:
+    """The mask of each row at its photo's size, refined where that is asked for."""
+    masks = []
+    for name, row in zip(row_names(board), board.rows, strict=True):
+        pixels = refine(row.mask.pixels(), board.pictures[row.picture].rgb, row.refine)
+        about = {"name": name, "checkpoint": row.checkpoint, "map": row.request.label}
+        masks.append(NamedMask(pixels, row.picture, about))
+    return masks
+
+
+def _write_masks(board: Board, folder: Path, profile: Profile) -> None:
+    """Masks for other tools: a binary PNG each, and COCO annotations of all."""
+    with profile.part("drawing"):
+        masks = masks_of(board)
+    with profile.part("encoding"):
+        for mask in masks:
+            (folder / f"{mask.about['name']}.binary.png").write_bytes(png_of(mask.pixels))
+        pictures = [(picture.name, picture.size) for picture in board.pictures]
+        for kind in ("polygons", "rle"):
+            annotations = coco_annotations(pictures, masks, as_polygons=kind == "polygons")
+            (folder / f"masks_{kind}.json").write_text(json.dumps(annotations), encoding="utf-8")
 
 
 def score_table(board: Board) -> list[dict[str, Any]]:
@@ -186,7 +214,8 @@ def score_table(board: Board) -> list[dict[str, Any]]:
             "entropy_of": row.entropy_of,
             "milliseconds": round(sum(row.milliseconds), 1),
         }
-        table.append(figures | {k: round(v, 4) for k, v in row.scores.items()})
+        areas = {} if row.curves is None else {f"{k}_area": round(v, 4) for k, v in row.curves.areas.items()}
+        table.append(figures | {k: round(v, 4) for k, v in row.scores.items()} | areas)
     for index, reference in board.references.items():
         for name, scores in score_baselines(reference).items():
             table.append(
@@ -225,7 +254,7 @@ def manifest(board: Board, style: DrawingStyle, device: str) -> dict[str, Any]:
         "format": FORMAT,
         "versions": versions(),
         "device": device,
-        "settings": asdict(board.settings),
+        "settings": asdict(board.settings) | {"cut": asdict(board.settings.cut)},
         "look": asdict(style),
         "pictures": [{"name": p.name, "width": p.size[0], "height": p.size[1]} for p in board.pictures],
         "rows": [row_facts(name, row) for name, row in zip(row_names(board), board.rows, strict=True)],

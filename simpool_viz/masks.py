@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -151,6 +151,64 @@ def _checked(rule: MaskRule, amount: float | None) -> float | None:
     if not 0 < amount <= 1:
         raise OptionError(f"the amount is a share above 0 and up to 1, not {amount:g}")
     return amount
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a map is cut to a mask.
+
+    Attributes:
+        rule: a name of `mask_rules`.
+        amount: a share in (0, 1]; the rule's default where None.
+        smoothing: standard deviation in tokens of a blur before the threshold, from 0 (none) to `MOST_SMOOTHING`.
+        largest: whether only the largest component is kept.
+        smooth: whether pixels are the level set of the bilinearly upsampled map, instead of whole patches.
+    """
+
+    rule: str
+    amount: float | None = None
+    smoothing: float = 0.0
+    largest: bool = False
+    smooth: bool = False
+
+    @property
+    def label(self) -> str:
+        """Such as "mass:0.6, smoothed by 0.5, smooth edges, largest component"."""
+        parts = [self.rule if self.amount is None else f"{self.rule}:{self.amount:g}"]
+        parts += [f"smoothed by {self.smoothing:g}"] if self.smoothing else []
+        parts += ["smooth edges"] if self.smooth else []
+        return ", ".join(parts + (["largest component"] if self.largest else []))
+
+
+# The one that covers objects best over the bundled maps; `simpool-viz evaluate --rules` measures it (docs/masks.md).
+DEFAULT_CUT = Cut("mean", smoothing=0.5, smooth=True)
+DINO_CUT = Cut("mass", 0.6)  # of the published protocols (Caron et al., ICCV 2021)
+
+
+def choose_cut(
+    rule: str | None = None,
+    amount: float | None = None,
+    *,
+    smoothing: float | None = None,
+    largest: bool | None = None,
+    smooth: bool | None = None,
+) -> Cut:
+    """A cut of which not all is said: without a rule, the rest is `DEFAULT_CUT`'s; a named rule stands by itself, on
+    whole patches.
+
+    Raises:
+        OptionError: an unknown rule, an amount that does not fit it or has no rule, or a smoothing out of range.
+    """
+    if rule is None and amount is not None:
+        raise OptionError(f"an amount, {amount:g}, goes with its rule, as in mass:0.6")
+    if rule is not None and rule not in _RULES:
+        raise OptionError(f"no mask rule is called {rule!r}; there are {', '.join(_RULES)}")
+    cut = DEFAULT_CUT if rule is None else Cut(rule, _checked(_RULES[rule], amount))
+    given: dict[str, Any] = {"smoothing": smoothing, "largest": largest, "smooth": smooth}
+    cut = replace(cut, **{name: value for name, value in given.items() if value is not None})
+    if not 0 <= cut.smoothing <= MOST_SMOOTHING:
+        raise OptionError(f"smoothing is a number of cells from 0 to {MOST_SMOOTHING:g}, not {cut.smoothing:g}")
+    return cut
 
 
 def is_constant(weights: np.ndarray) -> bool:
@@ -331,6 +389,7 @@ class ObjectMask:
         largest: whether only the largest component is kept.
         constant: whether the map was constant, so that the mask is the whole picture and carries no information.
         smoothing: standard deviation in cells of the blur before the threshold; 0 for none.
+        smooth: whether pixels are the level set of the bilinearly upsampled map, instead of whole patches.
     """
 
     weights: np.ndarray
@@ -341,6 +400,12 @@ class ObjectMask:
     largest: bool
     constant: bool
     smoothing: float = 0.0
+    smooth: bool = False
+
+    @property
+    def cut(self) -> Cut:
+        """How it was cut."""
+        return Cut(self.rule, self.amount, self.smoothing, self.largest, self.smooth)
 
     @cached_property
     def thresholded(self) -> np.ndarray:
@@ -353,11 +418,12 @@ class ObjectMask:
         mask = self.thresholded >= np.float32(self.level)
         return largest_component(mask) if self.largest else mask
 
-    def pixels(self, smooth: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
+    def pixels(self, smooth: bool | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
         """The mask in pixels.
 
         Args:
-            smooth: the level set of the bilinearly upsampled map at the same level, instead of whole patches.
+            smooth: the level set of the bilinearly upsampled map at the same level, instead of whole patches; the
+                mask's own by default.
             size: (W, H) of the result in pixels; that of the original picture by default.
 
         Returns:
@@ -373,7 +439,7 @@ class ObjectMask:
             >>> mask.pixels(size=(90, 60)).shape
             (60, 90)
         """
-        if smooth:
+        if self.smooth if smooth is None else smooth:
             mask = upsample(self.thresholded, size or self.geometry.original) >= self.level
             return largest_component(mask) if self.largest else mask
         return expand_cells(self.grid, size or self.geometry.original)
@@ -404,29 +470,28 @@ class ObjectMask:
         return float(self.grid.mean())
 
 
-def make_mask(
-    weights: np.ndarray,
-    geometry: Geometry,
-    rule: str = "mass",
-    amount: float | None = None,
-    largest: bool = False,
-    smoothing: float = 0.0,
-) -> ObjectMask:
+def make_mask(weights: np.ndarray, geometry: Geometry, cut: Cut = DEFAULT_CUT) -> ObjectMask:
     """Threshold a grid of weights.
 
     Args:
         weights: (h, w).
         geometry: the position of the cells in the picture.
-        rule: a name of `mask_rules`.
-        amount: a share in (0, 1]; the rule's default where None.
-        largest: keep only the largest component.
-        smoothing: standard deviation in cells of a blur before the threshold, from 0 (none) to 2.
+        cut: the rule and the rest, as from `choose_cut`.
 
     Raises:
         OptionError: an unknown rule, an amount that does not fit it, or a smoothing out of range.
         MapError: weights that are not finite.
     """
     weights = np.asarray(weights, np.float32)
-    level = find_level(smoothed(weights, smoothing), rule, amount)
-    amount = _checked(_RULES[rule], amount)
-    return ObjectMask(weights, geometry, rule, amount, level, largest, is_constant(weights), smoothing)
+    level = find_level(smoothed(weights, cut.smoothing), cut.rule, cut.amount)
+    return ObjectMask(
+        weights,
+        geometry,
+        cut.rule,
+        _checked(_RULES[cut.rule], cut.amount),
+        level,
+        cut.largest,
+        is_constant(weights),
+        cut.smoothing,
+        cut.smooth,
+    )

@@ -6,7 +6,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PARTS = ("read", "preprocess", "forward", "maps", "masks", "scores", "drawing", "encoding")
+PARTS = (
+    "read",
+    "preprocess",
+    "forward",
+    "maps",
+    "masks",
+    "scores",
+    "refinement",
+    "faithfulness",
+    "drawing",
+    "encoding",
+)
 
 
 class Profile:
@@ -36,4 +47,4 @@ class Profile:
         """One line per part with its name, milliseconds and share in percent, then a line with the sum."""
         total = sum(self.seconds.values())
         parts = [*self.seconds.items(), ("together", total)]
-        return [f"{name:<10} {1000 * value:9.1f} ms {100 * value / (total or 1.0):5.1f} %" for name, value in parts]
+        return [f"{name:<12} {1000 * value:9.1f} ms {100 * value / (total or 1.0):5.1f} %" for name, value in parts]

@@ -17,6 +17,8 @@ ROOMS = (
     "settings",
     "images",
     "masks",
+    "mask_files",  # masks in the formats of other tools
+    "refinement",  # masks moved to the edges of the photo
     "tensors",
     "timing",
     "modeling",

@@ -15,6 +15,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
 
 from simpool_viz import __version__, export, export_board, make_board, record
 from simpool_viz.board.board import Board, Settings
@@ -66,8 +67,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def test_folder_holds_the_board_two_pictures_per_row_maps_scores_and_manifest(folder: Path) -> None:
-    pictures = {f"{name}.{kind}.png" for name in NAMES for kind in ("overlay", "mask")}
-    assert {p.name for p in folder.iterdir()} == pictures | {"board.png", "maps.npz", "scores.csv", "manifest.json"}
+    pictures = {f"{name}.{kind}.png" for name in NAMES for kind in ("overlay", "mask", "binary")}
+    tables = {"masks_polygons.json", "masks_rle.json", "scores.csv", "manifest.json"}
+    assert {p.name for p in folder.iterdir()} == pictures | {"board.png", "maps.npz"} | tables
     assert [p.name for p in folder.parent.iterdir()] == ["out"], "nothing is left beside it"
     assert folder.stat().st_mode & 0o777 == 0o755
 
@@ -82,6 +84,19 @@ def test_maps_are_the_raw_weights_of_the_python_call_and_masks_their_grids(
             assert maps[f"{name}.mask"].dtype == bool and np.array_equal(maps[f"{name}.mask"], row.mask.grid)
         weights = record(resnet, photos["tall"]).map("simpool").weights
         assert np.array_equal(maps["tall.small_simpool.pooling"], weights) and weights.shape == (1, 12, 8)
+
+
+def test_masks_leave_as_binary_pictures_and_annotations_at_the_size_of_their_photo(folder: Path, board: Board) -> None:
+    for kind in ("polygons", "rle"):
+        read = COCO(str(folder / f"masks_{kind}.json"))
+        assert [image["file_name"] for image in read.dataset["images"]] == [p.name for p in board.pictures]
+        for note, name, row in zip(read.dataset["annotations"], NAMES, board.rows, strict=True):
+            mask = row.mask.pixels()
+            drawn = read.annToMask(note) > 0
+            assert note["name"] == name and drawn.shape == board.pictures[row.picture].rgb.shape[:2]
+            assert kind == "polygons" or np.array_equal(drawn, mask)
+            with Image.open(folder / f"{name}.binary.png") as image:
+                assert np.array_equal(np.asarray(image), 255 * mask)
 
 
 def test_pictures_are_what_render_row_draws(folder: Path, board: Board) -> None:
@@ -108,7 +123,7 @@ def test_scores_are_one_line_per_row_and_baseline_of_a_photo_with_a_reference(fo
         "spatial_entropy",
         "entropy_of",
     ]
-    scores = ["iou", "iou_at_true_area", "pointing", "energy", "precision", "recall"]
+    scores = ["iou", "iou_at_true_area", "iou_at_best_threshold", "pointing", "energy", "precision", "recall"]
     assert list(table[0]) == [*figures, "milliseconds", *scores]
     assert [(t["picture"], t["checkpoint"], t["map"]) for t in table] == [
         *((board.pictures[r.picture].name, r.checkpoint, r.request.label) for r in board.rows),
@@ -150,11 +165,15 @@ def test_manifest_tells_versions_settings_pictures_and_rows(folder: Path, board:
     assert manifest["settings"] == {
         "size": None,
         "mask": "area:0.3",
-        "largest": False,
+        "largest": None,
         "fusion": None,
-        "smoothing": 0.0,
+        "smoothing": None,
+        "smooth": None,
+        "refine": "",
+        "faithfulness": 0,
+        "cut": {"rule": "area", "amount": 0.3, "smoothing": 0.0, "largest": False, "smooth": False},
     }
-    assert manifest["look"] == {"colours": "viridis", "opacity": 0.5, "smooth": False, "shared_scale": False}
+    assert manifest["look"] == {"colours": "viridis", "opacity": 0.5, "smooth": True, "shared_scale": False}
     assert manifest["pictures"] == [
         {"name": "wide.png", "width": 91, "height": 60},
         {"name": "tall.png", "width": 64, "height": 100},
@@ -205,7 +224,7 @@ def test_every_row_has_files_of_its_own_in_the_folder_whatever_the_photos_are_ca
     assert [row_name(many, row) for row in many.rows] == row_names(many)
     export_board(many, tmp_path / "out")
     files = {p.name for p in (tmp_path / "out").rglob("*")}
-    assert len(files) == 2 * len(names) + 4 and len({f.casefold() for f in files}) == len(files)
+    assert len(files) == 3 * len(names) + 6 and len({f.casefold() for f in files}) == len(files)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     with np.load(tmp_path / "out" / "maps.npz") as maps:
         assert set(maps.files) == {n for name in row_names(many) for n in (name, f"{name}.mask")}
@@ -243,7 +262,8 @@ def test_opacity_zero_gives_back_the_photo_and_smooth_draws_other_masks(board: B
     row, scale = board.rows[0], row_scales(board, DrawingStyle())[0]
     plain, patches = render_row(board, row, scale, DrawingStyle(opacity=0))
     assert np.array_equal(plain, board.pictures[0].rgb)
-    assert not np.array_equal(render_row(board, row, scale, DrawingStyle(smooth=True))[1], patches)
+    smooth = dataclasses.replace(row, mask=dataclasses.replace(row.mask, smooth=True))
+    assert not np.array_equal(render_row(board, smooth, scale, DrawingStyle())[1], patches)
 
 
 def test_large_photos_are_reduced_in_the_export_and_boxes_go_with_them(tmp_path: Path, resnet: Encoder) -> None:
@@ -261,7 +281,7 @@ def test_large_photos_are_reduced_in_the_export_and_boxes_go_with_them(tmp_path:
 @pytest.mark.parametrize("size", [(900, 40), (40, 900), (9, 8)])
 def test_elongated_and_tiny_photos_are_exported(tmp_path: Path, resnet: Encoder, size: tuple[int, int]) -> None:
     board = make_board([make_photo(*size), make_photo()], [resnet], ["pooling", "contribution"])
-    assert len(list(export_board(board, tmp_path / "out", DrawingStyle(smooth=True)).glob("*.[jp]*g"))) == 9
+    assert len(list(export_board(board, tmp_path / "out", DrawingStyle(smooth=False)).glob("*.[jp]*g"))) == 13
 
 
 # --- whole or not at all

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import cv2
@@ -13,7 +14,11 @@ from torch.nn import functional as F
 from simpool_viz.errors import OptionError
 from simpool_viz.images import Geometry
 from simpool_viz.masks import (
+    DEFAULT_CUT,
+    DINO_CUT,
+    Cut,
     ObjectMask,
+    choose_cut,
     component_boxes,
     find_level,
     find_levels,
@@ -81,7 +86,7 @@ def geometry_of(weights: np.ndarray, original: tuple[int, int] = (451, 300)) -> 
 @pytest.mark.parametrize(("rule", "amount"), RULES)
 @pytest.mark.parametrize("name", MAPS)
 def test_mask_of_every_rule_is_that_of_the_oracle(name: str, rule: str, amount: float | None) -> None:
-    mask = make_mask(MAPS[name], geometry_of(MAPS[name]), rule, amount)
+    mask = make_mask(MAPS[name], geometry_of(MAPS[name]), Cut(rule, amount))
     assert np.array_equal(mask.grid, oracle.level_set(MAPS[name], rule, amount))
 
 
@@ -93,7 +98,7 @@ def test_mask_is_the_level_set_of_a_level_that_float32_holds_exactly(
     level = find_level(MAPS[name], rule, amount)
     assert float(np.float32(level)) == level
     assert np.array_equal(
-        make_mask(MAPS[name], geometry_of(MAPS[name]), rule, amount).grid, MAPS[name].astype(np.float64) >= level
+        make_mask(MAPS[name], geometry_of(MAPS[name]), Cut(rule, amount)).grid, MAPS[name].astype(np.float64) >= level
     )
 
 
@@ -111,7 +116,7 @@ def test_mass_of_a_known_map() -> None:
     weights = np.array([[0.4, 0.1, 0.05], [0.3, 0.1, 0.05]])
     assert find_level(weights, "mass", 0.6) == np.float32(0.3)
     assert find_level(weights, "mass", 0.71) == np.float32(0.1), "both cells of 0.1 are in: ties are never split"
-    assert make_mask(weights, geometry_of(weights), "mass", 0.71).grid.sum() == 4
+    assert make_mask(weights, geometry_of(weights), Cut("mass", 0.71)).grid.sum() == 4
 
 
 @pytest.mark.parametrize("cells", [101, 901])
@@ -148,7 +153,7 @@ def test_otsu_separates_two_groups() -> None:
     rng = np.random.default_rng(1)
     truth = rng.random((9, 13)) > 0.6
     weights = np.where(truth, 0.8, 0.2) + 0.05 * rng.random((9, 13))
-    assert np.array_equal(make_mask(weights, geometry_of(weights), "otsu").grid, truth)
+    assert np.array_equal(make_mask(weights, geometry_of(weights), Cut("otsu")).grid, truth)
 
 
 @pytest.mark.parametrize("relative", [2e-6, 5e-6, 1e-5, 2e-5, 1e-4])
@@ -156,22 +161,22 @@ def test_otsu_of_an_almost_uniform_map_is_found(relative: float) -> None:
     """Untrained poolings give such maps. In float32 they leave no room for 256 histogram bins."""
     truth = np.random.default_rng(2).random((12, 14)) > 0.5
     weights = (np.where(truth, 1 + relative, 1) / 168).astype(np.float32)
-    mask = make_mask(weights, geometry_of(weights), "otsu")
+    mask = make_mask(weights, geometry_of(weights), Cut("otsu"))
     assert not mask.constant and np.array_equal(mask.grid, truth)
 
 
 @pytest.mark.parametrize(("rule", "amount"), RULES)
 def test_mask_of_a_signed_map_takes_no_negative_cell(rule: str, amount: float | None) -> None:
     for name in ("signed", "one positive", "all negative"):
-        assert (MAPS[name][make_mask(MAPS[name], geometry_of(MAPS[name]), rule, amount).grid] >= 0).all()
-    assert not make_mask(MAPS["all negative"], geometry_of(MAPS["all negative"]), rule, amount).grid.any()
+        assert (MAPS[name][make_mask(MAPS[name], geometry_of(MAPS[name]), Cut(rule, amount)).grid] >= 0).all()
+    assert not make_mask(MAPS["all negative"], geometry_of(MAPS["all negative"]), Cut(rule, amount)).grid.any()
 
 
 @pytest.mark.parametrize("value", [0.0, 1 / 196, 1 / 256, 0.1, 5.0, -2.0, 1e-38])
 @pytest.mark.parametrize("shape", [(7, 11), (1, 9), (1, 1)])
 @pytest.mark.parametrize("rule", mask_rules())
 def test_constant_map_gives_the_whole_picture_and_says_so(rule: str, shape: tuple[int, int], value: float) -> None:
-    mask = make_mask(np.full(shape, value), Geometry((451, 300), shape, 16), rule, largest=True)
+    mask = make_mask(np.full(shape, value), Geometry((451, 300), shape, 16), Cut(rule, largest=True))
     assert mask.constant and mask.grid.all() and mask.coverage == 1 and mask.components == 1
     assert mask.boxes == [(0, 0, 451, 300)]
     assert mask.pixels(size=(45, 31)).all() and mask.pixels(smooth=True, size=(45, 31)).all()
@@ -236,7 +241,7 @@ def test_find_level_refuses_unknown_rules_and_amounts() -> None:
     with pytest.raises(ValueError, match="takes no amount"):
         find_level(MAPS["random"], "otsu", 0.5)
     with pytest.raises(ValueError, match="not 2"):
-        make_mask(MAPS["random"], geometry_of(MAPS["random"]), "mass", 2)
+        make_mask(MAPS["random"], geometry_of(MAPS["random"]), Cut("mass", 2))
 
 
 # --- components and boxes
@@ -276,7 +281,7 @@ def test_empty_mask_has_no_component_and_no_box() -> None:
 def test_largest_keeps_one_component_in_the_grid_and_in_smooth_pixels() -> None:
     for seed in range(4):
         weights = np.random.default_rng(seed).random((8, 11)).astype(np.float32)
-        mask = make_mask(weights, geometry_of(weights), "area", 0.3, largest=True)
+        mask = make_mask(weights, geometry_of(weights), Cut("area", 0.3, largest=True))
         assert np.array_equal(mask.grid, oracle.largest(weights >= np.float32(mask.level)))
         assert mask.components == 1 and len(mask.boxes) == 1
         smooth = oracle.bilinear(weights, 61, 45) >= mask.level
@@ -287,7 +292,7 @@ def test_largest_keeps_one_component_in_the_grid_and_in_smooth_pixels() -> None:
 def test_boxes_hold_exactly_the_pixels_of_their_components(original: tuple[int, int]) -> None:
     for seed in range(5):
         weights = np.random.default_rng(seed).random((9, 12)).astype(np.float32)
-        mask = make_mask(weights, geometry_of(weights, original), "area", 0.2)
+        mask = make_mask(weights, geometry_of(weights, original), Cut("area", 0.2))
         for box, (x0, y0, x1, y1) in zip(component_boxes(mask.grid), mask.boxes, strict=True):
             part = np.zeros(mask.grid.shape, bool)
             part[box[1] : box[3], box[0] : box[2]] = True
@@ -304,7 +309,7 @@ def test_boxes_hold_exactly_the_pixels_of_their_components(original: tuple[int, 
 @pytest.mark.parametrize("size", [None, (451, 300), (97, 33), (5, 4), (640, 1)])
 def test_patch_pixels_take_the_cell_that_holds_their_centre(size: tuple[int, int] | None) -> None:
     weights = np.random.default_rng(3).random((7, 11)).astype(np.float32)
-    mask = make_mask(weights, geometry_of(weights), "area", 0.4)
+    mask = make_mask(weights, geometry_of(weights), Cut("area", 0.4))
     width, height = size or (451, 300)
     rows = [oracle.token_of_centre(y, height, 7) for y in range(height)]
     columns = [oracle.token_of_centre(x, width, 11) for x in range(width)]
@@ -331,7 +336,7 @@ def test_smooth_mask_is_the_level_set_of_the_upsampled_map_at_the_level_of_the_g
     rule: str, amount: float | None
 ) -> None:
     weights = peaked(9, 14).astype(np.float32)
-    mask = make_mask(weights, geometry_of(weights), rule, amount)
+    mask = make_mask(weights, geometry_of(weights), Cut(rule, amount))
     assert np.array_equal(
         mask.pixels(smooth=True, size=(101, 67)), oracle.bilinear(weights, 101, 67) >= find_level(weights, rule, amount)
     )
@@ -346,7 +351,7 @@ def test_smooth_mask_has_no_holes_where_a_plateau_lies_at_the_level() -> None:
         weights = np.full((9, 14), background, np.float32)
         weights[2:7, 3:12] = value
         width, height = (int(n) for n in rng.integers(20, 300, 2))
-        mask = make_mask(weights, geometry_of(weights), "area", 0.2).pixels(smooth=True, size=(width, height))
+        mask = make_mask(weights, geometry_of(weights), Cut("area", 0.2)).pixels(smooth=True, size=(width, height))
         assert mask[round(height * 3 / 9) : int(height * 6 / 9), round(width * 4 / 14) : int(width * 11 / 14)].all()
 
 
@@ -376,8 +381,33 @@ def test_smoothing_keeps_constants_and_the_mean_of_a_map_that_is_flat_at_its_edg
 
 def test_mask_of_a_smoothed_map_is_cut_at_the_level_of_the_smoothed_map() -> None:
     weights = np.random.default_rng(1).random((9, 14), np.float32) ** 4
-    mask = make_mask(weights, Geometry((140, 90), (9, 14), 10), "mean", smoothing=1.0)
+    mask = make_mask(weights, Geometry((140, 90), (9, 14), 10), Cut("mean", smoothing=1.0))
     blurred = smoothed(weights, 1.0)
     assert np.array_equal(mask.weights, weights) and np.array_equal(mask.grid, blurred >= blurred.mean(dtype=float))
     smooth = mask.pixels(smooth=True)
     assert np.array_equal(smooth, upsample(blurred, (140, 90)) >= mask.level) and mask.components < 9
+
+
+def test_a_cut_of_which_not_all_is_said() -> None:
+    assert choose_cut() == DEFAULT_CUT
+    assert choose_cut(largest=True) == dataclasses.replace(DEFAULT_CUT, largest=True)
+    assert choose_cut("mass") == DINO_CUT, "a named rule stands by itself: no smoothing, whole patches"
+    assert choose_cut("otsu", smoothing=1, smooth=True) == Cut("otsu", None, 1, False, True)
+    for arguments, sentence in (
+        ((None, 0.3), "an amount, 0.3, goes with its rule"),
+        (("median",), "no mask rule is called 'median'"),
+        (("mean", 0.3), "takes no amount"),
+    ):
+        with pytest.raises(OptionError, match=sentence):
+            choose_cut(*arguments)
+    with pytest.raises(OptionError, match="smoothing is a number of cells from 0 to 2, not 3"):
+        choose_cut(smoothing=3)
+
+
+def test_a_mask_knows_its_cut_and_draws_its_own_edges() -> None:
+    weights = MAPS["random"]
+    cut = Cut("area", 0.3, 0.5, True, True)
+    mask = make_mask(weights, geometry_of(weights), cut)
+    assert mask.cut == cut
+    assert np.array_equal(mask.pixels(), mask.pixels(smooth=True))
+    assert not np.array_equal(mask.pixels(), mask.pixels(smooth=False))

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
+import numpy as np
 from torch import Tensor
 
 from simpool_viz.board.segmentation import segment
@@ -15,13 +17,15 @@ from simpool_viz.maps.attention_map import FUSIONS, AttentionMap
 from simpool_viz.maps.make import blocks_needed, make_each
 from simpool_viz.maps.registry import map_methods, maps_of, resolve_map
 from simpool_viz.maps.request import MapRequest, option_text, parse_map
-from simpool_viz.masks import ObjectMask, parse_rule
+from simpool_viz.masks import Cut, ObjectMask, choose_cut, make_mask, parse_rule
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.stem import stems_once
 from simpool_viz.modeling.sharing import sharing_groups
 from simpool_viz.recording import Recording, record_shared
-from simpool_viz.scores.localization import score_map
-from simpool_viz.scores.references import Reference
+from simpool_viz.refinement import REFINEMENTS, refine
+from simpool_viz.scores.faithfulness import Faithfulness, faithfulness
+from simpool_viz.scores.localization import iou, score_map
+from simpool_viz.scores.references import Reference, bounded
 from simpool_viz.timing import Profile
 
 IMPROBABLE = 0.5  # a best class below this probability is more likely wrong than right, by the model's own account
@@ -33,18 +37,36 @@ class Settings:
 
     Attributes:
         size: shorter side in pixels; None: each checkpoint's own.
-        mask: rule and amount, as "mass:0.6".
-        largest: keep only the largest component.
-        smoothing: standard deviation in tokens of a blur before the threshold, from 0 (none) to 2.
+        mask: "default" for the cut that covers objects best over the bundled maps (`masks.DEFAULT_CUT`), or rule and
+            amount, as "mass:0.6".
+        largest: keep only the largest component; None: as the mask has it, a named rule not.
+        smoothing: standard deviation in tokens of a blur before the threshold, from 0 (none) to 2; None likewise.
+        smooth: smooth edges of masks, instead of whole patches; None likewise.
+        refine: a name of `REFINEMENTS` by which masks are drawn and taken along; "" for none. Scores stay those of the
+            map's own mask; that of the refined one stands beside them as iou_refined.
+        faithfulness: steps of insertion and deletion, each of which is a forward; 0: they are not measured.
         fusion: of several maps into one: "mean", "max", "min", a name or an index; None: each map's own, mostly
             the mean.
     """
 
     size: int | None = None
-    mask: str = "mass:0.6"
-    largest: bool = False
+    mask: str = "default"
+    largest: bool | None = None
     fusion: str | int | None = None
-    smoothing: float = 0.0
+    smoothing: float | None = None
+    smooth: bool | None = None
+    refine: str = ""
+    faithfulness: int = 0
+
+    @property
+    def cut(self) -> Cut:
+        """How masks are cut.
+
+        Raises:
+            OptionError: an unknown rule, an amount that does not fit it, or a smoothing out of range.
+        """
+        rule, amount = (None, None) if self.mask == "default" else parse_rule(self.mask)
+        return choose_cut(rule, amount, smoothing=self.smoothing, largest=self.largest, smooth=self.smooth)
 
 
 @dataclass(frozen=True)
@@ -70,6 +92,8 @@ class Row:
             share counts in the first.
         input_size: (height, width) of the model's input in pixels.
         scores: against the reference, by name; {} without one.
+        refine: by what its mask is refined to the photo's edges when it is drawn, as `Settings.refine`.
+        curves: insertion and deletion, where they were asked for and there is a classifier.
     """
 
     picture: int
@@ -88,6 +112,8 @@ class Row:
     milliseconds: tuple[float, float]
     input_size: tuple[int, int]
     scores: dict[str, float]
+    refine: str = ""
+    curves: Faithfulness | None = None
 
     @property
     def map_label(self) -> str:
@@ -149,20 +175,34 @@ class Row:
         if self.mask.constant:
             return "the map is constant: the mask is the whole picture"
         parts = "component" if self.mask.components == 1 else "components"
-        return f"mask: {100 * self.mask.coverage:.0f} % of the picture, {self.mask.components} {parts}"
+        edges = f", drawn refined by {REFINEMENTS[self.refine].title}" if self.refine else ""
+        return f"mask: {100 * self.mask.coverage:.0f} % of the picture, {self.mask.components} {parts}{edges}"
 
     @property
     def score_lines(self) -> list[str]:
         """The scores in a line, where there is a reference."""
         if not self.scores:
             return []
-        hit = "hit" if self.scores["pointing"] else "miss"
-        return [f"IoU {self.scores['iou']:.2f}, at true area {self.scores['iou_at_true_area']:.2f}, pointing {hit}"]
+        own, hit = self.scores, "hit" if self.scores["pointing"] else "miss"
+        return [
+            f"IoU {own['iou']:.2f} of the mask, {own['iou_at_true_area']:.2f} at true area, "
+            f"{own['iou_at_best_threshold']:.2f} at the best threshold",
+            f"pointing {hit}, {100 * own['energy']:.0f} % of the energy inside",
+            *([f"IoU {own['iou_refined']:.2f} of the refined mask"] if "iou_refined" in own else []),
+        ]
 
     @property
     def lines(self) -> list[str]:
         """The whole caption, line by line."""
-        return [*self.fixed_lines, self.mask_line, *self.score_lines]
+        return [*self.fixed_lines, self.mask_line, *self.score_lines, *self.curve_lines]
+
+    @property
+    def curve_lines(self) -> list[str]:
+        """The areas of insertion and deletion in a line, where they were measured."""
+        if self.curves is None:
+            return []
+        deletion, insertion = self.curves.areas["deletion"], self.curves.areas["insertion"]
+        return [f"areas of deletion {deletion:.2f} and insertion {insertion:.2f} for {self.curves.class_name}"]
 
 
 @dataclass(frozen=True)
@@ -287,16 +327,26 @@ class _RowMaker:
     profile: Profile
     found: str
 
+    def _refined_iou(self, mask: ObjectMask, method: str, reference: Reference) -> float:
+        rgb = cv2.resize(self.recording.picture.rgb, reference.size, interpolation=cv2.INTER_AREA)
+        return iou(refine(mask.pixels(size=reference.size), rgb, method), reference)
+
+    def _curves(self, weights: np.ndarray, steps: int) -> Faithfulness | None:
+        if not steps or self.recording.encoder.classifier is None:
+            return None
+        with self.profile.part("faithfulness"):
+            return faithfulness(self.recording, weights, steps)
+
     def make(self, request: MapRequest, settings: Settings, attention: AttentionMap, seconds: float) -> Row:
         """The row of a map that took `seconds`: its mask and figures."""
         with self.profile.part("masks"):
-            rule, amount = parse_rule(settings.mask)
-            mask = attention.mask(
-                rule, amount, largest=settings.largest, fusion=settings.fusion, smoothing=settings.smoothing
-            )
+            mask = make_mask(attention.fused(settings.fusion), attention.geometry, settings.cut)
         with self.profile.part("scores"):
             entropy, entropy_of = attention.entropy()
             scores = {} if self.reference is None else score_map(mask, self.reference)
+        if self.reference is not None and settings.refine:
+            with self.profile.part("refinement"):
+                scores["iou_refined"] = self._refined_iou(mask, settings.refine, self.reference)
         top = self.recording.top_classes(1)
         facts = self.recording.encoder.facts
         return Row(
@@ -316,6 +366,8 @@ class _RowMaker:
             milliseconds=(1000 * self.recording.seconds, 1000 * seconds),
             input_size=self.recording.geometry.input_size,
             scores=scores,
+            refine=settings.refine,
+            curves=self._curves(mask.weights, settings.faithfulness),
         )
 
 
@@ -406,7 +458,7 @@ def iterate_board(
     Raises:
         SimpoolError: as in `record_rows`.
     """
-    references = references or {}
+    references = {index: bounded(reference) for index, reference in (references or {}).items()}
     rows: list[Row] = []
     skipped: list[str] = []
     for index, picture in enumerate(pictures):

@@ -58,6 +58,7 @@ ROW_FIGURES: dict[str, RowFigure] = {
         RowFigure("milliseconds", "milliseconds", lambda row: sum(row.milliseconds)),
         RowFigure("iou", "IoU with the reference", _score("iou")),
         RowFigure("iou_at_true_area", "IoU at true area", _score("iou_at_true_area")),
+        RowFigure("iou_at_best_threshold", "IoU at the best threshold", _score("iou_at_best_threshold")),
         RowFigure("energy", "share of the mass on the object", _score("energy")),
     )
 }
@@ -120,12 +121,14 @@ def _rank(row: Row, figure: str, lowest: bool) -> tuple[bool, float]:
     return value is None, 0.0 if value is None else value if lowest else -value
 
 
-def agreement(masks: Sequence[ObjectMask], smooth: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
+def agreement(
+    masks: Sequence[ObjectMask], smooth: bool | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """IoU between the masks of all pairs.
 
     Args:
         masks: n masks of one picture, on any grids.
-        smooth: compare smooth masks instead of patches, as `ObjectMask.pixels` makes them.
+        smooth: compare smooth masks instead of patches, as `ObjectMask.pixels` makes them; as they are by default.
         size: (W, H) at which they are compared; the picture's own by default.
 
     Returns:

@@ -42,7 +42,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.maps.request import parse_maps
 
     requests, settings = parse_maps(arguments.map), chosen_settings(arguments)
-    style = DrawingStyle(arguments.colours, arguments.opacity, arguments.smooth)
+    style = DrawingStyle(arguments.colours, arguments.opacity, arguments.smooth is not False)
     job = Job(chosen_encoders(arguments), requests, settings)
     options: dict[str, Any] = {key: getattr(arguments, key) for key in ("pictures", "batch", "workers", "overwrite")}
     report = run(job, arguments.folders, arguments.out, style, progress=True, **options)

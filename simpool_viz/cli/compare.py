@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from simpool_viz.cli.options import (
@@ -30,8 +31,9 @@ Compare the attention maps of checkpoints on photos: overlays, object masks and 
   simpool-viz compare cat.jpg -c resnet_simpool --mask otsu --reference cat_mask.png -o out
   simpool-viz compare *.jpg --ready frozen_heads --matrix --agreement --sort entropy:lowest -o out
 
-The folder OUT gets board.png, a picture of every overlay and mask, maps.npz with the raw maps,
-scores.csv and manifest.json. `simpool-viz list` explains checkpoints, maps and mask rules.
+The folder OUT gets board.png, a picture of every overlay and mask, the masks as binary PNG and in
+COCO's forms, maps.npz with the raw maps, scores.csv and manifest.json. `simpool-viz list` explains
+checkpoints, maps and mask rules.
 Options of a map follow its name: cls:block=-2  token:at=120x80  dense_rollout:classes=tench+church,soft=true
 """
 
@@ -84,6 +86,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="ROW",
         help="also difference_A_B.png: row A minus row B, numbered from 1 in the order of scores.csv; repeat for more",
     )
+    parser.add_argument(
+        "--faithfulness",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="also insertion and deletion, two forwards a step (20 is usual): areas in scores.csv, faithfulness.png",
+    )
     add_drawing(parser)
     parser.add_argument("--shared-scale", action="store_true", help="one colour scale for the whole board")
     parser.add_argument("--profile", action="store_true", help="print where the time went")
@@ -98,13 +107,16 @@ def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.export import check_target, export_board
     from simpool_viz.images import read_picture
     from simpool_viz.maps.request import parse_maps
+    from simpool_viz.scores.faithfulness import MOST_STEPS
     from simpool_viz.scores.references import parse_reference
     from simpool_viz.timing import Profile
 
     _apply_ready(arguments)
     requests = parse_maps(arguments.map)
-    style = DrawingStyle(arguments.colours, arguments.opacity, arguments.smooth, arguments.shared_scale)
-    settings = chosen_settings(arguments)
+    style = DrawingStyle(arguments.colours, arguments.opacity, arguments.smooth is not False, arguments.shared_scale)
+    settings = replace(chosen_settings(arguments), faithfulness=arguments.faithfulness)
+    if not 0 <= settings.faithfulness <= MOST_STEPS:
+        raise OptionError(f"--faithfulness takes 1 to {MOST_STEPS} steps, not {settings.faithfulness}")
     check_target(arguments.out, arguments.overwrite)
     profile = Profile()
     with profile.part("read"):
@@ -159,11 +171,13 @@ def _further_files(arguments: argparse.Namespace, board: Board, style: DrawingSt
         OptionError: a row that does not exist.
         MapError: two maps without a difference.
     """
-    from simpool_viz.drawing.figures import agreement_figure, agreement_table, draw_difference, draw_matrix
+    from simpool_viz.drawing.figures import agreement_figure, agreement_table, draw_curves, draw_difference, draw_matrix
 
     files: dict[str, Any] = {}
     if arguments.matrix:
         files["matrix.png"] = draw_matrix(board, style)
+    if arguments.faithfulness:
+        files["faithfulness.png"] = draw_curves(board)
     if arguments.agreement:
         files |= {"agreement.png": agreement_figure(board), "agreement.csv": agreement_table(board)}
     for first, second in arguments.difference:

@@ -80,7 +80,7 @@ def add_computation(parser: argparse.ArgumentParser) -> None:
     from simpool_viz.board.board import Settings
     from simpool_viz.maps.attention_map import FUSIONS
     from simpool_viz.maps.registry import map_methods
-    from simpool_viz.masks import mask_rules
+    from simpool_viz.masks import DEFAULT_CUT, mask_rules
 
     parser.add_argument(
         "-c",
@@ -104,15 +104,22 @@ def add_computation(parser: argparse.ArgumentParser) -> None:
         "--mask",
         default=Settings().mask,
         metavar="RULE[:AMOUNT]",
-        help=f"{alternatives(mask_rules())} (default: %(default)s)",
+        help=f"{alternatives(mask_rules())} (default: {DEFAULT_CUT.label}, which covers objects best)",
     )
     parser.add_argument(
         "--smoothing",
         type=float,
-        default=0.0,
-        help="blur of a map before its threshold, in tokens, 0 to 2 (default: %(default)s)",
+        help="blur of a map before its threshold, in tokens, 0 to 2 (default: with --mask none)",
     )
-    parser.add_argument("--largest", action="store_true", help="keep only the largest component of each mask")
+    parser.add_argument(
+        "--largest", action="store_true", default=None, help="keep only the largest component of each mask"
+    )
+    parser.add_argument(
+        "--smooth",
+        action=argparse.BooleanOptionalAction,
+        help="smooth edges of masks, or whole patches; overlays are drawn likewise (default: smooth, and with --mask "
+        "masks of whole patches)",
+    )
     parser.add_argument(
         "--fusion",
         type=number_or_name,
@@ -137,13 +144,19 @@ def add_drawing(parser: argparse.ArgumentParser, *more: str) -> None:
     """
     from simpool_viz.drawing.pixels import SEQUENTIAL, DrawingStyle
     from simpool_viz.drawing.render import SUFFIXES
+    from simpool_viz.refinement import REFINEMENTS
 
     default = DrawingStyle()
     parser.add_argument("--colours", default=default.colours, help=f"{alternatives(SEQUENTIAL)} (default: %(default)s)")
     parser.add_argument(
         "--opacity", type=float, default=default.opacity, help="of the overlay, 0 to 1 (default: %(default)s)"
     )
-    parser.add_argument("--smooth", action="store_true", help="bilinear maps and masks instead of patches")
+    parser.add_argument(
+        "--refine",
+        default="",
+        choices=REFINEMENTS,
+        help="move the drawn masks to the edges of the photo; scores stay those of the map's own mask",
+    )
     parser.add_argument(
         "--pictures",
         choices=[*SUFFIXES, *more],
@@ -180,7 +193,15 @@ def chosen_settings(arguments: argparse.Namespace) -> Settings:
         OptionError: no such rule, or an amount that does not fit it.
     """
     from simpool_viz.board.board import Settings
-    from simpool_viz.masks import parse_rule
 
-    parse_rule(arguments.mask)
-    return Settings(arguments.size, arguments.mask, arguments.largest, arguments.fusion, arguments.smoothing)
+    settings = Settings(
+        arguments.size,
+        arguments.mask,
+        arguments.largest,
+        arguments.fusion,
+        arguments.smoothing,
+        arguments.smooth,
+        getattr(arguments, "refine", ""),  # `evaluate` scores the masks of maps alone
+    )
+    _ = settings.cut  # a wrong rule is refused here
+    return settings

@@ -23,6 +23,7 @@ from simpool_viz.drawing.pixels import (
     palette,
 )
 from simpool_viz.drawing.render import render_row, row_scales
+from simpool_viz.errors import MapError
 from simpool_viz.images import Picture
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.scale import scale_of, symmetric_scale
@@ -151,6 +152,34 @@ def agreement_figure(board: Board) -> Image.Image:
     for i, part in enumerate(parts):
         whole.paste(part, (0, sum(p.height for p in parts[:i])))
     return whole
+
+
+def draw_curves(board: Board) -> Image.Image:
+    """Insertion and deletion of every row that has them, as one RGB picture: a pair of plots for each photo."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [index for index in range(len(board.pictures)) if any(r.picture == index and r.curves for r in board.rows)]
+    if not shown:
+        raise MapError("no row has insertion and deletion: they need a classifier, and steps (--faithfulness)")
+    figure = Figure(figsize=(10, 3.4 * len(shown)), layout="constrained")
+    plots = figure.subplots(len(shown), 2, sharey="row", squeeze=False)
+    for line, index in zip(plots, shown, strict=True):
+        for row in board.rows:
+            if row.picture != index or row.curves is None:
+                continue
+            for plot, kind in zip(line, ("deletion", "insertion"), strict=True):
+                label = f"{row.title}: {row.curves.areas[kind]:.2f}"
+                plot.plot(100 * row.curves.shares, getattr(row.curves, kind), label=label)
+        for plot, kind, best in zip(line, ("Deletion", "Insertion"), ("lowest", "highest"), strict=True):
+            plot.set(title=f"{kind}, {board.pictures[index].name} (area, {best} is best)", xlim=(0, 100), ylim=(0, 1))
+            plot.set(xlabel=f"% of the pixels {'deleted' if kind == 'Deletion' else 'inserted'}, heaviest first")
+            plot.grid(alpha=0.3)
+            plot.legend(fontsize="small", frameon=False)
+        line[0].set_ylabel("probability of the class")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
 
 
 def agreement_table(board: Board) -> str:

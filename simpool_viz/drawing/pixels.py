@@ -50,7 +50,7 @@ class DrawingStyle:
 
     colours: str = "inferno"
     opacity: float = 0.6
-    smooth: bool = False
+    smooth: bool = True
     shared_scale: bool = False
 
     def __post_init__(self) -> None:

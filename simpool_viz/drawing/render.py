@@ -20,6 +20,7 @@ from simpool_viz.drawing.pixels import (
     overlay,
 )
 from simpool_viz.maps.scale import Scale, scale_of, shared_scales
+from simpool_viz.refinement import refine
 
 LONGEST = 1024  # pixels of the exported overlays and masks
 SUFFIXES = {"jpeg": "jpg", "png": "png"}
@@ -44,7 +45,7 @@ def render_row(
     rgb = display_picture(board.pictures[row.picture].rgb, longest)
     size = rgb.shape[1], rgb.shape[0]
     colours = colour_map(row.mask.weights, scale, row.attention.signed, style, size)
-    mask = row.mask.pixels(smooth=style.smooth, size=size)
+    mask = refine(row.mask.pixels(size=size), rgb, row.refine)
     return overlay(rgb, colours, style.opacity), cut_out(rgb, mask, display_boxes(mask))
 
 

@@ -6,20 +6,17 @@ The default mask of the project is the one that this table favours over all bund
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 
 from simpool_viz.board.board import Settings
 from simpool_viz.evaluation.datasets import MaskSet
 from simpool_viz.evaluation.table import rows_of_photos
-from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.request import MapRequest
+from simpool_viz.masks import Cut, make_mask
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import baselines, iou
-from simpool_viz.scores.references import Reference
 from simpool_viz.scores.results import Cell, Column, Table, measured
 
 AMOUNTS: dict[str, tuple[float | None, ...]] = {
@@ -31,32 +28,10 @@ AMOUNTS: dict[str, tuple[float | None, ...]] = {
 SMOOTHINGS = (0.0, 0.5, 1.0)
 
 
-@dataclass(frozen=True)
-class Cut:
-    """How a map is cut: rule, amount, smoothing in tokens, and whether only the largest part is kept."""
-
-    rule: str
-    amount: float | None
-    smoothing: float
-    largest: bool
-
-    @property
-    def label(self) -> str:
-        """Such as "mass:0.6, smoothed by 0.5, largest part"."""
-        rule = self.rule if self.amount is None else f"{self.rule}:{self.amount:g}"
-        smoothing = f", smoothed by {self.smoothing:g}" if self.smoothing else ""
-        return f"{rule}{smoothing}{', largest part' if self.largest else ''}"
-
-    def iou(self, attention: AttentionMap, fusion: str | int | None, reference: Reference) -> float:
-        """IoU of this mask of a map with the objects."""
-        cut: dict[str, Any] = {"largest": self.largest, "fusion": fusion, "smoothing": self.smoothing}
-        return iou(attention.mask(self.rule, self.amount, **cut).pixels(size=reference.size), reference)
-
-
 CUTS = [
-    Cut(rule, amount, smoothing, largest)
+    Cut(rule, amount, smoothing, largest, smooth)
     for rule, amounts in AMOUNTS.items()
-    for amount, smoothing, largest in product(amounts, SMOOTHINGS, (False, True))
+    for amount, smoothing, largest, smooth in product(amounts, SMOOTHINGS, (False, True), (False, True))
 ]
 
 
@@ -92,7 +67,8 @@ def compare_cuts(
         for number, row in rows:
             own = values.setdefault((number, f"{row.checkpoint}: {row.map_label}"), {})
             for cut in CUTS:
-                own.setdefault(cut.label, []).append(cut.iou(row.attention, settings.fusion, reference))
+                mask = make_mask(row.mask.weights, row.mask.geometry, cut)
+                own.setdefault(cut.label, []).append(iou(mask.pixels(size=reference.size), reference))
             for name, value in plain.items():
                 own.setdefault(name, []).append(value)
     names = [label for _, label in values]

@@ -16,9 +16,10 @@ from simpool_viz.board.board import Row, Settings, record_each, record_rows, req
 from simpool_viz.evaluation.datasets import MaskSet
 from simpool_viz.images import read_picture
 from simpool_viz.maps.request import MapRequest
+from simpool_viz.masks import DINO_CUT
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import baselines, jaccard, score_baselines, score_map
-from simpool_viz.scores.references import Reference, read_reference
+from simpool_viz.scores.references import Reference, bounded, read_reference
 from simpool_viz.scores.results import Column, Table, measured
 
 TABLE_FIGURES = ("iou_at_true_area", "iou", "jaccard", "jaccard_best", "pointing", "spatial_entropy")
@@ -86,7 +87,7 @@ def evaluate(
 def _masks(row: Row, settings: Settings) -> list[np.ndarray]:
     """Masks at 60 % of the mass: of the fused map, then of each of its maps."""
     each = [settings.fusion, *range(len(row.attention.names))]
-    return [row.attention.mask("mass", 0.6, fusion=fusion).grid for fusion in each]
+    return [row.attention.mask(DINO_CUT.rule, DINO_CUT.amount, fusion=fusion).grid for fusion in each]
 
 
 def _jaccard(masks: Sequence[np.ndarray], reference: Reference) -> dict[str, float]:
@@ -116,7 +117,7 @@ def rows_of_photos(
     skipped: list[str] = []
     for image, mask in tqdm(data.pairs, desc=data.name, unit="photo", disable=not progress):
         picture = read_picture(image)
-        reference = read_reference(mask, picture.size, object_ids)
+        reference = bounded(read_reference(mask, picture.size, object_ids))
         rows: list[tuple[int, Row]] = []
         for number, recording in enumerate(record_each(encoders, picture, settings.size)):
             own, skipped = record_rows(recording, requests, settings)
@@ -141,7 +142,7 @@ def localization_table(data: MaskSet, methods: Sequence[Method], settings: Setti
         Column("iou_at_true_area", "IoU at true area", "share"),
         Column("above_prior", "above the centre prior", "shift"),
         Column("above_first", "above the first row", "shift"),
-        Column("iou", f"IoU of mask {settings.mask}", "share"),
+        Column("iou", f"IoU of mask ({settings.cut.label})", "share"),
         Column("iou_above_prior", "mask above that of the centre prior", "shift"),
         *(Column(name, title, "share") for name, title in FURTHER.items()),
     ]

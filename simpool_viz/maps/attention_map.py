@@ -10,7 +10,7 @@ import torch
 
 from simpool_viz.errors import OptionError
 from simpool_viz.images import Geometry
-from simpool_viz.masks import ObjectMask, make_mask
+from simpool_viz.masks import ObjectMask, choose_cut, make_mask
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 
 FUSIONS: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max, "min": np.min}
@@ -100,21 +100,24 @@ class AttentionMap:
 
     def mask(
         self,
-        rule: str = "mass",
+        rule: str | None = None,
         amount: float | None = None,
         *,
-        largest: bool = False,
+        largest: bool | None = None,
         fusion: str | int | None = None,
-        smoothing: float = 0.0,
+        smoothing: float | None = None,
+        smooth: bool | None = None,
     ) -> ObjectMask:
         """Threshold the fused map.
 
         Args:
-            rule: a name of `mask_rules`: "mass", "area", "quantile", "mean" or "otsu".
+            rule: a name of `mask_rules`: "mass", "area", "quantile", "mean" or "otsu"; by default the cut that covers
+                objects best over the bundled maps (`masks.DEFAULT_CUT`), smoothing and edges included.
             amount: the rule's share in (0, 1]; its default where None.
             largest: keep only the largest component.
             fusion: as in `fused`.
             smoothing: standard deviation in tokens of a blur before the threshold, from 0 (none) to 2.
+            smooth: smooth edges, instead of whole patches.
 
         Raises:
             OptionError: an unknown rule or fusion, an amount that does not fit the rule, or a smoothing out of range.
@@ -129,7 +132,8 @@ class AttentionMap:
             >>> mask.grid.shape, mask.coverage
             ((16, 24), 0.25)
         """
-        return make_mask(self.fused(fusion), self.geometry, rule, amount, largest, smoothing)
+        cut = choose_cut(rule, amount, smoothing=smoothing, largest=largest, smooth=smooth)
+        return make_mask(self.fused(fusion), self.geometry, cut)
 
     def entropy(self, mode: str = "mass") -> tuple[float, str]:
         """Spatial entropy (Peruzzo et al., section 3), the mean over the M maps; see `scores.spatial_entropy`.

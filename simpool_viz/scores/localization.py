@@ -7,13 +7,15 @@ A map that does not score above the centre prior localizes no better than a fixe
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 
 from simpool_viz.images import expand_cells
-from simpool_viz.masks import ObjectMask, find_level, largest_component, upsample
-from simpool_viz.scores.references import Reference, check_proportions
+from simpool_viz.masks import DINO_CUT, ObjectMask, find_level, largest_component, upsample
+from simpool_viz.scores.references import Reference, bounded, check_proportions
 
+THRESHOLDS = 1000
 POINTING_RADIUS = 15  # pixels at the scored size (Zhang et al., Excitation Backprop, 2018)
 
 
@@ -47,6 +49,32 @@ def iou_at_true_area(weights: np.ndarray, reference: Reference) -> float:
     counted = weights[~reference.void]
     level = np.partition(counted, -int(reference.objects.sum()))[-int(reference.objects.sum())]
     return iou(weights >= level, reference)
+
+
+def iou_at_best_threshold(weights: np.ndarray, reference: Reference) -> tuple[float, float]:
+    """The best IoU of a threshold, chosen by the reference: what a rule could reach at most.
+
+    Thresholds are k / 1000, k = 0 ... 1000, of the weights brought to [0, 1] by their smallest and largest value, as
+    in the protocols of weakly supervised localization (Choe et al., CVPR 2020).
+
+    Args:
+        weights: (H, W) at the size of the reference.
+        reference: the reference mask.
+
+    Returns:
+        The IoU, and the highest such threshold, both in [0, 1]. A constant map has that of the whole picture, at 0.
+    """
+    counted = ~reference.void
+    values = weights[counted].astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    share = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    step = np.floor(share * THRESHOLDS).astype(int)
+    inside = reference.objects[counted]
+    hits = np.bincount(step[inside], minlength=THRESHOLDS + 1)[::-1].cumsum()[::-1]
+    size = np.bincount(step, minlength=THRESHOLDS + 1)[::-1].cumsum()[::-1]
+    ious = hits / np.maximum(size + inside.sum() - hits, 1)
+    best = len(ious) - 1 - int(np.argmax(ious[::-1]))
+    return float(ious[best]), best / THRESHOLDS
 
 
 def jaccard(masks: np.ndarray, reference: Reference, side: int = 480) -> tuple[float, float]:
@@ -150,6 +178,7 @@ def score(weights: np.ndarray, mask: np.ndarray, reference: Reference) -> dict[s
     return {
         "iou": iou(mask, reference),
         "iou_at_true_area": iou_at_true_area(weights, reference),
+        "iou_at_best_threshold": iou_at_best_threshold(weights, reference)[0],
         "pointing": float(pointing(weights, reference)),
         "energy": energy(weights, reference),
         "precision": precision,
@@ -157,14 +186,22 @@ def score(weights: np.ndarray, mask: np.ndarray, reference: Reference) -> dict[s
     }
 
 
-def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
+class HasMask(Protocol):
+    """A map that can be cut by default, as `AttentionMap`."""
+
+    def mask(self) -> ObjectMask: ...
+
+
+def score_map(attention: HasMask | ObjectMask, reference: Reference) -> dict[str, float]:
     """All scores of a fused map and its mask by name, each in [0, 1].
 
-    The map is upsampled bilinearly to the size of the reference, the mask by whole patches.
+    The map is upsampled bilinearly to the size of the reference, the mask as it is drawn: by whole patches, or with
+    smooth edges.
 
     Args:
-        mask: from `AttentionMap.mask`.
-        reference: from `read_reference`, of the same picture at any size.
+        attention: a map, which is cut by default, or its mask, from `AttentionMap.mask`.
+        reference: from `read_reference`, of the same picture at any size; beyond 1,280 pixels it is scored smaller
+            (`references.bounded`).
 
     Raises:
         PictureError: the reference has other proportions than the picture: it is rotated or belongs to another one.
@@ -175,13 +212,15 @@ def score_map(mask: ObjectMask, reference: Reference) -> dict[str, float]:
         >>> from simpool_viz.scores.localization import score_map
         >>> from simpool_viz.scores.references import read_reference
         >>> recording = record(load_checkpoint("resnet_simpool"), "cat.jpg")
-        >>> scores = score_map(recording.map("simpool").mask(), read_reference(Path("cat_mask.png")))
+        >>> scores = score_map(recording.map("simpool"), read_reference(Path("cat_mask.png")))
         >>> list(scores)
-        ['iou', 'iou_at_true_area', 'pointing', 'energy', 'precision', 'recall']
+        ['iou', 'iou_at_true_area', 'iou_at_best_threshold', 'pointing', 'energy', 'precision', 'recall']
         >>> all(0 <= value <= 1 for value in scores.values())
         True
     """
+    mask = attention if isinstance(attention, ObjectMask) else attention.mask()
     check_proportions(reference.size, mask.geometry.original)
+    reference = bounded(reference)
     return score(upsample(mask.weights, reference.size), mask.pixels(size=reference.size), reference)
 
 
@@ -191,7 +230,7 @@ def baselines(reference: Reference) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     They are the centre prior, masked by the rule "mass" at 0.6, and the whole picture.
     """
     prior = centre_prior(reference.size)
-    disc = prior.astype(np.float32) >= np.float32(find_level(prior, "mass", 0.6))
+    disc = prior.astype(np.float32) >= np.float32(find_level(prior, DINO_CUT.rule, DINO_CUT.amount))
     whole = np.ones_like(prior)
     return {"centre prior": (prior, disc), "whole picture": (whole, whole > 0)}
 

@@ -20,6 +20,7 @@ from simpool_viz.images import DAMAGE, expand_cells
 
 VOID = 255  # in a label map, as in PASCAL VOC
 MANY = 64  # levels; a map of objects with more numbers than this is taken for a mask with soft edges
+MOST_SCORED = 1280  # pixels of the longer side at which scores are counted
 TINT = 24  # of 255 levels, by which a grey pixel's channels may differ
 Box = tuple[float, float, float, float]
 _BOX = r"\s*-?\d+(\.\d+)?\s*(,\s*-?\d+(\.\d+)?\s*){3}"
@@ -222,6 +223,20 @@ def resized(reference: Reference, size: tuple[int, int]) -> Reference:
         return reference
     labels = None if reference.labels is None else expand_cells(reference.labels, size)
     return Reference(expand_cells(reference.objects, size), expand_cells(reference.void, size), labels)
+
+
+def bounded(reference: Reference) -> Reference:
+    """The reference as it is scored: at most `MOST_SCORED` pixels on its longer side, by nearest neighbour.
+
+    A photo of a camera holds no more tokens than a small one, and its scores would take seconds.
+    """
+    factor = MOST_SCORED / max(reference.size)
+    if factor >= 1:
+        return reference
+    width, height = (max(1, round(side * factor)) for side in reference.size)
+    smaller = resized(reference, (width, height))
+    # What is a speck in a large photo may vanish; then it is scored as it is.
+    return smaller if smaller.objects.any() else reference
 
 
 def check_proportions(size: tuple[int, int], picture: tuple[int, int]) -> None:

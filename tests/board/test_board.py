@@ -64,7 +64,7 @@ def test_every_figure_of_a_row_is_that_of_the_python_calls(
     for row in board.rows:
         recording = record(encoders[row.checkpoint], photos[("wide", "tall")[row.picture]])
         attention = recording.map(row.request.name, **row.request.options)
-        mask = attention.mask("mass", 0.6)
+        mask = attention.mask()
         assert np.array_equal(row.attention.weights, attention.weights) and row.attention.names == attention.names
         assert (
             np.array_equal(row.mask.grid, mask.grid) and row.mask.boxes == mask.boxes and row.mask.level == mask.level
@@ -152,7 +152,7 @@ def test_caption_tells_prediction_mask_entropy_grid_and_scores(board: Board) -> 
 
 def changed(row: Row, weights: np.ndarray) -> Row:
     attention = dataclasses.replace(row.attention, weights=weights.astype(np.float32)[None])
-    return dataclasses.replace(row, attention=attention, mask=attention.mask())
+    return dataclasses.replace(row, attention=attention, mask=attention.mask("mass", 0.6))
 
 
 def test_caption_of_a_constant_map_says_that_the_mask_is_the_whole_picture(board: Board) -> None:

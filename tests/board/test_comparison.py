@@ -13,7 +13,7 @@ from simpool_viz import make_board
 from simpool_viz.board.board import Board, Row, Settings
 from simpool_viz.board.comparison import ROW_FIGURES, agreement, arrange, difference, parse_sort
 from simpool_viz.images import Geometry
-from simpool_viz.masks import make_mask
+from simpool_viz.masks import Cut, make_mask
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.references import read_reference
 
@@ -111,7 +111,9 @@ def pixel_sets(masks: list, size: tuple[int, int]) -> list[set[tuple[int, int]]]
 def test_agreement_is_the_iou_of_every_pair_also_of_different_grids() -> None:
     rng, original = np.random.default_rng(0), (43, 29)
     grids = [(4, 6), (4, 6), (7, 10)]
-    masks = [make_mask(rng.random(grid).astype(np.float32), Geometry(original, grid, 8), "area", 0.3) for grid in grids]
+    masks = [
+        make_mask(rng.random(grid).astype(np.float32), Geometry(original, grid, 8), Cut("area", 0.3)) for grid in grids
+    ]
     values = agreement(masks)
     sets = pixel_sets(masks, original)
     for i, one in enumerate(sets):

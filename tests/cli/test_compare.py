@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from simpool_viz import load_checkpoint, record
 from simpool_viz.cli.main import main
+from simpool_viz.masks import DEFAULT_CUT
 from tests.helpers import make_photo, run_command
 
 
@@ -63,9 +65,11 @@ def test_compare_takes_maps_with_options_size_and_look(
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert [r["map"] for r in manifest["rows"]] == ["contribution:classes=square+circle", "simpool"]
     assert manifest["rows"][0]["maps"] == ["square", "circle"] and manifest["rows"][0]["input_size"] == [64, 40]
-    assert manifest["look"] == {"colours": "gray", "opacity": 0.25, "smooth": False, "shared_scale": True}
-    expected = {"size": 40, "mask": "mass:0.6", "largest": True, "fusion": -1, "smoothing": 0.0}
-    assert manifest["settings"] == expected
+    assert manifest["look"] == {"colours": "gray", "opacity": 0.25, "smooth": True, "shared_scale": True}
+    cut = dataclasses.asdict(dataclasses.replace(DEFAULT_CUT, largest=True))
+    expected = {"size": 40, "mask": "default", "largest": True, "fusion": -1, "smoothing": None, "smooth": None}
+    expected |= {"refine": "", "faithfulness": 0}
+    assert manifest["settings"] == {**expected, "cut": cut}
 
 
 def test_compare_keeps_two_photos_of_one_stem_apart(

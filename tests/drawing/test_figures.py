@@ -104,7 +104,9 @@ def test_parts_stand_in_lines_of_their_groups_each_on_its_own_scale(board: Board
 
 def test_difference_is_red_where_the_first_is_stronger(board: Board) -> None:
     first, second = board.rows[1], board.rows[2]
-    pixels = np.asarray(draw_difference(board, first, second, DrawingStyle(opacity=1.0), longest=91)).astype(int)
+    pixels = np.asarray(
+        draw_difference(board, first, second, DrawingStyle(opacity=1.0, smooth=False), longest=91)
+    ).astype(int)
     values = difference(first, second)
     top = pixels.shape[0] - 48 - values.shape[0]
     shown = pixels[top : top + 60, GAP : GAP + 91]

@@ -36,7 +36,7 @@ def test_colour_table_is_that_of_matplotlib(name: str) -> None:
 def test_patches_show_each_cell_in_the_colour_of_its_times_uniform() -> None:
     weights = np.random.default_rng(3).random((4, 7)).astype(np.float32)
     weights /= weights.sum()
-    scale, style = Scale(0.0, 2.5, "times uniform", 28.0), DrawingStyle("viridis")
+    scale, style = Scale(0.0, 2.5, "times uniform", 28.0), DrawingStyle("viridis", smooth=False)
     drawn = colour_map(weights, scale, False, style, (91, 60))
     table = colour_table("viridis")
     for y in range(0, 60, 7):
@@ -55,7 +55,7 @@ def test_smooth_colours_are_those_of_the_bilinear_map() -> None:
     drawn = colour_map(weights, Scale(0.0, 2.0, "", 28.0), False, DrawingStyle("gray", smooth=True), (45, 30))
     wanted = (bilinear(weights, 45, 30) * 28 / 2 * 255).clip(0, 255)
     assert np.abs(drawn[:, :, 0] - wanted).max() <= 0.5 + 1e-3
-    patches = colour_map(weights, Scale(0.0, 2.0, "", 28.0), False, DrawingStyle("gray"), (45, 30))
+    patches = colour_map(weights, Scale(0.0, 2.0, "", 28.0), False, DrawingStyle("gray", smooth=False), (45, 30))
     assert len(np.unique(drawn)) > len(np.unique(patches)) and len(np.unique(patches)) <= 28
 
 

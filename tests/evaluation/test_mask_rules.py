@@ -54,7 +54,7 @@ def test_checkpoints_of_one_name_are_told_apart(data: MaskSet) -> None:
 def test_labels_name_each_cut() -> None:
     assert [cut.label for cut in FIRST] == [
         "mass:0.6",
-        "mean, smoothed by 1, largest part",
+        "mean, smoothed by 1, largest component",
         "area:0.25, smoothed by 0.5",
     ]
     assert len({cut.label for cut in CUTS}) == len(CUTS)

@@ -102,7 +102,7 @@ def test_table_carries_the_baselines_and_differences_paired_by_photo(data: MaskS
         and table_column(table, "spatial entropy")["centre prior"] == ""
     )
     mean, low, high = interval(figures["iou"])
-    assert table_column(table, "IoU of mask otsu")["mine"] == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    assert table_column(table, "IoU of mask (otsu)")["mine"] == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def test_table_of_an_evaluation_is_whole(data: MaskSet, resnet: Encoder) -> None:

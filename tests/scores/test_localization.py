@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from simpool_viz.images import Geometry
-from simpool_viz.masks import make_mask
+from simpool_viz.maps.attention_map import AttentionMap
+from simpool_viz.masks import Cut, make_mask
 from simpool_viz.scores.localization import (
     centre_prior,
     energy,
     iou,
+    iou_at_best_threshold,
     iou_at_true_area,
     jaccard,
     pointing,
@@ -19,7 +21,7 @@ from simpool_viz.scores.localization import (
     score_baselines,
     score_map,
 )
-from simpool_viz.scores.references import Reference
+from simpool_viz.scores.references import Reference, bounded
 from tests.helpers import one_object
 from tests.oracles.masks import bilinear
 
@@ -205,11 +207,12 @@ def test_baselines_are_the_prior_masked_at_mass_60_and_the_whole_picture() -> No
 
 def test_score_map_brings_mask_as_patches_and_map_bilinearly_to_the_size_of_the_reference() -> None:
     weights = np.random.default_rng(4).random((6, 9)).astype(np.float32)
-    mask = make_mask(weights, Geometry((451, 300), (6, 9), 16), "area", 0.3)
+    mask = make_mask(weights, Geometry((451, 300), (6, 9), 16), Cut("area", 0.3))
     target = one_object((60, 91))  # another size than the picture's, and not a multiple of the grid
     scores = score_map(mask, target)
     assert scores == score(bilinear(weights, 91, 60), mask.pixels(size=(91, 60)), target)
-    assert set(scores) == {"iou", "iou_at_true_area", "pointing", "energy", "precision", "recall"}
+    figures = {"iou", "iou_at_true_area", "iou_at_best_threshold", "pointing", "energy", "precision", "recall"}
+    assert set(scores) == figures
     assert scores["iou"] == iou(mask.pixels(size=(91, 60)), target)
 
 
@@ -274,3 +277,32 @@ def test_jaccard_is_taken_at_480_pixels() -> None:
     shown = nearest(masks[0], 480)
     by_hand = [(shown & t).sum() / (shown | t).sum() for t in (nearest(labels == n, 480) for n in (1, 2))]
     assert at_480[0] == pytest.approx(np.mean(by_hand)) and min(by_hand) > 0
+
+
+def test_best_threshold_is_the_best_of_a_thousand_tried_one_by_one() -> None:
+    rng = np.random.default_rng(3)
+    objects = rng.random((30, 40)) < 0.3
+    void = (rng.random((30, 40)) < 0.1) & ~objects
+    weights = rng.random((30, 40)) + objects
+    truth = Reference(objects, void)
+    found, threshold = iou_at_best_threshold(weights, truth)
+    counted = weights[~void]
+    share = (weights - counted.min()) / (counted.max() - counted.min())
+    tried = [iou(share * 1000 >= k, truth) for k in range(1001)]
+    assert found == pytest.approx(max(tried)) and found == pytest.approx(tried[round(1000 * threshold)])
+    assert found >= iou_at_true_area(weights, truth) - 5e-3, "but for the steps between thresholds"
+    constant = iou_at_best_threshold(np.ones((30, 40)), truth)
+    assert constant == (pytest.approx(objects.sum() / (~void).sum()), 0.0)
+
+
+def test_a_map_is_scored_by_its_default_mask_and_large_references_smaller() -> None:
+    weights = np.random.default_rng(1).random((6, 9)).astype(np.float32)
+    attention = AttentionMap(weights[None], ("a",), Geometry((2600, 1800), (6, 9), 16), "toy")
+    objects = np.zeros((1800, 2600), bool)
+    objects[300:900, 400:1500] = True
+    truth = Reference(objects, np.zeros_like(objects))
+    assert score_map(attention, truth) == score_map(attention.mask(), truth)
+    assert bounded(truth).size == (1280, 886)
+    assert score_map(attention, truth) == score_map(attention, bounded(truth))
+    small = Reference(objects[:90, :130] | (np.arange(130) > 70), objects[:90, :130])
+    assert bounded(small) is small

@@ -37,7 +37,7 @@ from simpool_viz.drawing.pixels import (
 from simpool_viz.export import row_name
 from simpool_viz.images import Picture
 from simpool_viz.maps.scale import PERCENTILE, scale_of
-from simpool_viz.masks import MOST_SMOOTHING, find_levels, mask_rules, parse_rule, smoothed
+from simpool_viz.masks import MOST_SMOOTHING, find_levels, mask_rules, smoothed
 
 LONGEST = 1280  # pixels of the display picture
 AMOUNTS = [percent / 100 for percent in range(1, 101)]
@@ -48,13 +48,12 @@ SCRIPTS = ("base", "masks", "paint", "cursor", "rows", "views", "inspect", "boar
 
 def _first_style() -> dict[str, Any]:
     """How a board is drawn until a visitor changes it, by the defaults of Python: style, and rule of the mask."""
-    style, settings = DrawingStyle(), Settings()
-    rule, amount = parse_rule(settings.mask)
+    style, cut = DrawingStyle(), Settings().cut
     return {
-        "rule": rule,
-        "amount": amount,
-        "largest": settings.largest,
-        "smoothing": settings.smoothing,
+        "rule": cut.rule,
+        "amount": mask_rules()["mass"].default if cut.amount is None else cut.amount,
+        "largest": cut.largest,
+        "smoothing": cut.smoothing,
         "boxes": True,
         "opacity": style.opacity,
         "colours": style.colours,
