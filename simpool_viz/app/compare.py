@@ -16,6 +16,7 @@ from gradio import processing_utils
 from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
+from simpool_viz.app.reference import ReferencePanel, References, photo_key, reference_payload
 from simpool_viz.app.style_controls import dispatch, style_controls
 from simpool_viz.board.board import Board, Settings, iterate_board
 from simpool_viz.board.ready_made import comparisons
@@ -25,8 +26,10 @@ from simpool_viz.checkpoints.load import load_checkpoint, share_backbones
 from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.images import read_picture
 from simpool_viz.maps.registry import map_methods, maps_of
-from simpool_viz.maps.request import MapRequest
+from simpool_viz.maps.request import MapRequest, parse_map
 from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.recording import record
+from simpool_viz.scores.faithfulness import STEPS, iterate_faithfulness
 from simpool_viz.scores.references import Reference, read_reference
 from simpool_viz.tensors import choose_device
 
@@ -119,6 +122,7 @@ class ComparePage:
         self.first_checkpoints = [name for name in self.whole if name in FIRST_CHECKPOINTS] or self.whole[:2]
         self.heads = {e.name: e.facts.title for e in entries if e.is_head}
         self.maps = self._offered_maps()
+        self.reference = ReferencePanel(reference_of)
         self.panels: list[gr.Accordion] = []  # what a narrow screen shows closed, filled by `build`
 
     def _offered_maps(self) -> dict[str, str]:
@@ -139,6 +143,7 @@ class ComparePage:
         more: list[str] | None = None,
         own: OwnCheckpoints | None = None,
         photos: list[str] | None = None,
+        references: References | None = None,
     ) -> Iterator[BoardState]:
         """Record the photos with the checkpoints, one state of the board after each recording.
 
@@ -150,6 +155,7 @@ class ComparePage:
             more: further checkpoints: heads on frozen backbones, or the visitor's own by name.
             own: the visitor's own checkpoints.
             photos: further photos.
+            references: what the visitor said of where objects are.
         """
         checkpoints = [*checkpoints, *(more or [])]
         for value, name in (
@@ -161,9 +167,8 @@ class ComparePage:
                 raise refusal(f"{name}.")
         state = None
         try:
-            for state in self._states(
-                [str(photo), *(photos or [])], checkpoints, maps, Settings(size=size or None), own
-            ):
+            settings = Settings(size=size or None)
+            for state in self._states([str(photo), *(photos or [])], checkpoints, maps, settings, own, references):
                 yield state
         except Exception:
             if state is not None:
@@ -177,17 +182,25 @@ class ComparePage:
         maps: list[str],
         settings: Settings,
         own: OwnCheckpoints | None = None,
+        references: References | None = None,
     ) -> Iterator[BoardState]:
         if len(photos) > MOST_PHOTOS:
             raise OptionError(f"{len(photos)} photos were given; at most {MOST_PHOTOS} are compared here at once")
         pictures, sent = [read_picture(photo) for photo in photos], Sent()
-        references = {i: reference for i, photo in enumerate(photos) if (reference := reference_of(photo))}
-        yield BoardState(Board(pictures, [], {}, [], settings), self._waiting(checkpoints, 0, len(pictures)), sent)
+        keys = tuple(photo_key(photo) for photo in photos)
+        found = [self.reference.of(photo, references) for photo in photos]
+        given = {i: one for i, one in enumerate(found) if one is not None}
+        payloads = {keys[i]: reference_payload(one) for i, one in given.items()}
+
+        def state(board: Board, done: int) -> BoardState:
+            return BoardState(board, self._waiting(checkpoints, done, len(pictures)), sent, keys, payloads)
+
+        yield state(Board(pictures, [], {}, [], settings), 0)
         encoders = [self.find(name, own) for name in checkpoints]
-        for done, board in enumerate(
-            iterate_board(pictures, encoders, [MapRequest(m) for m in maps], settings, references), 1
-        ):
-            yield BoardState(board, self._waiting(checkpoints, done, len(pictures)), sent)
+        requests = [MapRequest(name) for name in maps]
+        scored = {i: one.reference for i, one in given.items()}
+        for done, board in enumerate(iterate_board(pictures, encoders, requests, settings, scored), 1):
+            yield state(board, done)
 
     def _waiting(self, checkpoints: list[str], done: int, photos: int) -> str:
         """What comes next after `done` steps, "" where nothing does."""
@@ -203,6 +216,30 @@ class ComparePage:
             CheckpointError: as in `EncoderStore.get`.
         """
         return own.encoders[name] if own and name in own.encoders else self.store.get(name)
+
+    @event_handler
+    def curves(
+        self, event: gr.EventData, photo: str | None, photos: list[str] | None, size: int, own: OwnCheckpoints
+    ) -> Iterator[dict[str, Any]]:
+        """Insertion and deletion of a row of the board, so far after every few steps."""
+        wanted, name = sent_value(event, "key"), str(sent_value(event, "checkpoint"))
+        here = next((p for p in [photo, *(photos or [])] if p and photo_key(p) == wanted), None)
+        if here is None:
+            raise refusal("The photo of this row is no longer chosen; choose it again and press Run.")
+        request = parse_map(str(sent_value(event, "map")))
+        recording = record(self.find(name, own), read_picture(here), size or None, keep=None)
+        row = {"picture": sent_value(event, "picture"), "checkpoint": name, "name": sent_value(event, "map")}
+        attention = recording.map(request.name, **request.options)
+        for found in iterate_faithfulness(recording, attention):
+            yield {
+                **row,
+                "shares": found.shares.tolist(),
+                "deletion": found.deletion.tolist(),
+                "insertion": found.insertion.tolist(),
+                "areas": found.areas,
+                "of": found.class_name,
+                "done": len(found.shares) == STEPS + 1,
+            }
 
     @event_handler
     def choose_ready(self, name: str | None) -> tuple[Any, Any, Any, str]:
@@ -284,6 +321,7 @@ class ComparePage:
                 height=150,
             )
             four = gr.Button("All example photos", elem_id="all-examples")
+        references = self.reference.build(photo, photos)
         with gr.Accordion("Photo by address", open=False):
             address = gr.Textbox(label="Address of a picture", placeholder="https://", max_lines=1)
             fetch = gr.Button("Fetch")
@@ -322,10 +360,22 @@ class ComparePage:
         ready.input(self.choose_ready, ready, [checkpoints, more, maps, question], api_visibility="private")
         four.click(self._other_examples, photo, photos, api_visibility="private")
         controls = {"run": run, "cancel": cancel, "gallery": gallery, "fetch": fetch, "address": address}
-        return [photo, checkpoints, maps, size, more, own, photos], controls
+        return [photo, checkpoints, maps, size, more, own, photos, references], controls
 
     def _connect(self, inputs: list[Any], controls: dict[str, Any], view: BoardView) -> None:
-        photo = inputs[0]
+        photo, _, _, size, _, own, photos, _ = inputs
+        self.reference.connect(view)
+        curves = gr.JSON(visible="hidden", elem_id="curves-payload")
+        asked = view.curves(
+            self.curves,
+            [photo, photos, size, own],
+            curves,
+            concurrency_id="look",
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        send = dispatch("board", "simpool-curves", "payload", takes="payload")
+        curves.change(None, [curves], None, js=send, queue=False, api_visibility="private")
         shared: dict[str, Any] = {
             "fn": self.run,
             "inputs": inputs,
@@ -344,7 +394,7 @@ class ComparePage:
         ended = dispatch("board", "simpool-failed")  # whatever failed, be it the connection: nothing more will come
         for started in runs:
             started.failure(None, None, None, js=ended, queue=False, api_visibility="private")
-        controls["cancel"].click(None, None, None, cancels=runs, api_visibility="private")
+        controls["cancel"].click(None, None, None, cancels=[*runs, asked], api_visibility="private")
         controls["cancel"].click(
             None, None, None, js=dispatch("board", "simpool-stopped"), queue=False, api_visibility="private"
         )

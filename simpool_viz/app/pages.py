@@ -35,7 +35,7 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
     with gr.Tabs() as tabs:
         with gr.Tab("Compare", id="compare"):
             compare.build()
-        photo, checkpoints, maps, size, more, own, photos = compare.inputs
+        photo, checkpoints, maps, size, more, own, photos, _ = compare.inputs
         with gr.Tab("Inspect", id="inspect") as tab:
             inspect_page.build(own)
         if tour_page:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from simpool_viz.app.board.component import AMOUNTS, FIRST_STYLE, SMOOTHINGS
 from simpool_viz.drawing.pixels import SEQUENTIAL
-from simpool_viz.masks import mask_rules
+from simpool_viz.masks import DINO_CUT, mask_rules
 
 
 def style_controls(board: str, shown: bool = True) -> gr.Accordion:
@@ -50,6 +50,7 @@ def style_controls(board: str, shown: bool = True) -> gr.Accordion:
     controls |= {"smooth": smooth, "shared": shared, "boxes": boxes, "largest": largest}
     for key, control in controls.items():
         control.input(None, [control], None, js=_send_value(board, key), queue=False, api_visibility="private")
+    amount.input(None, [rule], [rule], js=_send_amount_rule(board), queue=False, api_visibility="private")
     rule.input(None, [rule, amount], [amount], js=_send_rule(board), queue=False, api_visibility="private")
     return panel
 
@@ -78,6 +79,13 @@ def dispatch(board: str, event: str, detail: str = "{}", before: str = "", after
 def _send_value(board: str, key: str) -> str:
     """JavaScript that sends the board the new value of a control."""
     return dispatch(board, "simpool-look", f"{{ {key}: value }}", takes="value")
+
+
+def _send_amount_rule(board: str) -> str:
+    """JavaScript for a moved amount: a rule that takes none gives way to the first one that does."""
+    defaults = json.dumps({rule.name: rule.default for rule in mask_rules().values()})
+    chosen = f"const defaults = {defaults}, chosen = defaults[rule] === null ? {json.dumps(DINO_CUT.rule)} : rule;"
+    return dispatch(board, "simpool-look", "{ rule: chosen }", before=chosen, after="return chosen;", takes="rule")
 
 
 def _send_rule(board: str) -> str:

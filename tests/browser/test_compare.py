@@ -55,7 +55,7 @@ def test_every_mask_equals_pythons_cell_for_cell(opened: Opened, python_board: B
     for rule in mask_rules().values():
         for amount in [None] if rule.default is None else [0.01, 0.37, 0.6, 0.95, 1.0]:
             for largest in (False, True):
-                set_style(page, rule=rule.name, amount=amount or 0.5, largest=largest, smooth=False)
+                set_style(page, rule=rule.name, amount=amount or 0.5, largest=largest, smooth=False, smoothing=0)
                 in_pixels = amount in (None, 0.37)
                 for row, drawn in zip(python_board.rows, masks(page, in_pixels), strict=True):
                     mask = row.attention.mask(rule.name, amount, largest=largest)
@@ -72,7 +72,7 @@ def test_every_mask_equals_pythons_cell_for_cell(opened: Opened, python_board: B
 def test_smooth_masks_equal_pythons_pixel_for_pixel(opened: Opened, python_board: Board):
     page, _ = opened
     for rule, amount, largest in (("mass", 0.6, False), ("otsu", None, True), ("area", 0.2, True)):
-        set_style(page, rule=rule, amount=amount or 0.5, largest=largest, smooth=True)
+        set_style(page, rule=rule, amount=amount or 0.5, largest=largest, smooth=True, smoothing=0)
         for row, drawn in zip(python_board.rows, masks(page, in_pixels=True), strict=True):
             size = drawn["width"], drawn["height"]
             expected = row.attention.mask(rule, amount, largest=largest).pixels(smooth=True, size=size)

@@ -11,12 +11,13 @@ function draw() {
   if (board.segmentation) drawSegmentation();
   if (ui.view === "agreement") drawAgreement();
   if (ui.view === "pair") drawDifference();
-  if (["coverage", "components"].includes(ui.sort)) placeRows();
+  if (["coverage", "components", "iou"].includes(ui.sort)) placeRows();
 }
 
 // The DOM of the chosen view, anew.
 function rebuild() {
-  for (const row of shownRows()) Object.assign(row, { spots: [], weightLines: [], bar: null, coverage: null });
+  for (const row of shownRows()) Object.assign(row, { spots: [], weightLines: [], bar: null, coverage: null, scoreNode: null, curvesBox: null });
+  board.baselines = [];
   for (const photo of board.photos) photo.marks = [];
   board.difference = board.segmentation = null;
   cursor = null;
@@ -67,7 +68,10 @@ async function load() {
     return;
   }
   if (mine !== drawn) return; // a newer board has arrived meanwhile
-  board = { value, photos, facts: known, rows: value.rows.map(readRow), gallery: (value.gallery ?? []).map(readRow) };
+  const references = new Map(Object.entries(value.references ?? {}).map(([key, data]) => [key, readReference(data)]));
+  const rows = value.rows.map(readRow), before = new Map((board?.rows ?? []).map((row) => [curvesKey(row), row.curves]));
+  if (value.waiting || board?.value.waiting) for (const row of rows) row.curves = before.get(curvesKey(row)); // a growing board
+  board = { value, photos, references, facts: known, rows, baselines: [], gallery: (value.gallery ?? []).map(readRow) };
   if (ui.sort && !board.rows.some((row) => ui.sort in row.figures)) ui.sort = "";
   rebuild();
 }
@@ -76,6 +80,29 @@ async function load() {
 element.addEventListener("simpool-look", (event) => {
   Object.assign(style, event.detail);
   draw();
+});
+
+// References that came, changed or went, by the photo's key; null for one that is gone.
+element.addEventListener("simpool-references", (event) => {
+  if (!board || !event.detail) return;
+  for (const [key, data] of Object.entries(event.detail)) data ? board.references.set(key, readReference(data)) : board.references.delete(key);
+  rebuild();
+});
+
+// Whether the baselines stand as rows of their own.
+element.addEventListener("simpool-baselines", (event) => {
+  style.baselines = event.detail.shown;
+  if (board) rebuild();
+});
+
+const curvesKey = (row) => JSON.stringify([row.picture, row.checkpoint, row.name]);
+
+// Insertion and deletion of a row, so far.
+element.addEventListener("simpool-curves", (event) => {
+  const row = board?.rows.find((one) => event.detail && curvesKey(one) === curvesKey(event.detail));
+  if (!row) return;
+  row.curves = event.detail;
+  if (row.curvesBox) drawCurves(row);
 });
 
 // Cancel: the rows shown stay, and nothing more will come.
@@ -99,6 +126,11 @@ element.readMasks = (inPixels) =>
     const grid = Array.from(levelSet(thresholded(row), levelOf(row), row.h, row.w));
     return { title: row.title, grid, width, height, pixels: inPixels ? Array.from(pixelsOf(row, width, height).mask).join("") : null };
   });
+element.readReference = (picture) => {
+  const reference = board.references.get(board.photos[picture].key);
+  return reference && { origin: reference.origin, width: reference.width, height: reference.height, kinds: reference.kinds.join("") };
+};
+element.readScores = () => board.rows.map((row) => ({ title: row.title, ...scoresOf(row) }));
 element.readWeights = () => shownRows().map((row) => ({ title: row.title, weights: Array.from(row.weights) }));
 element.readDifference = () => {
   const { one, other, canvas } = board.difference;

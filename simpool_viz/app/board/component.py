@@ -37,13 +37,16 @@ from simpool_viz.drawing.pixels import (
 from simpool_viz.export import row_name
 from simpool_viz.images import Picture
 from simpool_viz.maps.scale import PERCENTILE, scale_of
-from simpool_viz.masks import MOST_SMOOTHING, find_levels, mask_rules, smoothed
+from simpool_viz.masks import DINO_CUT, MOST_SMOOTHING, find_level, find_levels, mask_rules, smoothed
+from simpool_viz.scores.localization import POINTING_RADIUS, THRESHOLDS, centre_prior, score_baselines
+from simpool_viz.scores.references import Reference
 
 LONGEST = 1280  # pixels of the display picture
 AMOUNTS = [percent / 100 for percent in range(1, 101)]
 SMOOTHINGS = [step / 4 for step in range(int(4 * MOST_SMOOTHING) + 1)]  # tokens
 HERE = Path(__file__).parent
-SCRIPTS = ("base", "masks", "paint", "cursor", "rows", "views", "inspect", "board")  # one scope, in this order
+# One scope, in this order.
+SCRIPTS = ("base", "masks", "scores", "paint", "cursor", "rows", "views", "inspect", "board")
 
 
 def _first_style() -> dict[str, Any]:
@@ -59,6 +62,7 @@ def _first_style() -> dict[str, Any]:
         "colours": style.colours,
         "smooth": style.smooth,
         "shared": style.shared_scale,
+        "baselines": False,
     }
 
 
@@ -72,6 +76,8 @@ DRAWING: dict[str, Any] = {
     "dimmed": DIMMED,
     "percentile": PERCENTILE / 100,
     "smoothings": SMOOTHINGS,
+    "thresholds": THRESHOLDS,
+    "pointing": POINTING_RADIUS,
     "diverging": DIVERGING,
     "agreement": AGREEMENT,
     "cell": WIDEST,
@@ -101,11 +107,15 @@ class BoardState:
         board: so far.
         waiting: what is being computed, "" when nothing more is.
         sent: what the states of one run share.
+        keys: of each photo, what tells it from others.
+        references: payload of the reference of a photo, by that key.
     """
 
     board: Board
     waiting: str = ""
     sent: Sent = field(default_factory=Sent)
+    keys: tuple[str, ...] = ()
+    references: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def _encode(values: Any) -> str:
@@ -162,8 +172,9 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
         "name": row.request.label,
         "title": row.title,
         "map": row.map_title,
-        # Without the line about the mask: it changes with the style, so the browser writes it.
-        "lines": row.fixed_lines + row.score_lines,
+        # Without the lines about the mask and its scores: they change with the style, so the browser writes them.
+        "lines": row.fixed_lines,
+        "classifies": row.prediction is not None,
         "constant": row.mask_line if row.mask.constant else "",
         "figures": {name: value for name, value in values.items() if value is not None},
         "about": [asdict(explanation) for explanation in explain_row(row)],
@@ -172,8 +183,40 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Given:
+    """A reference, at the size at which it is scored, and where it is from, as the page says it."""
+
+    reference: Reference
+    origin: str
+
+
+def reference_payload(given: Given) -> dict[str, Any]:
+    """A reference as the board's JavaScript reads it: runs of pixels that are 0 outside, 1 object, 2 void, row by row;
+    and the baselines, whose figures do not depend on any map."""
+    reference = given.reference
+    kinds = np.where(reference.void, 2, reference.objects).astype(np.uint8).ravel()
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(kinds)) + 1])
+    lengths = np.diff(np.concatenate([starts, [kinds.size]])).astype("<u4")
+    scores = score_baselines(reference)
+    prior = find_level(centre_prior(reference.size), DINO_CUT.rule, DINO_CUT.amount)
+    levels = {"centre prior": prior, "whole picture": 1.0}
+    return {
+        "size": list(reference.size),
+        "lengths": base64.b64encode(lengths.tobytes()).decode(),
+        "values": base64.b64encode(kinds[starts].tobytes()).decode(),
+        "origin": given.origin,
+        "baselines": {name: {"level": levels[name], "scores": scores[name]} for name in scores},
+    }
+
+
 class BoardView(gr.HTML):
-    """Shows a `BoardState`. The event `inspect` names the row to open in Inspect: its picture, checkpoint and map."""
+    """Shows a `BoardState`.
+
+    Events, each with what it carries: `inspect`, the row to open in Inspect (picture, checkpoint, map); `curves`, the
+    row whose insertion and deletion are asked for (the same, and the photo's key); `reference`, a box drawn on a photo
+    (picture, key, box).
+    """
 
     def __init__(self, value: Any = None, kind: str = "compare", **kwargs: Any) -> None:
         super().__init__(
@@ -207,8 +250,16 @@ class BoardView(gr.HTML):
         for index, row in enumerate(board.rows):
             if index not in sent.rows:
                 sent.rows[index] = row_payload(board, row, index)
+        keys = value.keys or [f"photo {index}" for index in range(len(board.pictures))]
+        own = {
+            keys[i]: reference_payload(Given(one, "the reference mask"))
+            for i, one in board.references.items()
+            if keys[i] not in value.references
+        }
+        photos = [self.photo_payload(picture, index, sent) for index, picture in enumerate(board.pictures)]
         return {
-            "photos": [self.photo_payload(picture, index, sent) for index, picture in enumerate(board.pictures)],
+            "photos": [{**photo, "key": key} for photo, key in zip(photos, keys, strict=True)],
+            "references": own | value.references,
             "rows": [sent.rows[index] for index in range(len(board.rows))],
             "skipped": board.skipped,
             "waiting": value.waiting,

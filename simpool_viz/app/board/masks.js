@@ -1,6 +1,7 @@
 // Masks on grids and in pixels, by the rules of masks.py; functions alone, in the scope of board.js, whose `style` they read.
 
 function levelOf(row) {
+  if (row.baseline) return row.baseline.level;
   const table = row.levels[drawing.smoothings.indexOf(style.smoothing)]?.[style.rule];
   if (!table) return Infinity; // a map of a gallery, which has no mask
   return table.length === 1 ? table[0] : table[Math.min(table.length, Math.max(1, Math.round(style.amount * table.length))) - 1];
@@ -66,7 +67,7 @@ function blurred(weights, h, w, sigma) {
 // What the level is taken of: the weights, smoothed where that is asked for.
 function thresholded(row) {
   const sigma = style.smoothing;
-  if (!sigma) return row.weights;
+  if (!sigma || row.baseline) return row.weights;
   if (row.smoothing !== sigma) Object.assign(row, { smoothing: sigma, smoothed: blurred(row.weights, row.h, row.w, sigma) });
   return row.smoothed;
 }
@@ -100,18 +101,20 @@ function cellOfPixels(row, width, height) {
   return { ys: of(height, row.h), xs: of(width, row.w) };
 }
 
-// What does not change with the style is computed once for each width of a cell.
+// What does not change with the style is computed once for each width of a cell; without a name it is not kept.
 function cached(owner, name, width, compute) {
+  if (!name) return compute();
   if (owner[name]?.width !== width) owner[name] = { width, result: compute() };
   return owner[name].result;
 }
 
-// Weights and mask of a row in pixels of a canvas.
-function pixelsOf(row, width, height) {
+// Weights and mask of a row in pixels of a canvas. What is enlarged is kept under a name, by default that of the cells.
+function pixelsOf(row, width, height, name = "smooth") {
   const level = levelOf(row);
   if (style.smooth) {
-    const values = cached(row, "smooth", width, () => upsample(row.weights, row.h, row.w, width, height));
-    const cut = style.smoothing ? upsample(thresholded(row), row.h, row.w, width, height) : values;
+    const values = cached(row, name, width, () => upsample(row.weights, row.h, row.w, width, height));
+    const weights = thresholded(row), kept = name && `${name}Cut`;
+    const cut = weights === row.weights ? values : cached(row, kept, `${width} ${style.smoothing}`, () => upsample(weights, row.h, row.w, width, height));
     return { values, mask: levelSet(cut, level, height, width) };
   }
   const grid = levelSet(thresholded(row), level, row.h, row.w), cells = cellOfPixels(row, width, height);

@@ -94,6 +94,10 @@ function describe(row) {
     const line = `mask: ${share} % of the picture, ${parts} ${parts === 1 ? "component" : "components"}`;
     if (row.coverage) row.coverage.textContent = row.constant || line;
   }
+  if (row.baseline) labels.mask = `Object mask of the baseline ${row.title}.`;
+  const scores = scoresOf(row);
+  for (const name of SCORES) scores[name] === undefined ? delete row.figures[name] : (row.figures[name] = scores[name]);
+  row.scoreNode?.replaceChildren(...scoreLines(scores).map((line) => make("p", "live", line)));
   for (const { canvas, kind } of row.spots) canvas.setAttribute("aria-label", labels[kind]);
 }
 

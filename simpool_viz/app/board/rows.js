@@ -27,10 +27,12 @@ function buildRow(row) {
   title.id = row.id;
   section.setAttribute("aria-labelledby", row.id);
   row.coverage = make("p", "live");
+  row.scoreNode = make("div", "scores");
   row.bar = buildBar(row.unit);
-  caption.append(title, ...row.lines.map((line) => make("p", "", line)), row.coverage, row.bar.node, buildWeightLine(row));
-  caption.append(buildAbout(row));
-  if (props.kind === "compare") caption.append(buildInspectButton(row));
+  caption.append(title, ...row.lines.map((line) => make("p", "", line)), row.coverage, row.scoreNode, row.bar.node, buildWeightLine(row));
+  if (row.about.length) caption.append(buildAbout(row));
+  if (props.kind === "compare" && !row.baseline) caption.append(buildInspectButton(row));
+  if (props.kind === "compare" && row.classifies) caption.append(buildCurvesButton(row));
   section.append(buildCell(row, "overlay", row.map), buildCell(row, "mask", "Object mask"), caption);
   row.section = section;
   return section;
@@ -50,7 +52,7 @@ function buildAbout(row) {
   return details;
 }
 
-function buildPhoto(photo, index, frame = make("div")) {
+function buildPhoto(photo, index, frame = make("div"), marks = false) {
   const aside = make("figure", "photo"), picture = photo.image, mark = make("span", "mark");
   picture.alt = `The photo ${photo.title}`;
   mark.hidden = true;
@@ -59,6 +61,10 @@ function buildPhoto(photo, index, frame = make("div")) {
   frame.append(picture, mark);
   followPointer(frame, index);
   aside.append(frame, make("figcaption", "", photo.title));
+  if (!marks) return aside;
+  const reference = board.references.get(photo.key);
+  if (reference) aside.append(make("p", "reading", `Scores: against ${reference.origin}`));
+  aside.append(buildBoxButton(frame, photo, index));
   return aside;
 }
 
@@ -74,8 +80,10 @@ function buildInspectButton(row) {
 function buildRows() {
   return board.photos.map((photo, index) => {
     const block = make("div", "block"), list = make("div", "rows");
-    list.append(...board.rows.filter((row) => row.picture === index).map(buildRow));
-    block.append(buildPhoto(photo, index), list);
+    const plain = baselineRows(index);
+    board.baselines.push(...plain);
+    list.append(...[...board.rows.filter((row) => row.picture === index), ...plain].map(buildRow));
+    block.append(buildPhoto(photo, index, make("div"), props.kind === "compare"), list);
     return block;
   });
 }
@@ -102,6 +110,7 @@ function placeRows() {
 function enlarge(row, kind) {
   const dialog = make("dialog", "large"), bar = make("div", "bar"), canvas = make("canvas");
   const close = make("button", "", "Close"), save = make("button", "", "Save PNG");
+  const masks = kind === "mask" && row.levels.length ? buildMaskSavers(row) : [];
   dialog.setAttribute("aria-label", `${row.title}, ${kind === "mask" ? "object mask" : "overlay"}`);
   [canvas.width, canvas.height] = cellSize(photoOf(row), drawing.large);
   const source = photoPixels(photoOf(row), canvas.width, canvas.height), pixels = pixelsOf(row, canvas.width, canvas.height);
@@ -110,15 +119,50 @@ function enlarge(row, kind) {
   canvas.setAttribute("aria-label", row.spots.find((spot) => spot.kind === kind).canvas.getAttribute("aria-label"));
   close.addEventListener("click", () => dialog.close());
   save.addEventListener("click", () => {
-    const link = make("a");
-    link.href = canvas.toDataURL("image/png");
-    link.download = `${row.file}.${kind}.png`;
-    link.click();
+    download(canvas.toDataURL("image/png"), `${row.file}.${kind}.png`);
   });
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => dialog.remove());
-  bar.append(make("strong", "", row.title), save, close);
+  bar.append(make("strong", "", row.title), save, ...masks, close);
   dialog.append(bar, canvas);
   element.append(dialog);
   dialog.showModal();
+}
+
+function download(address, name) {
+  const link = make("a");
+  Object.assign(link, { href: address, download: name });
+  link.click();
+}
+
+// The mask as other tools read it, at the photo's own size: a binary PNG, and COCO's run lengths.
+function buildMaskSavers(row) {
+  const [width, height] = photoOf(row).size, pixels = () => pixelsOf(row, width, height, "").mask;
+  const png = make("button", "", "Save mask (0, 255)"), rle = make("button", "", "Save mask (COCO RLE)");
+  png.addEventListener("click", () => {
+    const canvas = make("canvas"), mask = pixels();
+    [canvas.width, canvas.height] = [width, height];
+    const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+    mask.forEach((mine, i) => image.data.set([255 * mine, 255 * mine, 255 * mine, 255], 4 * i));
+    context.putImageData(image, 0, 0);
+    download(canvas.toDataURL("image/png"), `${row.file}.binary.png`);
+  });
+  rle.addEventListener("click", () => {
+    const text = JSON.stringify(runLengths(pixels(), width, height));
+    download(`data:application/json,${encodeURIComponent(text)}`, `${row.file}.rle.json`);
+  });
+  return [png, rle];
+}
+
+// As `run_lengths` of mask_files.py: runs of 0, 1, 0, ... down the columns.
+function runLengths(mask, width, height) {
+  const counts = [];
+  let value = 0, run = 0;
+  for (let x = 0; x < width; x++)
+    for (let y = 0; y < height; y++) {
+      const here = mask[y * width + x];
+      if (here === value) run++;
+      else { counts.push(run); value = here; run = 1; }
+    }
+  return { size: [height, width], counts: [...counts, run] };
 }

@@ -16,7 +16,8 @@ from simpool_viz.board.board import Settings
 from simpool_viz.drawing import pixels
 from simpool_viz.drawing.pixels import DrawingStyle, colour_table, cut_out, display_boxes
 from simpool_viz.maps.scale import PERCENTILE, scale_of, symmetric_scale
-from simpool_viz.masks import find_levels
+from simpool_viz.masks import DEFAULT_CUT, find_levels
+from simpool_viz.scores.localization import POINTING_RADIUS, THRESHOLDS
 
 SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(component.HERE.glob("*.js"))}
 
@@ -31,6 +32,8 @@ def test_browser_is_given_what_python_draws_by() -> None:
         "dimmed": list(pixels.DIMMED),
         "percentile": PERCENTILE / 100,
         "smoothings": component.SMOOTHINGS,
+        "thresholds": THRESHOLDS,
+        "pointing": POINTING_RADIUS,
         "diverging": pixels.DIVERGING,
         "agreement": pixels.AGREEMENT,
         "cell": pixels.WIDEST,
@@ -40,7 +43,9 @@ def test_browser_is_given_what_python_draws_by() -> None:
     assert {*pixels.SEQUENTIAL, pixels.DIVERGING, pixels.AGREEMENT} == set(view.props["tables"])
     assert (
         FIRST_STYLE["opacity"] == DrawingStyle().opacity
-        and f"{FIRST_STYLE['rule']}:{FIRST_STYLE['amount']}" == Settings().mask
+        and [FIRST_STYLE[key] for key in ("rule", "smoothing", "largest", "smooth")]
+        == [DEFAULT_CUT.rule, DEFAULT_CUT.smoothing, DEFAULT_CUT.largest, DEFAULT_CUT.smooth]
+        and Settings().cut == DEFAULT_CUT
     )
 
 
