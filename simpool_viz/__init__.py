@@ -3,7 +3,7 @@
     from simpool_viz import load_checkpoint, record
     recording = record(load_checkpoint("resnet_simpool"), "cat.jpg")
     attention = recording.map("simpool")     # AttentionMap: .weights (M, h, w), .names, .fused() (h, w)
-    mask = attention.mask("mass", 0.6)       # ObjectMask: .grid, .pixels(), .boxes
+    mask = attention.mask()                  # ObjectMask: .grid, .pixels(), .boxes
 
 These names are the public interface; everything else may change between versions.
 

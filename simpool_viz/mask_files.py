@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from simpool_viz.errors import OptionError
 from simpool_viz.masks import label_components
 
 
@@ -58,6 +59,25 @@ def run_lengths(pixels: np.ndarray) -> dict[str, Any]:
     changes = np.flatnonzero(np.diff(flat, prepend=0))  # a mask that begins with an object has a run of no zeros
     counts = np.diff(np.concatenate([[0], changes, [flat.size]]))
     return {"size": [int(side) for side in pixels.shape], "counts": [int(count) for count in counts]}
+
+
+def mask_of_runs(size: Sequence[int], counts: Sequence[int]) -> np.ndarray:
+    """The mask (H, W) bool of COCO's uncompressed run lengths, as `run_lengths` makes them.
+
+    Args:
+        size: [H, W].
+        counts: lengths of the runs of 0, 1, 0, ... down the columns.
+
+    Raises:
+        OptionError: runs that do not fill the picture.
+    """
+    height, width = size
+    if min(counts, default=-1) < 0 or sum(counts) != height * width:
+        raise OptionError(
+            f"the run lengths of a mask of {width} x {height} pixels add up to {width * height}, none negative"
+        )
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(width, height).T
 
 
 def polygons(pixels: np.ndarray) -> list[list[float]]:

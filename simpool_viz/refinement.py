@@ -85,6 +85,11 @@ REFINEMENTS: dict[str, Refinement] = {
 }
 
 
+def available_refinements() -> dict[str, Refinement]:
+    """The methods that this installation has: the guided filter needs OpenCV's contrib build."""
+    return {name: method for name, method in REFINEMENTS.items() if name != "guided" or hasattr(cv2, "ximgproc")}
+
+
 def check_refinement(name: str) -> str:
     """The name of a method, or "" for none.
 

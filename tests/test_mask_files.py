@@ -11,7 +11,8 @@ from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
-from simpool_viz.mask_files import NamedMask, coco_annotations, png_of, polygons, run_lengths
+from simpool_viz.errors import OptionError
+from simpool_viz.mask_files import NamedMask, coco_annotations, mask_of_runs, png_of, polygons, run_lengths
 
 RNG = np.random.default_rng(0)
 Y, X = np.mgrid[:47, :61]
@@ -46,6 +47,13 @@ def test_run_lengths_are_pycocotools(name: str) -> None:
     runs = json.loads(json.dumps(run_lengths(mask)))
     assert sum(runs["counts"]) == mask.size
     assert np.array_equal(coco.decode(coco.frPyObjects(runs, *mask.shape)) > 0, mask)
+    assert np.array_equal(mask_of_runs(**runs), mask)
+
+
+def test_runs_that_do_not_fill_the_picture_are_refused() -> None:
+    for counts in ([], [3], [7, -1], [3, 4]):
+        with pytest.raises(OptionError, match="mask of 3 x 2 pixels add up to 6"):
+            mask_of_runs([2, 3], counts)
 
 
 @pytest.mark.parametrize("name", ["disc", "two parts", "at the edges", "all", "touching corners"])

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gradio as gr
 from gradio import processing_utils
 
@@ -27,8 +28,10 @@ from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.images import read_picture
 from simpool_viz.maps.registry import map_methods, maps_of
 from simpool_viz.maps.request import MapRequest, parse_map
+from simpool_viz.mask_files import mask_of_runs, run_lengths
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.recording import record
+from simpool_viz.refinement import LONGEST, refine
 from simpool_viz.scores.faithfulness import STEPS, iterate_faithfulness
 from simpool_viz.scores.references import Reference, read_reference
 from simpool_viz.tensors import choose_device
@@ -222,10 +225,7 @@ class ComparePage:
         self, event: gr.EventData, photo: str | None, photos: list[str] | None, size: int, own: OwnCheckpoints
     ) -> Iterator[dict[str, Any]]:
         """Insertion and deletion of a row of the board, so far after every few steps."""
-        wanted, name = sent_value(event, "key"), str(sent_value(event, "checkpoint"))
-        here = next((p for p in [photo, *(photos or [])] if p and photo_key(p) == wanted), None)
-        if here is None:
-            raise refusal("The photo of this row is no longer chosen; choose it again and press Run.")
+        here, name = self._photo_of(event, photo, photos), str(sent_value(event, "checkpoint"))
         request = parse_map(str(sent_value(event, "map")))
         recording = record(self.find(name, own), read_picture(here), size or None, keep=None)
         row = {"picture": sent_value(event, "picture"), "checkpoint": name, "name": sent_value(event, "map")}
@@ -240,6 +240,28 @@ class ComparePage:
                 "of": found.class_name,
                 "done": len(found.shares) == STEPS + 1,
             }
+
+    @event_handler
+    def refine(self, event: gr.EventData, photo: str | None, photos: list[str] | None) -> dict[str, Any]:
+        """A mask of the board, moved to the edges of its photo."""
+        here = self._photo_of(event, photo, photos)
+        size, counts, method = (sent_value(event, name) for name in ("size", "counts", "method"))
+        if not (isinstance(size, list) and len(size) == 2 and isinstance(counts, list)):
+            raise OptionError("a mask is its size and its run lengths, which is not what this page sent; load it again")
+        height, width = (checked_index(side, "a side of the mask", LONGEST + 1) for side in size)
+        mask = mask_of_runs((height, width), [checked_index(count, "a run of the mask") for count in counts])
+        rgb = cv2.resize(read_picture(here).rgb, (width, height), interpolation=cv2.INTER_AREA)
+        found = run_lengths(refine(mask, rgb, str(method)))
+        return {**found, "key": sent_value(event, "key"), "method": method, "asked": sent_value(event, "asked")}
+
+    @staticmethod
+    def _photo_of(event: gr.EventData, photo: str | None, photos: list[str] | None) -> str:
+        """The chosen photo that an event of the board is about."""
+        wanted = sent_value(event, "key")
+        here = next((p for p in [photo, *(photos or [])] if p and photo_key(p) == wanted), None)
+        if here is None:
+            raise refusal("The photo of this row is no longer chosen; choose it again and press Run.")
+        return here
 
     @event_handler
     def choose_ready(self, name: str | None) -> tuple[Any, Any, Any, str]:
@@ -372,6 +394,16 @@ class ComparePage:
             curves,
             concurrency_id="look",
             show_progress="hidden",
+            api_visibility="private",
+        )
+        refined = gr.JSON(visible="hidden", elem_id="refined-payload")
+        view.refine(self.refine, [photo, photos], refined, show_progress="hidden", api_visibility="private")
+        refined.change(
+            None,
+            [refined],
+            None,
+            js=dispatch("board", "simpool-refined", "payload", takes="payload"),
+            queue=False,
             api_visibility="private",
         )
         send = dispatch("board", "simpool-curves", "payload", takes="payload")

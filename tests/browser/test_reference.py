@@ -13,7 +13,9 @@ from playwright.sync_api import Page, expect
 
 from simpool_viz.board.board import Board
 from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.images import read_picture
 from simpool_viz.masks import DEFAULT_CUT
+from simpool_viz.refinement import refine
 from simpool_viz.scores.localization import score_baselines, score_map
 from simpool_viz.scores.references import Reference, read_reference
 from tests.browser.conftest import EXAMPLE, Opened, settle
@@ -194,6 +196,27 @@ def test_insertion_and_deletion_come_on_request_as_a_plot_with_their_areas(opene
     text = row.locator(".plot svg").get_attribute("aria-label") or ""
     assert f"area {curves.areas['deletion']:.2f}" in text and f"({curves.areas['insertion']:.2f}" in text
     assert curves.class_name in text and log.complaints == []
+
+
+def test_an_enlarged_mask_is_moved_to_the_edges_of_the_photo_and_saved_so(opened: Opened, python_board: Board):
+    page, log = opened
+    mask = python_board.rows[0].mask.pixels()
+    page.locator(".simpool-board .row").first.locator(".enlarge").nth(1).click()
+    dialog = page.locator("dialog.large")
+    before = dialog.locator("canvas").evaluate("(canvas) => canvas.toDataURL()")
+    dialog.get_by_label("Edges").select_option(label="GrabCut")
+    expect(dialog.get_by_role("status")).to_contain_text("scores are of the map's own mask", timeout=30_000)
+    assert dialog.locator("canvas").evaluate("(canvas) => canvas.toDataURL()") != before
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save mask (0, 255)").click()
+    with Image.open(saved.value.path()) as image:
+        shown = np.asarray(image.convert("RGB"))[:, :, 0] > 0
+    expected = refine(mask, read_picture(EXAMPLE).rgb, "grabcut")
+    assert (
+        (shown & expected).sum() / (shown | expected).sum() > 0.97 > (mask & expected).sum() / (mask | expected).sum()
+    )
+    dialog.get_by_label("Edges").select_option(label="of the map")
+    assert dialog.locator("canvas").evaluate("(canvas) => canvas.toDataURL()") == before and log.complaints == []
 
 
 def test_masks_are_saved_as_python_writes_them(opened: Opened, python_board: Board, tmp_path: Path):

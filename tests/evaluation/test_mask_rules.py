@@ -9,8 +9,9 @@ from simpool_viz import record
 from simpool_viz.board.board import Settings
 from simpool_viz.cli.main import main
 from simpool_viz.evaluation.datasets import MaskSet
-from simpool_viz.evaluation.mask_rules import CUTS, Cut, compare_cuts
+from simpool_viz.evaluation.mask_rules import CUTS, Cut, compare_cuts, cut_masks
 from simpool_viz.maps.request import MapRequest
+from simpool_viz.masks import DEFAULT_CUT, DINO_CUT, make_mask
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import iou, score_baselines
 from simpool_viz.scores.references import read_reference
@@ -20,7 +21,7 @@ FIRST = (Cut("mass", 0.6, 0.0, False), Cut("mean", None, 1.0, True), Cut("area",
 
 
 def test_every_figure_is_that_of_the_plain_calls_and_the_best_comes_first(data: MaskSet, resnet: Encoder) -> None:
-    table = compare_cuts(data, [resnet], [MapRequest("pooling")], Settings(size=48))
+    table = compare_cuts(data, [resnet], [MapRequest("pooling")], Settings(size=48), best=None)
     (column,) = [c.name for c in table.columns[2:]]
     assert column == "small_simpool: Pooling attention" and len(table.rows) == len(CUTS) + 2
     for cut in FIRST:
@@ -49,6 +50,21 @@ def test_checkpoints_of_one_name_are_told_apart(data: MaskSet) -> None:
     assert row["mean"] == pytest.approx(
         (row["run: Pooling attention (0)"][0] + row["run: Pooling attention (1)"][0]) / 2, abs=1e-5
     )
+
+
+def test_shared_work_gives_the_masks_of_each_cut_alone(resnet: Encoder, data: MaskSet) -> None:
+    attention = record(resnet, data.pairs[0][0], 48).map("pooling")
+    for cut, pixels in cut_masks(attention.fused(), (50, 37)):
+        alone = make_mask(attention.fused(), attention.geometry, cut)
+        assert np.array_equal(pixels, alone.pixels(size=(50, 37))), cut.label
+
+
+def test_the_best_stand_beside_the_default_and_dinos(data: MaskSet, resnet: Encoder) -> None:
+    table = compare_cuts(data, [resnet], [MapRequest("pooling")], Settings(size=48), best=2)
+    labels = [row["mask"] for row in table.rows]
+    assert {DEFAULT_CUT.label, DINO_CUT.label, "centre prior", "whole picture"} <= set(labels) and len(labels) <= 6
+    whole = compare_cuts(data, [resnet], [MapRequest("pooling")], Settings(size=48), best=None)
+    assert labels[:2] == [row["mask"] for row in whole.rows[:2]]
 
 
 def test_labels_name_each_cut() -> None:

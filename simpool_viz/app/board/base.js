@@ -7,7 +7,7 @@
 const style = { ...props.style };
 const ui = { view: "rows", group: "none", sort: "", lowest: false, cells: "overlay", first: -1, second: -1 };
 const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]) => [name, bytes(text)]));
-const { drawing } = props; // the colours and sizes by which Python draws (component.py)
+const { drawing, refinements } = props; // the colours and sizes by which Python draws (component.py)
 let board = null; // { photos, rows, baselines, gallery, references, facts, value }, decoded
 
 function bytes(text) {

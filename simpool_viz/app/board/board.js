@@ -95,6 +95,12 @@ element.addEventListener("simpool-baselines", (event) => {
   if (board) rebuild();
 });
 
+// A mask that was moved to the edges of its photo, if it is still the one that is asked for.
+element.addEventListener("simpool-refined", (event) => {
+  const [id, asked] = event.detail?.asked ?? [], row = board?.rows.find((one) => one.id === id);
+  if (row?.asked === asked) row.refining?.(event.detail);
+});
+
 const curvesKey = (row) => JSON.stringify([row.picture, row.checkpoint, row.name]);
 
 // Insertion and deletion of a row, so far.

@@ -38,6 +38,8 @@ from simpool_viz.export import row_name
 from simpool_viz.images import Picture
 from simpool_viz.maps.scale import PERCENTILE, scale_of
 from simpool_viz.masks import DINO_CUT, MOST_SMOOTHING, find_level, find_levels, mask_rules, smoothed
+from simpool_viz.refinement import LONGEST as REFINED
+from simpool_viz.refinement import available_refinements
 from simpool_viz.scores.localization import POINTING_RADIUS, THRESHOLDS, centre_prior, score_baselines
 from simpool_viz.scores.references import Reference
 
@@ -83,6 +85,7 @@ DRAWING: dict[str, Any] = {
     "cell": WIDEST,
     "small": WIDEST // 2,
     "large": LONGEST,
+    "refined": REFINED,
 }
 
 
@@ -215,7 +218,8 @@ class BoardView(gr.HTML):
 
     Events, each with what it carries: `inspect`, the row to open in Inspect (picture, checkpoint, map); `curves`, the
     row whose insertion and deletion are asked for (the same, and the photo's key); `reference`, a box drawn on a photo
-    (picture, key, box).
+    (picture, key, box); `refine`, a mask to be moved to the edges of its photo (key, method, size and counts as in
+    `run_lengths`).
     """
 
     def __init__(self, value: Any = None, kind: str = "compare", **kwargs: Any) -> None:
@@ -229,6 +233,7 @@ class BoardView(gr.HTML):
             style=FIRST_STYLE,
             figures={figure.name: figure.title for figure in ROW_FIGURES.values()},
             drawing=DRAWING,
+            refinements={method.name: method.title for method in available_refinements().values()},
             tables={
                 name: base64.b64encode(colour_table(name).tobytes()).decode()
                 for name in {*SEQUENTIAL, DIVERGING, AGREEMENT}

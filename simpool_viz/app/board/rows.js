@@ -110,7 +110,7 @@ function placeRows() {
 function enlarge(row, kind) {
   const dialog = make("dialog", "large"), bar = make("div", "bar"), canvas = make("canvas");
   const close = make("button", "", "Close"), save = make("button", "", "Save PNG");
-  const masks = kind === "mask" && row.levels.length ? buildMaskSavers(row) : [];
+  const savers = kind === "mask" && row.levels.length ? buildMaskSavers(row, canvas) : [];
   dialog.setAttribute("aria-label", `${row.title}, ${kind === "mask" ? "object mask" : "overlay"}`);
   [canvas.width, canvas.height] = cellSize(photoOf(row), drawing.large);
   const source = photoPixels(photoOf(row), canvas.width, canvas.height), pixels = pixelsOf(row, canvas.width, canvas.height);
@@ -123,7 +123,7 @@ function enlarge(row, kind) {
   });
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => dialog.remove());
-  bar.append(make("strong", "", row.title), save, ...masks, close);
+  bar.append(make("strong", "", row.title), save, ...savers, close);
   dialog.append(bar, canvas);
   element.append(dialog);
   dialog.showModal();
@@ -135,9 +135,32 @@ function download(address, name) {
   link.click();
 }
 
-// The mask as other tools read it, at the photo's own size: a binary PNG, and COCO's run lengths.
-function buildMaskSavers(row) {
-  const [width, height] = photoOf(row).size, pixels = () => pixelsOf(row, width, height, "").mask;
+// The mask as other tools read it, at the photo's own size: a binary PNG, and COCO's run lengths; and a choice of edges.
+function buildMaskSavers(row, canvas) {
+  const [width, height] = photoOf(row).size;
+  let refined = null; // { mask, width, height }, of the edges that are chosen
+  const enlarged = (w, h) => Uint8Array.from(upsample(refined.mask, refined.height, refined.width, w, h), (v) => (v >= 0.5 ? 1 : 0));
+  const pixels = () => (refined ? enlarged(width, height) : pixelsOf(row, width, height, "").mask);
+  const redraw = () => {
+    const own = pixelsOf(row, canvas.width, canvas.height, ""), source = photoPixels(photoOf(row), canvas.width, canvas.height);
+    drawMask(canvas, row, refined ? { ...own, mask: enlarged(canvas.width, canvas.height) } : own, source);
+  };
+  const said = make("span", "edges-said");
+  said.setAttribute("role", "status");
+  const edges = choice("Edges", [["", "of the map"], ...Object.entries(refinements)], "", (method) => {
+    refined = null;
+    row.asked = (row.asked ?? 0) + 1;
+    said.textContent = method ? "Refining ..." : "";
+    redraw();
+    if (!method) return;
+    const factor = Math.min(1, drawing.refined / Math.max(width, height)), [w, h] = [Math.max(1, Math.round(width * factor)), Math.max(1, Math.round(height * factor))];
+    row.refining = (found) => {
+      refined = { mask: maskOfRuns(found), width: found.size[1], height: found.size[0] };
+      said.textContent = "To the photo's edges; scores are of the map's own mask.";
+      redraw();
+    };
+    trigger("refine", { key: photoOf(row).key, method, asked: [row.id, row.asked], ...runLengths(pixelsOf(row, w, h, "").mask, w, h) });
+  });
   const png = make("button", "", "Save mask (0, 255)"), rle = make("button", "", "Save mask (COCO RLE)");
   png.addEventListener("click", () => {
     const canvas = make("canvas"), mask = pixels();
@@ -151,7 +174,17 @@ function buildMaskSavers(row) {
     const text = JSON.stringify(runLengths(pixels(), width, height));
     download(`data:application/json,${encodeURIComponent(text)}`, `${row.file}.rle.json`);
   });
-  return [png, rle];
+  return props.kind === "compare" ? [said, edges, png, rle] : [png, rle];
+}
+
+// The mask that run lengths say, row by row.
+function maskOfRuns({ size: [height, width], counts }) {
+  const mask = new Uint8Array(width * height);
+  let at = 0;
+  counts.forEach((count, i) => {
+    for (const end = at + count; at < end; at++) if (i % 2) mask[(at % height) * width + Math.floor(at / height)] = 1;
+  });
+  return mask;
 }
 
 // As `run_lengths` of mask_files.py: runs of 0, 1, 0, ... down the columns.

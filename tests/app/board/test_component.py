@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simpool_viz import refinement
 from simpool_viz.app.board import component
 from simpool_viz.app.board.component import AMOUNTS, DRAWING, FIRST_STYLE, BoardView, level_tables
 from simpool_viz.board.board import Settings
@@ -39,6 +40,7 @@ def test_browser_is_given_what_python_draws_by() -> None:
         "cell": pixels.WIDEST,
         "small": pixels.WIDEST // 2,
         "large": component.LONGEST,
+        "refined": refinement.LONGEST,
     }
     assert {*pixels.SEQUENTIAL, pixels.DIVERGING, pixels.AGREEMENT} == set(view.props["tables"])
     assert (
