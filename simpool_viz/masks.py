@@ -181,7 +181,7 @@ class Cut:
 
 
 # The one that covers objects best over the bundled maps; `simpool-viz evaluate --rules` measures it (docs/masks.md).
-DEFAULT_CUT = Cut("mean", smoothing=0.5, smooth=True)
+DEFAULT_CUT = Cut("mean", smooth=True)
 DINO_CUT = Cut("mass", 0.6)  # of the published protocols (Caron et al., ICCV 2021)
 
 

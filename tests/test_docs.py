@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from simpool_viz.board.tour import STOPS
 from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.modeling.pooling import poolings
 from simpool_viz.scores.results import bundled_results
@@ -63,3 +64,10 @@ def test_every_table_of_the_results_says_how_it_was_measured_and_names_what_is_b
         if table.columns[0].name in ("map", "checkpoint"):
             label = table.columns[0].name
             assert {str(row[label]).partition(": ")[0] for row in table.rows} <= known, name
+
+
+def test_no_figure_of_the_tour_is_written_by_hand() -> None:
+    for stop in STOPS:
+        for text in (stop.text, stop.observation, stop.limits):
+            assert not re.search(r"\d\.\d|\d %", re.sub(r"\{[^{}]*\}", "", text)), f"{stop.name}: {text}"
+        assert "{" not in stop.markdown

@@ -26,7 +26,7 @@ from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.checkpoints.load import load_checkpoint, share_backbones
 from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.images import read_picture
-from simpool_viz.maps.registry import map_methods, maps_of
+from simpool_viz.maps.registry import OWN, map_methods, maps_of
 from simpool_viz.maps.request import MapRequest, parse_map
 from simpool_viz.mask_files import mask_of_runs, run_lengths
 from simpool_viz.modeling.encoder import Encoder
@@ -39,7 +39,7 @@ from simpool_viz.tensors import choose_device
 SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
 MOST_PHOTOS = 12  # of one run
 FIRST_PHOTO = "chelsea.jpg"
-FIRST_CHECKPOINTS = ("resnet_gap", "resnet_simpool")  # of the board that the page opens with
+FIRST_CHECKPOINTS = ("vit_gap", "vit_simpool")  # of the board that the page opens with
 
 
 class EncoderStore:
@@ -132,7 +132,8 @@ class ComparePage:
         """The maps that at least one checkpoint has."""
         # No weights are read for that.
         had = [maps_of(entry.outline()) for entry in catalogue().values() if entry.available]
-        return {name: method.title for name, method in map_methods().items() if any(why[name] is None for why in had)}
+        offered = {name: m.title for name, m in map_methods().items() if any(why[name] is None for why in had)}
+        return {OWN: "How each one pools"} | offered
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -299,7 +300,7 @@ class ComparePage:
         return last
 
     def _first_maps(self) -> list[str]:
-        return [m for m in ("pooling", "contribution") if m in self.maps] or list(self.maps)[:1]
+        return [OWN, *(m for m in ("contribution",) if m in self.maps)]
 
     # --- the page -------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from simpool_viz.errors import AbsentClassError, MapError, OptionError
 from simpool_viz.images import ImageSource, Picture, read_picture
 from simpool_viz.maps.attention_map import FUSIONS, AttentionMap
 from simpool_viz.maps.make import blocks_needed, make_each
-from simpool_viz.maps.registry import map_methods, maps_of, resolve_map
+from simpool_viz.maps.registry import OWN, map_methods, own_map, resolve_map
 from simpool_viz.maps.request import MapRequest, option_text, parse_map
 from simpool_viz.masks import Cut, ObjectMask, choose_cut, make_mask, parse_rule
 from simpool_viz.modeling.encoder import Encoder
@@ -25,7 +25,7 @@ from simpool_viz.recording import Recording, record_shared
 from simpool_viz.refinement import REFINEMENTS, refine
 from simpool_viz.scores.faithfulness import Faithfulness, faithfulness
 from simpool_viz.scores.localization import iou, score_map
-from simpool_viz.scores.references import Reference, bounded
+from simpool_viz.scores.references import Reference, bounded, resized
 from simpool_viz.timing import Profile
 
 IMPROBABLE = 0.5  # a best class below this probability is more likely wrong than right, by the model's own account
@@ -224,24 +224,6 @@ class Board:
     settings: Settings
 
 
-def default_map(encoder: Encoder) -> MapRequest:
-    """The map that shows how a checkpoint pools: its pooling attention, or CLS attention, or the contribution.
-
-    A class token counts where it is what is pooled, or where there is no head whose contributions could be shown. A
-    dense head does not pool: its map is the Dense Attention Roll-Out, else the logits of the tokens.
-
-    Raises:
-        MapError: the checkpoint has none of these maps.
-    """
-    why_not = maps_of(encoder)
-    reads_class_token = encoder.pooling.name == "cls" or encoder.head is None
-    pooled = ("pooling", "cls", "contribution") if reads_class_token else ("pooling", "contribution", "cls")
-    for name in ("dense_rollout", "class_logits") if encoder.dense else pooled:
-        if why_not[name] is None:
-            return MapRequest(name)
-    raise MapError(f"{encoder.facts.name} has neither pooling attention, CLS attention nor contribution; name a map")
-
-
 def record_rows(
     recording: Recording,
     requests: Sequence[MapRequest],
@@ -254,7 +236,7 @@ def record_rows(
 
     Args:
         recording: of one picture by one checkpoint.
-        requests: the maps to make; where empty, the checkpoint's own (`default_map`).
+        requests: the maps to make; where empty, the checkpoint's own (`own_map`).
         settings: of the masks.
         reference: the picture's reference mask, which the rows are scored against.
         picture: the index of the recording's picture on the board.
@@ -268,7 +250,8 @@ def record_rows(
         MapError: no map was named, and the checkpoint has none of its own.
         AbsentClassError: a roll-out from a class that no token has.
     """
-    with_settings = [(request, settings) for request in requests or [default_map(recording.encoder)]]
+    expanded = _expanded(recording.encoder, requests or [MapRequest(OWN)])
+    with_settings = [(request, settings) for request in expanded]
     rows, skipped = [], []
     for outcome in rows_or_reasons(recording, with_settings, reference, picture, profile):
         if isinstance(outcome, AbsentClassError):
@@ -278,6 +261,13 @@ def record_rows(
         else:
             rows.append(outcome)
     return rows, skipped
+
+
+def _expanded(encoder: Encoder, requests: Sequence[MapRequest]) -> list[MapRequest]:
+    """The maps that are asked for, "own" by the name that it has for this checkpoint, where that is not asked for."""
+    others = {resolve_map(encoder, r.name)[0].name for r in requests if r.name != OWN and not r.options}
+    named = [MapRequest(own_map(encoder), r.options) if r.name == OWN else r for r in requests]
+    return [n for n, r in zip(named, requests, strict=True) if r.name != OWN or r.options or n.name not in others]
 
 
 def rows_or_reasons(
@@ -433,7 +423,7 @@ def blocks_of(encoders: Sequence[Encoder], requests: Sequence[MapRequest]) -> se
     Raises:
         SimpoolError: as in `record_rows`.
     """
-    wanted = [(encoder, requests or [default_map(encoder)]) for encoder in encoders]
+    wanted = [(encoder, requests or [MapRequest(OWN)]) for encoder in encoders]
     return {block for encoder, maps in wanted for block in blocks_needed(encoder, [(r.name, r.options) for r in maps])}
 
 
@@ -458,7 +448,8 @@ def iterate_board(
     Raises:
         SimpoolError: as in `record_rows`.
     """
-    references = {index: bounded(reference) for index, reference in (references or {}).items()}
+    # At the size of its photo, as `evaluate` scores it too.
+    references = {i: bounded(resized(one, pictures[i].size)) for i, one in (references or {}).items()}
     rows: list[Row] = []
     skipped: list[str] = []
     for index, picture in enumerate(pictures):

@@ -33,21 +33,21 @@ COMPARISONS = (
         "Same ViT: CLS, GAP, GGeM, SimPool",
         "What does the pooling alone change, the backbone and its training being the same?",
         ("vit_cls", "vit_gap", "vit_ggem", "vit_simpool"),
-        ("cls", "pooling", "contribution"),
+        ("own",),
     ),
     Comparison(
         "without_labels",
         "CLS and SimPool, trained without labels",
         "Where does a pooling look that never saw a label, and what did its start show already?",
         ("vit_ssl_cls", "vit_ssl_simpool", "vit_thin"),
-        ("cls", "pooling"),
+        ("own",),
     ),
     Comparison(
         "life",
         "ViT with and without LIFE",
         "Do queries and keys made from a token's neighbourhood give more coherent maps?",
         ("vit_cls", "vit_life_cls", "vit_simpool", "vit_life_simpool"),
-        ("cls", "pooling", "rollout"),
+        ("own", "rollout"),
     ),
     Comparison(
         "spatial_entropy",
@@ -69,7 +69,7 @@ COMPARISONS = (
         "ResNet: GAP, GeM, SPE, SimPool",
         "What do a pooling and a channel gate change in the same ResNet?",
         ("resnet_gap", "resnet_gem", "resnet_spe_gap", "resnet_simpool"),
-        ("pooling", "contribution", "gates"),
+        ("own", "gates"),
     ),
     Comparison(
         "trained_or_probed",

@@ -56,13 +56,14 @@ STOPS: tuple[Stop, ...] = (
         name="cls",
         title="A class token gathers the picture",
         text="A ViT's class token gathers what it needs through attention, in every block and head anew, and the "
-        "classifier is applied to that token alone. Its attention in the last block is the usual answer to where a ViT "
-        "attends.",
-        observation="The heads attend to different regions, and their mean is patchy: most of it lies on the "
-        "motorcycle, some in the background.",
-        limits="The stem under these blocks was trained with SimPool, so even this attention lies mostly on "
-        "objects. On 327 photos of horses its IoU with the object at true area is 0.436, no better than a centre prior "
-        "(0.438), and the roll-out's is 0.451.",
+        "classifier is applied to that token alone. Its attention in the last block is the usual answer to where a "
+        "ViT attends.",
+        observation="The mean over the heads covers the motorcycle as one region. The roll-out falls to a few tokens "
+        "all over the picture, the lamp and the boxes among them.",
+        limits="The blocks below were distilled from DINOv2, whose class token outlines objects by itself. On 327 "
+        "photos of horses the IoU of this attention with the object at true area is {vit/horses | vit_cls: CLS "
+        "attention | iou_at_true_area}, where a centre prior has {vit/horses | centre prior | iou_at_true_area}. The "
+        "roll-out through all blocks has {vit/horses | vit_cls: Attention Roll-Out | iou_at_true_area}.",
         checkpoints=("vit_cls",),
         maps=("cls", "rollout"),
     ),
@@ -71,39 +72,49 @@ STOPS: tuple[Stop, ...] = (
         title="SimPool pools by one attention",
         text="SimPool has no class token. One query, the mean of the tokens, attends to them once at the end, without "
         "heads or skip connections, and the weighted mean of the tokens is the picture's vector.",
-        observation="One region on the engine; some of the class token's attention falls on the window behind.",
-        limits="On the horses SimPool's map has an IoU of 0.501 at true area where the class token's has 0.436. "
-        "But it is peaked on discriminative parts, so its mask covers little of a large object, and it classifies no "
-        "better: 70.4 % where the class token has 71.6 %. And most of it is owed to the frozen stem, which was trained "
-        "with SimPool: on one trained with GAP the map is far worse.",
+        observation="Both maps cover the motorcycle. SimPool's is even over frame and wheels and falls off at the "
+        "outline; the class token's is strongest at the engine.",
+        limits="On the horses SimPool's map has an IoU of {vit/horses | vit_simpool: Pooling attention | "
+        "iou_at_true_area} at true area where the class token's has {vit/horses | vit_cls: CLS attention | "
+        "iou_at_true_area}, and its mask {vit/horses | vit_simpool: Pooling attention | iou} where the class token's "
+        "has {vit/horses | vit_cls: CLS attention | iou}. On photos with several objects the masks have "
+        "{vit/coco_open | vit_simpool: Pooling attention | iou} and {vit/coco_open | vit_cls: CLS attention | iou}. "
+        "Much is owed to the blocks below: the base that no pooling has shaped has {thin/horses | vit_thin: CLS "
+        "attention | iou_at_true_area} already. Top-1 is {vit/objects | vit_simpool | top1} % where the class token "
+        "has {vit/objects | vit_cls | top1} %.",
         checkpoints=("vit_cls", "vit_simpool"),
-        maps=("cls", "pooling"),
+        maps=("own",),
     ),
     Stop(
         name="ggem",
         title="GGeM averages with an exponent",
         text="GGeM has no attention. In each group of channels the tokens' values are raised to a learned power p and "
-        "averaged, and the root is taken: p = 1 is the plain mean of GAP, a large p comes near the maximum. The map is "
-        "what each token adds to the logit.",
-        observation="The exponents of the groups, under Inspect; and that GGeM's contributions are strongly positive "
-        "or negative, red and blue, where GAP's are even.",
-        limits="GGeM classifies no better than GAP here, 70.0 % against 70.3 %, and its exponents stayed where "
-        "they began, near 3. The contributions of neither outline the object: on the horses they are far below the "
-        "centre prior.",
+        "averaged, and the root is taken: p = 1 is the plain mean of GAP, a large p comes near the maximum. The map "
+        "is what each token adds to the logit.",
+        observation="Nearly every token adds to the logit of the motorcycle, also those of the wall: averaging "
+        "spreads the class over all tokens. The exponents of the groups stand under Inspect.",
+        limits="GGeM classifies {vit/objects | vit_ggem | top1} % of the photos right and GAP {vit/objects | vit_gap "
+        "| top1} %. The contributions of neither outline the object: on the horses their IoU at true area is "
+        "{vit/horses | vit_ggem: Contribution | iou_at_true_area} and {vit/horses | vit_gap: Contribution | "
+        "iou_at_true_area}, the centre prior's {vit/horses | centre prior | iou_at_true_area}.",
         checkpoints=("vit_gap", "vit_ggem"),
         maps=("contribution",),
     ),
     Stop(
         name="life",
         title="LIFE gives queries and keys a neighbourhood",
-        text="In a plain ViT a token's query and key depend on that token alone. LIFE makes them at three scales, from "
-        "the token itself and from its 3 x 3 and 5 x 5 surroundings, so that each head attends at one scale.",
+        text="In a plain ViT a token's query and key depend on that token alone. LIFE makes them at three scales, "
+        "from the token itself and from its 3 x 3 and 5 x 5 surroundings, so that each head attends at one scale. "
+        "Here it stands in the last two blocks.",
         observation="Under Inspect the heads are grouped by scale. Attention at the coarser scales is smoother.",
-        limits="At this scale LIFE does not improve the classifiers: 70.8 % against 71.6 % with a class token, "
-        "70.1 % against 70.4 % with SimPool; the class token's map is less on the object (IoU 0.369 against 0.436). In "
-        "the dense models it helps: 3.3 points of mean IoU.",
+        limits="With LIFE the classifiers have a top-1 of {vit/objects | vit_life_cls | top1} % against {vit/objects "
+        "| vit_cls | top1} % with a class token, {vit/objects | vit_life_simpool | top1} % against {vit/objects | "
+        "vit_simpool | top1} % with SimPool. The class token's map has an IoU of {vit/horses | vit_life_cls: CLS "
+        "attention | iou_at_true_area} against {vit/horses | vit_cls: CLS attention | iou_at_true_area} on the "
+        "horses. In the dense models it helps, by {scenes/camvid/test/iou | camvid_vit_life | above_first} points of "
+        "mean IoU.",
         checkpoints=("vit_cls", "vit_life_cls", "vit_simpool", "vit_life_simpool"),
-        maps=("cls", "pooling"),
+        maps=("own",),
     ),
     Stop(
         name="spatial_entropy",
@@ -112,9 +123,10 @@ STOPS: tuple[Stop, ...] = (
         "it concentrates each head of the class token on few regions; as a figure it stands in the caption of every "
         "map.",
         observation="The entropy in the two captions, and the number of components of the masks.",
-        limits="The loss does what it was made for: on the horses the entropy falls from 0.135 to 0.103, and the "
-        "map comes to lie better on the object, 0.457 against 0.436. The difference is hardly visible, and on a single "
-        "photo it may go the other way.",
+        limits="On the horses the entropy is {vit/horses | vit_cls_sar: CLS attention | spatial_entropy} with the "
+        "loss and {vit/horses | vit_cls: CLS attention | spatial_entropy} without it; the map's IoU at true area is "
+        "{vit/horses | vit_cls_sar: CLS attention | iou_at_true_area} and {vit/horses | vit_cls: CLS attention | "
+        "iou_at_true_area}. The difference is hardly visible, and on a single photo it may go the other way.",
         checkpoints=("vit_cls", "vit_cls_sar"),
         maps=("cls",),
     ),
@@ -125,9 +137,9 @@ STOPS: tuple[Stop, ...] = (
         "dense form starts from all tokens that a head assigns to one class, so that each class has its map. A dense "
         "model's head classifies every token anyway; the head of a classifier, as here, is applied to every token.",
         observation="Where the tokens of the class take their information from, compared with the class token.",
-        limits="With a classifier the classes of tokens are guesses: they were never trained. The dense models "
-        "know street scenes alone; open one under Inspect with a photo of a street, and raise the weight of the skip "
-        "connection to 0.8, since LayerScale makes attention add little here.",
+        limits="With a classifier the classes of tokens are guesses: they were never trained. The dense models know "
+        "street scenes alone; open one under Inspect with a photo of a street, and raise the weight of the skip "
+        "connection to four fifths, since LayerScale makes attention add little here.",
         checkpoints=("vit_cls", "vit_life_cls"),
         maps=("dense_rollout", "class_logits", "rollout"),
     ),

@@ -79,7 +79,7 @@ def add_computation(parser: argparse.ArgumentParser) -> None:
     """Add what `compare`, `batch` and `evaluate` compute: checkpoints, maps, size, masks, fusion, device."""
     from simpool_viz.board.board import Settings
     from simpool_viz.maps.attention_map import FUSIONS
-    from simpool_viz.maps.registry import map_methods
+    from simpool_viz.maps.registry import OWN, map_methods
     from simpool_viz.masks import DEFAULT_CUT, mask_rules
 
     parser.add_argument(
@@ -97,7 +97,8 @@ def add_computation(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MAP",
-        help=f"{', '.join(map_methods())}, or the name of a pooling; repeat for more (default: each checkpoint's own)",
+        help=f"{OWN} (the one that shows how a checkpoint pools), {', '.join(map_methods())}, or the name of a "
+        f"pooling; repeat for more (default: {OWN})",
     )
     parser.add_argument("--size", type=int, help="shorter side in pixels (default: each checkpoint's own)")
     parser.add_argument(

@@ -57,7 +57,7 @@ def evaluate(
     Args:
         data: photos with masks.
         encoders: checkpoints.
-        requests: maps to score; where empty, each checkpoint's own (`default_map`).
+        requests: maps to score; where empty, each checkpoint's own (`own_map`).
         settings: size, mask rule, fusion.
         progress: whether to show a progress bar.
         object_ids: the labels that count as object, as in `read_reference`.

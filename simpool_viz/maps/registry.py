@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import MapError, OptionError
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.rollout_chain import RolloutOptions
 from simpool_viz.modeling.encoder import Encoder
@@ -124,21 +124,46 @@ def maps_of(encoder: Encoder) -> dict[str, str | None]:
     return {name: method.why_not(encoder) for name, method in map_methods().items()}
 
 
+OWN = "own"  # requests the map of each checkpoint that shows how it pools
+
+
+def own_map(encoder: Encoder) -> str:
+    """The name of the map that shows how a checkpoint pools: its pooling attention, or CLS attention, or the
+    contribution.
+
+    A class token counts where it is what is pooled, or where there is no head whose contributions could be shown. A
+    dense head does not pool: its map is the Dense Attention Roll-Out, else the logits of the tokens.
+
+    Raises:
+        MapError: the checkpoint has none of these maps.
+    """
+    why_not = maps_of(encoder)
+    reads_class_token = encoder.pooling.name == "cls" or encoder.head is None
+    pooled = ("pooling", "cls", "contribution") if reads_class_token else ("pooling", "contribution", "cls")
+    for name in ("dense_rollout", "class_logits") if encoder.dense else pooled:
+        if why_not[name] is None:
+            return name
+    raise MapError(f"{encoder.facts.name} has neither pooling attention, CLS attention nor contribution; name a map")
+
+
 def resolve_map(encoder: Encoder, name: str) -> tuple[MapMethod, str | None]:
     """The map method of a name, and whether it applies to a checkpoint.
 
-    A pooling's name, such as "simpool", means the pooling attention of checkpoints with that pooling.
+    A pooling's name, such as "simpool", means the pooling attention of checkpoints with that pooling; "own" means the
+    map that shows how the checkpoint pools (`own_map`).
 
     Args:
         encoder: the checkpoint.
-        name: of a map method or of a pooling.
+        name: of a map method or of a pooling, or "own".
 
     Returns:
         The method, and None where it applies, else a sentence with the reason why it does not.
 
     Raises:
         OptionError: neither a map nor a pooling has that name.
+        MapError: as in `own_map`.
     """
+    name = own_map(encoder) if name == OWN else name
     methods, own, title = map_methods(), encoder.pooling, encoder.facts.title or encoder.facts.name
     if name in methods:
         method, reason = methods[name], methods[name].why_not(encoder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simpool_viz.errors import OptionError
-from simpool_viz.maps.registry import map_methods
+from simpool_viz.maps.registry import OWN, map_methods
 from simpool_viz.modeling.pooling import poolings
 from simpool_viz.settings import pairs_of, value_of
 
@@ -17,7 +17,7 @@ class MapRequest:
     """The request of a map, such as `MapRequest("cls", {"block": -2})`.
 
     Attributes:
-        name: of a map method or of a pooling.
+        name: of a map method or of a pooling, or "own" for the map that shows how a checkpoint pools.
         options: of the map method.
     """
 
@@ -59,12 +59,11 @@ def parse_maps(texts: Sequence[str]) -> list[MapRequest]:
         OptionError: as in `parse_map`, or a name that is neither that of a map method nor of a pooling.
     """
     requests = [parse_map(text) for text in texts]
-    known = [*map_methods(), *poolings()]
+    known = [OWN, *map_methods(), *poolings()]
     for request in requests:
         if request.name not in known:
-            raise OptionError(
-                f"no map is called {request.name!r}; there are {', '.join(map_methods())}, or the name of a pooling"
-            )
+            there = ", ".join([OWN, *map_methods()])
+            raise OptionError(f"no map is called {request.name!r}; there are {there}, or the name of a pooling")
     return requests
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from simpool_viz.checkpoints.bundle import base_folder, load_bundle
 from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.layers.life import life_of_qkv
 from simpool_viz.modeling.layers.stem import STEM
 from simpool_viz.modeling.sharing import is_of_trunk
 
@@ -35,7 +37,8 @@ class Start:
 def start_from(encoder: Encoder, name: str, folder: Path, trunk_blocks: int = 0) -> Start:
     """Copy into an encoder every tensor that another checkpoint has under the same name in the same shape.
 
-    The tensors of a ResNet are also copied into the encoder's convolutional stem. A module is copied completely or not
+    The tensors of a ResNet are also copied into the encoder's convolutional stem, and LIFE begins as the qkv projection
+    in whose place it stands. A module is copied completely or not
     at all, so that no bias comes without its weight.
 
     Args:
@@ -53,6 +56,7 @@ def start_from(encoder: Encoder, name: str, folder: Path, trunk_blocks: int = 0)
     given |= {
         STEM + key.removeprefix("backbone."): value for key, value in given.items() if key.startswith("backbone.")
     }
+    given |= _enhanced(own, given)
     misfits = {_module(key) for key, value in own.items() if key not in given or given[key].shape != value.shape}
     taken = {key: given[key] for key in own if _module(key) not in misfits}
     if not any(key.startswith("backbone.") for key in taken):
@@ -67,6 +71,18 @@ def start_from(encoder: Encoder, name: str, folder: Path, trunk_blocks: int = 0)
         f"; new are {', '.join(parts)} ({len(new)})" if new else ""
     )
     return Start(summary, other.facts.stages or (f"those of {name}",), _lent(encoder, other, name, taken, trunk_blocks))
+
+
+def _enhanced(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What LIFE begins with where the other checkpoint has a plain qkv projection."""
+    made: dict[str, Tensor] = {}
+    for key in own:
+        qkv = key.removesuffix("scale1.weight")
+        fits = qkv != key and f"{qkv}weight" in given and f"{qkv}bias" in given and f"{qkv}norm.weight" not in own
+        if fits and given[f"{qkv}weight"].shape[0] == 3 * own[key].shape[0]:
+            tensors = life_of_qkv(given[f"{qkv}weight"], given[f"{qkv}bias"])
+            made |= {qkv + name: value for name, value in tensors.items()}
+    return made
 
 
 def _lent(encoder: Encoder, other: Encoder, name: str, taken: Collection[str], blocks: int) -> dict[str, Any]:

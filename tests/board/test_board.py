@@ -15,6 +15,7 @@ from simpool_viz import make_board, record
 from simpool_viz.board.board import Board, Row, Settings, blocks_of, iterate_board, record_each, record_rows
 from simpool_viz.images import read_picture
 from simpool_viz.maps import make
+from simpool_viz.maps.registry import resolve_map
 from simpool_viz.maps.request import MapRequest, parse_map
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.localization import score_map
@@ -286,4 +287,17 @@ def test_profile_counts_every_part_of_a_board(vit: Encoder) -> None:
     forward, own = board.rows[0].milliseconds
     assert 0 < forward <= 1000 * profile.seconds["forward"] and 0 < own <= 1000 * profile.seconds["maps"]
     told = profile.lines()
-    assert told[0].startswith("read") and told[-1].startswith("together") and len(told) == 9
+    assert told[0].startswith("read") and told[-1].startswith("together") and len(told) == 11
+
+
+def test_own_is_the_map_that_shows_how_each_one_pools_and_stands_once(
+    photos: dict[str, Path], resnet: Encoder, resnet_gap: Encoder, vit: Encoder
+) -> None:
+    encoders = [resnet, resnet_gap, vit]
+    own = make_board([photos["wide"]], encoders, ["own"], Settings(size=64))
+    plain = make_board([photos["wide"]], encoders, [], Settings(size=64))
+    assert [row.request.name for row in own.rows] == ["pooling", "contribution", "cls"]
+    assert [row.title for row in own.rows] == [row.title for row in plain.rows]
+    both = make_board([photos["wide"]], encoders, ["own", "pooling"], Settings(size=64))
+    assert [row.request.name for row in both.rows] == ["pooling", "contribution", "cls"], "the attention stands once"
+    assert resolve_map(resnet_gap, "own")[0].name == "contribution"

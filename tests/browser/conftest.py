@@ -102,7 +102,7 @@ def opened(browser: Browser, app_url: str) -> Iterator[Opened]:
 def python_board() -> Board:
     """The example board, made by the Python call."""
     encoders = [load_checkpoint(name, device="cpu") for name in FIRST_CHECKPOINTS]
-    return make_board([EXAMPLE], encoders, ["pooling", "contribution"])
+    return make_board([EXAMPLE], encoders, ["own", "contribution"])
 
 
 def masks(page: Page, in_pixels: bool = False) -> list[dict[str, Any]]:

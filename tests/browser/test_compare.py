@@ -164,14 +164,14 @@ def test_an_example_photo_gives_a_board(opened: Opened):
 
 def test_the_choice_of_checkpoints_maps_and_size_is_followed(opened: Opened):
     page, _ = opened
-    page.get_by_label("ResNet, GAP", exact=True).click()
+    page.get_by_label("ViT, GAP", exact=True).click()
     page.get_by_label("Contribution", exact=True).click()
     page.get_by_label("Size").click()
-    page.get_by_role("option", name="224 px", exact=True).click()
+    page.get_by_role("option", name="448 px", exact=True).click()
     page.locator("#run").click()
     expect(page.locator(".simpool-board .row")).to_have_count(1, timeout=30_000)
-    expect(page.locator(".simpool-board .row")).to_contain_text("grid 42 x 28")
-    page.get_by_label("ResNet, SimPool", exact=True).click()
+    expect(page.locator(".simpool-board .row")).to_contain_text("grid 48 x 32")
+    page.get_by_label("ViT, SimPool", exact=True).click()
     page.locator("#run").click()
     expect(page.get_by_text("Choose at least one checkpoint.")).to_be_visible()
 
@@ -280,14 +280,15 @@ def test_cancel_stops_between_checkpoints(opened: Opened, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(board_module, "record_shared", slow)
     page, _ = opened
+    page.get_by_label("ResNet, SimPool", exact=True).click()  # the first two share a trunk, and a recording
     page.locator("#run").click()
     expect(page.locator(".simpool-board .waiting")).to_contain_text("ResNet, SimPool", timeout=30_000)
-    expect(page.locator(".simpool-board .row")).to_have_count(1)
+    expect(page.locator(".simpool-board .row")).to_have_count(3)
     page.locator("#cancel").click()
     page.wait_for_timeout(500)
     go.set()
     page.wait_for_timeout(1500)
-    expect(page.locator(".simpool-board .row")).to_have_count(1)
+    expect(page.locator(".simpool-board .row")).to_have_count(3)
     expect(page.locator(".simpool-board .waiting")).to_have_text("Stopped. Press Run to start again.")
     monkeypatch.undo()
     page.locator("#run").click()

@@ -163,7 +163,7 @@ def test_photos_and_checkpoints_make_a_matrix(opened: Opened):
     labels = page.locator(".simpool-board .matrix canvas").evaluate_all(
         "all => all.map((c) => c.getAttribute('aria-label'))"
     )
-    assert "the photo motorcycle.jpg, ResNet, SimPool" in labels[-1]
+    assert "the photo motorcycle.jpg, ViT, SimPool" in labels[-1]
     point_at(page.locator(".simpool-board .matrix tr").nth(2).locator("canvas").first, 0.5, 0.5)
     filled = [text != "" for text in page.locator(".simpool-board .matrix .reading").all_inner_texts()]
     assert filled == [False] * 3 + [True] * 3 + [False] * 6, "the cursor is of one photo"

@@ -31,4 +31,4 @@ def test_evaluate_prints_a_table_with_every_checkpoint_and_both_baselines(
         "centre prior",
         "whole picture",
     ]
-    assert "IoU of mask area:0.2" in out
+    assert "IoU of mask (area:0.2)" in out

@@ -64,7 +64,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "folder without config": ([*COMPARE, "-c", "{here}"], "no checkpoint is called"),
     "damaged checkpoint": ([*COMPARE, "-c", "{damaged}"], "model.safetensors is damaged"),
     "unknown timm model": ([*COMPARE, "-c", "timm:vit_of_my_own"], "has no model called 'vit_of_my_own'"),
-    "unknown map": ([*COMPARE, *SMALL, "-m", "saliency"], "no map is called 'saliency'; there are pooling, cls"),
+    "unknown map": ([*COMPARE, *SMALL, "-m", "saliency"], "no map is called 'saliency'; there are own, pooling, cls"),
     "map that no checkpoint has": ([*COMPARE, *SMALL, "-m", "cls"], "its backbone is a CNN"),
     "map option without value": ([*COMPARE, *SMALL, "-m", "cls:block"], "options are written key=value"),
     "unknown map option": ([*COMPARE, *SMALL, "-m", "pooling:block=1"], "block"),

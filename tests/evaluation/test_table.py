@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simpool_viz import load_checkpoint, record
+from simpool_viz import load_checkpoint, make_board, record
 from simpool_viz.board.board import Settings
 from simpool_viz.cli.main import main
 from simpool_viz.evaluation.datasets import MaskSet, open_mask_set
@@ -145,3 +145,14 @@ def test_command_line_prints_top_1_and_refuses_other_classes(
     assert "**discs**, 4 photos" in out
     with_other = ["evaluate", folder, "--photos", str(shapes), "-c", "resnet_gap", "--device", "cpu"]
     assert main(with_other) == 2 and "resnet_gap knows other classes" in capsys.readouterr().err
+
+
+def test_table_and_board_give_one_figure_for_a_photo_reference_and_mask(data: MaskSet, resnet: Encoder) -> None:
+    for settings in (Settings(size=48), Settings(size=48, mask="mass:0.6"), Settings(size=48, largest=True)):
+        for image, mask in data.pairs:
+            one = MaskSet("one", [(image, mask)])
+            method = evaluate(one, [resnet], [MapRequest("pooling")], settings)[0]
+            references = {0: read_reference(mask)}
+            (row,) = make_board([image], [resnet], ["pooling"], settings, references).rows
+            for name in ("iou", "iou_at_true_area", "pointing"):
+                assert method.figures[name][0] == row.scores[name]

@@ -54,7 +54,7 @@ def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
         assert recipe["encoder.inside"] == ("spe" if "spe" in name else "")
 
 
-LIFE = {"encoder.inside", "encoder.inside_options.first", "rates.backbone.blocks.*.attn.qkv.*"}
+LIFE = {"encoder.inside", "encoder.inside_options.first"}
 VITS = {
     "vit_gap": {"encoder.pooling"},
     "vit_ggem": {"encoder.pooling"},

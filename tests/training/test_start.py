@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from simpool_viz import load_checkpoint
+from simpool_viz.checkpoints.bundle import save_bundle
 from simpool_viz.modeling.encoder import Facts
 from simpool_viz.modeling.sharing import is_of_trunk
 from simpool_viz.modeling.spec import EncoderSpec
@@ -170,3 +171,20 @@ def test_freezing_what_is_not_there_is_refused(tmp_path: Path, freeze: str, told
     )
     with pytest.raises(ValueError, match=told):
         load_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_life_starts_from_a_plain_vit_near_what_it_replaces(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = vit_spec().build(Facts("plain", "Plain", 64)).eval()
+    for block in plain.blocks:
+        torch.nn.init.orthogonal_(block.attn.qkv.weight)
+    save_bundle(tmp_path / "plain", plain, vit_spec(), "# made up\n")
+    spec = vit_spec(inside="life", inside_options={"first": 1})
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        wanted = plain.tokens(images).patches
+        fresh = spec.build(Facts("fresh")).eval()
+        taught = spec.build(Facts("taught")).eval()
+        summary = start_from(taught, "plain", tmp_path / "taught").summary
+        errors = [float((e.tokens(images).patches - wanted).norm() / wanted.norm()) for e in (taught, fresh)]
+    assert "new are" not in summary and errors[0] < 0.1 < errors[1]

@@ -63,7 +63,7 @@ function buildPhoto(photo, index, frame = make("div"), marks = false) {
   aside.append(frame, make("figcaption", "", photo.title));
   if (!marks) return aside;
   const reference = board.references.get(photo.key);
-  if (reference) aside.append(make("p", "reading", `Scores: against ${reference.origin}`));
+  if (reference) aside.append(make("p", "origin", `Scores: against ${reference.origin}`));
   aside.append(buildBoxButton(frame, photo, index));
   return aside;
 }

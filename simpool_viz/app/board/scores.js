@@ -139,7 +139,7 @@ function baselineRows(index) {
 // --- a box as reference: drawn on the photo with the pointer -----------------------------------------------------------------
 
 function buildBoxButton(frame, photo, index) {
-  const button = make("button", "look-into draw-box", "Mark the object with a box");
+  const button = make("button", "plain draw-box", "Mark the object with a box");
   button.type = "button";
   button.setAttribute("aria-pressed", "false");
   const drawn = make("span", "drawn-box");
@@ -178,7 +178,7 @@ function buildBoxButton(frame, photo, index) {
 // --- insertion and deletion --------------------------------------------------------------------------------------------------
 
 function buildCurvesButton(row) {
-  const box = make("div", "curves"), button = make("button", "look-into", "Insertion, deletion");
+  const box = make("div", "curves"), button = make("button", "plain", "Insertion, deletion");
   button.type = "button";
   button.setAttribute("aria-label", `Insertion and deletion of ${row.title}`);
   button.addEventListener("click", () => {
@@ -213,7 +213,7 @@ function drawCurves(row) {
     plot.append(svg("polyline", { class: kind, points: values.map((value, i) => `${x(shares[i]).toFixed(1)},${y(value).toFixed(1)}`).join(" ") }));
   const text = `Probability of ${of} while the heaviest pixels are deleted (area ${areas.deletion.toFixed(2)}, low is faithful) or inserted (${areas.insertion.toFixed(2)}, high is faithful)`;
   plot.setAttribute("aria-label", text);
-  const legend = make("p", "reading");
+  const legend = make("p", "origin");
   legend.append(make("span", "key deletion"), " deletion, ", make("span", "key"), ` insertion. ${done ? text : "Computing ..."}`);
   row.curvesBox.querySelector(".plot").replaceChildren(plot, legend);
 }

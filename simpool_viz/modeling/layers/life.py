@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from simpool_viz.errors import CheckpointError
 
+RIDGE = 0.001  # of the largest singular value, when LIFE takes over a qkv projection
 _GRID: ContextVar[tuple[int, int, int] | None] = ContextVar("token grid", default=None)
 
 
@@ -125,6 +126,38 @@ def insert_life(backbone: Any, norm: bool = False, prefix_keys: str = "figure", 
     for block in blocks[first:]:
         old = block.attn.qkv.weight
         block.attn.qkv = LIFE(backbone.embed_dim, norm, prefix_keys).to(old.device, old.dtype)
+
+
+def life_of_qkv(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    """The tensors of a LIFE without norm that begins near a trained qkv projection: delta kernels, and pointwise maps
+    that make the second and third scale's heads of the first's by ridge regression. [ours]
+
+    Exact maps exist, but with weights of several hundreds that cancel, which no training in half precision bears.
+
+    Args:
+        weight: (3 C, C), C divisible by 3.
+        bias: (3 C,).
+
+    Returns:
+        By the names of LIFE's parameters, in the dtype of the weight.
+    """
+    dim = weight.shape[1]
+    third = dim // 3
+    whole = torch.cat([weight, bias[:, None]], 1).double().view(3, 3, third, dim + 1)  # q, k, v x scales
+    scales = [whole[:, scale].reshape(dim, dim + 1) for scale in range(3)]
+    made = {"scale1.weight": scales[0][:, :dim], "scale1.bias": scales[0][:, dim]}
+    before = scales[0]
+    for number, wanted, kernel in ((2, scales[1], 3), (3, scales[2], 5)):
+        ridge = (RIDGE * torch.linalg.matrix_norm(before, 2)) ** 2 * torch.eye(dim, dtype=torch.float64)
+        pointwise = torch.linalg.solve(before @ before.T + ridge, before @ wanted.T).T  # pointwise @ before is wanted
+        delta = torch.zeros(dim, 1, kernel, kernel, dtype=torch.float64)
+        delta[:, :, kernel // 2, kernel // 2] = 1
+        made |= {
+            f"scale{number}.depthwise.weight": delta,
+            f"scale{number}.pointwise.weight": pointwise[:, :, None, None],
+        }
+        before = pointwise @ before
+    return {name: value.to(weight.dtype).contiguous() for name, value in made.items()}
 
 
 def scale_of_heads(num_heads: int) -> tuple[str, ...] | None:

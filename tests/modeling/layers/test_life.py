@@ -8,7 +8,7 @@ import torch
 
 from simpool_viz import record
 from simpool_viz.modeling.encoder import Facts
-from simpool_viz.modeling.layers.life import LIFE, insert_life, scale_of_heads, token_grid
+from simpool_viz.modeling.layers.life import LIFE, insert_life, life_of_qkv, scale_of_heads, token_grid
 from simpool_viz.modeling.spec import EncoderSpec
 from tests.helpers import make_photo
 from tests.oracles.backbones import life_qkv
@@ -123,3 +123,19 @@ def test_life_begins_at_the_block_that_is_asked_for() -> None:
     for first in (-1, 4):
         with pytest.raises(ValueError, match=f"one of the blocks 0 to 3, not at {first}"):
             insert_life(timm.create_model("vit_tiny_patch16_224", embed_dim=24, num_heads=3, depth=4), first=first)
+
+
+def test_life_begins_near_the_projection_in_whose_place_it_stands() -> None:
+    torch.manual_seed(0)
+    qkv, x = torch.nn.Linear(48, 144), torch.randn(2, 1 + 15, 48)
+    torch.nn.init.orthogonal_(qkv.weight)
+    life = LIFE(48)
+    life.load_state_dict(life_of_qkv(qkv.weight.detach(), qkv.bias.detach()))
+    with torch.no_grad(), token_grid((3, 5), 1):
+        error = (life(x) - qkv(x)).norm() / qkv(x).norm()
+    # The first scale's map of x tells all of x, but its bias is the others' too.
+    assert error < 0.2
+    with torch.no_grad(), token_grid((3, 5), 1):
+        queries = life(x)[:, :, :16], qkv(x)[:, :, :16]
+    assert torch.allclose(*queries, atol=1e-5), "those of the first scale are the same"
+    assert max(float(s.pointwise.weight.abs().max()) for s in (life.scale2, life.scale3)) < 50
