@@ -420,9 +420,10 @@ class ComparePage:
         fetched = controls["fetch"].click(self.fetch, controls["address"], photo, api_visibility="private")
         runs = [
             controls["run"].click(**shared, api_name="compare"),
-            photo.upload(**shared, api_visibility="private"),
-            chosen.then(**shared, api_visibility="private"),
-            fetched.success(**shared, api_visibility="private"),
+            # Another photo that is chosen while one is recorded comes next, and is not forgotten.
+            photo.upload(**shared, trigger_mode="always_last", api_visibility="private"),
+            chosen.then(**shared, trigger_mode="always_last", api_visibility="private"),
+            fetched.success(**shared, trigger_mode="always_last", api_visibility="private"),
         ]
         ended = dispatch("board", "simpool-failed")  # whatever failed, be it the connection: nothing more will come
         for started in runs:

@@ -18,7 +18,7 @@ from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.load import load_for_visitor, load_with_report
 from simpool_viz.checkpoints.published import published
 from simpool_viz.errors import CheckpointError
-from simpool_viz.maps.registry import map_methods, maps_of
+from simpool_viz.maps.registry import OWN, map_methods, maps_of
 from simpool_viz.modeling.encoder import Encoder
 
 SUFFIXES = [".safetensors", ".pth", ".pt", ".tar"]
@@ -175,8 +175,10 @@ class OwnPanel:
         ]
         kept = [key for key in chosen if key in self.heads or (key in own.encoders and key != name)]
         had = set(self.maps) | {m for e in own.encoders.values() for m, reason in maps_of(e).items() if reason is None}
-        offered = [(method.title, key) for key, method in map_methods().items() if key in had]
-        first = [m for m in ("pooling", "cls", "contribution") if maps_of(own.encoders[name])[m] is None][:1]
+        offered = [(self.maps[OWN], OWN)] if OWN in self.maps else []
+        offered += [(method.title, key) for key, method in map_methods().items() if key in had]
+        asked = [] if OWN in maps else ["pooling", "cls", "contribution"]
+        first = [m for m in asked if maps_of(own.encoders[name])[m] is None][:1]
         return (
             gr.update(choices=choices, value=[*kept, name]),
             gr.update(choices=offered, value=[*maps, *(m for m in first if m not in maps)]),

@@ -177,15 +177,14 @@ class Lesson:
         """Tokens (..., D) of student or teacher, float32, by the teacher's mean and deviation of each channel."""
         return (tokens.float() - self.mean.to(tokens.device)) / self.std.to(tokens.device)
 
-    def loss(self, patches: Tensor, prefix: Tensor, targets: Tokens) -> Tensor:
-        """Mean distance of the student's tokens (B, N, D), and of its class token, from the teacher's, or that of its
-        vector."""
+    def loss(self, answer: Answer, targets: Tokens) -> Tensor:
+        """Mean distance of the student's tokens, and of its class token, from the teacher's, or that of its vector."""
         distance = DISTANCES[self.recipe.loss]
         if self.recipe.aim == "vector":
-            return distance(self.standardised(prefix), targets.prefix).mean()
-        loss = distance(self.standardised(patches), targets.patches).mean()
+            return distance(self.standardised(answer.prefix), targets.prefix).mean()
+        loss = distance(self.standardised(answer.patches), targets.patches).mean()
         if self.recipe.class_token:
-            own = self.standardised(prefix[:, :1])
+            own = self.standardised(answer.prefix[:, :1])
             loss = loss + self.recipe.class_token * distance(own, targets.prefix[:, :1]).mean()
         return loss
 

@@ -205,7 +205,7 @@ class Step:
             x = x.to(memory_format=torch.channels_last)
         with self._capture() as capture:
             answer = self.model(x)
-        loss = lesson.loss(answer.patches, answer.prefix, lesson.targets(own, flips, device))
+        loss = lesson.loss(answer, lesson.targets(own, flips, device))
         if not self.recipe.encoder.num_classes:
             return loss
         return lesson.recipe.weight * loss + self._supervised(

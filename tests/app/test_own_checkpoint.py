@@ -175,3 +175,11 @@ def test_faults_are_sentences_and_markup_of_a_file_is_shown_as_text(panel: OwnPa
         panel.recognise(None, "/etc/passwd", OwnCheckpoints())
     told, *_ = panel.recognise(visit_file(tmp_path, "<img src=x>.pth"), "", OwnCheckpoints())
     assert r"\<img src=x\>" in told and "<img" not in told.replace(r"\<", "")
+
+
+def test_own_map_stays_among_the_choices_and_brings_no_other(tmp_path: Path) -> None:
+    panel = OwnPanel("cpu", {}, {"own": "How each one pools", "contribution": "Contribution"})
+    own = OwnCheckpoints()
+    panel.recognise(visit_file(tmp_path), "", own)
+    _, maps, *_ = panel.use(own, [], ["own", "contribution"])
+    assert maps["choices"][0] == ("How each one pools", "own") and maps["value"] == ["own", "contribution"]

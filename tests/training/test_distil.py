@@ -36,8 +36,8 @@ def test_the_teacher_itself_has_nothing_left_to_learn(photos: Photos, tmp_path: 
     index, still = np.arange(8), torch.zeros(8, dtype=torch.bool)
     x = lesson.inputs(torch.tensor(photos.images[index]), index, still, torch.zeros(len(index), 2))
     with torch.inference_mode():
-        own = lesson.loss(*Student(teacher, teacher.dim, lesson.recipe)(x), lesson.targets(index, still))
-        other = lesson.loss(*Student(small_vit(seed=5), teacher.dim, lesson.recipe)(x), lesson.targets(index, still))
+        own = lesson.loss(Student(teacher, teacher.dim, lesson.recipe)(x), lesson.targets(index, still))
+        other = lesson.loss(Student(small_vit(seed=5), teacher.dim, lesson.recipe)(x), lesson.targets(index, still))
     assert float(own) < 0.05 < 0.3 < float(other), "up to bfloat16, in which the teacher's tokens were computed"
 
 
@@ -64,9 +64,10 @@ def test_a_cnn_learns_a_vits_tokens_on_its_own_grid_and_in_its_width(photos: Pho
     index, still = np.arange(4), torch.zeros(4, dtype=torch.bool)
     module = Student(student, teacher.dim, lesson.recipe)
     x = half.inputs(torch.tensor(photos.images[index]), index, still, torch.zeros(len(index), 2))
-    patches, prefix = module(x)
-    assert patches.shape == half.targets(index, still).patches.shape == (4, 36, teacher.dim) and prefix.shape[1] == 0
-    half.loss(patches, prefix, half.targets(index, still)).backward()
+    answer = module(x)
+    assert answer.patches.shape == half.targets(index, still).patches.shape == (4, 36, teacher.dim)
+    assert answer.prefix.shape[1] == 0 and answer.output is None
+    half.loss(answer, half.targets(index, still)).backward()
     assert module.project.weight.grad is not None
 
 
