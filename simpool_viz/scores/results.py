@@ -243,7 +243,7 @@ def bundled_results() -> Results:
 
 # --- texts ------------------------------------------------------------------------------------------------------------
 
-_BLOCK = re.compile(r"(<!-- table ([^>]*?) -->\n).*?(\n<!-- end -->)", re.S)
+_BLOCK = re.compile(r"(<!-- table ([^>]*?) -->\n)(?:(?!<!-- table ).)*?(<!-- end -->)", re.S)
 _INLINE = re.compile(r"(<!-- = ([^>]*?) -->).*?(<!-- -->)", re.S)
 
 
@@ -260,7 +260,7 @@ def fill_text(text: str, results: Results) -> str:
     def put(found: re.Match[str], written: Callable[[str], str]) -> str:
         return found[1] + written(found[2].strip()) + found[3]
 
-    text = _BLOCK.sub(lambda found: put(found, lambda name: results.table(name).markdown()), text)
+    text = _BLOCK.sub(lambda found: put(found, lambda name: results.table(name).markdown() + "\n"), text)
     return _INLINE.sub(lambda found: put(found, results.figure), text)
 
 

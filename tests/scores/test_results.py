@@ -124,3 +124,13 @@ def test_command_keeps_what_it_prints(
     path.write_text(json.dumps({"format": 0}))
     assert main([*words, "--results", str(path)]) == 2 and "not of format 1" in capsys.readouterr().err
     assert main([*words, "--pair", "small_gap"]) == 2 and "--pair is written ONE:OTHER" in capsys.readouterr().err
+
+
+def test_an_empty_place_for_a_table_takes_nothing_that_follows() -> None:
+    table = Table("**made up**", (Column("map", "map"),), ({"map": "one"},), "simpool-viz evaluate")
+    results = Results({"a": table, "b": table})
+    text = "<!-- table a -->\n<!-- end -->\n\nBetween.\n\n<!-- table b -->\nold\n<!-- end -->\nAfter.\n"
+    filled = fill_text(text, results)
+    assert filled.count(table.markdown()) == 2 and "old" not in filled
+    assert "<!-- end -->\n\nBetween.\n\n<!-- table b -->" in filled and filled.endswith("<!-- end -->\nAfter.\n")
+    assert fill_text(filled, results) == filled
