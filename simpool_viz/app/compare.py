@@ -17,7 +17,7 @@ from gradio import processing_utils
 from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
-from simpool_viz.app.reference import ReferencePanel, References, photo_key, reference_payload
+from simpool_viz.app.reference import ReferencePanel, References, photo_key, photo_of, reference_payload
 from simpool_viz.app.style_controls import dispatch, style_controls
 from simpool_viz.board.board import Board, Settings, iterate_board
 from simpool_viz.board.ready_made import comparisons
@@ -226,7 +226,7 @@ class ComparePage:
         self, event: gr.EventData, photo: str | None, photos: list[str] | None, size: int, own: OwnCheckpoints
     ) -> Iterator[dict[str, Any]]:
         """Insertion and deletion of a row of the board, so far after every few steps."""
-        here, name = self._photo_of(event, photo, photos), str(sent_value(event, "checkpoint"))
+        here, name = photo_of(event, photo, photos, "row"), str(sent_value(event, "checkpoint"))
         request = parse_map(str(sent_value(event, "map")))
         recording = record(self.find(name, own), read_picture(here), size or None, keep=None)
         row = {"picture": sent_value(event, "picture"), "checkpoint": name, "name": sent_value(event, "map")}
@@ -245,7 +245,7 @@ class ComparePage:
     @event_handler
     def refine(self, event: gr.EventData, photo: str | None, photos: list[str] | None) -> dict[str, Any]:
         """A mask of the board, moved to the edges of its photo."""
-        here = self._photo_of(event, photo, photos)
+        here = photo_of(event, photo, photos, "row")
         size, counts, method = (sent_value(event, name) for name in ("size", "counts", "method"))
         if not (isinstance(size, list) and len(size) == 2 and isinstance(counts, list)):
             raise OptionError("a mask is its size and its run lengths, which is not what this page sent; load it again")
@@ -254,15 +254,6 @@ class ComparePage:
         rgb = cv2.resize(read_picture(here).rgb, (width, height), interpolation=cv2.INTER_AREA)
         found = run_lengths(refine(mask, rgb, str(method)))
         return {**found, "key": sent_value(event, "key"), "method": method, "asked": sent_value(event, "asked")}
-
-    @staticmethod
-    def _photo_of(event: gr.EventData, photo: str | None, photos: list[str] | None) -> str:
-        """The chosen photo that an event of the board is about."""
-        wanted = sent_value(event, "key")
-        here = next((p for p in [photo, *(photos or [])] if p and photo_key(p) == wanted), None)
-        if here is None:
-            raise refusal("The photo of this row is no longer chosen; choose it again and press Run.")
-        return here
 
     @event_handler
     def choose_ready(self, name: str | None) -> tuple[Any, Any, Any, str]:

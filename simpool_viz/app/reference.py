@@ -71,6 +71,22 @@ def painted_reference(layers: Sequence[Any], picture: Picture) -> Reference:
     return bounded(resized(Reference(painted, np.zeros_like(painted)), picture.size))
 
 
+def photo_of(event: gr.EventData, photo: str | None, photos: Sequence[str] | None, what: str) -> str:
+    """The chosen photo that an event of the board is about, found by its key.
+
+    Args:
+        event: with the key of the photo.
+        photo: the first one that is chosen.
+        photos: further ones.
+        what: of the board the event is about, for the sentence where the photo is no longer chosen.
+    """
+    wanted = sent_value(event, "key")
+    here = next((p for p in [photo, *(photos or [])] if p and photo_key(p) == wanted), None)
+    if here is None:
+        raise refusal(f"The photo of this {what} is no longer chosen; choose it again and press Run.")
+    return here
+
+
 class ReferencePanel:
     """Builds the panel inside a `gr.Blocks` and answers its events.
 
@@ -225,10 +241,7 @@ class ReferencePanel:
         self, event: gr.EventData, photo: str | None, photos: list[str] | None, references: References
     ) -> list[Any]:
         """Take a box that was drawn on a photo of the board."""
-        wanted, box = sent_value(event, "key"), sent_value(event, "box")
-        here = next((p for p in [photo, *(photos or [])] if p and photo_key(p) == wanted), None)
-        if here is None:
-            raise refusal("The photo of this box is no longer chosen; choose it again and press Run.")
+        here, box = photo_of(event, photo, photos, "box"), sent_value(event, "box")
         if not isinstance(box, list) or len(box) != 4:
             raise refusal("A box is four numbers, which is not what this page sent; load it again.")
         x0, y0, x1, y1 = (checked_number(value, "a side of the box") for value in box)

@@ -81,15 +81,20 @@ def _send_value(board: str, key: str) -> str:
     return dispatch(board, "simpool-look", f"{{ {key}: value }}", takes="value")
 
 
+def _default_amounts() -> str:
+    """The default amount of each rule, as JavaScript; null for a rule without an amount."""
+    return json.dumps({rule.name: rule.default for rule in mask_rules().values()})
+
+
 def _send_amount_rule(board: str) -> str:
     """JavaScript for a moved amount: a rule that takes none gives way to the first one that does."""
-    defaults = json.dumps({rule.name: rule.default for rule in mask_rules().values()})
-    chosen = f"const defaults = {defaults}, chosen = defaults[rule] === null ? {json.dumps(DINO_CUT.rule)} : rule;"
+    chosen = (
+        f"const defaults = {_default_amounts()}, chosen = defaults[rule] === null ? {json.dumps(DINO_CUT.rule)} : rule;"
+    )
     return dispatch(board, "simpool-look", "{ rule: chosen }", before=chosen, after="return chosen;", takes="rule")
 
 
 def _send_rule(board: str) -> str:
     """JavaScript that sends the board a new mask rule and its default amount; a rule without one leaves the slider."""
-    defaults = json.dumps({rule.name: rule.default for rule in mask_rules().values()})
-    chosen = f"const amount = {defaults}[rule] ?? old;"
+    chosen = f"const amount = {_default_amounts()}[rule] ?? old;"
     return dispatch(board, "simpool-look", "{ rule, amount }", before=chosen, after="return amount;", takes="rule, old")
