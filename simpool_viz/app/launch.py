@@ -50,6 +50,7 @@ def build(device: str = "auto") -> Any:
     """
     # Before the import: the app must be silent without a network.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     _use_private_folder()
     import gradio as gr
 

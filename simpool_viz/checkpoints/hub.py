@@ -13,6 +13,11 @@ from typing import Any
 from simpool_viz.errors import CheckpointError, DownloadError
 
 
+class UnreachableError(DownloadError):
+    """The hub gave no answer, so that another request would only wait as long again."""
+
+
+
 @dataclass(frozen=True)
 class Access:
     """Limits and identity of requests to the hub.
@@ -28,6 +33,7 @@ class Access:
     token: bool | None = None
 
 
+ANSWER = 4.5  # seconds within which the hub has to begin an answer
 DESCRIPTION = 2**20  # the largest config.json in bytes that is fetched where downloads are limited
 SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 
@@ -70,12 +76,13 @@ def find_file(repository: str, file: str = "", access: Access | None = None) -> 
 
     access = access or Access()
     try:
-        siblings = HfApi(token=access.token).model_info(repository, files_metadata=True, timeout=20).siblings or []
+        siblings = HfApi(token=access.token).model_info(repository, files_metadata=True, timeout=ANSWER).siblings or []
         sizes = {s.rfilename: s.size for s in siblings}
     except Exception as error:  # of the hub's client, which are of several libraries
         sizes = _sizes_in_cache(repository, access)
         if not sizes:
-            raise DownloadError(explain(error, repository)) from error
+            kind = UnreachableError if _is_silence(error) else DownloadError
+            raise kind(explain(error, repository)) from error
     if file:
         if file not in sizes:
             raise CheckpointError(
@@ -140,24 +147,22 @@ def timm_config(repository: str, access: Access | None = None) -> dict[str, Any]
 
     Args:
         repository: "user/repository".
-        access: limits and identity. Where downloads are limited, a config.json of unknown size or of more than
-            `DESCRIPTION` bytes is ignored.
+        access: limits and identity. A config.json of unknown size or of more than `DESCRIPTION` bytes is ignored.
 
     Returns:
-        Its content; {} where there is none, it cannot be fetched, or it is not in timm's form.
-    """
-    from huggingface_hub import hf_hub_download
+        Its content; {} where there is none, it is too large, or it is not in timm's form.
 
+    Raises:
+        DownloadError: the hub is out of reach, so that asking it again would only take as long again.
+    """
     access = access or Access()
+    limited = replace(access, limit=min(access.limit or DESCRIPTION, DESCRIPTION))
     try:
-        if access.limit is not None:
-            path = download(repository, "config.json", replace(access, limit=min(access.limit, DESCRIPTION)))
-        else:
-            path = _cached(repository, "config.json", access) or Path(
-                hf_hub_download(repository, "config.json", cache_dir=access.cache, token=access.token)
-            )
+        path = download(repository, "config.json", limited)
         config: Any = json.loads(path.read_text(encoding="utf-8"))
-    except Exception:  # no such file, out of reach, or no JSON: then it is not in timm's form
+    except UnreachableError:
+        raise
+    except Exception:  # no such file, too large, or no JSON: then it is not in timm's form
         return {}
     return config if isinstance(config, dict) and isinstance(config.get("architecture"), str) else {}
 
@@ -181,6 +186,12 @@ def _sizes_in_cache(repository: str, access: Access) -> dict[str, int | None]:
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
     }
+
+
+def _is_silence(error: Exception) -> bool:
+    """Whether an error of the hub's client is that nothing answered."""
+    refused = type(error).__name__ in ("RepositoryNotFoundError", "HFValidationError", "GatedRepoError")
+    return not refused and getattr(getattr(error, "response", None), "status_code", None) is None
 
 
 def explain(error: Exception, repository: str) -> str:

@@ -3,8 +3,11 @@ reach."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import socket
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +18,12 @@ import timm
 import torch
 
 from simpool_viz import load_checkpoint
+from simpool_viz.checkpoints import hub as hub_client
 from simpool_viz.checkpoints import load as checkpoints
 from simpool_viz.checkpoints.hub import split_address
 from simpool_viz.checkpoints.load import load_for_visitor
 from simpool_viz.checkpoints.published import published
+from simpool_viz.errors import DownloadError
 from tests import made_files as made
 from tests.helpers import simpool_vit
 
@@ -158,7 +163,7 @@ def test_repository_fetched_earlier_loads_without_the_hub(hub: Hub, monkeypatch:
         huggingface_hub, "snapshot_download", lambda name, **kwargs: asked.append(kwargs) or str(hub.folder / name)
     )
     assert load_checkpoint("hf:user/repo", device="cpu").pooling.name == "simpool"
-    assert asked == [{"local_files_only": True, "cache_dir": None}], "nothing is fetched by this way"
+    assert asked and all(one == {"local_files_only": True, "cache_dir": None} for one in asked), "nothing is fetched"
 
 
 @pytest.mark.parametrize(
@@ -290,3 +295,30 @@ def test_visitors_timm_tag_comes_from_timms_repository(hub: Hub) -> None:
     hub.put("timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k", "config.json", {"architecture": "vit_tiny_patch16_224"})
     for tag in ("timm:vit_tiny_patch16_224", "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"):
         assert load_for_visitor(tag, device="cpu")[0].depth == 12
+
+
+def test_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newcomer waits for one time limit, not for one per file that might be there."""
+    asked: list[bytes] = []
+    held: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(0.05)
+        closed = threading.Event()
+
+        def accept() -> None:
+            while not closed.is_set():
+                with contextlib.suppress(TimeoutError):
+                    held.append(silent.accept()[0])
+                    asked.append(held[-1].recv(4096).partition(b"\r\n")[0])
+
+        listening = threading.Thread(target=accept)
+        listening.start()
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(hub_client, "ANSWER", 0.3)
+        try:
+            with pytest.raises(DownloadError, match=r"hub cannot be reached for user/tiny"):
+                load_for_visitor("hf:user/tiny")
+        finally:
+            closed.set()
+            listening.join()
+    assert [line for line in asked if b"/api/models/" in line] == [b"GET /api/models/user/tiny?blobs=true HTTP/1.1"]
