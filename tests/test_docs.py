@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from simpool_viz.board.tour import STOPS
+from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.modeling.pooling import poolings
 from simpool_viz.scores.results import bundled_results
@@ -53,14 +54,15 @@ def test_every_text_that_quotes_a_result_says_what_was_measured() -> None:
         assert "?<!-- -->" not in text
 
 
-def test_every_table_of_the_results_says_how_it_was_measured_and_names_what_is_bundled() -> None:
-    known = set(catalogue()) | {"centre prior", "whole picture"}
+def test_every_table_of_the_results_says_how_it_was_measured_and_names_what_can_be_had() -> None:
+    trained = set(re.findall(r"--set name=(\w+)", (bundled_folder("models") / "README.md").read_text(encoding="utf-8")))
+    known = set(catalogue()) | {"centre prior", "whole picture"} | trained
     for name, table in bundled_results().tables.items():
         assert table.command.startswith("simpool-viz evaluate "), name
         parser = argparse.ArgumentParser()
         parser.add_argument("-c", action="append")
         named = parser.parse_known_args(shlex.split(table.command)[2:])[0].c
-        assert named and set(named) <= known, name
+        assert named and {one.removeprefix("runs/") for one in named} <= known, name
         if table.columns[0].name in ("map", "checkpoint"):
             label = table.columns[0].name
             assert {str(row[label]).partition(": ")[0] for row in table.rows} <= known, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,7 @@ from simpool_viz.tensors import choose_device
 
 SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
 MOST_PHOTOS = 12  # of one run
+PHONE = 700  # pixels; a page that is not wider is a phone's
 FIRST_PHOTO = "chelsea.jpg"
 FIRST_CHECKPOINTS = ("vit_gap", "vit_simpool")  # of the board that the page opens with
 
@@ -256,6 +258,19 @@ class ComparePage:
         return {**found, "key": sent_value(event, "key"), "method": method, "asked": sent_value(event, "asked")}
 
     @event_handler
+    def run_ready(self, name: str | None, *given: Any) -> Iterator[BoardState]:
+        """Run a ready-made comparison; the visitor's own choice waits for Run.
+
+        Args:
+            name: of the comparison; "" for the visitor's own choice.
+            given: as `run` takes them.
+        """
+        if not name:
+            yield gr.skip()
+        else:
+            yield from self.run(*given)
+
+    @event_handler
     def choose_ready(self, name: str | None) -> tuple[Any, Any, Any, str]:
         """The checkpoints and maps of a ready-made comparison, and the question it answers."""
         chosen = comparisons(self.checkpoints).get(name or "")
@@ -298,16 +313,22 @@ class ComparePage:
     def build(self) -> None:
         """Create the components and connect their events."""
         with gr.Row():
-            with (
-                gr.Column(scale=1, min_width=300),
-                gr.Accordion("Photos, checkpoints, maps", elem_id="settings") as settings,
-            ):
-                inputs, runs = self._inputs()
+            with gr.Column(scale=1, min_width=300):
+                with gr.Column(elem_id="run-bar"):
+                    with gr.Row():
+                        run = gr.Button("Run", variant="primary", elem_id="run", min_width=90)
+                        cancel = gr.Button("Cancel", elem_id="cancel", min_width=90)
+                    gr.HTML('<p class="stale" role="status"></p>', elem_id="stale", apply_default_css=False)
+                with gr.Accordion("Photos, checkpoints, maps", elem_id="settings") as settings:
+                    inputs, controls = self._inputs()
             with gr.Column(scale=3):
+                first = self.first_board()
+                if first:
+                    gr.Markdown(_point_of(first.board), elem_id="point")
                 self.panels = [settings, style_controls("board")]
-                view = BoardView(value=self.first_board(), elem_id="board")
+                view = BoardView(value=first, elem_id="board")
         self.view, self.inputs = view, inputs
-        self._connect(inputs, runs, view)
+        self._connect(inputs, {**controls, "run": run, "cancel": cancel}, view)
 
     def _inputs(self) -> tuple[list[Any], dict[str, Any]]:
         """The controls: inputs of `run` in its order, and what starts or stops it by name."""
@@ -367,17 +388,13 @@ class ComparePage:
             label="Size",
             info="Shorter side of the model's input. Maps are best at each checkpoint's own.",
         )
-        with gr.Row():
-            run = gr.Button("Run", variant="primary", elem_id="run")
-            cancel = gr.Button("Cancel", elem_id="cancel")
         own = OwnPanel(self.store.device, self.heads, self.maps).build(more, maps)
-        ready.input(self.choose_ready, ready, [checkpoints, more, maps, question], api_visibility="private")
         four.click(self._other_examples, photo, photos, api_visibility="private")
-        controls = {"run": run, "cancel": cancel, "gallery": gallery, "fetch": fetch, "address": address}
+        controls = {"gallery": gallery, "fetch": fetch, "address": address, "ready": ready, "question": question}
         return [photo, checkpoints, maps, size, more, own, photos, references], controls
 
     def _connect(self, inputs: list[Any], controls: dict[str, Any], view: BoardView) -> None:
-        photo, _, _, size, _, own, photos, _ = inputs
+        photo, checkpoints, maps, size, more, own, photos, _ = inputs
         self.reference.connect(view)
         curves = gr.JSON(visible="hidden", elem_id="curves-payload")
         asked = view.curves(
@@ -404,9 +421,15 @@ class ComparePage:
             "fn": self.run,
             "inputs": inputs,
             "outputs": view,
+            "js": _remember(),
             "show_progress": "hidden",
             "concurrency_id": "look",
         }
+        self.run_event = shared
+        ready = controls["ready"]
+        made_ready = ready.input(
+            self.choose_ready, ready, [checkpoints, more, maps, controls["question"]], api_visibility="private"
+        )
         chosen = controls["gallery"].select(self._choose_example, None, photo, api_visibility="private")
         fetched = controls["fetch"].click(self.fetch, controls["address"], photo, api_visibility="private")
         runs = [
@@ -415,14 +438,33 @@ class ComparePage:
             photo.upload(**shared, trigger_mode="always_last", api_visibility="private"),
             chosen.then(**shared, trigger_mode="always_last", api_visibility="private"),
             fetched.success(**shared, trigger_mode="always_last", api_visibility="private"),
+            made_ready.success(
+                **shared | {"fn": self.run_ready, "inputs": [ready, *inputs], "js": _remember(1)},
+                trigger_mode="always_last",
+                api_visibility="private",
+            ),
         ]
-        ended = dispatch("board", "simpool-failed")  # whatever failed, be it the connection: nothing more will come
+        self._follow_choices(inputs)
+        ended = dispatch(
+            "board", "simpool-failed", after=_FORGET
+        )  # whatever failed, be it the connection: nothing more will come
         for started in runs:
             started.failure(None, None, None, js=ended, queue=False, api_visibility="private")
         controls["cancel"].click(None, None, None, cancels=[*runs, asked], api_visibility="private")
         controls["cancel"].click(
             None, None, None, js=dispatch("board", "simpool-stopped"), queue=False, api_visibility="private"
         )
+
+    def remember_first(self, blocks: gr.Blocks) -> None:
+        """Let a page that opens know that its first board shows what is chosen."""
+        js = f"(p, c, m, s, e, o, f) => {{ window.simpoolRun = {_CHOICE}; }}"
+        blocks.load(None, self.inputs, None, js=js, queue=False, api_visibility="private")
+
+    def _follow_choices(self, inputs: list[Any]) -> None:
+        """Say beside Run when the board no longer shows what is chosen."""
+        photo, checkpoints, maps, size, more, _, photos, _ = inputs
+        for changed in (checkpoints.change, maps.change, size.change, more.change, photos.change, photo.clear):
+            changed(None, inputs, None, js=_compare(), queue=False, api_visibility="private")
 
     @event_handler
     def _other_examples(self, photo: str | None) -> list[str]:
@@ -433,3 +475,51 @@ class ComparePage:
     def _choose_example(self, event: gr.SelectData) -> str:
         examples = example_photos()
         return str(examples[checked_index(sent_value(event, "index"), "the example's place", len(examples))])
+
+
+def _point_of(board: Board) -> str:
+    """What to see on the board that the page opens with, in a sentence or two, with the board's own figures."""
+    rows = {row.pooling: row for row in reversed(board.rows)}
+    if not {"gap", "simpool"} <= set(rows):
+        return ""
+    text = (
+        "**What to see here.** The same network, pooled in two ways. *GAP* gives every place of the photo the same "
+        "weight, so its evidence lies anywhere; *SimPool* learns which places to take, and its map keeps to the object."
+    )
+    gap, simpool = (rows[name].scores.get("iou") for name in ("gap", "simpool"))
+    if gap is None or simpool is None:
+        return text
+    return f"{text} Its mask overlaps the true one by {simpool:.0%} (IoU), GAP's by {gap:.0%}."
+
+
+# What was run last, and what is chosen, as the browser compares them: photo, checkpoints, maps, size, further photos.
+_CHOICE = "JSON.stringify([p?.path, [...c, ...(e ?? [])].sort(), [...m].sort(), s, (f ?? []).map((one) => one.path)])"
+_STALE = "The board shows an earlier choice. Press Run."
+
+
+def _say(condition: str) -> str:
+    return f"document.querySelector('#stale .stale').textContent = {condition} ? {json.dumps(_STALE)} : '';"
+
+
+def _remember(skipped: int = 0) -> str:
+    """JavaScript for a run that begins, which gets its inputs as they are: what is run, and on a phone its place.
+
+    Args:
+        skipped: number of arguments before the inputs.
+    """
+    return (
+        f"(...given) => {{ const [p, c, m, s, e, , f] = given.slice({skipped}); window.simpoolRun = {_CHOICE}; "
+        f"{_say('false')} document.querySelector('#point')?.setAttribute('hidden', ''); "
+        f"if (innerWidth <= {PHONE}) {{ document.querySelector('#settings .label-wrap.open')?.click(); "
+        "document.querySelector('#board').scrollIntoView({ block: 'start' }); } return given; }"
+    )
+
+
+def _compare() -> str:
+    """JavaScript for a changed choice, as soon as the page knows what its board shows."""
+    differs = _say(f"window.simpoolRun !== {_CHOICE}")
+    return f"(p, c, m, s, e, o, f) => {{ if (window.simpoolRun !== undefined) {{ {differs} }} }}"
+
+
+# For a run that failed: the board shows what was chosen before.
+_FORGET = f"window.simpoolRun = ''; {_say('true')}"

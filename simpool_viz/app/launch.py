@@ -54,14 +54,17 @@ def build(device: str = "auto") -> Any:
     _use_private_folder()
     import gradio as gr
 
-    from simpool_viz.app.compare import ComparePage, EncoderStore
+    from simpool_viz.app.compare import PHONE, ComparePage, EncoderStore
     from simpool_viz.app.pages import build_pages
 
     page = ComparePage(EncoderStore(device))
     with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         panels = build_pages(page)
-        blocks.load(None, None, panels, js=_close_where_narrow(len(panels)), queue=False, api_visibility="private")
+        page.remember_first(blocks)
+        blocks.load(
+            None, None, panels, js=_close_where_narrow(len(panels), PHONE), queue=False, api_visibility="private"
+        )
         with gr.Accordion("How to read the board", open=False):
             gr.Markdown(GUIDE)
         gr.Markdown(
@@ -72,9 +75,9 @@ def build(device: str = "auto") -> Any:
     return blocks
 
 
-def _close_where_narrow(panels: int) -> str:
+def _close_where_narrow(panels: int, width: int) -> str:
     """JavaScript that closes the panels of settings on a phone, so that the board is near the top."""
-    return f"() => Array.from({{ length: {panels} }}, () => ({{ __type__: 'update', open: innerWidth > 700 }}))"
+    return f"() => Array.from({{ length: {panels} }}, () => ({{ __type__: 'update', open: innerWidth > {width} }}))"
 
 
 def _use_private_folder() -> None:

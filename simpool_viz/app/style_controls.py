@@ -35,9 +35,7 @@ def style_controls(board: str, shown: bool = True) -> gr.Accordion:
             rule = gr.Dropdown(rules, value=FIRST_STYLE["rule"], label="Mask rule", min_width=150)
             amount = slider("amount", "Amount", (AMOUNTS[0], AMOUNTS[-1]), AMOUNTS[0], 170)
             opacity = slider("opacity", "Opacity", (0, 1), 0.01)
-            smoothing = slider(
-                "smoothing", "Smoothing before the cut (tokens)", (SMOOTHINGS[0], SMOOTHINGS[-1]), SMOOTHINGS[1]
-            )
+            smoothing = slider("smoothing", "Smoothing (tokens)", (SMOOTHINGS[0], SMOOTHINGS[-1]), SMOOTHINGS[1])
             colours = gr.Dropdown(list(SEQUENTIAL), value=FIRST_STYLE["colours"], label="Colours", min_width=120)
         with gr.Row(elem_classes="switches"):
             smooth = gr.Checkbox(FIRST_STYLE["smooth"], label="Smooth", min_width=140, elem_id=name("smooth"))

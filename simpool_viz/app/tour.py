@@ -101,13 +101,14 @@ class TourPage:
                 style_controls("tour", shown=False)
                 self.view = BoardView(elem_id="tour")
 
-    def connect(self, tab: gr.Tab, tabs: gr.Tabs, chosen: list[Any]) -> None:
+    def connect(self, tab: gr.Tab, tabs: gr.Tabs, chosen: list[Any], run: dict[str, Any]) -> None:
         """Join the events.
 
         Args:
             tab: of this page.
             tabs: of all pages.
             chosen: the controls of Compare for checkpoints, maps and further checkpoints.
+            run: the arguments of the event that runs what they choose.
         """
         showing: dict[str, Any] = {"fn": self.show, "inputs": self.stop, "outputs": [self.text, self.view]}
         showing |= {
@@ -121,4 +122,5 @@ class TourPage:
         for button, move in ((self.back, self.to_previous), (self.next, self.to_next)):
             moved = button.click(move, self.stop, self.stop, queue=False, api_visibility="private")
             moved.then(**showing)
-        self.own.click(self.take_along, self.stop, [tabs, *chosen], api_visibility="private")
+        taken = self.own.click(self.take_along, self.stop, [tabs, *chosen], api_visibility="private")
+        taken.success(**run, trigger_mode="always_last", api_visibility="private")

@@ -147,6 +147,14 @@ class Row:
         return f"{self.checkpoint_title}: {self.map_label}"
 
     @property
+    def finding(self) -> str:
+        """What the head finds, in a few words: a class that is probable, or the classes of a dense head; else ""."""
+        if self.prediction is None:
+            return self.found
+        name, probability = self.prediction
+        return f"predicts {name}, {100 * probability:.0f} %" if probability >= IMPROBABLE else ""
+
+    @property
     def fixed_lines(self) -> list[str]:
         """The lines of the caption that do not depend on the mask."""
         h, w = self.attention.geometry.grid

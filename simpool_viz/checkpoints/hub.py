@@ -17,7 +17,6 @@ class UnreachableError(DownloadError):
     """The hub gave no answer, so that another request would only wait as long again."""
 
 
-
 @dataclass(frozen=True)
 class Access:
     """Limits and identity of requests to the hub.

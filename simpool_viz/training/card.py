@@ -118,6 +118,7 @@ def _optimiser(recipe: Recipe) -> str:
     ]
     parts += [f"{name} {alpha:g}" for name, alpha in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if alpha]
     parts += [f"learning rate of `{name}` times {factor:g}" for name, factor in recipe.rates.items()]
+    parts += [f"`{name}` times {factor:g} at the start" for name, factor in recipe.scales.items()]
     return ", ".join(
         parts + ([f"average of weights with decay {recipe.ema:g}"] if recipe.ema else []) + [f"seed {recipe.seed}"]
     )

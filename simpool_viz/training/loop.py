@@ -29,7 +29,7 @@ from simpool_viz.training.measure import measure
 from simpool_viz.training.recipe import Recipe, Stage, folders_of
 from simpool_viz.training.school import School
 from simpool_viz.training.sources import read_common_classes
-from simpool_viz.training.start import start_from
+from simpool_viz.training.start import scale_tensors, start_from
 from simpool_viz.training.step import (
     Step,
     attention_to_learn,
@@ -92,6 +92,7 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     torch.manual_seed(recipe.seed)
     encoder = recipe.encoder.build(facts)
     start = start_from(encoder, recipe.init_from, folder, recipe.trunk_blocks) if recipe.init_from else None
+    scale_tensors(encoder, recipe.scales)
     school = School(recipe.distil, encoder, cache, accelerator) if recipe.distil else None
     if start and recipe.freeze:
         facts = dataclasses.replace(facts, **start.lent)  # which need not be saved again

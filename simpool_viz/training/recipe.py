@@ -93,6 +93,8 @@ class Recipe:
         weight_decay: of the optimizer.
         rates: factors of the learning rate by names of tensors, in which * stands for anything: {"pooling.w*": 0.03};
             of several that fit, the last one counts.
+        scales: factors of tensors at the start, by names as in `rates`, after what `init_from` gives:
+            {"pooling.wk.weight": 0} lets SimPool begin as a plain mean, so that no random draw decides its map.
         label_smoothing: in [0, 1].
         mixup: timm's alpha; 0 for none.
         cutmix: timm's alpha; 0 for none.
@@ -127,6 +129,7 @@ class Recipe:
     precision: Precision = "bf16"
     weight_decay: NotNegative = 0.05
     rates: dict[str, NotNegative] = field(default_factory=dict)
+    scales: dict[str, Number] = field(default_factory=dict)
     label_smoothing: Share = 0.1
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,27 @@ def start_from(encoder: Encoder, name: str, folder: Path, trunk_blocks: int = 0)
         f"; new are {', '.join(parts)} ({len(new)})" if new else ""
     )
     return Start(summary, other.facts.stages or (f"those of {name}",), _lent(encoder, other, name, taken, trunk_blocks))
+
+
+def scale_tensors(encoder: Encoder, scales: Mapping[str, float]) -> None:
+    """Multiply tensors by factors, before anything is learned.
+
+    Args:
+        encoder: changed in place.
+        scales: as `Recipe.scales`; of several patterns that fit, the last one counts.
+
+    Raises:
+        TrainingError: a pattern that no parameter has.
+    """
+    own = dict(encoder.named_parameters())
+    if idle := [pattern for pattern in scales if not any(fnmatchcase(name, pattern) for name in own)]:
+        raise TrainingError(
+            f"scales: no tensor is called {', '.join(idle)}; there are {', '.join([*own][-8:])} and others"
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            factor = next((scale for pattern, scale in reversed([*scales.items()]) if fnmatchcase(name, pattern)), 1.0)
+            parameter.mul_(factor)
 
 
 def _enhanced(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from simpool_viz import load_checkpoint
+from simpool_viz import load_checkpoint, record
 from simpool_viz.checkpoints.bundle import save_bundle
 from simpool_viz.modeling.encoder import Facts
 from simpool_viz.modeling.sharing import is_of_trunk
@@ -21,7 +21,7 @@ from simpool_viz.training.data import load_photos
 from simpool_viz.training.features import CropPlan, keep_features
 from simpool_viz.training.loop import Learner, train
 from simpool_viz.training.recipe import FOLDER, Stage, load_recipe
-from simpool_viz.training.start import start_from
+from simpool_viz.training.start import scale_tensors, start_from
 from tests.helpers import hybrid, logged_losses, small_spec, stored_weights, vit_recipe, vit_spec
 
 
@@ -188,3 +188,23 @@ def test_life_starts_from_a_plain_vit_near_what_it_replaces(tmp_path: Path) -> N
         summary = start_from(taught, "plain", tmp_path / "taught").summary
         errors = [float((e.tokens(images).patches - wanted).norm() / wanted.norm()) for e in (taught, fresh)]
     assert "new are" not in summary and errors[0] < 0.1 < errors[1]
+
+
+def test_scales_multiply_what_they_name_and_nothing_else() -> None:
+    encoder = small_spec("simpool").build(Facts("mine"))
+    before = {name: value.clone() for name, value in encoder.named_parameters()}
+    scale_tensors(encoder, {"pooling.w*": 0.5, "pooling.wk.weight": 0})
+    for name, value in encoder.named_parameters():
+        factor = {"pooling.wq.weight": 0.5, "pooling.wk.weight": 0.0}.get(name, 1.0)
+        torch.testing.assert_close(value, factor * before[name])
+    with pytest.raises(ValueError, match=r"scales: no tensor is called pooling\.wz; there are .*head\.bias"):
+        scale_tensors(encoder, {"pooling.wz": 0})
+
+
+def test_simpool_whose_keys_begin_at_zero_begins_as_a_plain_mean() -> None:
+    encoder = small_spec("simpool").build(Facts("mine", size=32)).eval()
+    scale_tensors(encoder, {"pooling.wk.weight": 0})
+    weights = (
+        record(encoder, np.random.default_rng(0).integers(0, 255, (40, 64, 3), dtype=np.uint8)).map("simpool").fused()
+    )
+    np.testing.assert_allclose(weights, 1 / weights.size, rtol=1e-5)

@@ -5,7 +5,7 @@
 // Gradio runs them once per board, with `element`, `props`, `trigger` and `watch`. Nothing of the data enters a template.
 
 const style = { ...props.style };
-const ui = { view: "rows", group: "none", sort: "", lowest: false, cells: "overlay", first: -1, second: -1 };
+const ui = { view: "rows", group: "none", sort: "", lowest: false, cells: "overlay", first: -1, second: -1, open: new Set() };
 const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]) => [name, bytes(text)]));
 const { drawing, refinements } = props; // the colours and sizes by which Python draws (component.py)
 let board = null; // { photos, rows, baselines, gallery, references, facts, value }, decoded

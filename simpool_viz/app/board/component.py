@@ -177,6 +177,7 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
         "map": row.map_title,
         # Without the lines about the mask and its scores: they change with the style, so the browser writes them.
         "lines": row.fixed_lines,
+        "finds": row.finding,
         "classifies": row.prediction is not None,
         "constant": row.mask_line if row.mask.constant else "",
         "figures": {name: value for name, value in values.items() if value is not None},

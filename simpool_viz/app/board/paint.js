@@ -92,13 +92,21 @@ function describe(row) {
     const share = Math.round(100 * row.figures.coverage), parts = row.figures.components;
     labels.mask = `Object mask, ${row.title}: ${share} % of the picture in ${parts} components.`;
     const line = `mask: ${share} % of the picture, ${parts} ${parts === 1 ? "component" : "components"}`;
-    if (row.coverage) row.coverage.textContent = row.constant || line;
+    row.covers = row.constant || line;
   }
   if (row.baseline) labels.mask = `Object mask of the baseline ${row.title}.`;
   const scores = scoresOf(row);
+  if (row.coverage) row.coverage.textContent = plainLine(row, scores);
   for (const name of SCORES) scores[name] === undefined ? delete row.figures[name] : (row.figures[name] = scores[name]);
   row.scoreNode?.replaceChildren(...scoreLines(scores).map((line) => make("p", "live", line)));
   for (const { canvas, kind } of row.spots) canvas.setAttribute("aria-label", labels[kind]);
+}
+
+// One line for everybody: what the mask covers, how well it agrees with the reference, and the class where it is probable.
+function plainLine(row, scores) {
+  const agrees = scores.iou === undefined ? "" : `IoU with the reference ${scores.iou.toFixed(2)}`;
+  const text = [row.covers, agrees, row.finds].filter(Boolean).join("; ");
+  return text && `${text[0].toUpperCase()}${text.slice(1)}.`;
 }
 
 // A colour bar: { canvas, ticks }.

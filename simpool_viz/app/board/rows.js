@@ -1,5 +1,7 @@
 // Rows: overlay, mask and caption beside the photo; cells, which also stand in the matrix and in galleries; enlarging.
 
+const PANORAMA = 2; // a photo wider than this many of its heights has its mask below its map, so that both stay large
+
 function buildCell(row, kind, label, longest = drawing.cell) {
   const figure = make("figure", "cell"), button = make("button", "enlarge"), canvas = make("canvas"), mark = make("span", "mark");
   button.type = "button";
@@ -29,13 +31,32 @@ function buildRow(row) {
   row.coverage = make("p", "live");
   row.scoreNode = make("div", "scores");
   row.bar = buildBar(row.unit);
-  caption.append(title, ...row.lines.map((line) => make("p", "", line)), row.coverage, row.scoreNode, row.bar.node, buildWeightLine(row));
-  if (row.about.length) caption.append(buildAbout(row));
-  if (props.kind === "compare" && !row.baseline) caption.append(buildInspectButton(row));
-  if (props.kind === "compare" && row.classifies) caption.append(buildCurvesButton(row));
-  section.append(buildCell(row, "overlay", row.map), buildCell(row, "mask", "Object mask"), caption);
+  const more = make("div", "more");
+  if (row.lines.length || row.baseline) more.append(buildFigures(row));
+  if (row.about.length) more.append(buildAbout(row));
+  if (props.kind === "compare" && row.classifies) more.append(buildCurvesButton(row));
+  if (props.kind === "compare" && !row.baseline) more.append(buildInspectButton(row));
+  caption.append(row.coverage, row.bar.node, buildWeightLine(row), more);
+  section.append(title, buildCell(row, "overlay", row.map), buildCell(row, "mask", "Object mask"), caption);
+  const [width, height] = photoOf(row).size;
+  if (width > PANORAMA * height) section.classList.add("stacked");
   row.section = section;
   return section;
+}
+
+// What a specialist wants of a row: everything that is measured, behind one word.
+function buildFigures(row) {
+  const details = make("details", "figures");
+  details.append(make("summary", "", "Figures"), ...row.lines.map((line) => make("p", "", line)), row.scoreNode);
+  return keepOpen(details, row);
+}
+
+// What a visitor opened stays open when the board is built anew.
+function keepOpen(details, row) {
+  const key = `${details.className} ${row.picture} ${row.checkpoint} ${row.name}`;
+  details.open = ui.open.has(key);
+  details.addEventListener("toggle", () => ui.open[details.open ? "add" : "delete"](key));
+  return details;
 }
 
 // What the map and the pooling are: two sentences, the formula and the paper of each.
@@ -49,7 +70,7 @@ function buildAbout(row) {
     if (formula) details.append(make("p", "formula", formula));
     if (paper) details.append(make("p", "paper", paper));
   }
-  return details;
+  return keepOpen(details, row);
 }
 
 function buildPhoto(photo, index, frame = make("div"), marks = false) {
@@ -60,11 +81,13 @@ function buildPhoto(photo, index, frame = make("div"), marks = false) {
   frame.classList.add("frame");
   frame.append(picture, mark);
   followPointer(frame, index);
-  aside.append(frame, make("figcaption", "", photo.title));
+  const beside = make("div", "beside");
+  beside.append(make("figcaption", "", photo.title));
+  aside.append(frame, beside);
   if (!marks) return aside;
   const reference = board.references.get(photo.key);
-  if (reference) aside.append(make("p", "origin", `Scores: against ${reference.origin}`));
-  aside.append(buildBoxButton(frame, photo, index));
+  beside.append(make("p", "origin", reference ? `Scores: against ${reference.origin}` : "No scores: nothing says where the object is."));
+  beside.append(buildBoxButton(frame, photo, index));
   return aside;
 }
 
