@@ -455,9 +455,14 @@ class ComparePage:
             None, None, None, js=dispatch("board", "simpool-stopped"), queue=False, api_visibility="private"
         )
 
-    def remember_first(self, blocks: gr.Blocks) -> None:
-        """Let a page that opens know that its first board shows what is chosen."""
-        js = f"(p, c, m, s, e, o, f) => {{ window.simpoolRun = {_CHOICE}; }}"
+    def begin(self, blocks: gr.Blocks) -> None:
+        """Let a page that opens know that its first board shows what is chosen, and name its example photos."""
+        names = json.dumps([p.stem for p in example_photos()])
+        js = (
+            f"(p, c, m, s, e, o, f) => {{ window.simpoolRun = {_CHOICE}; const names = {names}; "
+            "document.querySelectorAll('#examples .thumbnail-item').forEach((item, i) => "
+            "item.setAttribute('aria-label', `Example photo: ${names[i]}`)); }"
+        )
         blocks.load(None, self.inputs, None, js=js, queue=False, api_visibility="private")
 
     def _follow_choices(self, inputs: list[Any]) -> None:

@@ -59,9 +59,10 @@ def build(device: str = "auto") -> Any:
 
     page = ComparePage(EncoderStore(device))
     with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
+        gr.HTML('<a class="skip" href="#board">Skip to the result</a>', elem_id="skip", apply_default_css=False)
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         panels = build_pages(page)
-        page.remember_first(blocks)
+        page.begin(blocks)
         blocks.load(
             None, None, panels, js=_close_where_narrow(len(panels), PHONE), queue=False, api_visibility="private"
         )

@@ -97,3 +97,29 @@ def test_maps_are_as_large_as_the_page_allows_and_a_panorama_is_stacked(browser:
     assert first and second and second["y"] > first["y"] + first["height"] - 1
     assert first["width"] > 840
     page.close()
+
+
+def test_keyboard_leads_past_the_settings_and_its_focus_is_seen(opened: Opened):
+    page, _ = opened
+    page.keyboard.press("Tab")
+    link = page.get_by_role("link", name="Skip to the result")
+    expect(link).to_be_focused()
+    expect(link).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('#board').contains(document.activeElement)")
+    for control in ("#amount input[type=range]", "#run", "#checkpoints input", "#smooth input", "#ready input"):
+        page.locator(control).first.focus()
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Tab")  # by the keyboard, as :focus-visible asks
+        style = page.evaluate(
+            "(() => { const c = getComputedStyle(document.activeElement); return [c.outlineStyle, c.outlineWidth, "
+            "document.activeElement.matches(':focus-visible')]; })()"
+        )
+        assert style == ["solid", "3px", True], control
+
+
+def test_example_photos_are_called_by_their_names(opened: Opened):
+    page, _ = opened
+    names = [page.locator("#examples .thumbnail-item").nth(i).get_attribute("aria-label") for i in range(2)]
+    assert names == ["Example photo: astronaut", "Example photo: chelsea"]
