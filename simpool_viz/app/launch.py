@@ -56,6 +56,7 @@ def build(device: str = "auto") -> Any:
 
     from simpool_viz.app.compare import PHONE, ComparePage, EncoderStore
     from simpool_viz.app.pages import build_pages
+    from simpool_viz.app.visits import free_when_closed
 
     page = ComparePage(EncoderStore(device))
     with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
@@ -63,14 +64,15 @@ def build(device: str = "auto") -> Any:
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         panels = build_pages(page)
         page.begin(blocks)
+        free_when_closed(blocks)
         blocks.load(
             None, None, panels, js=_close_where_narrow(len(panels), PHONE), queue=False, api_visibility="private"
         )
         with gr.Accordion("How to read the board", open=False):
             gr.Markdown(GUIDE)
         gr.Markdown(
-            f"Computed on `{page.store.where()}`. Photos are deleted within two hours, your own checkpoints when the "
-            "visit ends.",
+            f"Computed on `{page.store.where()}`. Photos are deleted within two hours. Your own checkpoints and what "
+            "you inspect are kept for an hour of rest, and freed within a minute of closing the page.",
             elem_classes="simpool-intro",
         )
     return blocks
