@@ -26,6 +26,7 @@ LARGEST = 512 * 2**20  # bytes of a file or a download
 PARAMETERS = 120_000_000
 SECONDS = 180
 KEPT = 3  # of one visit; the oldest makes room
+_CLEAR = "() => ['', { __type__: 'update', visible: false }, null]"  # report, "Use it" and file after a failure
 VISIT = 3600  # seconds after which an idle visit's checkpoints go
 
 
@@ -102,7 +103,9 @@ class OwnPanel:
             report = gr.Markdown(elem_id="own-report")
             use = gr.Button("Use it", variant="primary", visible=False, elem_id="use-own")
         shared: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "own", "api_visibility": "private"}
-        recognise.click(self.recognise, [file, address, own], [report, use, file, own], **shared)
+        asked = recognise.click(self.recognise, [file, address, own], [report, use, file, own], **shared)
+        # The file is deleted in any case, so that the page must not go on showing it.
+        asked.failure(None, None, [report, use, file], js=_CLEAR, queue=False, api_visibility="private")
         use.click(self.use, [own, more, maps], [more, maps, use, report, own], api_visibility="private")
         return own
 

@@ -7,6 +7,8 @@ from datetime import datetime
 
 import gradio as gr
 
+from simpool_viz.app.events import event_handler
+
 GRACE = 30.0  # seconds in which a page that lost its connection may come back and use what it holds
 
 
@@ -22,6 +24,7 @@ def free_when_closed(blocks: gr.Blocks) -> None:
         if holder.time_last_used.get(visit, closed) <= closed:  # else it came back
             holder.delete_state(visit)
 
+    @event_handler
     def closed(request: gr.Request) -> None:
         if request.session_hash:
             waiting = threading.Timer(GRACE, free, (request.session_hash, datetime.now()))

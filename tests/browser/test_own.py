@@ -52,3 +52,4 @@ def test_file_that_is_no_checkpoint_is_told_and_nothing_is_lost(opened: tuple[Pa
     expect(page.get_by_text("bad.pth is damaged", exact=False).first).to_be_visible(timeout=30_000)
     expect(page.locator(".simpool-board .row")).to_have_count(rows)
     expect(page.locator("#use-own")).not_to_be_visible()
+    expect(page.locator("#own-file")).not_to_contain_text("bad")  # it is gone from the server, and so from the page
