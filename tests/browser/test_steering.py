@@ -93,6 +93,7 @@ def test_maps_are_as_large_as_the_page_allows_and_a_panorama_is_stacked(browser:
     page.locator("#photo input[type=file]").set_input_files(str(wide))
     expect(page.locator("#board .photo figcaption")).to_have_text("panorama.jpg", timeout=60_000)
     expect(page.locator("#board .row.stacked")).not_to_have_count(0, timeout=60_000)
+    expect(page.locator("#board .waiting")).to_have_count(0, timeout=60_000)  # the board grows no more
     first, second = (cells.nth(i).bounding_box() for i in range(2))
     assert first and second and second["y"] > first["y"] + first["height"] - 1
     assert first["width"] > 840
