@@ -16,6 +16,7 @@ import gradio as gr
 from gradio import processing_utils
 
 from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
+from simpool_viz.app.choice import FORGET_CHOICE, compare_choice, first_choice, remember_choice
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.reference import ReferencePanel, References, photo_key, photo_of, reference_payload
@@ -39,7 +40,6 @@ from simpool_viz.tensors import choose_device
 
 SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
 MOST_PHOTOS = 12  # of one run
-PHONE = 700  # pixels; a page that is not wider is a phone's
 FIRST_PHOTO = "chelsea.jpg"
 FIRST_CHECKPOINTS = ("vit_gap", "vit_simpool")  # of the board that the page opens with
 
@@ -417,59 +417,55 @@ class ComparePage:
         )
         send = dispatch("board", "simpool-curves", "payload", takes="payload")
         curves.change(None, [curves], None, js=send, queue=False, api_visibility="private")
-        shared: dict[str, Any] = {
+        self._running: list[Any] = [asked]
+        self._run_event: dict[str, Any] = {
             "fn": self.run,
             "inputs": inputs,
             "outputs": view,
-            "js": _remember(),
+            "js": remember_choice(),
             "show_progress": "hidden",
             "concurrency_id": "look",
         }
-        self.run_event = shared
         ready = controls["ready"]
         made_ready = ready.input(
             self.choose_ready, ready, [checkpoints, more, maps, controls["question"]], api_visibility="private"
         )
         chosen = controls["gallery"].select(self._choose_example, None, photo, api_visibility="private")
         fetched = controls["fetch"].click(self.fetch, controls["address"], photo, api_visibility="private")
-        runs = [
-            controls["run"].click(**shared, api_name="compare"),
-            # Another photo that is chosen while one is recorded comes next, and is not forgotten.
-            photo.upload(**shared, trigger_mode="always_last", api_visibility="private"),
-            chosen.then(**shared, trigger_mode="always_last", api_visibility="private"),
-            fetched.success(**shared, trigger_mode="always_last", api_visibility="private"),
-            made_ready.success(
-                **shared | {"fn": self.run_ready, "inputs": [ready, *inputs], "js": _remember(1)},
-                trigger_mode="always_last",
-                api_visibility="private",
-            ),
-        ]
-        self._follow_choices(inputs)
-        ended = dispatch(
-            "board", "simpool-failed", after=_FORGET
-        )  # whatever failed, be it the connection: nothing more will come
-        for started in runs:
-            started.failure(None, None, None, js=ended, queue=False, api_visibility="private")
-        controls["cancel"].click(None, None, None, cancels=[*runs, asked], api_visibility="private")
-        controls["cancel"].click(
-            None, None, None, js=dispatch("board", "simpool-stopped"), queue=False, api_visibility="private"
-        )
+        self.run_on(controls["run"].click, trigger_mode=None, api_visibility="public", api_name="compare")
+        for listen in (photo.upload, chosen.then, fetched.success):
+            self.run_on(listen)
+        self.run_on(made_ready.success, fn=self.run_ready, inputs=[ready, *inputs], js=remember_choice(1))
+        for changed in (checkpoints.change, maps.change, size.change, more.change, photos.change, photo.clear):
+            changed(None, inputs, None, js=compare_choice(), queue=False, api_visibility="private")
+        self._cancel = controls["cancel"]
+
+    def run_on(self, listen: Any, **changed: Any) -> None:
+        """Run what is chosen when an event happens. Cancel stops it too, and a failure ends what waits for it.
+
+        Args:
+            listen: adds a function to the event, as `button.click`.
+            changed: what differs from the arguments of Run.
+        """
+        # Another photo that is chosen while one is recorded comes next, and is not forgotten.
+        usual = {"trigger_mode": "always_last", "api_visibility": "private"}
+        started = listen(**self._run_event | usual | changed)
+        ended = dispatch("board", "simpool-failed", after=FORGET_CHOICE)  # be it the connection: nothing more will come
+        started.failure(None, None, None, js=ended, queue=False, api_visibility="private")
+        self._running.append(started)
 
     def begin(self, blocks: gr.Blocks) -> None:
-        """Let a page that opens know that its first board shows what is chosen, and name its example photos."""
-        names = json.dumps([p.stem for p in example_photos()])
-        js = (
-            f"(p, c, m, s, e, o, f) => {{ window.simpoolRun = {_CHOICE}; const names = {names}; "
+        """Connect what needs all runs (`run_on`) and a page that opens: Cancel, the first choice, names of examples."""
+        self._cancel.click(None, None, None, cancels=self._running, api_visibility="private")
+        stopped = dispatch("board", "simpool-stopped")
+        self._cancel.click(None, None, None, js=stopped, queue=False, api_visibility="private")
+        named = (
+            f"const names = {json.dumps([p.stem for p in example_photos()])}; "
             "document.querySelectorAll('#examples .thumbnail-item').forEach((item, i) => "
-            "item.setAttribute('aria-label', `Example photo: ${names[i]}`)); }"
+            "item.setAttribute('aria-label', `Example photo: ${names[i]}`));"
         )
+        js = first_choice(after=named)
         blocks.load(None, self.inputs, None, js=js, queue=False, api_visibility="private")
-
-    def _follow_choices(self, inputs: list[Any]) -> None:
-        """Say beside Run when the board no longer shows what is chosen."""
-        photo, checkpoints, maps, size, more, _, photos, _ = inputs
-        for changed in (checkpoints.change, maps.change, size.change, more.change, photos.change, photo.clear):
-            changed(None, inputs, None, js=_compare(), queue=False, api_visibility="private")
 
     @event_handler
     def _other_examples(self, photo: str | None) -> list[str]:
@@ -495,36 +491,3 @@ def _point_of(board: Board) -> str:
     if gap is None or simpool is None:
         return text
     return f"{text} Its mask overlaps the true one by {simpool:.0%} (IoU), GAP's by {gap:.0%}."
-
-
-# What was run last, and what is chosen, as the browser compares them: photo, checkpoints, maps, size, further photos.
-_CHOICE = "JSON.stringify([p?.path, [...c, ...(e ?? [])].sort(), [...m].sort(), s, (f ?? []).map((one) => one.path)])"
-_STALE = "The board shows an earlier choice. Press Run."
-
-
-def _say(condition: str) -> str:
-    return f"document.querySelector('#stale .stale').textContent = {condition} ? {json.dumps(_STALE)} : '';"
-
-
-def _remember(skipped: int = 0) -> str:
-    """JavaScript for a run that begins, which gets its inputs as they are: what is run, and on a phone its place.
-
-    Args:
-        skipped: number of arguments before the inputs.
-    """
-    return (
-        f"(...given) => {{ const [p, c, m, s, e, , f] = given.slice({skipped}); window.simpoolRun = {_CHOICE}; "
-        f"{_say('false')} document.querySelector('#point')?.setAttribute('hidden', ''); "
-        f"if (innerWidth <= {PHONE}) {{ document.querySelector('#settings .label-wrap.open')?.click(); "
-        "document.querySelector('#board').scrollIntoView({ block: 'start' }); } return given; }"
-    )
-
-
-def _compare() -> str:
-    """JavaScript for a changed choice, as soon as the page knows what its board shows."""
-    differs = _say(f"window.simpoolRun !== {_CHOICE}")
-    return f"(p, c, m, s, e, o, f) => {{ if (window.simpoolRun !== undefined) {{ {differs} }} }}"
-
-
-# For a run that failed: the board shows what was chosen before.
-_FORGET = f"window.simpoolRun = ''; {_say('true')}"

@@ -54,7 +54,8 @@ def build(device: str = "auto") -> Any:
     _use_private_folder()
     import gradio as gr
 
-    from simpool_viz.app.compare import PHONE, ComparePage, EncoderStore
+    from simpool_viz.app.choice import PHONE
+    from simpool_viz.app.compare import ComparePage, EncoderStore
     from simpool_viz.app.pages import build_pages
     from simpool_viz.app.visits import free_when_closed
 

@@ -41,7 +41,7 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
         if tour_page:
             with gr.Tab("Tour", id="tour") as tour_tab:
                 tour_page.build()
-            tour_page.connect(tour_tab, tabs, [checkpoints, maps, more], compare.run_event)
+            tour_page.connect(tour_tab, tabs, [checkpoints, maps, more], compare.run_on)
     into = [tabs, inspect_page.photo, inspect_page.checkpoint, inspect_page.size, inspect_page.question]
     open_row = _opener(choices)
     opened = [compare.view.inspect(open_row, [photo, photos, size, own], into, api_visibility="private")]

@@ -101,14 +101,14 @@ class TourPage:
                 style_controls("tour", shown=False)
                 self.view = BoardView(elem_id="tour")
 
-    def connect(self, tab: gr.Tab, tabs: gr.Tabs, chosen: list[Any], run: dict[str, Any]) -> None:
+    def connect(self, tab: gr.Tab, tabs: gr.Tabs, chosen: list[Any], run_on: Callable[[Any], None]) -> None:
         """Join the events.
 
         Args:
             tab: of this page.
             tabs: of all pages.
             chosen: the controls of Compare for checkpoints, maps and further checkpoints.
-            run: the arguments of the event that runs what they choose.
+            run_on: runs what they choose when an event happens, as `ComparePage.run_on`.
         """
         showing: dict[str, Any] = {"fn": self.show, "inputs": self.stop, "outputs": [self.text, self.view]}
         showing |= {
@@ -123,4 +123,4 @@ class TourPage:
             moved = button.click(move, self.stop, self.stop, queue=False, api_visibility="private")
             moved.then(**showing)
         taken = self.own.click(self.take_along, self.stop, [tabs, *chosen], api_visibility="private")
-        taken.success(**run, trigger_mode="always_last", api_visibility="private")
+        run_on(taken.success)

@@ -151,8 +151,12 @@ class Row:
         """What the head finds, in a few words: a class that is probable, or the classes of a dense head; else ""."""
         if self.prediction is None:
             return self.found
-        name, probability = self.prediction
-        return f"predicts {name}, {100 * probability:.0f} %" if probability >= IMPROBABLE else ""
+        return self._predicted if self.prediction[1] >= IMPROBABLE else ""
+
+    @property
+    def _predicted(self) -> str:
+        name, probability = self.prediction or ("", 0.0)
+        return f"predicts {name}, {100 * probability:.0f} %"
 
     @property
     def fixed_lines(self) -> list[str]:
@@ -160,9 +164,7 @@ class Row:
         h, w = self.attention.geometry.grid
         names = self.attention.names
         if self.prediction:
-            name, probability = self.prediction
-            doubt = ", improbable" if probability < IMPROBABLE else ""
-            lines = [f"predicts {name}, {100 * probability:.0f} %{doubt}"]
+            lines = [self._predicted + ("" if self.finding else ", improbable")]
         else:
             lines = [self.found or "no classifier head"]
         if len(names) > 1 and self._one_map:

@@ -6,15 +6,12 @@ Downloads are those of the hub's client: resumable, with a progress bar, in the 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from simpool_viz.errors import CheckpointError, DownloadError
-
-
-class UnreachableError(DownloadError):
-    """The hub gave no answer, so that another request would only wait as long again."""
 
 
 @dataclass(frozen=True)
@@ -56,32 +53,46 @@ def split_address(address: str) -> tuple[str, str]:
     return f"{user}/{repository}", file
 
 
-def find_file(repository: str, file: str = "", access: Access | None = None) -> tuple[str, int | None]:
-    """Find the file of weights in a repository.
+def list_files(repository: str, access: Access | None = None) -> dict[str, int | None]:
+    """The files of a repository, by one request; those in the cache where the hub is out of reach.
 
     Args:
         repository: "user/repository".
-        file: its name; by default the only file with weights, .safetensors first.
         access: limits and identity.
 
     Returns:
-        (name, size in bytes); the size is None where the hub does not give it.
+        Sizes in bytes by name; None where the hub does not give it.
 
     Raises:
-        DownloadError: the hub is out of reach.
-        CheckpointError: there is not exactly one such file.
+        DownloadError: the hub is out of reach, and nothing of the repository is in the cache.
     """
     from huggingface_hub import HfApi
 
     access = access or Access()
     try:
         siblings = HfApi(token=access.token).model_info(repository, files_metadata=True, timeout=ANSWER).siblings or []
-        sizes = {s.rfilename: s.size for s in siblings}
+        return {s.rfilename: s.size for s in siblings}
     except Exception as error:  # of the hub's client, which are of several libraries
         sizes = _sizes_in_cache(repository, access)
         if not sizes:
-            kind = UnreachableError if _is_silence(error) else DownloadError
-            raise kind(explain(error, repository)) from error
+            raise DownloadError(explain(error, repository)) from error
+        return sizes
+
+
+def find_file(repository: str, file: str, sizes: Mapping[str, int | None]) -> tuple[str, int | None]:
+    """Find the file of weights in a repository.
+
+    Args:
+        repository: "user/repository".
+        file: its name; by default the only file with weights, .safetensors first.
+        sizes: as of `list_files`.
+
+    Returns:
+        (name, size in bytes); the size is None where the hub does not give it.
+
+    Raises:
+        CheckpointError: there is not exactly one such file.
+    """
     if file:
         if file not in sizes:
             raise CheckpointError(
@@ -103,13 +114,16 @@ def find_file(repository: str, file: str = "", access: Access | None = None) -> 
     return best[0], sizes[best[0]]
 
 
-def download(repository: str, file: str, access: Access | None = None) -> Path:
+def download(
+    repository: str, file: str, access: Access | None = None, sizes: Mapping[str, int | None] | None = None
+) -> Path:
     """Download a file, unless it is in the cache.
 
     Args:
         repository: "user/repository".
         file: its name; "" as in `find_file`.
         access: limits and identity.
+        sizes: as of `list_files`, where that was asked already.
 
     Returns:
         The file's path in the cache.
@@ -124,7 +138,7 @@ def download(repository: str, file: str, access: Access | None = None) -> Path:
     cached = _cached(repository, file, access)
     if cached is not None:
         return cached
-    file, size = find_file(repository, file, access)
+    file, size = find_file(repository, file, list_files(repository, access) if sizes is None else sizes)
     if access.limit is not None and (size is None or size > access.limit):
         raise DownloadError(
             f"hf:{repository}/{file} has {_megabytes(size)}; at most {_megabytes(access.limit)} are fetched here"
@@ -141,27 +155,23 @@ def download(repository: str, file: str, access: Access | None = None) -> Path:
     return path
 
 
-def timm_config(repository: str, access: Access | None = None) -> dict[str, Any]:
+def timm_config(repository: str, sizes: Mapping[str, int | None], access: Access | None = None) -> dict[str, Any]:
     """Read config.json of a repository in timm's form ("architecture", "pretrained_cfg", ...).
 
     Args:
         repository: "user/repository".
+        sizes: as of `list_files`.
         access: limits and identity. A config.json of unknown size or of more than `DESCRIPTION` bytes is ignored.
 
     Returns:
-        Its content; {} where there is none, it is too large, or it is not in timm's form.
-
-    Raises:
-        DownloadError: the hub is out of reach, so that asking it again would only take as long again.
+        Its content; {} where there is none, it cannot be fetched, or it is not in timm's form.
     """
     access = access or Access()
     limited = replace(access, limit=min(access.limit or DESCRIPTION, DESCRIPTION))
     try:
-        path = download(repository, "config.json", limited)
+        path = download(repository, "config.json", limited, sizes)
         config: Any = json.loads(path.read_text(encoding="utf-8"))
-    except UnreachableError:
-        raise
-    except Exception:  # no such file, too large, or no JSON: then it is not in timm's form
+    except Exception:  # no such file, too large, out of reach, or no JSON: then it is not in timm's form
         return {}
     return config if isinstance(config, dict) and isinstance(config.get("architecture"), str) else {}
 
@@ -185,12 +195,6 @@ def _sizes_in_cache(repository: str, access: Access) -> dict[str, int | None]:
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
     }
-
-
-def _is_silence(error: Exception) -> bool:
-    """Whether an error of the hub's client is that nothing answered."""
-    refused = type(error).__name__ in ("RepositoryNotFoundError", "HFValidationError", "GatedRepoError")
-    return not refused and getattr(getattr(error, "response", None), "status_code", None) is None
 
 
 def explain(error: Exception, repository: str) -> str:

@@ -232,10 +232,11 @@ def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | N
     """Load a file of the hub; preprocessing comes from config.json where the repository is in timm's form."""
     repository, file = hub.split_address(address)
     read_load_options(options, f"hf:{address}")  # before anything is fetched
-    config = {} if file or "arch" in options else hub.timm_config(repository, access)
+    sizes = None if file or "arch" in options else hub.list_files(repository, access)
+    config = hub.timm_config(repository, sizes, access) if sizes is not None else {}
     if config:
         options = options | {"arch": config["architecture"]}
-    encoder, report = _load_file(hub.download(repository, file, access), options, f"hf:{address}")
+    encoder, report = _load_file(hub.download(repository, file, access, sizes), options, f"hf:{address}")
     if config:
         described = config.get("pretrained_cfg")
         encoder.facts = _facts_of_timm(

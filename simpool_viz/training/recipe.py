@@ -9,7 +9,9 @@ is a whole number; `1e-3` is a number (see `settings`), and `1e2` is no whole nu
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -200,6 +202,29 @@ class HeadsRecipe:
     license: str = ""
     source: str = field(default="", compare=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)
+
+
+def factor_of(factors: Mapping[str, float], name: str) -> float:
+    """The factor of a tensor, of `Recipe.rates` or `Recipe.scales`: that of the last pattern that fits, else 1."""
+    return next((factor for pattern, factor in reversed([*factors.items()]) if fnmatchcase(name, pattern)), 1.0)
+
+
+def check_patterns(setting: str, factors: Mapping[str, float], names: Sequence[str], kind: str = "") -> None:
+    """Make sure that every pattern of a setting fits a tensor.
+
+    Args:
+        setting: its name, as "rates".
+        factors: by patterns.
+        names: of the tensors.
+        kind: of the tensors, for the error's sentence, as " that learns".
+
+    Raises:
+        TrainingError: a pattern fits none.
+    """
+    if idle := [pattern for pattern in factors if not any(fnmatchcase(name, pattern) for name in names)]:
+        raise TrainingError(
+            f"{setting}: no tensor{kind} is called {', '.join(idle)}; there are {', '.join(names[-8:])} and others"
+        )
 
 
 def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe | HeadsRecipe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.life import life_of_qkv
 from simpool_viz.modeling.layers.stem import STEM
 from simpool_viz.modeling.sharing import is_of_trunk
+from simpool_viz.training.recipe import check_patterns, factor_of
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,10 @@ def scale_tensors(encoder: Encoder, scales: Mapping[str, float]) -> None:
         TrainingError: a pattern that no parameter has.
     """
     own = dict(encoder.named_parameters())
-    if idle := [pattern for pattern in scales if not any(fnmatchcase(name, pattern) for name in own)]:
-        raise TrainingError(
-            f"scales: no tensor is called {', '.join(idle)}; there are {', '.join([*own][-8:])} and others"
-        )
+    check_patterns("scales", scales, [*own])
     with torch.no_grad():
         for name, parameter in own.items():
-            factor = next((scale for pattern, scale in reversed([*scales.items()]) if fnmatchcase(name, pattern)), 1.0)
-            parameter.mul_(factor)
+            parameter.mul_(factor_of(scales, name))
 
 
 def _enhanced(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:

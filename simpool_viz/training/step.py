@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from simpool_viz.training import losses
 from simpool_viz.training.data import Batches, random_crops
 from simpool_viz.training.distil import Lesson
 from simpool_viz.training.features import Features
-from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
+from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage, check_patterns, factor_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -121,19 +120,12 @@ def _groups(module: nn.Module, weight_decay: float, rates: Mapping[str, float]) 
 
     names = {parameter: name.removeprefix("encoder.") for name, parameter in module.named_parameters()}
     learned = [name for parameter, name in names.items() if parameter.requires_grad]
-    if idle := [pattern for pattern in rates if not any(fnmatchcase(name, pattern) for name in learned)]:
-        raise TrainingError(
-            f"rates: no tensor that learns is called {', '.join(idle)}; there are {', '.join(learned[-8:])} and others"
-        )
-
-    def factor(name: str) -> float:
-        return next((rate for pattern, rate in reversed([*rates.items()]) if fnmatchcase(name, pattern)), 1.0)
-
+    check_patterns("rates", rates, learned, " that learns")
     parts: list[dict[str, Any]] = []
     for group in param_groups_weight_decay(module, weight_decay):
         by_factor: dict[float, list[nn.Parameter]] = {}
         for parameter in group["params"]:
-            by_factor.setdefault(factor(names[parameter]), []).append(parameter)
+            by_factor.setdefault(factor_of(rates, names[parameter]), []).append(parameter)
         parts += [{**group, "params": params, "lr_scale": scale} for scale, params in by_factor.items()]
     return parts
 

@@ -233,3 +233,10 @@ def test_every_event_of_the_page_and_what_draws_its_boards_is_guarded() -> None:
 
 def test_our_fault_names_where_to_report() -> None:
     assert OUR_FAULT.format(errors.where_to_report()).endswith(f"at {errors.where_to_report()}.")
+
+
+def test_cancel_stops_every_run_from_wherever_it_was_started() -> None:
+    blocks = build("cpu")
+    runs = {i for i, event in blocks.fns.items() if event.name in ("run", "run_ready")}
+    cancelled = {i for event in blocks.fns.values() for i in event.cancels}
+    assert len(runs) == 6 and runs <= cancelled  # Run, a photo, an example, an address, a ready-made one, the tour

@@ -85,6 +85,7 @@ function describe(row) {
   const peak = row.weights.indexOf(Math.max(...row.weights)), y = Math.floor(peak / row.w), x = peak % row.w;
   const where = `strongest at ${Math.round((100 * (x + 0.5)) / row.w)} % from the left and ${Math.round((100 * (y + 0.5)) / row.h)} % from the top`;
   const labels = { overlay: `${row.map} over the photo ${photoOf(row).title}, ${row.title}: ${where}.` };
+  let covers = "";
   if (row.levels.length) {
     const grid = levelSet(thresholded(row), levelOf(row), row.h, row.w);
     row.figures.coverage = grid.reduce((sum, v) => sum + v, 0) / grid.length;
@@ -92,20 +93,20 @@ function describe(row) {
     const share = Math.round(100 * row.figures.coverage), parts = row.figures.components;
     labels.mask = `Object mask, ${row.title}: ${share} % of the picture in ${parts} components.`;
     const line = `mask: ${share} % of the picture, ${parts} ${parts === 1 ? "component" : "components"}`;
-    row.covers = row.constant || line;
+    covers = row.constant || line;
   }
   if (row.baseline) labels.mask = `Object mask of the baseline ${row.title}.`;
   const scores = scoresOf(row);
-  if (row.coverage) row.coverage.textContent = plainLine(row, scores);
+  if (row.coverage) row.coverage.textContent = plainLine(covers, scores, row.finds);
   for (const name of SCORES) scores[name] === undefined ? delete row.figures[name] : (row.figures[name] = scores[name]);
   row.scoreNode?.replaceChildren(...scoreLines(scores).map((line) => make("p", "live", line)));
   for (const { canvas, kind } of row.spots) canvas.setAttribute("aria-label", labels[kind]);
 }
 
 // One line for everybody: what the mask covers, how well it agrees with the reference, and the class where it is probable.
-function plainLine(row, scores) {
+function plainLine(covers, scores, finds) {
   const agrees = scores.iou === undefined ? "" : `IoU with the reference ${scores.iou.toFixed(2)}`;
-  const text = [row.covers, agrees, row.finds].filter(Boolean).join("; ");
+  const text = [covers, agrees, finds].filter(Boolean).join("; ");
   return text && `${text[0].toUpperCase()}${text.slice(1)}.`;
 }
 

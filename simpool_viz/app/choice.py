@@ -1,0 +1,47 @@
+"""What is chosen against what the board shows: the JavaScript by which the page says that a run is due."""
+
+from __future__ import annotations
+
+import json
+
+PHONE = 700  # pixels; a page that is not wider is a phone's
+# The inputs of a run, by what tells one choice from another: photo, checkpoints, maps, size, further photos.
+_CHOICE = "JSON.stringify([p?.path, [...c, ...(e ?? [])].sort(), [...m].sort(), s, (f ?? []).map((one) => one.path)])"
+_STALE = "The board shows an earlier choice. Press Run."
+
+
+def _say(condition: str) -> str:
+    return f"document.querySelector('#stale .stale').textContent = {condition} ? {json.dumps(_STALE)} : '';"
+
+
+# For a run that failed: the board shows what was chosen before.
+FORGET_CHOICE = f"window.simpoolRun = ''; {_say('true')}"
+
+
+def first_choice(after: str = "") -> str:
+    """JavaScript for a page that opens: its first board shows what is chosen.
+
+    Args:
+        after: further statements.
+    """
+    return f"(p, c, m, s, e, o, f) => {{ window.simpoolRun = {_CHOICE}; {after} }}"
+
+
+def remember_choice(skipped: int = 0) -> str:
+    """JavaScript for a run that begins, which gets its inputs as they are: what is run, and on a phone its place.
+
+    Args:
+        skipped: number of arguments before the inputs.
+    """
+    return (
+        f"(...given) => {{ const [p, c, m, s, e, , f] = given.slice({skipped}); window.simpoolRun = {_CHOICE}; "
+        f"{_say('false')} document.querySelector('#point')?.setAttribute('hidden', ''); "
+        f"if (innerWidth <= {PHONE}) {{ document.querySelector('#settings .label-wrap.open')?.click(); "
+        "document.querySelector('#board').scrollIntoView({ block: 'start' }); } return given; }"
+    )
+
+
+def compare_choice() -> str:
+    """JavaScript for a changed choice, as soon as the page knows what its board shows."""
+    differs = _say(f"window.simpoolRun !== {_CHOICE}")
+    return f"(p, c, m, s, e, o, f) => {{ if (window.simpoolRun !== undefined) {{ {differs} }} }}"
