@@ -292,4 +292,4 @@ def test_cancel_stops_between_checkpoints(opened: Opened, monkeypatch: pytest.Mo
     expect(page.locator(".simpool-board .waiting")).to_have_text("Stopped. Press Run to start again.")
     monkeypatch.undo()
     page.locator("#run").click()
-    expect(page.locator(".simpool-board .row")).to_have_count(3, timeout=30_000)
+    expect(page.locator(".simpool-board .row")).to_have_count(5, timeout=30_000)
