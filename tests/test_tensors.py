@@ -8,7 +8,7 @@ import torch
 from simpool_viz import load_checkpoint
 from simpool_viz.app.compare import EncoderStore
 from simpool_viz.checkpoints import load
-from simpool_viz.tensors import choose_device, identical, wide
+from simpool_viz.tensors import choose_device, computes_bfloat16, identical, wide
 
 HALF, SINGLE = torch.float16, torch.float32
 
@@ -88,3 +88,12 @@ def test_identical_tensors_agree_in_numbers_shape_precision_and_device() -> None
         "another device": one.to("meta"),
     }
     assert [name for name, other in others.items() if identical(one, other) or identical(other, one)] == []
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_bfloat16_is_computed_where_a_processor_has_wide_registers(
+    monkeypatch: pytest.MonkeyPatch, capability: str, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert computes_bfloat16(torch.device("cpu")) == expected
+    assert not computes_bfloat16(torch.device("mps"))

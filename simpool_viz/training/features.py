@@ -19,6 +19,7 @@ from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import Tokens
 from simpool_viz.modeling.sharing import is_of_trunk
 from simpool_viz.outputs import written_whole
+from simpool_viz.tensors import computes_bfloat16
 from simpool_viz.training.data import Crops, Photos, centre_crops, random_crops
 
 CHUNK = 64  # photos whose crops are drawn, and whose features are computed, together
@@ -133,6 +134,6 @@ def _compute(encoder: Encoder, photos: Photos, plan: CropPlan, block: int | None
     for start in range(0, len(photos), CHUNK):
         rows = slice(start, start + CHUNK)
         x = crops.of(rows).images(torch.tensor(photos.images[rows]).to(device), plan.size)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, computes_bfloat16(device)):
             tokens = tokens_at(encoder, x.to(memory_format=torch.channels_last), block)
         yield torch.cat([tokens.prefix, tokens.patches], 1).half().cpu().numpy()

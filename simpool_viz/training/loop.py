@@ -127,11 +127,12 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
             result = Result(
                 run.minutes, torch.get_num_threads(), accelerator.num_processes, str(accelerator.device), accuracy
             )
+            trained = dataclasses.replace(recipe, precision=accelerator.mixed_precision)
             save_bundle(
                 folder,
                 encoder,
                 recipe.encoder,
-                write_card(recipe, result, len(photos), history, start.summary if start else ""),
+                write_card(trained, result, len(photos), history, start.summary if start else ""),
             )
             run.save({"stage": number + 1})
         accelerator.print(f"{recipe.name}: after stage {number} {accuracy}")

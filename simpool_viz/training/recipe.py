@@ -91,7 +91,7 @@ class Recipe:
         trunk_blocks: number of the first blocks that are the trunk, with the embedding, where that is frozen.
         batch_size: photos of a step, over all processes.
         optimizer: timm's name of it.
-        precision: "bf16", "fp16" or "no".
+        precision: "bf16" (float32 on a device that would only emulate it), "fp16" or "no".
         weight_decay: of the optimizer.
         rates: factors of the learning rate by names of tensors, in which * stands for anything: {"pooling.w*": 0.03};
             of several that fit, the last one counts.

@@ -20,6 +20,7 @@ from simpool_viz.errors import DivergedError, TrainingError, needs_packages
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.spe import spe_penalty
 from simpool_viz.modeling.sharing import EMBEDDING
+from simpool_viz.tensors import computes_bfloat16
 from simpool_viz.training import losses
 from simpool_viz.training.data import Batches, random_crops
 from simpool_viz.training.distil import Lesson
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
     """accelerate's view of this process: alone, or one of those that `accelerate launch` started.
 
+    Args:
+        precision: as `Recipe.precision`; "bf16" becomes "no" on a device that would emulate it, and says so.
+        device: "auto" for what accelerate finds, or "cpu".
+
     Raises:
         TrainingError: a precision that the device does not have.
     """
@@ -41,9 +46,13 @@ def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
         from accelerate.state import AcceleratorState
     AcceleratorState._reset_state()  # one process may train recipes of several precisions, one after the other
     try:
-        return Accelerator(mixed_precision=precision, cpu=device == "cpu")
+        accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
     except ValueError as error:  # of accelerate, for a precision that the device lacks
         raise TrainingError(f"precision: {precision} cannot be had here ({error}); set precision=no") from error
+    if precision != "bf16" or computes_bfloat16(accelerator.device):
+        return accelerator
+    accelerator.print("bfloat16 is only emulated on this device, so float32 is computed")
+    return make_accelerator("no", device)
 
 
 def rows_of(batch_size: int, accelerator: Accelerator) -> slice:

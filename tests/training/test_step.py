@@ -184,6 +184,15 @@ def test_schedule_reaches_the_optimiser(tmp_path: Path, shapes: Path) -> None:
     assert all((v - before[k]).abs().max() > 1e-3 for k, v in encoder.named_parameters())
 
 
+@pytest.mark.parametrize(("emulated", "precision"), [(True, "no"), (False, "bf16")])
+def test_bfloat16_that_would_be_emulated_gives_way_to_float32_and_it_is_said(
+    emulated: bool, precision: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2" if emulated else "AVX512")
+    assert make_accelerator("bf16", "cpu").mixed_precision == precision
+    assert ("float32 is computed" in capsys.readouterr().out) == emulated
+
+
 def step_for(recipe: Recipe, encoder: Any, rate: float = 0.0) -> Step:
     optimizer = torch.optim.SGD(encoder.parameters(), lr=rate)
     return Step(recipe, recipe.stages[0], encoder, encoder, optimizer, make_accelerator("no", "cpu"), 1)
