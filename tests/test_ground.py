@@ -198,7 +198,8 @@ def private_server() -> Iterator[tuple[str, list[str]]]:
 def test_private_addresses_are_refused(private_server: tuple[str, list[str]]) -> None:
     import gradio as gr
 
-    from simpool_viz.app.compare import ComparePage, EncoderStore
+    from simpool_viz.app.compare import ComparePage
+    from simpool_viz.app.store import EncoderStore
 
     address, asked = private_server
     page = ComparePage(EncoderStore("cpu"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from simpool_viz import load_checkpoint
-from simpool_viz.app.compare import EncoderStore
+from simpool_viz.app.store import EncoderStore
 from simpool_viz.checkpoints import load
 from simpool_viz.tensors import choose_device, computes_bfloat16, identical, wide
 

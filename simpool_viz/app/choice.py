@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 PHONE = 700  # pixels; a page that is not wider is a phone's
-# The inputs of a run, by what tells one choice from another: photo, checkpoints, maps, size, further photos.
-_CHOICE = "JSON.stringify([p?.path, [...c, ...(e ?? [])].sort(), [...m].sort(), s, (f ?? []).map((one) => one.path)])"
+# The inputs of a run, by what tells one choice from another: photo, checkpoints, maps, further photos.
+_CHOICE = "JSON.stringify([p?.path, [...c].sort(), [...m].sort(), (f ?? []).map((one) => one.path)])"
 _STALE = "The board shows an earlier choice. Press Run."
 
 
@@ -24,7 +24,7 @@ def first_choice(after: str = "") -> str:
     Args:
         after: further statements.
     """
-    return f"(p, c, m, s, e, o, f) => {{ window.simpoolRun = {_CHOICE}; {after} }}"
+    return f"(p, c, m, o, f) => {{ window.simpoolRun = {_CHOICE}; {after} }}"
 
 
 def remember_choice(skipped: int = 0) -> str:
@@ -34,7 +34,7 @@ def remember_choice(skipped: int = 0) -> str:
         skipped: number of arguments before the inputs.
     """
     return (
-        f"(...given) => {{ const [p, c, m, s, e, , f] = given.slice({skipped}); window.simpoolRun = {_CHOICE}; "
+        f"(...given) => {{ const [p, c, m, , f] = given.slice({skipped}); window.simpoolRun = {_CHOICE}; "
         f"{_say('false')} document.querySelector('#point')?.setAttribute('hidden', ''); "
         f"if (innerWidth <= {PHONE}) {{ document.querySelector('#settings .label-wrap.open')?.click(); "
         "document.querySelector('#board').scrollIntoView({ block: 'start' }); } return given; }"
@@ -44,4 +44,4 @@ def remember_choice(skipped: int = 0) -> str:
 def compare_choice() -> str:
     """JavaScript for a changed choice, as soon as the page knows what its board shows."""
     differs = _say(f"window.simpoolRun !== {_CHOICE}")
-    return f"(p, c, m, s, e, o, f) => {{ if (window.simpoolRun !== undefined) {{ {differs} }} }}"
+    return f"(p, c, m, o, f) => {{ if (window.simpoolRun !== undefined) {{ {differs} }} }}"

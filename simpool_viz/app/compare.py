@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import filecmp
 import json
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,19 @@ import gradio as gr
 from gradio import processing_utils
 
 from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
+from simpool_viz.app.checkpoint_list import CheckpointList, bundled_groups, hub_groups
 from simpool_viz.app.choice import FORGET_CHOICE, compare_choice, first_choice, remember_choice
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.reference import ReferencePanel, References, photo_key, photo_of, reference_payload
+from simpool_viz.app.store import EncoderStore, known_titles
 from simpool_viz.app.style_controls import dispatch, style_controls
 from simpool_viz.board.board import Board, Settings, iterate_board
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
-from simpool_viz.checkpoints.load import load_checkpoint, share_backbones
-from simpool_viz.errors import CheckpointError, OptionError
+from simpool_viz.checkpoints.load import at_size, split_size
+from simpool_viz.errors import OptionError
 from simpool_viz.images import read_picture
 from simpool_viz.maps.registry import OWN, map_methods, maps_of
 from simpool_viz.maps.request import MapRequest, parse_map
@@ -36,55 +37,10 @@ from simpool_viz.recording import record
 from simpool_viz.refinement import LONGEST, refine
 from simpool_viz.scores.faithfulness import STEPS, iterate_faithfulness
 from simpool_viz.scores.references import Reference, read_reference
-from simpool_viz.tensors import choose_device
 
-SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
 MOST_PHOTOS = 12  # of one run
 FIRST_PHOTO = "chelsea.jpg"
 FIRST_CHECKPOINTS = ("vit_gap", "vit_simpool")  # of the board that the page opens with
-
-
-class EncoderStore:
-    """Checkpoints in memory, loaded at first use. Safe between threads.
-
-    Args:
-        device: as in `load_checkpoint`.
-        limit: how many are kept; beyond it the least recently used is dropped.
-    """
-
-    def __init__(self, device: str = "auto", limit: int = 8) -> None:
-        self.device, self.limit = device, limit
-        self._loaded: OrderedDict[str, Encoder] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def where(self) -> str:
-        """Device and precision, such as "cpu, float32"."""
-        device, dtype = choose_device(self.device)
-        return f"{device}, {str(dtype).removeprefix('torch.')}"
-
-    def get(self, name: str) -> Encoder:
-        """A bundled checkpoint.
-
-        Args:
-            name: as in the catalogue.
-
-        Raises:
-            CheckpointError: no bundled checkpoint has that name, or its file cannot be read.
-        """
-        with self._lock:
-            if name not in self._loaded:
-                # What a visitor sends must not name a file of this machine, or a place on the network.
-                if name not in catalogue():
-                    raise CheckpointError(
-                        f"no bundled checkpoint is called {name!r}; add your own under 'Your own checkpoint'"
-                    )
-                in_use = list(self._loaded.values())
-                self._loaded[name] = load_checkpoint(name, device=self.device)
-                share_backbones([*in_use, self._loaded[name]], in_use)
-            self._loaded.move_to_end(name)
-            while len(self._loaded) > self.limit:
-                self._loaded.popitem(last=False)
-            return self._loaded[name]
 
 
 def example_photos() -> list[Path]:
@@ -122,20 +78,16 @@ class ComparePage:
         self.store = store
         # Classifiers first.
         entries = sorted((e for e in catalogue().values() if e.available), key=lambda entry: entry.spec.dense)
+        # Without weights, once for all that the page says of them.
+        outlines = {entry.name: entry.outline() for entry in entries}
+        self.groups = [*bundled_groups(entries, outlines), *hub_groups()]
         self.checkpoints = {e.name: e.facts.title or e.name for e in entries}
-        self.whole = [e.name for e in entries if not e.is_head]
-        self.first_checkpoints = [name for name in self.whole if name in FIRST_CHECKPOINTS] or self.whole[:2]
-        self.heads = {e.name: e.facts.title for e in entries if e.is_head}
-        self.maps = self._offered_maps()
+        whole = [e.name for e in entries if not e.is_head]
+        self.first_checkpoints = [name for name in whole if name in FIRST_CHECKPOINTS] or whole[:2]
+        self.maps = _offered_maps(outlines.values())
         self.reference = ReferencePanel(reference_of)
+        self.titles = known_titles()
         self.panels: list[gr.Accordion] = []  # what a narrow screen shows closed, filled by `build`
-
-    def _offered_maps(self) -> dict[str, str]:
-        """The maps that at least one checkpoint has."""
-        # No weights are read for that.
-        had = [maps_of(entry.outline()) for entry in catalogue().values() if entry.available]
-        offered = {name: m.title for name, m in map_methods().items() if any(why[name] is None for why in had)}
-        return {OWN: "How each one pools"} | offered
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -145,8 +97,6 @@ class ComparePage:
         photo: str | None,
         checkpoints: list[str],
         maps: list[str],
-        size: int,
-        more: list[str] | None = None,
         own: OwnCheckpoints | None = None,
         photos: list[str] | None = None,
         references: References | None = None,
@@ -155,15 +105,12 @@ class ComparePage:
 
         Args:
             photo: a file.
-            checkpoints: names of bundled ones.
+            checkpoints: names as in `EncoderStore.get`, or of the visitor's own.
             maps: names.
-            size: shorter side of the models' input in pixels; 0: each checkpoint's own.
-            more: further checkpoints: heads on frozen backbones, or the visitor's own by name.
             own: the visitor's own checkpoints.
             photos: further photos.
             references: what the visitor said of where objects are.
         """
-        checkpoints = [*checkpoints, *(more or [])]
         for value, name in (
             (photo, "Choose a photo first"),
             (checkpoints, "Choose at least one checkpoint"),
@@ -173,8 +120,7 @@ class ComparePage:
                 raise refusal(f"{name}.")
         state = None
         try:
-            settings = Settings(size=size or None)
-            for state in self._states([str(photo), *(photos or [])], checkpoints, maps, settings, own, references):
+            for state in self._states([str(photo), *(photos or [])], checkpoints, maps, own, references):
                 yield state
         except Exception:
             if state is not None:
@@ -186,7 +132,6 @@ class ComparePage:
         photos: Sequence[str],
         checkpoints: list[str],
         maps: list[str],
-        settings: Settings,
         own: OwnCheckpoints | None = None,
         references: References | None = None,
     ) -> Iterator[BoardState]:
@@ -198,39 +143,67 @@ class ComparePage:
         given = {i: one for i, one in enumerate(found) if one is not None}
         payloads = {keys[i]: reference_payload(one) for i, one in given.items()}
 
-        def state(board: Board, done: int) -> BoardState:
-            return BoardState(board, self._waiting(checkpoints, done, len(pictures)), sent, keys, payloads)
+        def state(board: Board, waiting: str) -> BoardState:
+            return BoardState(board, waiting, sent, keys, payloads)
 
-        yield state(Board(pictures, [], {}, [], settings), 0)
+        settings = Settings()
+        empty = Board(pictures, [], {}, [], settings)
+        yield state(empty, self._waiting(checkpoints, 0, len(pictures)))
+        for name in checkpoints:
+            for waiting in self._fetched(name, own):
+                yield state(empty, waiting)
         encoders = [self.find(name, own) for name in checkpoints]
         requests = [MapRequest(name) for name in maps]
         scored = {i: one.reference for i, one in given.items()}
         for done, board in enumerate(iterate_board(pictures, encoders, requests, settings, scored), 1):
-            yield state(board, done)
+            yield state(board, self._waiting(checkpoints, done, len(pictures)))
+
+    def _fetched(self, name: str, own: OwnCheckpoints | None) -> Iterator[str]:
+        """Wait for a checkpoint of the hub, and say now and then how much of it is here."""
+        if _own(name, own) is not None or self.store.has(name):
+            return
+        title = self.title(name)
+        arrived, of = 0, 0
+
+        def told(now: int, whole: int) -> None:
+            nonlocal arrived, of
+            arrived, of = now, whole
+
+        with ThreadPoolExecutor(1) as pool:
+            fetching = pool.submit(self.store.get, name, told)
+            while not fetching.done():
+                mega = f", {arrived / 1e6:.0f} of {of / 1e6:.0f} MB" if of else ""
+                yield f"Fetching {title} from the hub{mega} ..."
+                wait([fetching], timeout=1)
+            fetching.result()
 
     def _waiting(self, checkpoints: list[str], done: int, photos: int) -> str:
         """What comes next after `done` steps, "" where nothing does."""
         photo, next_one = divmod(done, len(checkpoints))
         which = f", photo {photo + 1} of {photos}" if photos > 1 else ""
-        name = checkpoints[next_one]
-        return f"Recording with {self.checkpoints.get(name, name)}{which} ..." if photo < photos else ""
+        return f"Recording with {self.title(checkpoints[next_one])}{which} ..." if photo < photos else ""
+
+    def title(self, name: str) -> str:
+        """The title of a checkpoint that the page lists, else its name."""
+        plain = split_size(name)[0]
+        return self.titles.get(plain, plain)
 
     def find(self, name: str, own: OwnCheckpoints | None = None) -> Encoder:
-        """A checkpoint by name, the visitor's own or a bundled one.
+        """A checkpoint by name, the visitor's own or one that the page lists.
 
         Raises:
-            CheckpointError: as in `EncoderStore.get`.
+            SimpoolError: as in `EncoderStore.get`.
         """
-        return own.encoders[name] if own and name in own.encoders else self.store.get(name)
+        return _own(name, own) or self.store.get(name)
 
     @event_handler
     def curves(
-        self, event: gr.EventData, photo: str | None, photos: list[str] | None, size: int, own: OwnCheckpoints
+        self, event: gr.EventData, photo: str | None, photos: list[str] | None, own: OwnCheckpoints
     ) -> Iterator[dict[str, Any]]:
         """Insertion and deletion of a row of the board, so far after every few steps."""
         here, name = photo_of(event, photo, photos, "row"), str(sent_value(event, "checkpoint"))
         request = parse_map(str(sent_value(event, "map")))
-        recording = record(self.find(name, own), read_picture(here), size or None, keep=None)
+        recording = record(self.find(name, own), read_picture(here), keep=None)
         row = {"picture": sent_value(event, "picture"), "checkpoint": name, "name": sent_value(event, "map")}
         attention = recording.map(request.name, **request.options)
         for found in iterate_faithfulness(recording, attention):
@@ -271,14 +244,13 @@ class ComparePage:
             yield from self.run(*given)
 
     @event_handler
-    def choose_ready(self, name: str | None) -> tuple[Any, Any, Any, str]:
+    def choose_ready(self, name: str | None) -> tuple[Any, Any, str]:
         """The checkpoints and maps of a ready-made comparison, and the question it answers."""
         chosen = comparisons(self.checkpoints).get(name or "")
         if chosen is None:
-            return gr.skip(), gr.skip(), gr.skip(), ""
-        checkpoints = [c for c in chosen.checkpoints if c in self.whole]
-        more = [c for c in chosen.checkpoints if c in self.heads]
-        return checkpoints, more, [m for m in chosen.maps if m in self.maps], chosen.question
+            return gr.skip(), gr.skip(), ""
+        checkpoints = [c for c in chosen.checkpoints if c in self.checkpoints]
+        return checkpoints, [m for m in chosen.maps if m in self.maps], chosen.question
 
     @event_handler
     async def fetch(self, address: str | None) -> str:
@@ -302,7 +274,7 @@ class ComparePage:
             return None
         # Twice: the first forward of a process is slow, and its milliseconds would stay on the page.
         for _ in range(2):
-            *_, last = self._states([str(photos[FIRST_PHOTO])], self.first_checkpoints, self._first_maps(), Settings())
+            *_, last = self._states([str(photos[FIRST_PHOTO])], self.first_checkpoints, self._first_maps())
         return last
 
     def _first_maps(self) -> list[str]:
@@ -367,39 +339,22 @@ class ComparePage:
             elem_id="ready",
         )
         question = gr.Markdown(elem_classes="simpool-question")
-        checkpoints = gr.CheckboxGroup(
-            [(self.checkpoints[name], name) for name in self.whole],
-            value=self.first_checkpoints,
-            label="Checkpoints",
-            elem_id="checkpoints",
-        )
-        more = gr.Dropdown(
-            [(title, name) for name, title in self.heads.items()],
-            value=[],
-            multiselect=True,
-            label="More: poolings on a frozen backbone, and your own",
-            elem_id="more",
-        )
+        gr.HTML("<h3>Checkpoints</h3>", elem_classes="simpool-heading", apply_default_css=False)
+        checkpoints = CheckpointList(self.groups, self.first_checkpoints, elem_id="checkpoints")
         choices = [(title, name) for name, title in self.maps.items()]
         maps = gr.CheckboxGroup(choices, value=self._first_maps(), label="Maps", elem_id="maps")
-        size = gr.Dropdown(
-            SIZES,
-            value=0,
-            label="Size",
-            info="Shorter side of the model's input. Maps are best at each checkpoint's own.",
-        )
-        own = OwnPanel(self.store.device, self.heads, self.maps).build(more, maps)
+        own = OwnPanel(self.store.device, self.maps).build(checkpoints, maps)
         four.click(self._other_examples, photo, photos, api_visibility="private")
         controls = {"gallery": gallery, "fetch": fetch, "address": address, "ready": ready, "question": question}
-        return [photo, checkpoints, maps, size, more, own, photos, references], controls
+        return [photo, checkpoints, maps, own, photos, references], controls
 
     def _connect(self, inputs: list[Any], controls: dict[str, Any], view: BoardView) -> None:
-        photo, checkpoints, maps, size, more, own, photos, _ = inputs
+        photo, checkpoints, maps, own, photos, _ = inputs
         self.reference.connect(view)
         curves = gr.JSON(visible="hidden", elem_id="curves-payload")
         asked = view.curves(
             self.curves,
-            [photo, photos, size, own],
+            [photo, photos, own],
             curves,
             concurrency_id="look",
             show_progress="hidden",
@@ -428,7 +383,7 @@ class ComparePage:
         }
         ready = controls["ready"]
         made_ready = ready.input(
-            self.choose_ready, ready, [checkpoints, more, maps, controls["question"]], api_visibility="private"
+            self.choose_ready, ready, [checkpoints, maps, controls["question"]], api_visibility="private"
         )
         chosen = controls["gallery"].select(self._choose_example, None, photo, api_visibility="private")
         fetched = controls["fetch"].click(self.fetch, controls["address"], photo, api_visibility="private")
@@ -436,7 +391,7 @@ class ComparePage:
         for listen in (photo.upload, chosen.then, fetched.success):
             self.run_on(listen)
         self.run_on(made_ready.success, fn=self.run_ready, inputs=[ready, *inputs], js=remember_choice(1))
-        for changed in (checkpoints.change, maps.change, size.change, more.change, photos.change, photo.clear):
+        for changed in (checkpoints.change, maps.change, photos.change, photo.clear):
             changed(None, inputs, None, js=compare_choice(), queue=False, api_visibility="private")
         self._cancel = controls["cancel"]
 
@@ -476,6 +431,20 @@ class ComparePage:
     def _choose_example(self, event: gr.SelectData) -> str:
         examples = example_photos()
         return str(examples[checked_index(sent_value(event, "index"), "the example's place", len(examples))])
+
+
+def _offered_maps(outlines: Iterable[Encoder]) -> dict[str, str]:
+    """The maps that at least one checkpoint has, by name."""
+    had = [maps_of(outline) for outline in outlines]
+    offered = {name: m.title for name, m in map_methods().items() if any(why[name] is None for why in had)}
+    return {OWN: "How each one pools"} | offered
+
+
+def _own(name: str, own: OwnCheckpoints | None) -> Encoder | None:
+    """A visitor's own checkpoint, at the size that its name gives; None for another name."""
+    plain, size = split_size(name)
+    encoder = own.encoders.get(plain) if own else None
+    return at_size(encoder, size) if encoder is not None and size is not None else encoder
 
 
 def _point_of(board: Board) -> str:

@@ -55,8 +55,9 @@ def build(device: str = "auto") -> Any:
     import gradio as gr
 
     from simpool_viz.app.choice import PHONE
-    from simpool_viz.app.compare import ComparePage, EncoderStore
+    from simpool_viz.app.compare import ComparePage
     from simpool_viz.app.pages import build_pages
+    from simpool_viz.app.store import EncoderStore
     from simpool_viz.app.visits import free_when_closed
 
     page = ComparePage(EncoderStore(device))

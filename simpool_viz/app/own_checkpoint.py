@@ -12,10 +12,11 @@ from typing import Any
 
 import gradio as gr
 
+from simpool_viz.app.checkpoint_list import CheckpointList, own_lines
 from simpool_viz.app.events import event_handler, refusal
 from simpool_viz.checkpoints.formats.parts import parse_options
 from simpool_viz.checkpoints.formats.recognise import Report
-from simpool_viz.checkpoints.load import load_for_visitor, load_with_report
+from simpool_viz.checkpoints.load import load_for_visitor, load_with_report, split_size
 from simpool_viz.checkpoints.published import published
 from simpool_viz.errors import CheckpointError
 from simpool_viz.maps.registry import OWN, map_methods, maps_of
@@ -25,6 +26,7 @@ SUFFIXES = [".safetensors", ".pth", ".pt", ".tar"]
 LARGEST = 512 * 2**20  # bytes of a file or a download
 PARAMETERS = 120_000_000
 SECONDS = 180
+OWN_PREFIX = "own:"  # of the names of a visit's own checkpoints
 KEPT = 3  # of one visit; the oldest makes room
 _CLEAR = "() => ['', { __type__: 'update', visible: false }, null]"  # report, "Use it" and file after a failure
 VISIT = 3600  # seconds after which an idle visit's checkpoints go
@@ -66,18 +68,17 @@ class OwnPanel:
 
     Args:
         device: as in `load_checkpoint`.
-        heads: titles of the bundled probing heads by name.
         maps: titles of the maps that the page offers, by name.
     """
 
-    def __init__(self, device: str, heads: dict[str, str], maps: dict[str, str]) -> None:
-        self.device, self.heads, self.maps = device, heads, maps
+    def __init__(self, device: str, maps: dict[str, str]) -> None:
+        self.device, self.maps = device, maps
 
-    def build(self, more: gr.Dropdown, maps: gr.CheckboxGroup) -> gr.State:
+    def build(self, checkpoints: CheckpointList, maps: gr.CheckboxGroup) -> gr.State:
         """Create the controls.
 
         Args:
-            more: gets the new checkpoints as choices.
+            checkpoints: gets the new checkpoints as lines.
             maps: gets the maps of the new checkpoints as choices.
 
         Returns:
@@ -89,7 +90,7 @@ class OwnPanel:
                 label="A file: .safetensors, .pth, .pt, .pth.tar", file_types=SUFFIXES, height=150, elem_id="own-file"
             )
             address = gr.Dropdown(
-                [(f"{p.title} ({p.size})", p.name) for p in published().values()],
+                [(f"{p.title} ({p.download})", p.name) for p in published().values()],
                 value="",
                 allow_custom_value=True,
                 label="or a name on the hub",
@@ -106,7 +107,7 @@ class OwnPanel:
         asked = recognise.click(self.recognise, [file, address, own], [report, use, file, own], **shared)
         # The file is deleted in any case, so that the page must not go on showing it.
         asked.failure(None, None, [report, use, file], js=_CLEAR, queue=False, api_visibility="private")
-        use.click(self.use, [own, more, maps], [more, maps, use, report, own], api_visibility="private")
+        use.click(self.use, [own, checkpoints, maps], [checkpoints, maps, use, report, own], api_visibility="private")
         return own
 
     @event_handler
@@ -154,7 +155,7 @@ class OwnPanel:
                 f"{report.source} has {report.parameters:,} parameters; at most {PARAMETERS:,} are taken here"
             )
         encoder.facts = dataclasses.replace(
-            encoder.facts, name=f"own:{encoder.facts.name}", title=f"{encoder.facts.title} (yours)"
+            encoder.facts, name=f"{OWN_PREFIX}{encoder.facts.name}", title=f"{encoder.facts.title} (yours)"
         )
         return encoder, report
 
@@ -173,22 +174,25 @@ class OwnPanel:
         if own.waiting is None:
             raise refusal("Nothing is waiting; choose a file and press Recognise first.")
         name = own.add()
-        choices = [(title, key) for key, title in self.heads.items()] + [
-            (e.facts.title, key) for key, e in own.encoders.items()
-        ]
-        kept = [key for key in chosen if key in self.heads or (key in own.encoders and key != name)]
+        kept = [key for key in chosen if split_size(key)[0] != name and not _is_gone(key, own)]
         had = set(self.maps) | {m for e in own.encoders.values() for m, reason in maps_of(e).items() if reason is None}
         offered = [(self.maps[OWN], OWN)] if OWN in self.maps else []
         offered += [(method.title, key) for key, method in map_methods().items() if key in had]
         asked = [] if OWN in maps else ["pooling", "cls", "contribution"]
         first = [m for m in asked if maps_of(own.encoders[name])[m] is None][:1]
         return (
-            gr.update(choices=choices, value=[*kept, name]),
+            gr.update(own=own_lines(own.encoders), value=[*kept, name]),
             gr.update(choices=offered, value=[*maps, *(m for m in first if m not in maps)]),
             gr.update(visible=False),
             f"{_plain(own.encoders[name].facts.title)} is among the checkpoints of this visit. Press Run.",
             own,
         )
+
+
+def _is_gone(name: str, own: OwnCheckpoints) -> bool:
+    """Whether a checkpoint was the visit's own and made room for another."""
+    plain = split_size(name)[0]
+    return plain.startswith(OWN_PREFIX) and plain not in own.encoders
 
 
 def _within(seconds: float, work: Callable[[], Any]) -> Any:

@@ -7,16 +7,19 @@ from typing import Any
 
 import gradio as gr
 
-from simpool_viz.app.compare import SIZES, ComparePage, first_example
+from simpool_viz.app.compare import ComparePage, first_example
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.inspect import InspectPage
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
 from simpool_viz.app.tour import TourPage
 from simpool_viz.board.inspection import QUESTIONS
 from simpool_viz.board.tour import stops
+from simpool_viz.checkpoints.load import split_size
+from simpool_viz.checkpoints.published import is_offered
 from simpool_viz.maps.request import parse_map
 
 Choices = list[tuple[str, str]]
+SIZES = [("the checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
 
 
 def build_pages(compare: ComparePage) -> list[gr.Accordion]:
@@ -35,21 +38,21 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
     with gr.Tabs() as tabs:
         with gr.Tab("Compare", id="compare"):
             compare.build()
-        photo, checkpoints, maps, size, more, own, photos, _ = compare.inputs
+        photo, checkpoints, maps, own, photos, _ = compare.inputs
         with gr.Tab("Inspect", id="inspect") as tab:
             inspect_page.build(own)
         if tour_page:
             with gr.Tab("Tour", id="tour") as tour_tab:
                 tour_page.build()
-            tour_page.connect(tour_tab, tabs, [checkpoints, maps, more], compare.run_on)
+            tour_page.connect(tour_tab, tabs, [checkpoints, maps], compare.run_on)
     into = [tabs, inspect_page.photo, inspect_page.checkpoint, inspect_page.size, inspect_page.question]
-    open_row = _opener(choices)
-    opened = [compare.view.inspect(open_row, [photo, photos, size, own], into, api_visibility="private")]
+    open_row = _opener(choices, compare.title)
+    opened = [compare.view.inspect(open_row, [photo, photos, own], into, api_visibility="private")]
     if tour_page:
 
         @event_handler
         def open_row_of_stop(event: gr.EventData, stop: str, own: OwnCheckpoints) -> list[Any]:
-            return open_row(event, tour_page.photo(stop), None, 0, own)
+            return open_row(event, tour_page.photo(stop), None, own)
 
         opened.append(tour_page.view.inspect(open_row_of_stop, [tour_page.stop, own], into, api_visibility="private"))
     for event in opened:
@@ -67,21 +70,29 @@ def _with_own(choices: Choices, own: OwnCheckpoints) -> Choices:
     return [*choices, *((encoder.facts.title, name) for name, encoder in own.encoders.items())]
 
 
-def _opener(choices: Choices) -> Callable[..., list[Any]]:
-    """The event that opens a row in Inspect: its photo, checkpoint, size, and the question that its map answers."""
+def _opener(choices: Choices, title: Callable[[str], str]) -> Callable[..., list[Any]]:
+    """The event that opens a row in Inspect: its photo, checkpoint, size, and the question that its map answers.
+
+    Args:
+        choices: (title, name) of the bundled checkpoints.
+        title: of another one, by its name.
+    """
 
     @event_handler
-    def open_row(
-        event: gr.EventData, photo: str | None, photos: list[str] | None, size: int, own: OwnCheckpoints
-    ) -> list[Any]:
+    def open_row(event: gr.EventData, photo: str | None, photos: list[str] | None, own: OwnCheckpoints) -> list[Any]:
         here, index = [photo, *(photos or [])], checked_index(sent_value(event, "picture"), "the photo's place")
         if not 0 <= index < len(here) or here[index] is None:
             raise refusal("The photo of this row is no longer chosen; choose it again and press Run.")
-        offered, wanted = _with_own(choices, own), sent_value(event, "checkpoint")
+        wanted, size = split_size(str(sent_value(event, "checkpoint")))
+        offered = _with_own(choices, own)
         if wanted not in [key for _, key in offered]:
-            raise refusal("The checkpoint of this row is no longer here; choose another and press Run.")
+            if not is_offered(wanted):
+                raise refusal("The checkpoint of this row is no longer here; choose another and press Run.")
+            offered = [*offered, (title(wanted), wanted)]
         name = parse_map(str(sent_value(event, "map"))).name
         question = next((q.name for q in QUESTIONS.values() if name in q.maps), "pooling")
-        return [gr.Tabs(selected="inspect"), here[index], gr.update(choices=offered, value=wanted), size, question]
+        sizes = SIZES if size is None else sorted({*SIZES, (f"{size} px", size)}, key=lambda one: one[1])
+        chosen = gr.update(choices=offered, value=wanted), gr.update(choices=sizes, value=size or 0)
+        return [gr.Tabs(selected="inspect"), here[index], *chosen, question]
 
     return open_row

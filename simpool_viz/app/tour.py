@@ -74,9 +74,9 @@ class TourPage:
 
     @event_handler
     def take_along(self, name: str) -> tuple[Any, ...]:
-        """Open Compare with the stop's checkpoints and maps: updates of tabs, checkpoints, maps, more checkpoints."""
+        """Open Compare with the stop's checkpoints and maps: updates of tabs, checkpoints, maps."""
         stop = self._stop(name)
-        return gr.Tabs(selected="compare"), list(stop.checkpoints), [m.partition(":")[0] for m in stop.maps], []
+        return gr.Tabs(selected="compare"), list(stop.checkpoints), [m.partition(":")[0] for m in stop.maps]
 
     def _stop(self, name: str) -> Stop:
         if name not in self.stops:
@@ -107,7 +107,7 @@ class TourPage:
         Args:
             tab: of this page.
             tabs: of all pages.
-            chosen: the controls of Compare for checkpoints, maps and further checkpoints.
+            chosen: the controls of Compare for checkpoints and maps.
             run_on: runs what they choose when an event happens, as `ComparePage.run_on`.
         """
         showing: dict[str, Any] = {"fn": self.show, "inputs": self.stop, "outputs": [self.text, self.view]}

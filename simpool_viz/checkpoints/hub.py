@@ -5,13 +5,18 @@ Downloads are those of the hub's client: resumable, with a progress bar, in the 
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from simpool_viz.errors import CheckpointError, DownloadError
+
+Progress = Callable[[int, int], None]  # is told bytes that have arrived, and of how many
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,13 @@ class Access:
         limit: the largest download in bytes; None for any size.
         cache: folder of the downloads; None for the cache that HF_HOME names.
         token: False for anonymous requests; None for the account that is logged in, if any.
+        progress: is told of a download, instead of a bar on standard error.
     """
 
     limit: int | None = None
     cache: Path | None = None
     token: bool | None = None
+    progress: Progress | None = None
 
 
 ANSWER = 4.5  # seconds within which the hub has to begin an answer
@@ -144,7 +151,8 @@ def download(
             f"hf:{repository}/{file} has {_megabytes(size)}; at most {_megabytes(access.limit)} are fetched here"
         )
     try:
-        path = Path(hf_hub_download(repository, file, cache_dir=access.cache, token=access.token))
+        told: dict[str, Any] = {"tqdm_class": _bar_for(access.progress)} if access.progress else {}
+        path = Path(hf_hub_download(repository, file, cache_dir=access.cache, token=access.token, **told))
     except Exception as error:  # of the hub's client
         raise DownloadError(explain(error, repository)) from error
     if size is not None and path.stat().st_size != size:
@@ -153,6 +161,39 @@ def download(
             "again"
         )
     return path
+
+
+def _bar_for(progress: Progress) -> type[tqdm]:
+    """A class of progress bars that tell `progress` and write nothing."""
+
+    class Told(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)  # of the hub's own class
+            super().__init__(*args, **{**options, "disable": False, "file": io.StringIO()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            progress(int(self.n), int(self.total or 0))
+            return shown
+
+    return Told
+
+
+def is_reachable() -> bool:
+    """Whether the hub answers within `ANSWER` seconds; False where HF_HUB_OFFLINE is set."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        return bool(get_session().head(constants.ENDPOINT, timeout=ANSWER).status_code < 500)
+    except Exception:  # of the hub's client
+        return False
+
+
+def is_in_cache(repository: str) -> bool:
+    """Whether weights of a repository are in the cache that HF_HOME names."""
+    return any(name.endswith(SUFFIXES) for name in _sizes_in_cache(repository, Access()))
 
 
 def timm_config(repository: str, sizes: Mapping[str, int | None], access: Access | None = None) -> dict[str, Any]:

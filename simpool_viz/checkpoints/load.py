@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import tempfile
@@ -17,12 +18,13 @@ from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.checkpoints.files import load_file, split_options
 from simpool_viz.checkpoints.formats.parts import parse_options, read_load_options
 from simpool_viz.checkpoints.formats.recognise import Report
-from simpool_viz.checkpoints.published import published
-from simpool_viz.errors import CheckpointError
+from simpool_viz.checkpoints.published import offered, published
+from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.sharing import share_trunk
 from simpool_viz.tensors import choose_device, identical
 
+SMALLEST, LARGEST = 16, 4096  # pixels of a size that is asked for
 PUBLISHED_LIMIT = 2 * 2**30  # bytes: training checkpoints also hold a student, an optimizer and projection heads
 
 
@@ -83,20 +85,94 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
             "a probing head needs a backbone, which can be named in Python and on the command line only"
         )
     where, dtype = choose_device(device)
+    if text in published():
+        limit = max(limit, PUBLISHED_LIMIT)
     with tempfile.TemporaryDirectory(prefix="simpool_viz-hub-") as cache:
-        if text in (known := published()):
-            options = known[text].options | options
-            text, limit = known[text].address, max(limit, PUBLISHED_LIMIT)
-        access = hub.Access(limit, Path(cache), token=False)
-        if text.startswith("hf:"):
-            encoder, report = _load_from_hub(text.removeprefix("hf:"), options, access)
-        elif text.startswith("timm:"):
-            encoder, report = _load_from_hub(_repository_of(text.removeprefix("timm:")), options, access)
-        else:
-            raise CheckpointError(
-                f"{text!r} is neither hf:<user>/<repository> nor timm:<tag> nor the name of a published checkpoint"
-            )
+        encoder, report = _load_anonymously(text, options, hub.Access(limit, Path(cache), token=False))
     return encoder.to(where, dtype), report
+
+
+def load_offered(
+    name: str, *, device: str = "auto", parameters: int | None = None, progress: hub.Progress | None = None
+) -> Encoder:
+    """Load a checkpoint that the app's page lists and the hub holds, without a login of the server.
+
+    Downloads of those in `offered` stay in the cache that HF_HOME names, the others are deleted.
+
+    Args:
+        name: one of `offered` or `timm_tags`.
+        device: as in `load_checkpoint`.
+        parameters: the most that are taken; None for any number.
+        progress: is told of the download.
+
+    Raises:
+        CheckpointError: too many parameters, or as in `load_checkpoint`.
+        DownloadError: the hub is out of reach.
+    """
+    where, dtype = choose_device(device)
+    with tempfile.TemporaryDirectory(prefix="simpool_viz-hub-") as cache:
+        kept = None if name in offered() else Path(cache)
+        encoder, report = _load_anonymously(name, {}, hub.Access(PUBLISHED_LIMIT, kept, False, progress))
+    if parameters is not None and report.parameters > parameters:
+        raise CheckpointError(f"{name} has {report.parameters:,} parameters; at most {parameters:,} are taken here")
+    return encoder.to(where, dtype)
+
+
+def _load_anonymously(name: str, options: dict[str, Any], access: hub.Access) -> tuple[Encoder, Report]:
+    """Load "hf:<user>/<repository>[/<file>]", "timm:<tag>" or one of `published()`; named and titled as listed."""
+    known = offered().get(name)
+    address, options = (known.address, known.options | options) if known else (name, options)
+    if address.startswith("hf:"):
+        encoder, report = _load_from_hub(address.removeprefix("hf:"), options, access)
+    elif address.startswith("timm:"):
+        encoder, report = _load_from_hub(_repository_of(address.removeprefix("timm:")), options, access)
+    else:
+        raise CheckpointError(
+            f"{name!r} is neither hf:<user>/<repository> nor timm:<tag> nor the name of a published checkpoint"
+        )
+    if known or name.startswith("timm:"):
+        title = known.title if known else name.removeprefix("timm:")
+        encoder.facts = dataclasses.replace(encoder.facts, name=name, title=title)
+    return encoder, report
+
+
+def split_size(name: str) -> tuple[str, int | None]:
+    """Split "vit_simpool?size=448" into the checkpoint's name and its size in pixels, None where none is given.
+
+    Raises:
+        OptionError: another option, or a size that is no whole number from `SMALLEST` to `LARGEST`.
+    """
+    plain, options = split_options(name)
+    size = options.pop("size", None)
+    if options:
+        raise OptionError(f"{plain} takes no option but size here, not {', '.join(options)}")
+    if size is not None:
+        check_size(size, plain)
+    return plain, size
+
+
+def check_size(size: object, name: str) -> None:
+    """Make sure that a size is a whole number of pixels from `SMALLEST` to `LARGEST`.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or not SMALLEST <= size <= LARGEST:
+        raise OptionError(f"{name}?size= takes a whole number of pixels from {SMALLEST} to {LARGEST}, not {size!r}")
+
+
+def at_size(encoder: Encoder, size: int) -> Encoder:
+    """The same checkpoint, weights shared, with another size as its own, which its name and title tell.
+
+    Args:
+        encoder: stays as it is.
+        size: shorter side of its input in pixels.
+    """
+    other = copy.copy(encoder)
+    facts = encoder.facts
+    name, title = f"{facts.name}?size={size}", f"{facts.title or facts.name}, {size} px"
+    other.facts = dataclasses.replace(facts, size=size, name=name, title=title)
+    return other
 
 
 def _repository_of(tag: str) -> str:
@@ -207,11 +283,16 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
         return _load_from_hub(name.removeprefix("hf:"), options)
     entries = catalogue()
     if name in entries or (Path(name) / CONFIG).is_file():
+        size = options.pop("size", None)
         if options:
             raise CheckpointError(
-                f"options {', '.join(options)} are for files and timm:<tag> checkpoints; {name} takes none"
+                f"options {', '.join(options)} are for files and timm:<tag> checkpoints; {name} takes size alone"
             )
-        return _reported(load_bundle(entries[name].folder if name in entries else Path(name)), "checkpoint folder")
+        encoder = load_bundle(entries[name].folder if name in entries else Path(name))
+        if size is not None:
+            check_size(size, name)
+            encoder = at_size(encoder, size)
+        return _reported(encoder, "checkpoint folder")
     if Path(name).exists():
         return _load_file(Path(name), options)
     raise CheckpointError(

@@ -47,7 +47,12 @@ def _run(arguments: argparse.Namespace) -> None:
             for e in catalogue().values()
         ],
         "published": [
-            {"name": p.name, "title": p.title, "accuracy": f"{p.accuracy}; downloads {p.size}", "address": p.address}
+            {
+                "name": p.name,
+                "title": p.title,
+                "accuracy": f"{p.accuracy}; downloads {p.download}",
+                "address": p.address,
+            }
             for p in published().values()
         ],
         "maps": [

@@ -13,12 +13,13 @@ import pytest
 
 from simpool_viz import errors
 from simpool_viz.app.board.component import BoardState
-from simpool_viz.app.compare import ComparePage, EncoderStore
+from simpool_viz.app.compare import ComparePage
 from simpool_viz.app.events import OUR_FAULT, event_handler
 from simpool_viz.app.inspect import InspectPage, Visit
 from simpool_viz.app.launch import build
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
 from simpool_viz.app.pages import _opener
+from simpool_viz.app.store import EncoderStore
 from simpool_viz.app.tour import TourPage
 from simpool_viz.board.ready_made import available
 from simpool_viz.board.tour import stops
@@ -105,14 +106,14 @@ def test_a_bug_planted_in_a_map_ends_the_wait_and_the_page_goes_on(
     compare: ComparePage, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def run() -> list[BoardState]:
-        return list(compare.run(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64))
+        return list(compare.run(str(photos["wide"]), ["resnet_simpool?size=64"], ["pooling"]))
 
     with monkeypatch.context() as planted:
         plant_bug(planted, "pooling")
         states: list[BoardState] = []
         with pytest.raises(gr.Error, match="a fault of ours"):
-            states.extend(compare.run(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64))
-        steps = compare.run(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64)
+            states.extend(compare.run(str(photos["wide"]), ["resnet_simpool?size=64"], ["pooling"]))
+        steps = compare.run(str(photos["wide"]), ["resnet_simpool?size=64"], ["pooling"])
         states = [next(steps), next(steps)]
     assert states[0].waiting.startswith("Recording with") and states[1].waiting == ""
     assert states[1].board.pictures, "what was shown stays"
@@ -129,7 +130,7 @@ def test_a_wrong_photo_ends_the_wait_of_a_second_one_too(
     monkeypatch.setattr("simpool_viz.app.compare.iterate_board", full)
     states = []
     with pytest.raises(gr.Error, match=r"^'No space left on device\.'$"):
-        for state in compare.run(str(photos["wide"]), ["resnet_simpool"], ["pooling"], 64):
+        for state in compare.run(str(photos["wide"]), ["resnet_simpool?size=64"], ["pooling"]):
             states.append(state)
     assert [bool(state.waiting) for state in states] == [True, False]
 
@@ -154,11 +155,11 @@ def test_forged_events_are_refused_in_a_sentence_and_the_page_goes_on(
 ) -> None:
     visit = Visit()
     page.record(str(photos["wide"]), "simpool", 0, "class", OwnCheckpoints(), visit)
-    opener = _opener([("simpool", "simpool")])
+    opener = _opener([("simpool", "simpool")], str)
     calls: list[Callable[[], Any]] = [
         lambda: page.point(gr.EventData(None, forged), visit),
         lambda: page.choose_class(gr.EventData(None, forged), visit),
-        lambda: opener(gr.EventData(None, forged), str(photos["wide"]), None, 0, OwnCheckpoints()),
+        lambda: opener(gr.EventData(None, forged), str(photos["wide"]), None, OwnCheckpoints()),
     ]
     for call in calls:
         with pytest.raises(gr.Error) as told:
@@ -201,7 +202,7 @@ def test_forged_controls_are_refused_in_a_sentence(
 def test_a_row_of_a_checkpoint_that_is_not_here_is_refused(photos: dict[str, Path]) -> None:
     event = gr.EventData(None, {"picture": 0, "checkpoint": "/etc/passwd", "map": "pooling"})
     with pytest.raises(gr.Error, match="no longer here"):
-        _opener([("simpool", "simpool")])(event, str(photos["wide"]), None, 0, OwnCheckpoints())
+        _opener([("simpool", "simpool")], str)(event, str(photos["wide"]), None, OwnCheckpoints())
 
 
 def test_a_stop_that_the_tour_does_not_have_is_refused() -> None:

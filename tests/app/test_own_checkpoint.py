@@ -15,9 +15,10 @@ import torch
 from simpool_viz import record
 from simpool_viz.app import own_checkpoint as own_module
 from simpool_viz.app.board.component import BoardView
-from simpool_viz.app.compare import ComparePage, EncoderStore
+from simpool_viz.app.compare import ComparePage
 from simpool_viz.app.inspect import InspectPage, Visit
 from simpool_viz.app.own_checkpoint import KEPT, OwnCheckpoints, OwnPanel
+from simpool_viz.app.store import EncoderStore
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.errors import CheckpointError
 from tests import made_files as made
@@ -27,7 +28,7 @@ EXAMPLE = str(bundled_folder("assets") / "chelsea.jpg")
 
 @pytest.fixture
 def panel() -> OwnPanel:
-    return OwnPanel("cpu", {"head": "A head"}, {"pooling": "Pooling attention", "contribution": "Contribution"})
+    return OwnPanel("cpu", {"pooling": "Pooling attention", "contribution": "Contribution"})
 
 
 def visit_file(folder: Path, name: str = "mine.pth", **changes: Any) -> str:
@@ -53,8 +54,11 @@ def test_file_is_told_before_use_and_deleted_at_once(panel: OwnPanel, tmp_path: 
 def test_used_checkpoint_is_chosen_and_brings_its_maps(panel: OwnPanel, tmp_path: Path) -> None:
     own = OwnCheckpoints()
     panel.recognise(visit_file(tmp_path), "", own)
-    more, maps, button, told, _ = panel.use(own, ["head"], ["contribution"])
-    assert more["value"] == ["head", "own:mine.pth"] and ("mine (yours)", "own:mine.pth") in more["choices"]
+    listed, maps, button, told, _ = panel.use(own, ["resnet_gap?size=64", "own:gone.pth"], ["contribution"])
+    assert listed["value"] == ["resnet_gap?size=64", "own:mine.pth"]
+    assert [(line["name"], line["title"], line["stride"]) for line in listed["own"]] == [
+        ("own:mine.pth", "mine (yours)", own.encoders["own:mine.pth"].stride)
+    ]
     assert maps["value"] == ["contribution", "pooling"] and "rollout" in [name for _, name in maps["choices"]]
     assert button["visible"] is False and "Press Run" in told
     with pytest.raises(gr.Error, match="Nothing is waiting"):
@@ -65,16 +69,16 @@ def test_page_looks_with_a_visitors_checkpoint_and_nobody_elses(panel: OwnPanel,
     page, own = ComparePage(EncoderStore("cpu")), OwnCheckpoints()
     panel.recognise(visit_file(tmp_path), "", own)
     panel.use(own, [], [])
-    *_, last = page.run(EXAMPLE, [], ["pooling", "rollout"], 64, ["own:mine.pth"], own)
-    assert [row.checkpoint for row in last.board.rows] == ["own:mine.pth"] * 2
+    *_, last = page.run(EXAMPLE, ["own:mine.pth?size=64"], ["pooling", "rollout"], own)
+    assert [row.checkpoint for row in last.board.rows] == ["own:mine.pth?size=64"] * 2
     with pytest.raises(gr.Error, match=r"no bundled checkpoint is called 'own:mine\.pth'; add your own"):
-        list(page.run(EXAMPLE, [], ["pooling"], 64, ["own:mine.pth"], OwnCheckpoints()))
+        list(page.run(EXAMPLE, ["own:mine.pth"], ["pooling"], OwnCheckpoints()))
 
 
 @pytest.mark.parametrize("name", ["/etc", "timm:vit_tiny_patch16_224", "hf:user/repo", "../models/resnet_gap"])
 def test_names_from_the_browser_reach_neither_the_disk_nor_the_network(name: str) -> None:
     with pytest.raises(gr.Error, match="no bundled checkpoint is called"):
-        list(ComparePage(EncoderStore("cpu")).run(EXAMPLE, [name], ["pooling"], 64))
+        list(ComparePage(EncoderStore("cpu")).run(EXAMPLE, [name], ["pooling"]))
 
 
 def test_visits_are_apart_and_end(panel: OwnPanel, tmp_path: Path) -> None:
@@ -104,7 +108,7 @@ def test_file_brought_again_under_its_name_shows_its_own_maps(panel: OwnPanel, t
         panel.use(own, [], [])
         encoder = own.encoders["own:mine.pth"]
         expected = record(encoder, EXAMPLE, 64).map("pooling").weights
-        *_, last = compare.run(EXAMPLE, [], ["pooling"], 64, ["own:mine.pth"], own)
+        *_, last = compare.run(EXAMPLE, ["own:mine.pth?size=64"], ["pooling"], own)
         state, *_ = inspect.record(EXAMPLE, "own:mine.pth", 64, "", own, visit)
         assert np.array_equal(last.board.rows[0].attention.weights, expected)
         assert np.array_equal(state.kept.recording.map("pooling").weights, expected)
@@ -178,7 +182,7 @@ def test_faults_are_sentences_and_markup_of_a_file_is_shown_as_text(panel: OwnPa
 
 
 def test_own_map_stays_among_the_choices_and_brings_no_other(tmp_path: Path) -> None:
-    panel = OwnPanel("cpu", {}, {"own": "How each one pools", "contribution": "Contribution"})
+    panel = OwnPanel("cpu", {"own": "How each one pools", "contribution": "Contribution"})
     own = OwnCheckpoints()
     panel.recognise(visit_file(tmp_path), "", own)
     _, maps, *_ = panel.use(own, [], ["own", "contribution"])

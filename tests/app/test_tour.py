@@ -19,5 +19,5 @@ def test_page_makes_each_board_once_and_steps_within_the_tour() -> None:
     text, state = page.show("simpool")
     assert text == STOPS[1].markdown and page.show("simpool")[1] is state and found == ["vit_cls", "vit_simpool"]
     assert [page.step("cls", -1), page.step("cls", 1), page.step("simpool", 1)] == ["cls", "simpool", "simpool"]
-    tabs, checkpoints, maps, more = page.take_along("simpool")
-    assert (tabs.selected, checkpoints, maps, more) == ("compare", ["vit_cls", "vit_simpool"], ["own"], [])
+    tabs, checkpoints, maps = page.take_along("simpool")
+    assert (tabs.selected, checkpoints, maps) == ("compare", ["vit_cls", "vit_simpool"], ["own"])

@@ -166,8 +166,7 @@ def test_the_choice_of_checkpoints_maps_and_size_is_followed(opened: Opened):
     page, _ = opened
     page.get_by_label("ViT, GAP", exact=True).click()
     page.get_by_label("Contribution", exact=True).click()
-    page.get_by_label("Size").click()
-    page.get_by_role("option", name="448 px", exact=True).click()
+    page.get_by_label("Size of ViT, SimPool").select_option("448")
     page.locator("#run").click()
     expect(page.locator(".simpool-board .row")).to_have_count(1, timeout=30_000)
     expect(page.locator(".simpool-board .row")).to_contain_text("grid 48 x 32")

@@ -42,7 +42,7 @@ def bring(page: Page, file: Path) -> None:
     expect(page.locator("#own-file")).to_contain_text(file.stem, timeout=30_000)
     page.locator("#recognise").click()
     page.locator("#use-own").click(timeout=30_000)
-    expect(page.locator("#more")).to_contain_text(f"{file.stem} (yours)", timeout=30_000)
+    expect(page.locator("#checkpoints .chosen")).to_contain_text(f"{file.stem} (yours)", timeout=30_000)
     page.get_by_role("tab", name="Inspect").click()
     page.get_by_label("Checkpoint", exact=True).click()
     page.get_by_role("option", name=f"{file.stem} (yours)").click(timeout=30_000)

@@ -28,7 +28,7 @@ def test_own_checkpoint_is_told_then_used_and_another_visit_does_not_see_it(
     page.locator("#recognise").click()
     expect(page.locator("#own-report")).to_contain_text("ViT, 3 blocks of 128 channels", timeout=30_000)
     page.locator("#use-own").click()
-    expect(page.locator("#more")).to_contain_text("mine (yours)")
+    expect(page.locator("#checkpoints .chosen")).to_contain_text("mine (yours)")
     rows = page.locator(".simpool-board .row").count()
     page.locator("#run").click()
     expect(page.locator(".simpool-board .row h2").filter(has_text="mine (yours)").first).to_be_visible(timeout=60_000)

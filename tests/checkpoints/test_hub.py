@@ -21,7 +21,7 @@ from simpool_viz import load_checkpoint
 from simpool_viz.checkpoints import hub as hub_client
 from simpool_viz.checkpoints import load as checkpoints
 from simpool_viz.checkpoints.hub import split_address
-from simpool_viz.checkpoints.load import load_for_visitor
+from simpool_viz.checkpoints.load import load_for_visitor, load_offered
 from simpool_viz.checkpoints.published import published
 from simpool_viz.errors import DownloadError
 from tests import made_files as made
@@ -49,7 +49,7 @@ class Hub:
         ]
         return SimpleNamespace(siblings=siblings)
 
-    def download(self, repository: str, file: str, cache_dir: Any = None, token: Any = None) -> str:
+    def download(self, repository: str, file: str, cache_dir: Any = None, token: Any = None, **_: Any) -> str:
         self.log.append((repository, file, cache_dir, token))
         if self.error:
             raise self.error
@@ -322,3 +322,41 @@ def test_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch)
             closed.set()
             listening.join()
     assert [line for line in asked if b"/api/models/" in line] == [b"GET /api/models/user/tiny?blobs=true HTTP/1.1"]
+
+
+def test_progress_of_a_download_is_told_and_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[int, int]] = []
+    bar = hub_client._bar_for(lambda now, of: told.append((now, of)))
+    with bar(total=100, unit="B", disable=True, name="huggingface_hub.http_get", desc="model.bin") as shown:
+        for _ in range(4):
+            shown.update(25)
+    assert told == [(25, 100), (50, 100), (75, 100), (100, 100)]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_listed_weights_come_without_a_login_named_as_listed_and_stay_in_the_cache(hub: Hub) -> None:
+    name, told = "vits_dino_simpool_ep100", []
+    hub.put(f"billpsomas/{name}", f"{name}.pth", simpool_vit())
+    encoder = load_offered(name, device="cpu", progress=lambda now, of: told.append(now))
+    assert (encoder.facts.name, encoder.facts.title) == (name, published()[name].title)
+    assert hub.log[-1] == (f"billpsomas/{name}", f"{name}.pth", None, False)
+    with pytest.raises(ValueError, match="parameters; at most 1,000 are taken here"):
+        load_offered(name, device="cpu", parameters=1000)
+
+
+def test_hub_counts_as_out_of_reach_where_it_is_switched_off_or_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Silent:
+        def head(self, address: str, timeout: float) -> Any:
+            assert timeout <= 5
+            raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "get_session", Silent)
+    assert not hub_client.is_reachable()
+    monkeypatch.setattr(
+        huggingface_hub, "get_session", lambda: SimpleNamespace(head=lambda *_, **__: SimpleNamespace(status_code=200))
+    )
+    assert hub_client.is_reachable()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert not hub_client.is_reachable()

@@ -63,7 +63,8 @@ def test_options_that_cannot_be_are_refused_in_a_sentence(name: str, options: di
 
 
 def test_a_toy_pooling_appears_everywhere(capsys: pytest.CaptureFixture[str]):
-    from simpool_viz.app.compare import ComparePage, EncoderStore
+    from simpool_viz.app.compare import ComparePage
+    from simpool_viz.app.store import EncoderStore
 
     class Nearest(Pooling):
         name, title, attentive = "toy", "Nearest to the mean", True
