@@ -199,7 +199,8 @@ class ComparePage:
         payloads = {keys[i]: reference_payload(one) for i, one in given.items()}
 
         def state(board: Board, done: int) -> BoardState:
-            return BoardState(board, self._waiting(checkpoints, done, len(pictures)), sent, keys, payloads)
+            waiting = self._waiting(checkpoints, done, len(pictures))
+            return BoardState(board, waiting, sent, keys, payloads, "" if waiting else _said(board))
 
         yield state(Board(pictures, [], {}, [], settings), 0)
         encoders = [self.find(name, own) for name in checkpoints]
@@ -476,6 +477,12 @@ class ComparePage:
     def _choose_example(self, event: gr.SelectData) -> str:
         examples = example_photos()
         return str(examples[checked_index(sent_value(event, "index"), "the example's place", len(examples))])
+
+
+def _said(board: Board) -> str:
+    """What is announced once a board is complete."""
+    rows, photos = len(board.rows), len(board.pictures)
+    return f"Done: {rows} {'map' if rows == 1 else 'maps'} of {photos} {'photo' if photos == 1 else 'photos'}."
 
 
 def _point_of(board: Board) -> str:
