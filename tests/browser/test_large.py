@@ -12,7 +12,7 @@ pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Page, expect
 
 from simpool_viz.app.compare import ComparePage
-from tests.browser.conftest import Opened, drawn, masks, open_page, set_style
+from tests.browser.conftest import Opened, masks, open_page, set_style, until_drawn
 from tests.browser.test_views import show
 
 pytestmark = pytest.mark.browser
@@ -104,11 +104,11 @@ def test_every_view_of_a_growing_board_keeps_what_stands(opened: Opened, steps: 
     expect(page.locator(f"{BOARD} .row")).to_have_count(12, timeout=60_000)
     expect(page.locator(f"{BOARD} .said")).to_have_text(DONE, timeout=60_000)
     expect(page.locator(f"{BOARD} .waiting")).to_have_count(0)
-    drawn(page)
+    until_drawn(page)
     grown, rows = shots(page, ".row canvas")[:2], masks(page)
     show(page, "Matrix")
     show(page, "Rows")
-    drawn(page)
+    until_drawn(page)
     assert shots(page, ".row canvas")[:2] == grown and [row["title"] for row in masks(page)] == [
         row["title"] for row in rows
     ]
@@ -142,7 +142,7 @@ def test_what_is_seen_is_painted_and_only_where_it_has_changed(browser: Browser,
         assert page.evaluate("window.painted") == []
     last.scroll_into_view_if_needed()
     page.wait_for_timeout(300)
-    drawn(page)
+    until_drawn(page)
     assert last.evaluate("(c) => c.toDataURL()") == tall.locator(f"{BOARD} .row .enlarge canvas").last.evaluate(
         "(c) => c.toDataURL()"
     )
@@ -158,7 +158,7 @@ def test_targets_are_24_pixels_or_more(browser: Browser, app_url: str, width: in
     page, _ = open_page(browser, app_url, width, 900)
     for view in ("Matrix", "Agreement", "Two maps", "Rows"):
         show(page, view)
-        drawn(page)
+        until_drawn(page)
         assert page.evaluate(SMALL, [view, BOARD]) == []
     page.locator(f"{BOARD} .row .enlarge").nth(1).click()
     assert page.evaluate(SMALL, ["enlarged", "dialog"]) == []

@@ -12,7 +12,7 @@ from simpool_viz.board.comparison import agreement, arrange, difference
 from simpool_viz.board.explain import explain_row
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.maps.scale import scale_of
-from tests.browser.conftest import Opened, drawn, masks, open_page, set_style, settle
+from tests.browser.conftest import Opened, masks, open_page, set_style, settle, until_drawn
 
 pytestmark = pytest.mark.browser
 
@@ -158,7 +158,7 @@ def test_photos_and_checkpoints_make_a_matrix(opened: Opened):
     expect(page.locator(".simpool-board .photo figcaption")).to_have_text(
         ["chelsea.jpg", "astronaut.jpg", "coffee.jpg", "motorcycle.jpg"]
     )
-    drawn(page)
+    until_drawn(page)
     labels = page.locator(".simpool-board .matrix canvas").evaluate_all(
         "all => all.map((c) => c.getAttribute('aria-label'))"
     )
