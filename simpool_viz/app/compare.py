@@ -144,7 +144,7 @@ class ComparePage:
         payloads = {keys[i]: reference_payload(one) for i, one in given.items()}
 
         def state(board: Board, waiting: str) -> BoardState:
-            return BoardState(board, waiting, sent, keys, payloads)
+            return BoardState(board, waiting, sent, keys, payloads, "" if waiting else _said(board))
 
         settings = Settings()
         empty = Board(pictures, [], {}, [], settings)
@@ -445,6 +445,12 @@ def _own(name: str, own: OwnCheckpoints | None) -> Encoder | None:
     plain, size = split_size(name)
     encoder = own.encoders.get(plain) if own else None
     return at_size(encoder, size) if encoder is not None and size is not None else encoder
+
+
+def _said(board: Board) -> str:
+    """What is announced once a board is complete."""
+    rows, photos = len(board.rows), len(board.pictures)
+    return f"Done: {rows} {'map' if rows == 1 else 'maps'} of {photos} {'photo' if photos == 1 else 'photos'}."
 
 
 def _point_of(board: Board) -> str:

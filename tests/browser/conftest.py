@@ -79,6 +79,7 @@ def open_page(browser: Browser, address: str, width: int = 1400, height: int = 9
     log = Log(page)
     page.goto(address)
     page.wait_for_selector(".simpool-board .row canvas", timeout=60_000)
+    until_drawn(page)
     return page, log
 
 
@@ -122,3 +123,9 @@ def set_style(page: Page, **style: Any) -> None:
         "true, detail: d}))"
     )
     page.evaluate(script, style)
+    until_drawn(page)
+
+
+def until_drawn(page: Page, board: str = "#board") -> None:
+    """Wait until a board has painted what is near the window and said what it says."""
+    page.evaluate("(b) => document.querySelector(`${b} .simpool-board`).parentElement.settled()", board)

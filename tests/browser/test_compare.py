@@ -18,7 +18,7 @@ from simpool_viz import mask_rules
 from simpool_viz.board.board import Board
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.masks import largest_component
-from tests.browser.conftest import EXAMPLE, Opened, masks, set_style, settle
+from tests.browser.conftest import EXAMPLE, Opened, masks, set_style, settle, until_drawn
 
 pytestmark = pytest.mark.browser
 
@@ -112,6 +112,7 @@ def test_the_style_controls_change_the_board_and_send_no_request(opened: Opened)
     slide(page, "smoothing", 1)
     assert masks(page)[0]["grid"] != cut
     slide(page, "opacity", 0.15)
+    until_drawn(page)
     assert page.evaluate("document.querySelector('.simpool-board canvas').toDataURL()") != pixels
     for label in ("Smooth", "One scale for all rows", "Boxes", "Largest component only"):
         page.get_by_label(label, exact=True).click()

@@ -12,7 +12,7 @@ from simpool_viz.board.comparison import agreement, arrange, difference
 from simpool_viz.board.explain import explain_row
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.maps.scale import scale_of
-from tests.browser.conftest import Opened, masks, open_page, set_style, settle
+from tests.browser.conftest import Opened, masks, open_page, set_style, settle, until_drawn
 
 pytestmark = pytest.mark.browser
 
@@ -153,13 +153,12 @@ def test_photos_and_checkpoints_make_a_matrix(opened: Opened):
     page.locator("#all-examples").click()
     expect(page.locator("#more-photos")).to_contain_text("motorcycle", timeout=30_000)
     page.locator("#run").click()
-    expect(page.locator(".simpool-board .row")).to_have_count(12, timeout=60_000)
-    expect(page.locator(".simpool-board .block > .photo figcaption")).to_have_text(
+    expect(page.locator(".simpool-board .matrix canvas")).to_have_count(12, timeout=60_000)
+    expect(page.locator(".simpool-board .matrix tr")).to_have_count(5)
+    expect(page.locator(".simpool-board .photo figcaption")).to_have_text(
         ["chelsea.jpg", "astronaut.jpg", "coffee.jpg", "motorcycle.jpg"]
     )
-    show(page, "Matrix")
-    expect(page.locator(".simpool-board .matrix tr")).to_have_count(5)
-    expect(page.locator(".simpool-board .matrix canvas")).to_have_count(12)
+    until_drawn(page)
     labels = page.locator(".simpool-board .matrix canvas").evaluate_all(
         "all => all.map((c) => c.getAttribute('aria-label'))"
     )

@@ -2,56 +2,72 @@
 
 let failed = 0; // the load after which the run failed, so that nothing is waited for
 let drawn = 0; // counts loads, so that a late photo of an earlier board is ignored
+let waited = false; // whether the board shown was told to grow further
+const MATRIX = 3; // photos from which on a board is first shown as a matrix
 const root = () => element.querySelector(".simpool-board");
-const empty = (text) => root().replaceChildren(make("p", "empty", text));
+const spoken = make("p", "said"); // what screen readers announce: one node for all boards, which they know
+spoken.setAttribute("aria-live", "polite");
 
-function draw() {
-  if (!board) return;
-  for (const row of shownRows()) drawRow(row);
-  if (board.segmentation) drawSegmentation();
-  if (ui.view === "agreement") drawAgreement();
-  if (ui.view === "pair") drawDifference();
-  if (["coverage", "components", "iou"].includes(ui.sort)) placeRows();
+function show(...nodes) {
+  if (spoken.parentElement !== root()) root().append(spoken);
+  for (const node of [...root().children]) if (node !== spoken) node.remove();
+  spoken.before(...nodes);
 }
+
+const empty = (text) => show(make("p", "empty", text));
 
 // The DOM of the chosen view, anew.
 function rebuild() {
-  for (const row of shownRows()) Object.assign(row, { spots: [], weightLines: [], bar: null, coverage: null, scoreNode: null, curvesBox: null });
-  board.baselines = [];
+  watched.disconnect();
+  for (const row of shownRows()) Object.assign(row, { spots: [], weightLines: [], bar: null, coverage: null, scoreNode: null, curvesBox: null, described: "" });
   for (const photo of board.photos) photo.marks = [];
-  board.difference = board.segmentation = null;
+  Object.assign(board, { baselines: [], parts: [], lists: [], matrix: null, sorting: null, pairing: null, difference: null, segmentation: null });
   cursor = null;
   const controls = () => [...root().querySelectorAll("input, select, .ask")], held = controls().indexOf(document.activeElement);
-  const spoken = make("p", "said"); // what screen readers announce
-  spoken.setAttribute("aria-live", "polite");
   const views = { rows: buildRows, matrix: buildMatrix, agreement: buildAgreement, pair: buildPair };
-  const body = props.kind === "inspect" ? buildInspection() : board.rows.length ? [buildToolbar(), ...views[ui.view]()] : buildRows();
-  root().replaceChildren(...body, ...buildNotes(), spoken);
+  const first = () => (ui.view === "matrix" ? buildMatrix() : buildRows()); // before there is a row
+  show(...(props.kind === "inspect" ? buildInspection() : board.rows.length ? [buildToolbar(), ...views[ui.view]()] : first()), ...buildNotes());
   draw();
   placeRows();
   controls()[held]?.focus(); // a control that was just used keeps the focus
 }
 
-function buildNotes() {
-  const notes = board.value.skipped.map((sentence) => make("p", "note", sentence));
-  if (!board.value.waiting || failed === drawn) return notes;
-  const line = make("p", "waiting", board.value.waiting);
-  line.setAttribute("role", "status");
-  return [line, ...notes];
+// What came since is added to the view; rows that stand keep their nodes, and what is open stays open.
+function grow(value) {
+  const fresh = value.rows.slice(board.rows.length).map(readRow), first = !board.rows.length;
+  board.value = { ...value };
+  board.rows.push(...fresh);
+  if (first && fresh.length) return rebuild();
+  for (const node of root().querySelectorAll(":scope > :is(.waiting, .skipped)")) node.remove();
+  spoken.before(...buildNotes());
+  if (!fresh.length) return;
+  const views = { rows: growRows, matrix: growMatrix, agreement: growAgreement, pair: growPair };
+  views[ui.view](fresh);
+  draw();
+  placeRows();
+  if (cursor) moveCursor(cursor.picture, cursor.x, cursor.y);
 }
 
-// Photos that are here already stay, so that a new map appears without a flicker.
+function buildNotes() {
+  const notes = board.value.skipped.map((sentence) => make("p", "note skipped", sentence));
+  return board.value.waiting && failed !== drawn ? [make("p", "waiting", board.value.waiting), ...notes] : notes;
+}
+
+// Photos that are here already, or on their way, stay, so that a new map appears without a flicker.
+let images = new Map();
+
 async function loadPhotos(photos) {
-  const here = new Map((board?.photos ?? []).map((photo) => [photo.photo.url, photo.image]));
-  return Promise.all(photos.map(async (photo) => {
-    const image = here.get(photo.photo.url) ?? new Image();
-    if (!here.has(photo.photo.url)) {
-      image.crossOrigin = "anonymous";
-      image.src = photo.photo.url;
-      await image.decode();
-    }
-    return { ...photo, image };
-  }));
+  images = new Map(photos.map(({ photo: { url } }) => [url, images.get(url) ?? loadImage(url)]));
+  const here = images;
+  return Promise.all(photos.map(async (photo) => ({ ...photo, image: await here.get(photo.photo.url) })));
+}
+
+async function loadImage(url) {
+  const image = new Image();
+  image.crossOrigin = "anonymous";
+  image.src = url;
+  await image.decode();
+  return image;
 }
 
 async function load() {
@@ -60,20 +76,29 @@ async function load() {
     board = null;
     return empty(props.kind === "inspect" ? "Choose a photo and a checkpoint, and press Run." : "Drop a photo, choose checkpoints and maps, and press Run.");
   }
+  if (board && value.run === board.value.run) grow(value);
+  else if (!(await begin(value, mine, known))) return;
+  if (waited && !value.waiting && value.said) announce(value.said); // once for each run
+  waited = Boolean(value.waiting);
+}
+
+// The board of another run; whether it is the one that is shown now.
+async function begin(value, mine, known) {
   let photos;
   try {
     photos = await loadPhotos(value.photos);
   } catch {
+    images = new Map();
     if (mine === drawn) empty("The photo could not be loaded from the server; press Run again.");
-    return;
+    return false;
   }
-  if (mine !== drawn) return; // a newer board has arrived meanwhile
+  if (mine !== drawn) return false; // a newer board has arrived meanwhile
   const references = new Map(Object.entries(value.references ?? {}).map(([key, data]) => [key, readReference(data)]));
-  const rows = value.rows.map(readRow), before = new Map((board?.rows ?? []).map((row) => [curvesKey(row), row.curves]));
-  if (value.waiting || board?.value.waiting) for (const row of rows) row.curves = before.get(curvesKey(row)); // a growing board
-  board = { value, photos, references, facts: known, rows, baselines: [], gallery: (value.gallery ?? []).map(readRow) };
-  if (ui.sort && !board.rows.some((row) => ui.sort in row.figures)) ui.sort = "";
+  board = { value: { ...value }, photos, references, facts: known, rows: value.rows.map(readRow), baselines: [], gallery: (value.gallery ?? []).map(readRow), parts: [] };
+  if (ui.sort && !value.waiting && !board.rows.some((row) => ui.sort in row.figures)) ui.sort = "";
+  if (!ui.chosen) ui.view = photos.length >= MATRIX ? "matrix" : "rows";
   rebuild();
+  return true;
 }
 
 // Controls beside the board send it what changed by this event.
@@ -113,10 +138,11 @@ element.addEventListener("simpool-curves", (event) => {
 
 // Cancel: the rows shown stay, and nothing more will come.
 element.addEventListener("simpool-stopped", () => {
-  for (const line of element.querySelectorAll(".waiting")) {
-    line.textContent = "Stopped. Press Run to start again.";
-    line.classList.add("stopped");
-  }
+  const text = "Stopped. Press Run to start again.", line = element.querySelector(".waiting:not(.stopped)");
+  if (!line) return;
+  line.textContent = text;
+  line.classList.add("stopped");
+  announce(text);
 });
 
 // A failure: the page shows why, the rows shown stay, and nothing more will come. A run that was stopped ends like this too.

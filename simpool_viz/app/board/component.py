@@ -10,6 +10,7 @@ import base64
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 import numpy as np
@@ -48,7 +49,7 @@ AMOUNTS = [percent / 100 for percent in range(1, 101)]
 SMOOTHINGS = [step / 4 for step in range(int(4 * MOST_SMOOTHING) + 1)]  # tokens
 HERE = Path(__file__).parent
 # One scope, in this order.
-SCRIPTS = ("base", "masks", "scores", "paint", "cursor", "rows", "views", "inspect", "board")
+SCRIPTS = ("base", "masks", "scores", "paint", "frames", "cursor", "rows", "views", "inspect", "board")
 
 
 def _first_style() -> dict[str, Any]:
@@ -96,10 +97,12 @@ class Sent:
     Attributes:
         photos: cached file of each photo, by its index.
         rows: payload of each row, by its index.
+        run: tells the states of this run from all others, so that the browser adds what is new to what it shows.
     """
 
     photos: dict[int, str] = field(default_factory=dict)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    run: str = field(default_factory=lambda: uuid4().hex)
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class BoardState:
         sent: what the states of one run share.
         keys: of each photo, what tells it from others.
         references: payload of the reference of a photo, by that key.
+        said: what is announced to screen readers once the board is complete.
     """
 
     board: Board
@@ -119,6 +123,7 @@ class BoardState:
     sent: Sent = field(default_factory=Sent)
     keys: tuple[str, ...] = ()
     references: dict[str, dict[str, Any]] = field(default_factory=dict)
+    said: str = ""
 
 
 def _encode(values: Any) -> str:
@@ -269,6 +274,8 @@ class BoardView(gr.HTML):
             "rows": [sent.rows[index] for index in range(len(board.rows))],
             "skipped": board.skipped,
             "waiting": value.waiting,
+            "said": value.said,
+            "run": sent.run,
         }
 
     def photo_payload(self, picture: Picture, index: int, sent: Sent) -> dict[str, Any]:

@@ -62,5 +62,5 @@ function followKeys(node, row) {
 }
 
 function announce(text) {
-  element.querySelector(".said").textContent = text;
+  spoken.textContent = text;
 }

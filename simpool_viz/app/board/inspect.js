@@ -70,6 +70,8 @@ function buildSegmentation({ size: [width, height], runs, classes }, chosen) {
     legend.append(button);
   }
   board.segmentation = { canvas, of, colours };
+  board.parts.push({ node: canvas, state: () => style.opacity, draw: drawSegmentation });
+  watched.observe(canvas);
   figure.append(canvas, make("figcaption", "", "The classes that the head finds. Click one to see its maps."), legend);
   return figure;
 }

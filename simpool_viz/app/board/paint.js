@@ -68,20 +68,37 @@ function drawBoxes(context, mask, width, height, thick) {
     context.strokeRect(x0 + thick / 2, y0 + thick / 2, x1 - x0 - thick, y1 - y0 - thick);
 }
 
-// A row on every canvas where it stands.
-function drawRow(row) {
-  const made = new Map();
-  for (const { canvas, kind, longest } of row.spots) {
-    const [width, height] = cellSize(photoOf(row), longest);
-    if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
-    if (!made.has(width)) made.set(width, pixelsOf(row, width, height));
-    (kind === "mask" ? drawMask : drawOverlay)(canvas, row, made.get(width), sourceOf(photoOf(row), width, height));
-  }
-  describe(row);
-  if (row.bar) drawBar(row.bar, scaleOf(row), tableOf(row), row.unit);
+// All that a mask, and all that an overlay depends on.
+const maskState = (row) => `${levelOf(row)} ${style.smooth} ${style.largest} ${style.smoothing}`;
+const overlayState = (row) => `${scaleOf(row)} ${style.colours} ${style.smooth} ${style.opacity}`;
+
+// A canvas for a row, drawn once it is near the window (frames.js), and the mark of its token.
+function addSpot(row, kind, longest) {
+  const canvas = make("canvas"), mark = make("span", "mark");
+  [canvas.width, canvas.height] = cellSize(photoOf(row), longest);
+  canvas.setAttribute("role", "img");
+  mark.hidden = true;
+  row.spots.push({ canvas, kind, mark, drawn: "" });
+  watched.observe(canvas);
+  return { canvas, mark };
 }
 
+// A row on some of the canvases where it stands.
+function drawRow(row, spots) {
+  const made = new Map(), states = { mask: `${maskState(row)} ${style.boxes}`, overlay: overlayState(row) };
+  for (const spot of spots.filter(({ kind, drawn }) => drawn !== states[kind])) {
+    const { canvas, kind } = spot, { width, height } = canvas;
+    if (!made.has(width)) made.set(width, pixelsOf(row, width, height));
+    (kind === "mask" ? drawMask : drawOverlay)(canvas, row, made.get(width), sourceOf(photoOf(row), width, height));
+    spot.drawn = states[kind];
+  }
+}
+
+// The words of a row, and its colour bar.
 function describe(row) {
+  const state = `${maskState(row)} ${overlayState(row)}`;
+  if (row.described === state) return;
+  row.described = state;
   const peak = row.weights.indexOf(Math.max(...row.weights)), y = Math.floor(peak / row.w), x = peak % row.w;
   const where = `strongest at ${Math.round((100 * (x + 0.5)) / row.w)} % from the left and ${Math.round((100 * (y + 0.5)) / row.h)} % from the top`;
   const labels = { overlay: `${row.map} over the photo ${photoOf(row).title}, ${row.title}: ${where}.` };
@@ -96,11 +113,13 @@ function describe(row) {
     covers = row.constant || line;
   }
   if (row.baseline) labels.mask = `Object mask of the baseline ${row.title}.`;
-  const scores = scoresOf(row);
-  if (row.coverage) row.coverage.textContent = plainLine(covers, scores, row.finds);
-  for (const name of SCORES) scores[name] === undefined ? delete row.figures[name] : (row.figures[name] = scores[name]);
-  row.scoreNode?.replaceChildren(...scoreLines(scores).map((line) => make("p", "live", line)));
   for (const { canvas, kind } of row.spots) canvas.setAttribute("aria-label", labels[kind]);
+  if (!row.scoreNode) return; // no view but rows shows the rest
+  const scores = scoresOf(row);
+  row.coverage.textContent = plainLine(covers, scores, row.finds);
+  for (const name of SCORES) scores[name] === undefined ? delete row.figures[name] : (row.figures[name] = scores[name]);
+  row.scoreNode.replaceChildren(...scoreLines(scores).map((line) => make("p", "live", line)));
+  drawBar(row.bar, scaleOf(row), tableOf(row), row.unit);
 }
 
 // One line for everybody: what the mask covers, how well it agrees with the reference, and the class where it is probable.

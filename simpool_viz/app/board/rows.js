@@ -3,16 +3,13 @@
 const PANORAMA = 2; // a photo wider than this many of its heights has its mask below its map, so that both stay large
 
 function buildCell(row, kind, label, longest = drawing.cell) {
-  const figure = make("figure", "cell"), button = make("button", "enlarge"), canvas = make("canvas"), mark = make("span", "mark");
+  const figure = make("figure", "cell"), button = make("button", "enlarge"), { canvas, mark } = addSpot(row, kind, longest);
   button.type = "button";
   button.title = "Enlarge";
-  canvas.setAttribute("role", "img");
-  mark.hidden = true;
   button.append(canvas, mark);
   button.addEventListener("click", () => enlarge(row, kind));
   followPointer(canvas, row.picture);
   followKeys(button, row);
-  row.spots.push({ canvas, kind, longest, mark });
   figure.append(button);
   if (label) figure.append(make("figcaption", "", label));
   return figure;
@@ -107,8 +104,15 @@ function buildRows() {
     board.baselines.push(...plain);
     list.append(...[...board.rows.filter((row) => row.picture === index), ...plain].map(buildRow));
     block.append(buildPhoto(photo, index, make("div"), props.kind === "compare"), list);
+    board.lists[index] = list;
     return block;
   });
+}
+
+// Rows that came: `placeRows` puts them in their places, before the baselines.
+function growRows(fresh) {
+  for (const row of fresh) board.lists[row.picture].append(buildRow(row));
+  offer(board.sorting, sortChoices(), ui.sort);
 }
 
 // Rows in the order of comparison.py's `arrange`; those without the figure come last.
@@ -131,6 +135,7 @@ function placeRows() {
 }
 
 function enlarge(row, kind) {
+  describe(row);
   const dialog = make("dialog", "large"), bar = make("div", "bar"), canvas = make("canvas");
   const close = make("button", "", "Close"), save = make("button", "", "Save PNG");
   const savers = kind === "mask" && row.levels.length ? buildMaskSavers(row, canvas) : [];

@@ -1,6 +1,6 @@
 // Scores of maps and masks against a reference mask, at the reference's size, by the rules of scores/localization.py.
 
-const OUTSIDE = 0, OBJECT = 1, VOID = 2; // kinds of pixels
+const OBJECT = 1, VOID = 2; // kinds of pixels; 0 lies outside
 
 // A reference as Python sends it: runs of pixels of one kind, row by row.
 function readReference(data) {

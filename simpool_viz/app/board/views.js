@@ -9,7 +9,7 @@ function buildToolbar() {
   for (const [key, text] of Object.entries(VIEWS)) {
     const label = make("label", ""), radio = make("input");
     Object.assign(radio, { type: "radio", name, value: key, checked: ui.view === key });
-    radio.addEventListener("change", () => { ui.view = key; rebuild(); });
+    radio.addEventListener("change", () => { Object.assign(ui, { view: key, chosen: true }); rebuild(); });
     label.append(radio, text);
     views.append(label);
   }
@@ -21,35 +21,48 @@ function orderChoices() {
   if (ui.view === "matrix") return [choice("Cells", [["overlay", "map"], ["mask", "object mask"]], ui.cells, (v) => { ui.cells = v; rebuild(); })];
   if (ui.view !== "rows") return [];
   const ordered = (key) => (value) => { ui[key] = value; placeRows(); };
-  const present = Object.entries(props.figures).filter(([key]) => board.rows.some((row) => (row.figures[key] ?? null) !== null));
+  const sorting = choice("Sort by", sortChoices(), ui.sort, ordered("sort"));
+  board.sorting = sorting.querySelector("select");
   return [
     choice("Group", [["none", "as computed"], ["checkpoint", "by checkpoint"], ["map", "by map"]], ui.group, ordered("group")),
-    choice("Sort by", [["", "nothing"], ...present], ui.sort, ordered("sort")),
+    sorting,
     choice("Order", [["", "highest first"], ["lowest", "lowest first"]], ui.lowest ? "lowest" : "", (v) => { ui.lowest = v === "lowest"; placeRows(); }),
   ];
 }
 
+const sortChoices = () => [["", "nothing"], ...Object.entries(props.figures).filter(([key]) => board.rows.some((row) => (row.figures[key] ?? null) !== null))];
+
 // --- photos down, checkpoints and maps across ------------------------------------------------------------------------------
 
 function buildMatrix() {
-  const keys = [...new Set(board.rows.map((row) => JSON.stringify([row.checkpoint, row.name])))];
-  const find = (key, picture) => board.rows.find((row) => row.picture === picture && JSON.stringify([row.checkpoint, row.name]) === key);
-  const table = make("table", "matrix"), head = make("tr");
-  head.append(make("th", "", "Photo"), ...keys.map((key) => make("th", "", board.rows.find((row) => JSON.stringify([row.checkpoint, row.name]) === key).title)));
-  for (const cell of head.children) cell.scope = "col";
-  table.append(head);
-  board.photos.forEach((photo, index) => {
+  const table = make("table", "matrix"), head = make("tr"), photos = make("th", "", "Photo");
+  photos.scope = "col";
+  head.append(photos);
+  const lines = board.photos.map((photo, index) => {
     const line = make("tr"), name = make("th", "");
     name.scope = "row";
     name.append(buildPhoto(photo, index));
-    line.append(name, ...keys.map((key) => {
-      const cell = make("td"), row = find(key, index);
-      if (row) cell.append(buildCell(row, ui.cells, "", drawing.small), buildWeightLine(row));
-      return cell;
-    }));
-    table.append(line);
+    line.append(name);
+    return line;
   });
+  table.append(head, ...lines);
+  board.matrix = { head, lines, columns: [] };
+  growMatrix(board.rows);
   return [scrolling(table, "Matrix of photos and checkpoints")];
+}
+
+function growMatrix(fresh) {
+  const { head, lines, columns } = board.matrix;
+  for (const row of fresh) {
+    const key = JSON.stringify([row.checkpoint, row.name]);
+    if (!columns.includes(key)) {
+      const name = make("th", "", row.title);
+      name.scope = "col";
+      columns.push(key);
+      for (const line of [head, ...lines]) line.append(line === head ? name : make("td"));
+    }
+    lines[row.picture].children[1 + columns.indexOf(key)].append(buildCell(row, ui.cells, "", drawing.small), buildWeightLine(row));
+  }
 }
 
 // Wide tables scroll by themselves, also from the keyboard.
@@ -79,18 +92,35 @@ function agreementOf(rows) {
 
 function buildAgreement() {
   const intro = make("p", "note", "IoU between the object masks as they are drawn now; 1 is the same mask. A cell opens its two maps.");
-  return [intro, ...board.photos.map((photo, index) => {
-    const rows = board.rows.filter((row) => row.picture === index), table = make("table", "agreement"), head = make("tr");
-    table.append(make("caption", "", photo.title), head);
-    head.append(make("td"), ...rows.map((row, i) => { const cell = make("th", "", String(i + 1)); cell.scope = "col"; cell.title = row.title; return cell; }));
-    rows.forEach((row, i) => {
-      const line = make("tr"), name = make("th", "", `${i + 1}  ${row.title}`);
-      name.scope = "row";
-      line.append(name, ...rows.map((other) => buildAgreementCell(row, other)));
-      table.append(line);
-    });
-    return scrolling(table, `Agreement of the masks on ${photo.title}`);
-  })];
+  return [intro, ...board.photos.map((_, index) => buildAgreementOn(index))];
+}
+
+function buildAgreementOn(index) {
+  const rows = board.rows.filter((row) => row.picture === index), table = make("table", "agreement"), head = make("tr"), { title } = board.photos[index];
+  table.append(make("caption", "", title), head);
+  head.append(make("td"), ...rows.map((row, i) => { const cell = make("th", "", String(i + 1)); cell.scope = "col"; cell.title = row.title; return cell; }));
+  rows.forEach((row, i) => {
+    const line = make("tr"), name = make("th", "", `${i + 1}  ${row.title}`);
+    name.scope = "row";
+    line.append(name, ...rows.map((other) => buildAgreementCell(row, other)));
+    table.append(line);
+  });
+  const node = scrolling(table, `Agreement of the masks on ${title}`);
+  board.parts.push({ node, index, state: () => rows.map(maskState).join(), draw: () => drawAgreement(rows, node) });
+  watched.observe(node);
+  return node;
+}
+
+// The tables of the photos that have new rows, anew.
+function growAgreement(fresh) {
+  const held = element.contains(document.activeElement) && document.activeElement.dataset.pair;
+  for (const index of new Set(fresh.map((row) => row.picture))) {
+    const before = board.parts.find((part) => part.index === index);
+    board.parts = board.parts.filter((part) => part !== before);
+    watched.unobserve(before.node);
+    before.node.replaceWith(buildAgreementOn(index));
+  }
+  if (held) element.querySelector(`[data-pair="${held}"]`).focus();
 }
 
 function buildAgreementCell(row, other) {
@@ -102,18 +132,16 @@ function buildAgreementCell(row, other) {
   return cell;
 }
 
-function drawAgreement() {
-  for (const index of board.photos.keys()) {
-    const rows = board.rows.filter((row) => row.picture === index), values = agreementOf(rows);
-    rows.forEach((row, i) => rows.forEach((other, j) => {
-      const button = element.querySelector(`[data-pair="${board.rows.indexOf(row)} ${board.rows.indexOf(other)}"]`), v = values[i][j];
-      const c = 3 * Math.round(255 * v), ground = tables[drawing.agreement].slice(c, c + 3);
-      button.textContent = v.toFixed(2);
-      button.setAttribute("aria-label", `${row.title} and ${other.title}: IoU ${v.toFixed(2)}`);
-      button.style.background = `rgb(${ground.join(", ")})`;
-      button.style.color = luminance(ground) > 0.179 ? "#000" : "#fff"; // where black and white stand out alike
-    }));
-  }
+function drawAgreement(rows, node) {
+  const values = agreementOf(rows), buttons = node.querySelectorAll("button");
+  rows.forEach((row, i) => rows.forEach((other, j) => {
+    const button = buttons[i * rows.length + j], v = values[i][j];
+    const c = 3 * Math.round(255 * v), ground = tables[drawing.agreement].slice(c, c + 3);
+    button.textContent = v.toFixed(2);
+    button.setAttribute("aria-label", `${row.title} and ${other.title}: IoU ${v.toFixed(2)}`);
+    button.style.background = `rgb(${ground.join(", ")})`;
+    button.style.color = luminance(ground) > 0.179 ? "#000" : "#fff"; // where black and white stand out alike
+  }));
 }
 
 // Relative luminance as WCAG defines it, of (r, g, b) in [0, 255].
@@ -128,17 +156,30 @@ function buildPair() {
   const last = board.rows.length - 1;
   if (ui.first < 0) [ui.first, ui.second] = comparablePair();
   const first = (ui.first = Math.min(ui.first, last));
-  const choices = board.rows.map((row, i) => [String(i), board.photos.length > 1 ? `${photoOf(row).title}: ${row.title}` : row.title]);
-  const same = choices.filter(([i]) => board.rows[i].picture === board.rows[first].picture);
+  const { choices, same } = pairChoices(first);
   if (!same.some(([i]) => Number(i) === ui.second) || (ui.second === first && same.length > 1)) ui.second = Number(same.find(([i]) => Number(i) !== first)?.[0] ?? first);
   const bar = make("div", "toolbar pairing");
   bar.append(
     choice("Left", choices, String(first), (v) => { ui.first = Number(v); rebuild(); }),
     choice("Right", same, String(ui.second), (v) => { ui.second = Number(v); rebuild(); }),
   );
+  board.pairing = [...bar.querySelectorAll("select")];
   const both = make("div", "pair");
   both.append(buildSwipe(board.rows[first], board.rows[ui.second]), buildDifference(board.rows[first], board.rows[ui.second]));
   return [bar, both];
+}
+
+function pairChoices(first) {
+  const choices = board.rows.map((row, i) => [String(i), board.photos.length > 1 ? `${photoOf(row).title}: ${row.title}` : row.title]);
+  return { choices, same: choices.filter(([i]) => board.rows[i].picture === board.rows[first].picture) };
+}
+
+// The two maps stay; a map that stood beside itself has another to be compared with now.
+function growPair() {
+  const { choices, same } = pairChoices(ui.first), [left, right] = board.pairing;
+  if (ui.second === ui.first && same.length > 1) return rebuild();
+  offer(left, choices, String(ui.first));
+  offer(right, same, String(ui.second));
 }
 
 // The first two maps of a photo that have a difference, else the first two.
@@ -152,10 +193,7 @@ function comparablePair() {
 function buildSwipe(left, right) {
   const box = make("figure", "swipe"), stack = make("div", "stack"), slider = make("input"), line = make("span", "line");
   for (const row of [right, left]) {
-    const canvas = make("canvas"), mark = make("span", "mark");
-    canvas.setAttribute("role", "img");
-    mark.hidden = true;
-    row.spots.push({ canvas, kind: "overlay", longest: drawing.cell, mark });
+    const { canvas, mark } = addSpot(row, "overlay", drawing.cell);
     stack.append(canvas, mark);
   }
   stack.append(line);
@@ -193,14 +231,15 @@ function buildDifference(one, other) {
   const canvas = make("canvas"), bar = buildBar(one.unit);
   canvas.setAttribute("role", "img");
   figure.append(canvas, make("figcaption", "", "Left minus right: red where the left map is stronger, blue where the right one is"), bar.node);
+  [canvas.width, canvas.height] = cellSize(photoOf(one), drawing.cell);
   board.difference = { one, other, canvas, bar };
+  board.parts.push({ node: canvas, state: () => `${style.smooth} ${style.opacity}`, draw: drawDifference });
+  watched.observe(canvas);
   return figure;
 }
 
 function drawDifference() {
-  if (!board.difference) return;
-  const { one, other, canvas, bar } = board.difference, [width, height] = cellSize(photoOf(one), drawing.cell);
-  [canvas.width, canvas.height] = [width, height];
+  const { one, other, canvas, bar } = board.difference, { width, height } = canvas;
   const values = differenceOf(one, other, width, height), high = percentile(values.map(Math.abs), drawing.percentile) || 1;
   drawColours(canvas, values, 1, [-high, high], tables[drawing.diverging], sourceOf(photoOf(one), width, height));
   drawBar(bar, [-high, high], tables[drawing.diverging], one.unit);
