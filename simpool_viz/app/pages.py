@@ -56,10 +56,11 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
         event.success(**inspect_page.recording_event)
 
     @event_handler
-    def offer_own(own: OwnCheckpoints) -> Any:
-        return gr.update(choices=_with_own(choices, own))
+    def offer_own(own: OwnCheckpoints) -> tuple[Any, Any]:
+        offered = _with_own(choices, own)
+        return gr.update(choices=offered), gr.update(choices=offered)
 
-    tab.select(offer_own, own, inspect_page.checkpoint, api_visibility="private")
+    tab.select(offer_own, own, [inspect_page.checkpoint, inspect_page.others], api_visibility="private")
     return [*compare.panels, *inspect_page.panels]
 
 

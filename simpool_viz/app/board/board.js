@@ -21,7 +21,7 @@ function rebuild() {
   for (const photo of board.photos) photo.marks = [];
   board.difference = board.segmentation = null;
   cursor = null;
-  const controls = () => [...root().querySelectorAll("input, select, .ask")], held = controls().indexOf(document.activeElement);
+  const controls = () => [...root().querySelectorAll("input, select, .ask, .blocks summary, .thumbnail")], held = controls().indexOf(document.activeElement);
   const spoken = make("p", "said"); // what screen readers announce
   spoken.setAttribute("aria-live", "polite");
   const views = { rows: buildRows, matrix: buildMatrix, agreement: buildAgreement, pair: buildPair };
@@ -29,7 +29,8 @@ function rebuild() {
   root().replaceChildren(...body, ...buildNotes(), spoken);
   draw();
   placeRows();
-  controls()[held]?.focus(); // a control that was just used keeps the focus
+  controls()[held]?.focus({ preventScroll: ui.opened }); // a control that was just used keeps the focus
+  showOpened();
 }
 
 function buildNotes() {
@@ -55,7 +56,7 @@ async function loadPhotos(photos) {
 }
 
 async function load() {
-  const value = props.value, mine = ++drawn, known = keepFacts(value ?? {});
+  const value = withPins(props.value), mine = ++drawn, known = keepFacts(value ?? {});
   if (!value || !value.photos) {
     board = null;
     return empty(props.kind === "inspect" ? "Choose a photo and a checkpoint, and press Run." : "Drop a photo, choose checkpoints and maps, and press Run.");
@@ -71,7 +72,7 @@ async function load() {
   const references = new Map(Object.entries(value.references ?? {}).map(([key, data]) => [key, readReference(data)]));
   const rows = value.rows.map(readRow), before = new Map((board?.rows ?? []).map((row) => [curvesKey(row), row.curves]));
   if (value.waiting || board?.value.waiting) for (const row of rows) row.curves = before.get(curvesKey(row)); // a growing board
-  board = { value, photos, references, facts: known, rows, baselines: [], gallery: (value.gallery ?? []).map(readRow) };
+  board = { value, photos, references, facts: known, rows, baselines: [], gallery: (value.gallery ?? []).map(readRow), blocks: readBlocks(value) };
   if (ui.sort && !board.rows.some((row) => ui.sort in row.figures)) ui.sort = "";
   rebuild();
 }

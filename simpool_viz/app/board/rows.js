@@ -8,7 +8,7 @@ function buildCell(row, kind, label, longest = drawing.cell) {
   button.title = "Enlarge";
   canvas.setAttribute("role", "img");
   mark.hidden = true;
-  button.append(canvas, mark);
+  button.append(canvas, mark, ...askedMark(row));
   button.addEventListener("click", () => enlarge(row, kind));
   followPointer(canvas, row.picture);
   followKeys(button, row);
@@ -34,8 +34,11 @@ function buildRow(row) {
   const more = make("div", "more");
   if (row.lines.length || row.baseline) more.append(buildFigures(row));
   if (row.about.length) more.append(buildAbout(row));
-  if (props.kind === "compare" && row.classifies) more.append(buildCurvesButton(row));
-  if (props.kind === "compare" && !row.baseline) more.append(buildInspectButton(row));
+  if (props.kind === "compare" && row.classifies && row.pinned === undefined) more.append(buildCurvesButton(row));
+  if (props.kind === "compare" && !row.baseline && row.pinned === undefined) more.append(buildInspectButton(row));
+  if (element.closest("#board") && row.of_class && row.pinned === undefined) more.append(buildClassChoice(row));
+  if (props.kind === "inspect") more.append(buildPinButton(row));
+  if (row.pinned !== undefined) more.append(buildUnpinButton(row));
   caption.append(row.coverage, row.bar.node, buildWeightLine(row), more);
   section.append(title, buildCell(row, "overlay", row.map), buildCell(row, "mask", "Object mask"), caption);
   const [width, height] = photoOf(row).size;
@@ -147,7 +150,9 @@ function enlarge(row, kind) {
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => dialog.remove());
   bar.append(make("strong", "", row.title), save, ...savers, close);
-  dialog.append(bar, canvas);
+  const frame = make("div", "enlarged");
+  frame.append(canvas, ...askedMark(row));
+  dialog.append(bar, frame);
   element.append(dialog);
   dialog.showModal();
 }
