@@ -40,14 +40,14 @@ class ClassRows:
     ) -> dict[str, Any]:
         """The classes to choose from (id, probable, names); or, once one is chosen, its row (id, row)."""
         here, encoder = photo_of(event, photo, photos, "row"), self.find(str(sent_value(event, "checkpoint")), own)
-        request, target = parse_map(str(sent_value(event, "map"))), sent_value(event, "target")
+        request, chosen = parse_map(str(sent_value(event, "map"))), sent_value(event, "chosen")
         recording, row_id = record(encoder, read_picture(here), size or None), sent_value(event, "id")
         names = encoder.facts.classes
-        if target is None:
+        if chosen is None:
             found = classes_found(recording, OFFERED)[: None if encoder.dense else OFFERED]
             offered = [[one.index, one.summary] for one in found]
             return {"id": row_id, "probable": offered, "names": list(names) if len(names) <= LISTED else []}
-        wanted = target if isinstance(target, str) else checked_index(target, "the class")
+        wanted = chosen if isinstance(chosen, str) else checked_index(chosen, "the class")
         index = class_index(encoder, wanted, len(names) if names else _count(recording.logits))
         asked = MapRequest(request.name, {**request.options, "classes": [index]})
         settings = Settings(size=size or None)

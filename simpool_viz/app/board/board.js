@@ -72,7 +72,7 @@ async function load() {
   const references = new Map(Object.entries(value.references ?? {}).map(([key, data]) => [key, readReference(data)]));
   const rows = value.rows.map(readRow), before = new Map((board?.rows ?? []).map((row) => [curvesKey(row), row.curves]));
   if (value.waiting || board?.value.waiting) for (const row of rows) row.curves = before.get(curvesKey(row)); // a growing board
-  board = { value, photos, references, facts: known, rows, baselines: [], gallery: (value.gallery ?? []).map(readRow), blocks: readBlocks(value) };
+  board = { value, photos, references, facts: known, rows, baselines: [], gallery: (value.gallery ?? []).map((part) => readRow({ ...part, asked: value.asked })), blocks: readBlocks(value) };
   if (ui.sort && !board.rows.some((row) => ui.sort in row.figures)) ui.sort = "";
   rebuild();
 }

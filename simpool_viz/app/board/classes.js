@@ -13,7 +13,7 @@ function buildClassChoice(row) {
   return box;
 }
 
-const askClasses = (row, target) => trigger("classes", { id: row.id, key: photoOf(row).key, checkpoint: row.checkpoint, map: row.name, ...(target === undefined ? {} : { target }) });
+const askClasses = (row, chosen) => trigger("classes", { id: row.id, key: photoOf(row).key, checkpoint: row.checkpoint, map: row.name, ...(chosen === undefined ? {} : { chosen }) });
 
 // What Python answers: the classes to choose from, or the row of the class that was chosen.
 element.addEventListener("simpool-classes", ({ detail: found }) => {

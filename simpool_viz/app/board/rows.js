@@ -125,7 +125,7 @@ function orderedRows(picture) {
 }
 
 function placeRows() {
-  if (ui.view !== "rows") return;
+  if (ui.view !== "rows" || props.kind === "inspect") return;
   for (const index of board.photos.keys())
     orderedRows(index).forEach((row, i, rows) => {
       const before = i ? rows[i - 1].section : null, list = row.section.parentElement;
