@@ -12,7 +12,7 @@ from simpool_viz.app.events import checked_index, event_handler, sent_value
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
 from simpool_viz.app.reference import photo_of
 from simpool_viz.app.style_controls import dispatch
-from simpool_viz.board.board import Board, Settings, record_rows
+from simpool_viz.board.board import Board, Settings, record_rows, require_rows
 from simpool_viz.board.inspection import classes_found
 from simpool_viz.images import read_picture
 from simpool_viz.maps.request import MapRequest, parse_map
@@ -52,6 +52,7 @@ class ClassRows:
         asked = MapRequest(request.name, {**request.options, "classes": [index]})
         settings = Settings(size=size or None)
         rows, reasons = record_rows(recording, [asked], settings)
+        require_rows(rows, reasons)
         board = Board([recording.picture], rows, {}, reasons, settings)
         return {"id": row_id, "row": row_payload(board, rows[0], 0)}
 

@@ -278,7 +278,9 @@ class InspectPage:
         name = f"{kept.recording.encoder.facts.name}.{visit.question}.blocks{suffix}"
         check_film(Path(name))
         path = Path(tempfile.mkdtemp(dir=processing_utils.utils.get_upload_folder())) / plain_name(name)
-        write_film(path, layer_frames(kept.recording.picture, maps, visit.lens.fusion), RATE)
+        width, height = kept.recording.geometry.original
+        at = (visit.lens.at or (width / 2, height / 2)) if visit.question == "token" else None
+        write_film(path, layer_frames(kept.recording.picture, maps, visit.lens.fusion, at=at), RATE)
         return str(path)
 
     def _answer(self, visit: Visit, question: str, lens: Lens) -> InspectState:

@@ -93,7 +93,7 @@ class VideoPage:
                 clip = gr.Video(
                     sources=sources,
                     label=f"Video ({', '.join(kind[1:] for kind in CLIPS)}; its first {SECONDS} seconds are taken)",
-                    height=240,
+                    height=280,
                     elem_id="clip",
                 )
                 self.checkpoints = gr.Dropdown(

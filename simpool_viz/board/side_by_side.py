@@ -30,8 +30,8 @@ class SideBySide:
 def lens_of_other(lens: Lens, recording: Recording, other: Recording) -> Lens:
     """The options of a question to one checkpoint, as another takes them.
 
-    The point is the same place of the photo. A block is counted from the last where it is the last, and where the other
-    has fewer blocks; a class goes by its name, and where the other does not know it, by what that one predicts; a head
+    The point is the same place of the photo. For the last block, and for one that the other does not have, its last one
+    stands; a class goes by its name, and where the other does not know it, by what that one predicts; a head
     has no counterpart, so that all heads of the other stand for it.
 
     Args:
@@ -40,8 +40,8 @@ def lens_of_other(lens: Lens, recording: Recording, other: Recording) -> Lens:
         other: of the checkpoint to be asked.
     """
     depth, there = len(recording.blocks), len(other.blocks)
-    block = lens.block if lens.block < 0 else lens.block - depth if lens.block == depth - 1 else lens.block
-    block = block if -there <= block < there else -1
+    last = lens.block == depth - 1 or not -there <= lens.block < there
+    block = max(0, there - 1) if last else lens.block
     fusion = lens.fusion if isinstance(lens.fusion, str) else "mean"
     names = {name.lower(): index for index, name in enumerate(other.encoder.facts.classes)}
 

@@ -15,7 +15,6 @@ function buildInspection() {
 // The answers of several checkpoints, a column each.
 function buildSides(checkpoints) {
   const columns = make("div", "columns");
-  columns.style.setProperty("--columns", checkpoints.length);
   columns.append(...checkpoints.map((checkpoint) => {
     const column = make("div", "rows");
     column.append(...board.rows.filter((row) => row.checkpoint === checkpoint).map(buildRow));
