@@ -57,7 +57,7 @@ class VideoPage:
         suffix: str,
         own: OwnCheckpoints,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio finds it)
-    ) -> tuple[str, str]:
+    ) -> tuple[Any, str]:
         """The video of maps, and what it shows in words."""
         for value, sentence in ((clip, "Choose a video first."), (checkpoints, "Choose at least one checkpoint.")):
             if not value:
@@ -76,7 +76,8 @@ class VideoPage:
         def step(done: int, total: int | None, what: str) -> None:
             progress((done, total), desc=f"{what.capitalize()} frames", unit="steps")
 
-        return str(out), sentences_of(opened, make_video(job, opened, out, shown=str(shown), step=step))
+        report = make_video(job, opened, out, shown=str(shown), step=step)
+        return gr.update(value=str(out), visible=True), sentences_of(opened, report)
 
     def build(self, own: gr.State) -> VideoPage:
         """Create the components and connect their event.
@@ -120,10 +121,17 @@ class VideoPage:
                     "as.",
                     elem_classes="simpool-intro",
                 )
+                # Gradio's empty player has no name for screen readers, so it comes with the first video.
                 made = gr.Video(
-                    label="Maps", interactive=False, autoplay=True, loop=True, height=520, elem_id="video-made"
+                    label="Maps",
+                    interactive=False,
+                    autoplay=True,
+                    loop=True,
+                    height=520,
+                    visible=False,
+                    elem_id="video-made",
                 )
-                said = gr.Markdown(elem_id="video-said")
+                said = gr.Markdown("Choose a video and press *Make the video*.", min_height=120, elem_id="video-said")
         run.click(
             self.run,
             [clip, self.checkpoints, chosen, shown, rate, suffix, own],
@@ -131,7 +139,7 @@ class VideoPage:
             concurrency_id="video",
             concurrency_limit=1,
             show_progress="full",
-            show_progress_on=made,
+            show_progress_on=said,
             api_visibility="private",
         )
         return self

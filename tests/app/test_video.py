@@ -47,9 +47,13 @@ def test_a_video_is_made_and_says_what_it_shows(page: VideoPage, clip: str, monk
     monkeypatch.setattr(module, "SECONDS", 0.8)
     progress = Told()
     made, said = page.run(clip, ["resnet"], "own", "both", 5, ".webm", OwnCheckpoints(), progress)
-    film = open_clip(made)
+    film = open_clip(made["value"])
     frames = list(film.frames())
-    assert (len(frames), film.size, film.rate) == (4, (192, 64), 5) and Path(made).name == "pan.both.webm"
+    assert (
+        made["visible"]
+        and (len(frames), film.size, film.rate) == (4, (192, 64), 5)
+        and Path(made["value"]).name == "pan.both.webm"
+    )
     assert not np.array_equal(frames[0], frames[-1])
     assert (
         said.startswith("4 frames, 5 a second, made in ")
