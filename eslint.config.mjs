@@ -2,7 +2,7 @@
 // faults, and no rules of style.
 const browser = [ // what these files use of it
   "document", "window", "atob", "Image", "IntersectionObserver", "performance", "innerHeight", "innerWidth", "setTimeout", "requestAnimationFrame",
-  "requestIdleCallback",
+  "requestIdleCallback", "CustomEvent", "setInterval", "clearInterval",
 ];
 const gradio = ["element", "props", "trigger", "server", "upload", "watch"]; // what gr.HTML gives to js_on_load
 

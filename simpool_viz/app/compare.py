@@ -17,6 +17,7 @@ from gradio import processing_utils
 from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
 from simpool_viz.app.checkpoint_list import CheckpointList, bundled_groups, hub_groups
 from simpool_viz.app.choice import FORGET_CHOICE, compare_choice, first_choice, remember_choice
+from simpool_viz.app.class_rows import ClassRows
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.reference import ReferencePanel, References, photo_key, photo_of, reference_payload
@@ -351,6 +352,7 @@ class ComparePage:
     def _connect(self, inputs: list[Any], controls: dict[str, Any], view: BoardView) -> None:
         photo, checkpoints, maps, own, photos, _ = inputs
         self.reference.connect(view)
+        ClassRows(self.find).connect(view, "board", [photo, photos, own])
         curves = gr.JSON(visible="hidden", elem_id="curves-payload")
         asked = view.curves(
             self.curves,

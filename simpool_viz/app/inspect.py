@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio import processing_utils
 
 from simpool_viz.app.board.component import Photo
 from simpool_viz.app.board.inspected import InspectState, InspectView, KeptRecording
 from simpool_viz.app.events import checked_index, checked_number, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import VISIT, OwnCheckpoints
+from simpool_viz.app.reference import photo_key
 from simpool_viz.app.style_controls import style_controls
 from simpool_viz.board.board import Board, Settings
-from simpool_viz.board.inspection import QUESTIONS, Lens, facts_of, inspect, recording_bytes
+from simpool_viz.board.every_head import every_head, why_no_blocks
+from simpool_viz.board.inspection import QUESTIONS, ClassFound, Lens, facts_of, recording_bytes
+from simpool_viz.board.side_by_side import ask_each
+from simpool_viz.drawing.film import check_film, write_film
+from simpool_viz.drawing.layer_film import RATE, layer_frames
+from simpool_viz.errors import OptionError
+from simpool_viz.export import plain_name
 from simpool_viz.images import read_picture
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.recording import record
+from simpool_viz.recording import Recording, record
 
 KEPT = 3  # recordings of one visit,
 BYTES = 256 * 2**20  # and what they may hold together; the newest stays in any case
+MOST_OTHERS = 3  # checkpoints that are asked beside the first
+LISTED = 2000  # classes that a list offers; of more, any is found by its name
+Key = tuple[str, str, int]
 ONE_HEAD = "one head"
 ALONE = ("no other class", -1)
+NOT_RECORDED = "Press Run first; recordings are kept for an hour."
 
 
 class Visit:
@@ -33,12 +47,18 @@ class Visit:
         kept: recordings by photo, checkpoint and size, the newest last.
         lens: of the last answer.
         facts_sent: key of the recording whose facts the browser was sent last.
+        others: recordings of the same photo by checkpoints that are asked the same, by photo, checkpoint and size.
+        question: of the last answer.
+        blocks_wanted: whether the maps of every block and head are shown.
     """
 
     def __init__(self) -> None:
-        self.kept: OrderedDict[tuple[str, str, int], KeptRecording] = OrderedDict()
+        self.kept: OrderedDict[Key, KeptRecording] = OrderedDict()
         self.lens = Lens()
         self.facts_sent = ""
+        self.others: dict[Key, KeptRecording] = {}
+        self.question = ""
+        self.blocks_wanted = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Visit:
         return Visit()  # each visit begins with nothing
@@ -60,21 +80,65 @@ class Visit:
             SimpoolError: as in `record`.
         """
         key = (photo, encoder.facts.name, size)
-        kept = self.kept.pop(key, None)
-        if kept is None or kept.recording.encoder is not encoder:
-            recording = record(encoder, read_picture(photo), size or None)
-            kept = KeptRecording(recording, facts_of(recording))
+        kept = self._made(key, encoder)
+        self.kept.pop(key, None)
         self.kept[key] = kept
-        while len(self.kept) > KEPT or (len(self.kept) > 1 and self._bytes() > BYTES):
-            self.kept.popitem(last=False)
+        self._drop()
         return kept
 
+    def record_others(self, encoders: Sequence[Encoder]) -> None:
+        """Record the photo that is shown with further checkpoints, which are asked the same from now on.
+
+        Args:
+            encoders: the checkpoints, without the one that is shown.
+
+        Raises:
+            SimpoolError: as in `record`.
+        """
+        if not self.kept:
+            return
+        photo, shown, size = next(reversed(self.kept))
+        wanted = {(photo, one.facts.name, size): one for one in encoders if one.facts.name != shown}
+        self.others = {key: self._made(key, encoder) for key, encoder in wanted.items()}
+        self._drop()
+
+    def _made(self, key: Key, encoder: Encoder) -> KeptRecording:
+        kept = self.kept.get(key) or self.others.get(key)
+        if kept is None or kept.recording.encoder is not encoder:
+            recording = record(encoder, read_picture(key[0]), key[2] or None)
+            kept = KeptRecording(recording, facts_of(recording), photo=photo_key(key[0]))
+        return kept
+
+    def _drop(self) -> None:
+        while len(self.kept) > KEPT or (len(self.kept) > 1 and self._bytes() > BYTES):
+            self.kept.popitem(last=False)
+
     def _bytes(self) -> int:
-        return sum(recording_bytes(kept.recording) for kept in self.kept.values())
+        return sum(recording_bytes(kept.recording) for kept in (self.kept | self.others).values())
 
     def clear(self) -> None:
         """Forget all recordings, as when the visit ends."""
         self.kept.clear()
+        self.others = {}
+
+
+def class_choices(recording: Recording, found: Sequence[ClassFound]) -> list[tuple[str, int]]:
+    """Classes as a list offers them: those found first, then all others by name, unless there are too many.
+
+    Args:
+        recording: that is inspected.
+        found: its most probable classes, and those that most of its tokens have.
+    """
+    first = [(one.summary, one.index) for one in found]
+    names = recording.encoder.facts.classes
+    here = {index for _, index in first}
+    others = sorted((name, index) for index, name in enumerate(names) if index not in here)
+    return first + (others if first and len(names) <= LISTED else [])
+
+
+def checked_class(value: Any, what: str) -> int | str:
+    """A class as a list or a visitor gives it: its index, or its name as it was typed."""
+    return value.strip() if isinstance(value, str) else checked_index(value, what)
 
 
 class InspectPage:
@@ -101,7 +165,14 @@ class InspectPage:
 
     @event_handler
     def record(
-        self, photo: str | None, checkpoint: str | None, size: int, question: str, own: OwnCheckpoints, visit: Visit
+        self,
+        photo: str | None,
+        checkpoint: str | None,
+        size: int,
+        question: str,
+        own: OwnCheckpoints,
+        visit: Visit,
+        others: list[str] | None = None,
     ) -> list[Any]:
         """Record the photo and answer the question; the controls follow what the checkpoint has."""
         for value, sentence in ((photo, "Choose a photo first."), (checkpoint, "Choose a checkpoint first.")):
@@ -111,6 +182,7 @@ class InspectPage:
         answers = kept.facts.answers
         question = question if question in answers else (answers or [""])[0]
         lens = Lens(block=max(0, len(kept.recording.blocks) - 1))
+        visit.record_others([self.find(name, own) for name in others or []])
         visit.facts_sent = ""  # a new recording brings them in any case
         return [self._answer(visit, question, lens), visit, *self._follow(kept, question)]
 
@@ -119,7 +191,7 @@ class InspectPage:
         recording, found = kept.recording, kept.facts.classes
         depth, weights = len(recording.blocks), recording.pooled.weights
         heads = max(recording.blocks[0].query.shape[0] if depth else 1, 1 if weights is None else weights.shape[1])
-        classes = [(one.summary, one.index) for one in found]
+        classes = class_choices(recording, found)
         return [
             gr.update(choices=[(QUESTIONS[name].title, name) for name in kept.facts.answers], value=question),
             gr.update(maximum=max(depth - 1, 1), value=max(depth - 1, 0), visible=depth > 1),
@@ -144,14 +216,14 @@ class InspectPage:
         head: int,
         first: int,
         residual: float,
-        target: int | None,
-        also: int,
+        target: int | str | None,
+        also: int | str,
         visit: Visit,
     ) -> tuple[Any, Any]:
         """The answer by the controls, and the slider of heads where one is shown alone."""
         heads: str | int = checked_index(head, "the head") if fusion == ONE_HEAD else str(fusion)
-        chosen = None if target is None else checked_index(target, "the class")
-        other = None if also in (ALONE[1], target) else checked_index(also, "the other class")
+        chosen = None if target in (None, "") else checked_class(target, "the class")
+        other = None if also in (ALONE[1], target, "") else checked_class(also, "the other class")
         lens = replace(visit.lens, block=checked_index(block, "the block"), fusion=heads, target=chosen, also=other)
         begin, weight = checked_index(first, "the first block"), checked_number(residual, "the weight")
         lens = replace(lens, first=begin, residual=weight)
@@ -174,19 +246,58 @@ class InspectPage:
             gr.update(value=ALONE[1]),
         )
 
+    @event_handler
+    def choose_others(self, others: list[str] | None, own: OwnCheckpoints, visit: Visit) -> InspectState | Any:
+        """The same question to other checkpoints too, beside the first."""
+        if len(others or []) > MOST_OTHERS:
+            raise OptionError(f"at most {MOST_OTHERS} checkpoints are asked beside the first; take one away")
+        visit.record_others([self.find(str(name), own) for name in others or []])
+        return self._answer(visit, visit.question, visit.lens) if visit.kept else gr.skip()
+
+    @event_handler
+    def show_blocks(self, event: gr.EventData, visit: Visit) -> InspectState:
+        """The same answer, with or without the maps of every block and head."""
+        visit.blocks_wanted = sent_value(event, "wanted") is True
+        return self._answer(visit, visit.question, visit.lens)
+
+    @event_handler
+    def open_cell(self, event: gr.EventData, visit: Visit) -> tuple[Any, Any, Any, Any]:
+        """The map of one head of one block that was clicked, large: updates of view, block, fusion and head."""
+        block = checked_index(sent_value(event, "block"), "the block")
+        head = checked_index(sent_value(event, "head"), "the head")
+        answer = self._answer(visit, visit.question, replace(visit.lens, block=block, fusion=head))
+        return answer, gr.update(value=block), gr.update(value=ONE_HEAD), gr.update(value=head, visible=True)
+
+    @event_handler
+    def film(self, event: gr.EventData, visit: Visit) -> str:
+        """The maps of all blocks as a film; returns its file."""
+        kept, suffix = visit.now, f".{sent_value(event, 'format')}"
+        if kept is None:
+            raise refusal(NOT_RECORDED)
+        maps = every_head(kept.recording, visit.question, visit.lens)
+        name = f"{kept.recording.encoder.facts.name}.{visit.question}.blocks{suffix}"
+        check_film(Path(name))
+        path = Path(tempfile.mkdtemp(dir=processing_utils.utils.get_upload_folder())) / plain_name(name)
+        width, height = kept.recording.geometry.original
+        at = (visit.lens.at or (width / 2, height / 2)) if visit.question == "token" else None
+        write_film(path, layer_frames(kept.recording.picture, maps, visit.lens.fusion, at=at), RATE)
+        return str(path)
+
     def _answer(self, visit: Visit, question: str, lens: Lens) -> InspectState:
         """The answer to a question; its lens becomes the visit's, unless the answer fails."""
         kept = visit.now
         if kept is None:
-            raise refusal("Press Run first; recordings are kept for an hour.")
-        settings = Settings()
-        answer = inspect(kept.recording, str(question), lens, settings) if question else None
-        visit.lens = lens
-        board = Board(
-            [kept.recording.picture], answer.rows if answer else [], {}, answer.notes if answer else [], settings
-        )
+            raise refusal(NOT_RECORDED)
+        settings, question = Settings(), str(question)
+        recordings = [kept.recording, *(other.recording for other in visit.others.values())]
+        answers = ask_each(recordings, question, lens, settings) if question else None
+        has_blocks = visit.blocks_wanted and not why_no_blocks(kept.recording, question)
+        blocks = every_head(kept.recording, question, lens) if has_blocks else None
+        visit.lens, visit.question = lens, question
+        rows, notes = ([*answers.first.rows, *answers.others], answers.notes) if answers else ([], [])
+        board = Board([kept.recording.picture], rows, {}, notes, settings)
         new, visit.facts_sent = kept.key != visit.facts_sent, kept.key
-        return InspectState(board, kept, answer, lens, facts_wanted=new)
+        return InspectState(board, kept, answers.first if answers else None, lens, new, question, blocks)
 
     # --- the page -------------------------------------------------------------------------------------------------
 
@@ -216,6 +327,15 @@ class InspectPage:
                         self.choices, value=self.choices[0][1] if self.choices else None, label="Checkpoint"
                     )
                     self.size = gr.Dropdown(self.sizes, value=0, label="Size")
+                    self.others = gr.Dropdown(
+                        self.choices,
+                        value=[],
+                        multiselect=True,
+                        max_choices=MOST_OTHERS,
+                        label="Ask these checkpoints the same",
+                        info=f"Up to {MOST_OTHERS}, whose maps stand beside the first.",
+                        elem_id="others",
+                    )
                     run = gr.Button("Run", variant="primary", elem_id="look")
                 lens = self._lens_controls()
             with gr.Column(scale=3):
@@ -224,7 +344,7 @@ class InspectPage:
         self.question = lens[0]
         self.recording_event: dict[str, Any] = {
             "fn": self.record,
-            "inputs": [self.photo, self.checkpoint, self.size, self.question, own, self.visit],
+            "inputs": [self.photo, self.checkpoint, self.size, self.question, own, self.visit, self.others],
             "outputs": [self.view, self.visit, *lens],
             "concurrency_id": "look",
             "show_progress": "minimal",
@@ -232,7 +352,7 @@ class InspectPage:
             "api_visibility": "private",
         }
         run.click(**self.recording_event)
-        self._connect(lens)
+        self._connect(lens, own)
         return self
 
     def _lens_controls(self) -> list[Any]:
@@ -250,11 +370,24 @@ class InspectPage:
             residual = gr.Slider(
                 0, 1, 0.5, step=0.05, label="Roll-out: weight of the skip connection", visible=False, elem_id="residual"
             )
-            target = gr.Dropdown([], label="Class", visible=False, elem_id="target")
-            also = gr.Dropdown([], label="Roll-out of the class together with", visible=False, elem_id="also")
+            target = gr.Dropdown(
+                [],
+                label="Class",
+                info="The most probable ones come first; type to find any other.",
+                allow_custom_value=True,
+                visible=False,
+                elem_id="target",
+            )
+            also = gr.Dropdown(
+                [],
+                label="Roll-out of the class together with",
+                allow_custom_value=True,
+                visible=False,
+                elem_id="also",
+            )
         return [question, block, fusion, head, first, residual, target, also]
 
-    def _connect(self, lens: list[Any]) -> None:
+    def _connect(self, lens: list[Any], own: gr.State) -> None:
         shared: dict[str, Any] = {
             "queue": True,
             "show_progress": "hidden",
@@ -267,3 +400,13 @@ class InspectPage:
             control.input(self.ask, [*lens, self.visit], [self.view, head], **shared)
         self.view.point(self.point, [self.visit], [self.view, self.question], **shared)
         self.view.choose(self.choose_class, [self.visit], [self.view, self.question, *lens[-2:]], **shared)
+        self.view.blocks(self.show_blocks, [self.visit], [self.view], **shared)
+        self.view.cell(self.open_cell, [self.visit], [self.view, *lens[1:4]], **shared)
+        made = gr.File(visible="hidden", elem_id="blocks-film")
+        self.view.film(self.film, [self.visit], [made], **shared)
+        save = "(file) => { if (!file) return; const link = document.createElement('a'); "
+        save += "Object.assign(link, { href: file.url, download: file.orig_name }); link.click(); }"
+        made.change(None, [made], None, js=save, queue=False, api_visibility="private")
+        shared |= {"concurrency_id": "look", "show_progress": "minimal", "show_progress_on": self.others}
+        del shared["concurrency_limit"]
+        self.others.input(self.choose_others, [self.others, own, self.visit], [self.view], **shared)

@@ -32,7 +32,10 @@ difference. The pointer, or the arrow keys on a picture, show the weight at the 
 
 **Inspect.** One checkpoint on one photo: with a ViT, click a token and see what it attends to, in any block, per
 head, and through the roll-out. Classes, channel gates and exponents are listed beside it, and where a checkpoint
-cannot answer a question, the page says why.
+cannot answer a question, the page says why. Up to three more checkpoints can be asked the same, every head of every
+block is a thumbnail, the blocks play as a film, and any map can be pinned to the Compare board.
+
+**Video.** A short clip in, its maps or masks as a video out, on one colour scale from the first frame to the last.
 
 **Tour.** On one photo, what CLS, SimPool, GGeM, LIFE, spatial entropy and Dense Attention Roll-Out change, and their
 limitations.

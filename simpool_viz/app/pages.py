@@ -12,6 +12,7 @@ from simpool_viz.app.events import checked_index, event_handler, refusal, sent_v
 from simpool_viz.app.inspect import InspectPage
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
 from simpool_viz.app.tour import TourPage
+from simpool_viz.app.video import VideoPage
 from simpool_viz.board.inspection import QUESTIONS
 from simpool_viz.board.tour import stops
 from simpool_viz.checkpoints.load import split_size
@@ -33,6 +34,8 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
     """
     choices = [(title, name) for name, title in compare.checkpoints.items()]
     inspect_page = InspectPage(choices, compare.find, SIZES, first_example())
+    first = [name for name in ("vit_simpool",) if name in compare.checkpoints] or [name for _, name in choices[:1]]
+    video_page = VideoPage(choices, first, compare.maps, compare.find)
     here = stops(compare.checkpoints)
     tour_page = TourPage(here, compare.find) if here else None
     with gr.Tabs() as tabs:
@@ -41,6 +44,8 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
         photo, checkpoints, maps, own, photos, _ = compare.inputs
         with gr.Tab("Inspect", id="inspect") as tab:
             inspect_page.build(own)
+        with gr.Tab("Video", id="video") as video_tab:
+            video_page.build(own)
         if tour_page:
             with gr.Tab("Tour", id="tour") as tour_tab:
                 tour_page.build()
@@ -59,10 +64,16 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
         event.success(**inspect_page.recording_event)
 
     @event_handler
-    def offer_own(own: OwnCheckpoints) -> Any:
+    def offer_own(own: OwnCheckpoints) -> tuple[Any, Any]:
+        offered = _with_own(choices, own)
+        return gr.update(choices=offered), gr.update(choices=offered)
+
+    @event_handler
+    def offer_one(own: OwnCheckpoints) -> Any:
         return gr.update(choices=_with_own(choices, own))
 
-    tab.select(offer_own, own, inspect_page.checkpoint, api_visibility="private")
+    tab.select(offer_own, own, [inspect_page.checkpoint, inspect_page.others], api_visibility="private")
+    video_tab.select(offer_one, own, video_page.checkpoints, api_visibility="private")
     return [*compare.panels, *inspect_page.panels]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from simpool_viz.drawing.pixels import display_picture
 from simpool_viz.errors import DataError, SimpoolError
-from simpool_viz.images import Geometry, fit, read_picture, resize_to_input
+from simpool_viz.images import Geometry, Picture, fit, read_picture, resize_to_input
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
@@ -112,10 +112,23 @@ def prepare(key: str, path: Path, frames: Sequence[Frame], longest: int | None) 
         The pixels, or a `Fault` where the file cannot be read: one bad file does not end a run.
     """
     try:
-        picture = read_picture(path, key)
-        geometries = tuple(fit(picture.size, frame.size, frame.stride) for frame in frames)
-        inputs = tuple(resize_to_input(picture, geometry) for geometry in geometries)
+        return prepare_picture(read_picture(path, key), frames, longest)
     except (SimpoolError, OSError, MemoryError) as error:  # one enormous picture is left out, the others go on
         return Fault(key, str(error) or type(error).__name__)
+
+
+def prepare_picture(picture: Picture, frames: Sequence[Frame], longest: int | None) -> Prepared:
+    """Resize a picture for display and for each frame.
+
+    Args:
+        picture: whose name is its key.
+        frames: input sizes and strides.
+        longest: longer side of the drawn picture in pixels; None where nothing is drawn.
+
+    Raises:
+        OptionError: a size that does not fit.
+    """
+    geometries = tuple(fit(picture.size, frame.size, frame.stride) for frame in frames)
+    inputs = tuple(resize_to_input(picture, geometry) for geometry in geometries)
     display = np.zeros((1, 1, 3), np.uint8) if longest is None else display_picture(picture.rgb, longest)
-    return Prepared(key, np.ascontiguousarray(display), geometries, inputs)
+    return Prepared(picture.name, np.ascontiguousarray(display), geometries, inputs)

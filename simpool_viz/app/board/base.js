@@ -1,6 +1,6 @@
 // The board in the browser. Python sends each photo once and per row the raw grid of weights with its levels; everything that
 // a visitor changes about the drawing is computed here, without a request. The files of this folder are concatenated in one
-// scope (component.py): base, masks, scores, paint, frames, cursor, rows, views, inspect, board.
+// scope (component.py): base, masks, scores, paint, frames, cursor, rows, pins, classes, views, blocks, inspect, board.
 //
 // Gradio runs them once per board, with `element`, `props`, `trigger` and `watch`. Nothing of the data enters a template.
 
@@ -8,7 +8,7 @@ const style = { ...props.style };
 const ui = { view: "rows", group: "none", sort: "", lowest: false, cells: "overlay", first: -1, second: -1, open: new Set(), chosen: false };
 const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]) => [name, bytes(text)]));
 const { drawing, refinements } = props; // the colours and sizes by which Python draws (component.py)
-let board = null; // { photos, rows, baselines, gallery, references, facts, value, parts }, decoded
+let board = null; // { photos, rows, baselines, gallery, blocks, references, facts, value, parts }, decoded
 
 function bytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -23,7 +23,7 @@ function make(tag, className, text) {
 }
 
 const number = (value, digits = 3) => String(Number(value.toPrecision(digits)));
-const shownRows = () => [...board.rows, ...board.baselines, ...board.gallery];
+const shownRows = () => [...board.rows, ...board.baselines, ...board.gallery, ...board.blocks.cells, ...board.blocks.layers];
 const photoOf = (row) => board.photos[row.picture];
 
 // A labelled <select>; choices are [value, text].
@@ -51,5 +51,5 @@ function offer(select, choices, value) {
 function readRow(data) {
   const [h, w] = data.grid;
   const levels = data.levels.map((tables) => Object.fromEntries(Object.entries(tables).map(([rule, text]) => [rule, floats(text)])));
-  return { ...data, h, w, weights: floats(data.weights), levels, spots: [], weightLines: [] };
+  return { ...data, raw: data, h, w, weights: floats(data.weights), levels, spots: [], weightLines: [] };
 }

@@ -23,13 +23,14 @@ function rebuild() {
   for (const photo of board.photos) photo.marks = [];
   Object.assign(board, { baselines: [], parts: [], lists: [], matrix: null, sorting: null, pairing: null, difference: null, segmentation: null });
   cursor = null;
-  const controls = () => [...root().querySelectorAll("input, select, .ask")], held = controls().indexOf(document.activeElement);
+  const controls = () => [...root().querySelectorAll("input, select, .ask, .blocks summary, .thumbnail")], held = controls().indexOf(document.activeElement);
   const views = { rows: buildRows, matrix: buildMatrix, agreement: buildAgreement, pair: buildPair };
   const first = () => (ui.view === "matrix" ? buildMatrix() : buildRows()); // before there is a row
   show(...(props.kind === "inspect" ? buildInspection() : board.rows.length ? [buildToolbar(), ...views[ui.view]()] : first()), ...buildNotes());
   draw();
   placeRows();
-  controls()[held]?.focus(); // a control that was just used keeps the focus
+  controls()[held]?.focus({ preventScroll: ui.opened }); // a control that was just used keeps the focus
+  showOpened();
 }
 
 // What came since is added to the view; rows that stand keep their nodes, and what is open stays open.
@@ -71,12 +72,12 @@ async function loadImage(url) {
 }
 
 async function load() {
-  const value = props.value, mine = ++drawn, known = keepFacts(value ?? {});
+  const value = withPins(props.value), mine = ++drawn, known = keepFacts(value ?? {});
   if (!value || !value.photos) {
     board = null;
     return empty(props.kind === "inspect" ? "Choose a photo and a checkpoint, and press Run." : "Drop a photo, choose checkpoints and maps, and press Run.");
   }
-  if (board && value.run === board.value.run) grow(value);
+  if (board && value.run === board.value.run && !pins.length && !board.pinned) grow(value);
   else if (!(await begin(value, mine, known))) return;
   if (waited && !value.waiting && value.said) announce(value.said); // once for each run
   waited = Boolean(value.waiting);
@@ -94,7 +95,10 @@ async function begin(value, mine, known) {
   }
   if (mine !== drawn) return false; // a newer board has arrived meanwhile
   const references = new Map(Object.entries(value.references ?? {}).map(([key, data]) => [key, readReference(data)]));
-  board = { value: { ...value }, photos, references, facts: known, rows: value.rows.map(readRow), baselines: [], gallery: (value.gallery ?? []).map(readRow), parts: [] };
+  const gallery = (value.gallery ?? []).map((part) => readRow({ ...part, asked: value.asked }));
+  const rows = value.rows.map(readRow), before = new Map((board && value.run === board.value.run ? board.rows : []).map((row) => [curvesKey(row), row.curves]));
+  for (const row of rows) row.curves = before.get(curvesKey(row)); // of a board on which maps are pinned
+  board = { value: { ...value }, photos, references, facts: known, rows, baselines: [], gallery, blocks: readBlocks(value), parts: [], pinned: pins.length };
   if (ui.sort && !value.waiting && !board.rows.some((row) => ui.sort in row.figures)) ui.sort = "";
   if (!ui.chosen) ui.view = photos.length >= MATRIX ? "matrix" : "rows";
   rebuild();
@@ -122,8 +126,8 @@ element.addEventListener("simpool-baselines", (event) => {
 
 // A mask that was moved to the edges of its photo, if it is still the one that is asked for.
 element.addEventListener("simpool-refined", (event) => {
-  const [id, asked] = event.detail?.asked ?? [], row = board?.rows.find((one) => one.id === id);
-  if (row?.asked === asked) row.refining?.(event.detail);
+  const [id, turn] = event.detail?.asked ?? [], row = board?.rows.find((one) => one.id === id);
+  if (row?.turn === turn) row.refining?.(event.detail);
 });
 
 const curvesKey = (row) => JSON.stringify([row.picture, row.checkpoint, row.name]);

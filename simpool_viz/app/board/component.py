@@ -7,6 +7,7 @@ every amount. Nothing of it enters a template: gr.HTML compiles templates as Jav
 from __future__ import annotations
 
 import base64
+import inspect
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from simpool_viz.drawing.pixels import (
 )
 from simpool_viz.export import row_name
 from simpool_viz.images import Picture
+from simpool_viz.maps.registry import map_methods
 from simpool_viz.maps.scale import PERCENTILE, scale_of
 from simpool_viz.masks import DINO_CUT, MOST_SMOOTHING, find_level, find_levels, mask_rules, smoothed
 from simpool_viz.refinement import LONGEST as REFINED
@@ -49,7 +51,21 @@ AMOUNTS = [percent / 100 for percent in range(1, 101)]
 SMOOTHINGS = [step / 4 for step in range(int(4 * MOST_SMOOTHING) + 1)]  # tokens
 HERE = Path(__file__).parent
 # One scope, in this order.
-SCRIPTS = ("base", "masks", "scores", "paint", "frames", "cursor", "rows", "views", "inspect", "board")
+SCRIPTS = (
+    "base",
+    "masks",
+    "scores",
+    "paint",
+    "frames",
+    "cursor",
+    "rows",
+    "pins",
+    "classes",
+    "views",
+    "blocks",
+    "inspect",
+    "board",
+)
 
 
 def _first_style() -> dict[str, Any]:
@@ -184,6 +200,7 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
         "lines": row.fixed_lines,
         "finds": row.finding,
         "classifies": row.prediction is not None,
+        "of_class": "classes" in inspect.signature(map_methods()[row.attention.method].make).parameters,
         "constant": row.mask_line if row.mask.constant else "",
         "figures": {name: value for name, value in values.items() if value is not None},
         "about": [asdict(explanation) for explanation in explain_row(row)],
@@ -223,7 +240,8 @@ class BoardView(gr.HTML):
     """Shows a `BoardState`.
 
     Events, each with what it carries: `inspect`, the row to open in Inspect (picture, checkpoint, map); `curves`, the
-    row whose insertion and deletion are asked for (the same, and the photo's key); `reference`, a box drawn on a photo
+    row whose insertion and deletion are asked for (the same, and the photo's key); `classes`, the row for which another
+    class is asked for (id, key, checkpoint, map, and the class once it is chosen); `reference`, a box drawn on a photo
     (picture, key, box); `refine`, a mask to be moved to the edges of its photo (key, method, size and counts as in
     `run_lengths`).
     """

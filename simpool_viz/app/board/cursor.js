@@ -30,6 +30,14 @@ function place(mark, row) {
   mark.hidden = false;
 }
 
+// A frame around the token that was asked for, on a map that answers.
+function askedMark(row) {
+  if (!row.asked) return [];
+  const [r, c] = tokenAt(row, ...row.asked), frame = make("span", "chosen");
+  Object.assign(frame.style, { left: `${(100 * c) / row.w}%`, top: `${(100 * r) / row.h}%`, width: `${100 / row.w}%`, height: `${100 / row.h}%` });
+  return [frame];
+}
+
 function hideCursor() {
   cursor = null;
   for (const photo of board.photos) for (const mark of photo.marks) mark.hidden = true;

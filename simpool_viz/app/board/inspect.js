@@ -4,11 +4,24 @@ function buildInspection() {
   const block = make("div", "block inspection"), side = make("div", "side"), list = make("div", "rows"), { value } = board;
   const { sections, gates, exponents, segmentation } = board.facts;
   side.append(value.point ? buildTokenPicker() : buildPhoto(board.photos[0], 0), ...(segmentation ? [buildSegmentation(segmentation, value.chosen)] : []), ...sections.map(buildFact));
-  list.append(...board.rows.map(buildRow), ...buildGallery());
+  const checkpoints = [...new Set(board.rows.map((row) => row.checkpoint))];
+  list.append(...(checkpoints.length > 1 ? [buildSides(checkpoints)] : board.rows.map(buildRow)), ...buildGallery(), ...buildBlocks());
   if (gates.length) list.append(buildGates(gates));
   if (exponents.length) list.append(buildExponents(exponents));
   block.append(side, list);
   return [block];
+}
+
+// The answers of several checkpoints, a column each.
+function buildSides(checkpoints) {
+  const columns = make("div", "columns");
+  columns.append(...checkpoints.map((checkpoint) => {
+    const column = make("div", "rows");
+    column.append(...board.rows.filter((row) => row.checkpoint === checkpoint).map(buildRow));
+    for (const row of column.children) row.classList.add("stacked");
+    return column;
+  }));
+  return columns;
 }
 
 // What is known of a recording beside its maps comes with its first answer alone, and is kept here for those that follow.

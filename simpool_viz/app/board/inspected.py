@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 
+from simpool_viz.app.board.blocks import blocks_payload
 from simpool_viz.app.board.component import BoardState, BoardView, Sent, grid_payload
 from simpool_viz.app.events import event_handler
 from simpool_viz.board.board import Board
@@ -16,6 +18,7 @@ from simpool_viz.board.explain import explain_pooling
 from simpool_viz.board.inspection import QUESTIONS, Inspection, Lens, RecordingFacts
 from simpool_viz.board.segmentation import percent, segment
 from simpool_viz.drawing.pixels import palette
+from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.recording import Recording
 
 SEGMENTED = 480  # pixels of the segmentation's longer side
@@ -30,12 +33,14 @@ class KeptRecording:
         facts: what is known of it beside its maps.
         sent: its photo's file, made once.
         key: identifies the recording in the browser.
+        photo: tells its photo from others, as on the Compare board.
     """
 
     recording: Recording
     facts: RecordingFacts
     sent: Sent = field(default_factory=Sent)
     key: str = field(default_factory=lambda: uuid4().hex)
+    photo: str = "photo 0"
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class InspectState:
         answer: None where the checkpoint can answer no question.
         lens: the options of the answer.
         facts_wanted: whether the browser still needs what is known of the recording beside its maps.
+        question: that is answered, "" where there is none.
+        blocks: the maps of every block and head, where they are asked for.
     """
 
     board: Board
@@ -55,13 +62,16 @@ class InspectState:
     answer: Inspection | None
     lens: Lens
     facts_wanted: bool = True
+    question: str = ""
+    blocks: Sequence[AttentionMap] | None = None
 
 
 class InspectView(BoardView):
     """Shows an `InspectState`.
 
     The event `point` carries a point of the photo that was clicked, (x, y) in pixels; the event `choose` the index of a
-    class that was clicked in the segmentation.
+    class that was clicked in the segmentation; `blocks` whether the maps of every block and head are wanted; `cell` the
+    block and the head of one that was clicked; `film` the format in which they are wanted as a film.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -72,9 +82,13 @@ class InspectView(BoardView):
         if value is None:
             return None
         kept, lens = value.kept, value.lens
-        payload = super().postprocess(BoardState(value.board, sent=Sent(kept.sent.photos)))
+        payload = super().postprocess(BoardState(value.board, sent=Sent(kept.sent.photos), keys=(kept.photo,)))
         assert payload is not None, "an inspection has a photo"
+        asked = asked_point(kept.recording, lens) if value.question == "token" else None
         payload |= {
+            "rows": [{**row, "asked": asked} for row in payload["rows"]],
+            "asked": asked,
+            "blocks": blocks_payload(kept.recording, value.question, lens, value.blocks),
             "point": point_payload(kept.recording, lens),
             "gallery": gallery_payload(value.answer) if value.answer else [],
             "chosen": lens.target if isinstance(lens.target, int) else None,
@@ -82,6 +96,13 @@ class InspectView(BoardView):
             "facts": facts_payload(kept) if value.facts_wanted else None,
         }
         return payload
+
+
+def asked_point(recording: Recording, lens: Lens) -> tuple[float, float]:
+    """(x, y) of the token that is asked for, as shares of the photo's width and height."""
+    width, height = recording.geometry.original
+    x, y = lens.at or (width / 2, height / 2)
+    return x / width, y / height
 
 
 def facts_payload(kept: KeptRecording) -> dict[str, Any]:

@@ -6,7 +6,7 @@ function buildCell(row, kind, label, longest = drawing.cell) {
   const figure = make("figure", "cell"), button = make("button", "enlarge"), { canvas, mark } = addSpot(row, kind, longest);
   button.type = "button";
   button.title = "Enlarge";
-  button.append(canvas, mark);
+  button.append(canvas, mark, ...askedMark(row));
   button.addEventListener("click", () => enlarge(row, kind));
   followPointer(canvas, row.picture);
   followKeys(button, row);
@@ -31,8 +31,11 @@ function buildRow(row) {
   const more = make("div", "more");
   if (row.lines.length || row.baseline) more.append(buildFigures(row));
   if (row.about.length) more.append(buildAbout(row));
-  if (props.kind === "compare" && row.classifies) more.append(buildCurvesButton(row));
-  if (props.kind === "compare" && !row.baseline) more.append(buildInspectButton(row));
+  if (props.kind === "compare" && row.classifies && row.pinned === undefined) more.append(buildCurvesButton(row));
+  if (props.kind === "compare" && !row.baseline && row.pinned === undefined) more.append(buildInspectButton(row));
+  if (element.closest("#board") && row.of_class && row.pinned === undefined) more.append(buildClassChoice(row));
+  if (props.kind === "inspect") more.append(buildPinButton(row));
+  if (row.pinned !== undefined) more.append(buildUnpinButton(row));
   caption.append(row.coverage, row.bar.node, buildWeightLine(row), more);
   section.append(title, buildCell(row, "overlay", row.map), buildCell(row, "mask", "Object mask"), caption);
   const [width, height] = photoOf(row).size;
@@ -126,7 +129,7 @@ function orderedRows(picture) {
 }
 
 function placeRows() {
-  if (ui.view !== "rows") return;
+  if (ui.view !== "rows" || props.kind === "inspect") return;
   for (const index of board.photos.keys())
     orderedRows(index).forEach((row, i, rows) => {
       const before = i ? rows[i - 1].section : null, list = row.section.parentElement;
@@ -152,7 +155,9 @@ function enlarge(row, kind) {
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => dialog.remove());
   bar.append(make("strong", "", row.title), save, ...savers, close);
-  dialog.append(bar, canvas);
+  const frame = make("div", "enlarged");
+  frame.append(canvas, ...askedMark(row));
+  dialog.append(bar, frame);
   element.append(dialog);
   dialog.showModal();
 }
@@ -177,7 +182,7 @@ function buildMaskSavers(row, canvas) {
   said.setAttribute("role", "status");
   const edges = choice("Edges", [["", "of the map"], ...Object.entries(refinements)], "", (method) => {
     refined = null;
-    row.asked = (row.asked ?? 0) + 1;
+    row.turn = (row.turn ?? 0) + 1;
     said.textContent = method ? "Refining ..." : "";
     redraw();
     if (!method) return;
@@ -187,7 +192,7 @@ function buildMaskSavers(row, canvas) {
       said.textContent = "To the photo's edges; scores are of the map's own mask.";
       redraw();
     };
-    trigger("refine", { key: photoOf(row).key, method, asked: [row.id, row.asked], ...runLengths(pixelsOf(row, w, h, "").mask, w, h) });
+    trigger("refine", { key: photoOf(row).key, method, asked: [row.id, row.turn], ...runLengths(pixelsOf(row, w, h, "").mask, w, h) });
   });
   const png = make("button", "", "Save mask (0, 255)"), rle = make("button", "", "Save mask (COCO RLE)");
   png.addEventListener("click", () => {

@@ -70,7 +70,7 @@ def test_facts_of_a_look_that_failed_come_with_the_next_answer(
         raise OptionError("not today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "inspect", failing)
+        patch.setattr(module, "ask_each", failing)
         with pytest.raises(gr.Error, match="not today"):
             record_photo(page, visit, photos["tall"], "ggem")
     answer = ask(page, visit, 0)
