@@ -47,7 +47,7 @@ class VideoPage:
         self.choices, self.first, self.maps, self.find = choices, first, maps, find
 
     @event_handler
-    def run(
+    def make(
         self,
         clip: str | None,
         checkpoints: list[str],
@@ -133,7 +133,7 @@ class VideoPage:
                 )
                 said = gr.Markdown("Choose a video and press *Make the video*.", min_height=120, elem_id="video-said")
         run.click(
-            self.run,
+            self.make,
             [clip, self.checkpoints, chosen, shown, rate, suffix, own],
             [made, said],
             concurrency_id="video",

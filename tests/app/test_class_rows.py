@@ -30,7 +30,7 @@ def rows(encoder: Encoder, resnet: Encoder) -> ClassRows:
 
 def answer(rows: ClassRows, photo: Path, map_name: str, **more: Any) -> dict[str, Any]:
     sent = {"id": "board-row-3", "key": photo_key(str(photo)), "checkpoint": "vit", "map": map_name, **more}
-    return rows.answer(gr.EventData(None, sent), str(photo), None, 0, OwnCheckpoints())
+    return rows.answer(gr.EventData(None, sent), str(photo), None, OwnCheckpoints())
 
 
 def test_the_most_probable_classes_and_all_names_are_offered(

@@ -46,7 +46,7 @@ class Told(gr.Progress):
 def test_a_video_is_made_and_says_what_it_shows(page: VideoPage, clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS", 0.8)
     progress = Told()
-    made, said = page.run(clip, ["resnet"], "own", "both", 5, ".webm", OwnCheckpoints(), progress)
+    made, said = page.make(clip, ["resnet"], "own", "both", 5, ".webm", OwnCheckpoints(), progress)
     film = open_clip(made["value"])
     frames = list(film.frames())
     assert (
@@ -66,12 +66,12 @@ def test_a_video_is_made_and_says_what_it_shows(page: VideoPage, clip: str, monk
 def test_what_is_missing_or_beyond_the_bounds_is_told(page: VideoPage, clip: str, tmp_path: Path) -> None:
     own = OwnCheckpoints()
     with pytest.raises(gr.Error, match="Choose a video first"):
-        page.run(None, ["resnet"], "own", "maps", 5, ".mp4", own)
+        page.make(None, ["resnet"], "own", "maps", 5, ".mp4", own)
     with pytest.raises(gr.Error, match="Choose at least one checkpoint"):
-        page.run(clip, [], "own", "maps", 5, ".mp4", own)
+        page.make(clip, [], "own", "maps", 5, ".mp4", own)
     for checkpoints, rate, suffix in ((["resnet"] * 4, 5, ".mp4"), (["resnet"], 16, ".mp4"), (["resnet"], 5, ".exe")):
         with pytest.raises(gr.Error, match="at most 3 checkpoints at 15 frames a second"):
-            page.run(clip, checkpoints, "own", "maps", rate, suffix, own)
+            page.make(clip, checkpoints, "own", "maps", rate, suffix, own)
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(gr.Error, match=r"text\.mp4 is not a video that can be read"):
-        page.run(str(tmp_path / "text.mp4"), ["resnet"], "own", "maps", 5, ".mp4", own)
+        page.make(str(tmp_path / "text.mp4"), ["resnet"], "own", "maps", 5, ".mp4", own)
