@@ -8,7 +8,10 @@ that pixels and tokens are related by one scale per axis.
 from __future__ import annotations
 
 import os
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Union
@@ -16,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Union
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from simpool_viz.errors import OptionError, PictureError
+from simpool_viz.errors import OptionError, PictureError, SimpoolError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +27,16 @@ if TYPE_CHECKING:
 MIN_SIDE = 8  # pixels; smaller files are placeholders
 MAX_TOKENS = 16_384  # 2,048 x 2,048 pixels with 16 px tokens; elongated pictures are scaled down to it
 
-DAMAGE = (OSError, SyntaxError, EOFError, ValueError, RuntimeError)  # what Pillow raises for damaged files
+# The formats that are read, by Pillow's names, whatever a file is called. Each decodes pixels and does nothing else:
+# EPS starts Ghostscript, PSD, WMF and FITS have decoders that few people need and nobody watches.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF")
+MOST_PIXELS = 178_956_970  # of a picture of 8 bits; the number above which Pillow refuses a file by default
+# What takes several times as much memory per pixel may have a quarter: more than 8 bits, transparency, and all WebP,
+# whose decoder holds several canvases of four bytes per pixel.
+MOST_LARGE_PIXELS = MOST_PIXELS // 4
+MOST_SCANS = 100  # of a progressive JPEG, which has about ten; each goes over all pixels
+BAND = 2**20  # numbers of more than 8 bits that are reduced at a time
+_MARK = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)  # of a JPEG's segment
 
 ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
 
@@ -171,7 +183,7 @@ def _grid(original: tuple[int, int], side: float, stride: int) -> tuple[int, int
 
 
 def read_picture(source: ImageSource | Picture, name: str | None = None) -> Picture:
-    """Read a picture from a path in any format that Pillow reads, a PIL image or an array.
+    """Read a picture from a path in one of `FORMATS`, a PIL image or an array.
 
     EXIF rotation is applied, the first frame of an animation is taken, transparency is composited on white, and 16 bits
     are reduced to 8.
@@ -205,28 +217,128 @@ def read_picture(source: ImageSource | Picture, name: str | None = None) -> Pict
         raise FileNotFoundError(f"there is no file {path}")
     if path.is_dir():
         raise PictureError(f"{path} is a folder, not a picture")
-    if path.stat().st_size == 0:
-        raise PictureError(f"{name} is empty (0 bytes)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with open_picture(path, name) as image:
+        return _upright(image, name)
+
+
+@contextmanager
+def open_picture(source: Path | IO[bytes], name: str, most: int = MOST_PIXELS) -> Iterator[Image.Image]:
+    """Open a picture in one of `FORMATS`, whatever its name says, at its first frame.
+
+    The one place where this package opens a picture. Its size is compared with the limits before a pixel is decoded,
+    and whatever a decoder raises, here or inside the `with`, becomes a sentence.
+
+    Args:
+        source: a file, or one that is open for reading bytes.
+        name: that of the picture in errors.
+        most: pixels; a quarter of `MOST_PIXELS` where that is less and they take more than 8 bits or are transparent.
+
+    Yields:
+        The decoded image.
+
+    Raises:
+        PictureError: no picture in one of these formats, or one that is damaged, cut off or too large.
+    """
+    with decoding(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        if isinstance(source, Path):
+            if not source.is_file():
+                raise PictureError(f"{name} cannot be read: it is not there, or not a file")
             # Not by its path: Pillow would map the file into memory, and then confuses the rows of rotated TIFFs.
-            with path.open("rb") as file, _open(file, name) as image:
-                return _upright(image, name)
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise PictureError(f"{name} has more than {limit} megapixels; make it smaller first") from None
+            with source.open("rb") as file, _opened(file, name, most) as image:
+                yield image
+        else:
+            with _opened(source, name, most) as image:
+                yield image
 
 
-def _open(file: IO[bytes], name: str) -> Image.Image:
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """A context in which a decoder's error becomes a sentence.
+
+    Decoders of damaged files raise whatever the bytes lead to, from struct.error and KeyError to MemoryError.
+
+    Args:
+        name: that of the picture.
+
+    Raises:
+        PictureError: in place of every error but those that are sentences already.
+    """
     try:
-        return Image.open(file)
+        yield
+    except SimpoolError:
+        raise
     except UnidentifiedImageError:
         raise PictureError(
-            f"{name} is not a picture in a format that can be read (JPEG, PNG, WebP, TIFF, GIF, ...)"
+            f"{name} is not a picture in a format that can be read: {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         ) from None
-    except DAMAGE as error:
-        raise PictureError(f"{name} is damaged or cut off: {error}") from error
+    except Image.DecompressionBombError:
+        raise _too_large(name, MOST_PIXELS) from None
+    except MemoryError as error:
+        raise PictureError(f"{name} is damaged, or needs more memory than there is; save it anew") from error
+    except Exception as error:
+        cause = str(error).strip().partition("\n")[0][:120] or type(error).__name__
+        raise PictureError(f"{name} is damaged or cut off: {cause}") from error
+
+
+def _too_large(name: str, limit: int) -> PictureError:
+    return PictureError(f"{name} has more than {limit // 1_000_000} megapixels; make it smaller first")
+
+
+def _opened(file: IO[bytes], name: str, most: int) -> Image.Image:
+    """The decoded image in an open file, if it is no larger than the limits."""
+    start = file.read(30)
+    if not start:
+        raise PictureError(f"{name} is empty (0 bytes)")
+    file.seek(0)
+    if start[:2] == b"\xff\xd8":
+        _check_scans(file.read(), name)
+        file.seek(0)
+    width, height = _webp_canvas(start)
+    if width * height > MOST_LARGE_PIXELS:  # Pillow takes memory for two canvases already when it opens one
+        raise _too_large(name, MOST_LARGE_PIXELS)
+    Image.init()  # so that formats are known which this Pillow was built without
+    image = Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN])
+    eight_bits = image.mode in ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB") and "transparency" not in image.info
+    limit = most if eight_bits else min(most, MOST_LARGE_PIXELS)
+    if image.width * image.height > limit:
+        raise _too_large(name, limit)
+    image.seek(0)
+    image.load()  # numpy takes a decoder's AttributeError for "no picture" and makes an array of objects
+    return image
+
+
+def _webp_canvas(start: bytes) -> tuple[int, int]:
+    """(width, height) that the first 30 bytes of a WebP file state; (0, 0) for other bytes."""
+    if start[:4] != b"RIFF" or start[8:12] != b"WEBP" or len(start) < 30:
+        return 0, 0
+    kind = start[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(start[24:27], "little"), 1 + int.from_bytes(start[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(start[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return int.from_bytes(start[26:28], "little") & 0x3FFF, int.from_bytes(start[28:30], "little") & 0x3FFF
+
+
+def _check_scans(content: bytes, name: str) -> None:
+    """Walk over the segments of a JPEG file up to its end mark.
+
+    The decoder fills what is missing with grey, where the bytes after a tear are zeros as an unfinished transfer leaves
+    them, and says nothing.
+
+    Raises:
+        PictureError: it ends before its end mark, or has countless scans.
+    """
+    place, scans = 2, 0
+    while found := _MARK.search(content, place):
+        if found[1] == b"\xd9":
+            return
+        scans += found[1] == b"\xda"
+        if scans > MOST_SCANS:
+            raise PictureError(f"{name} has more than {MOST_SCANS} scans, where a JPEG has about ten; save it anew")
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    raise PictureError(f"{name} is damaged or cut off: it has no end mark; copy or download it again")
 
 
 def _upright(image: Image.Image, name: str) -> Picture:
@@ -234,14 +346,13 @@ def _upright(image: Image.Image, name: str) -> Picture:
         raise PictureError(
             f"{name} is {image.width} x {image.height} pixels; a picture needs at least {MIN_SIDE} on each side"
         )
-    try:
+    with decoding(name):
         image.seek(0)
+        image.load()
         as_stored = _to_rgb(image)
         # exif_transpose copies the picture even where it rotates nothing.
         rotated = as_stored.getexif().get(ExifTags.Base.Orientation, 1) != 1
         rgb = np.asarray(ImageOps.exif_transpose(as_stored) if rotated else as_stored)
-    except DAMAGE as error:
-        raise PictureError(f"{name} is damaged or cut off: {error}") from error
     return Picture(rgb, name)
 
 
@@ -275,8 +386,11 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
         low, high = (
             (0.0, 1.0) if finite.min() >= 0 and finite.max() <= 1 else (float(finite.min()), float(finite.max()))
         )
-    scaled = (np.nan_to_num(values.astype(np.float64)) - low) * (255 / max(high - low, 1e-12))
-    grey: np.ndarray = scaled.clip(0, 255).round().astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    rows = max(1, BAND // max(1, values.shape[1]))
+    for first in range(0, len(values), rows):  # float64 of a whole scan would take eight times the memory of the scan
+        band = np.nan_to_num(values[first : first + rows].astype(np.float64))
+        grey[first : first + rows] = ((band - low) * (255 / max(high - low, 1e-12))).clip(0, 255).round()
     return grey
 
 

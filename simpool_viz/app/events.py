@@ -83,6 +83,7 @@ def refusal(sentence: str) -> gr.Error:
 
     Gradio shows it as HTML, so signs of HTML, which may come from a visitor's file, are escaped.
     """
+    sentence = sentence.encode("utf-8", "replace").decode()  # half characters, from a name, reach no browser
     ended = sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
     return gr.Error(html.escape(ended, quote=False), print_exception=False)
 

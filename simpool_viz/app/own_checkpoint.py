@@ -16,7 +16,7 @@ from simpool_viz.app.checkpoint_list import CheckpointList, own_lines
 from simpool_viz.app.events import event_handler, refusal
 from simpool_viz.checkpoints.formats.parts import parse_options
 from simpool_viz.checkpoints.formats.recognise import Report
-from simpool_viz.checkpoints.load import load_for_visitor, load_with_report, split_size
+from simpool_viz.checkpoints.load import load_for_visitor, load_untrusted, split_size
 from simpool_viz.checkpoints.published import published
 from simpool_viz.errors import CheckpointError
 from simpool_viz.maps.registry import OWN, map_methods, maps_of
@@ -147,7 +147,7 @@ class OwnPanel:
                 raise CheckpointError(
                     "a probing head needs a backbone, which can be named in Python and on the command line only"
                 )
-            encoder, report = load_with_report(path, device=self.device, **options)
+            encoder, report = load_untrusted(path, device=self.device, **options)
         else:
             encoder, report = load_for_visitor(address, device=self.device, limit=LARGEST)
         if report.parameters > PARAMETERS:
@@ -206,4 +206,5 @@ def _within(seconds: float, work: Callable[[], Any]) -> Any:
 
 def _plain(text: str) -> str:
     """Text of a file, as Markdown that shows it as it is."""
+    text = text.encode("utf-8", "replace").decode()  # half characters reach no browser
     return "".join(f"\\{c}" if c in r"\`*_{}[]<>()#+-!|$~" else c for c in text)

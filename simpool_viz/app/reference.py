@@ -15,7 +15,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from simpool_viz.app.board.component import Given, reference_payload
+from simpool_viz.app.board.component import Given, Painting, reference_payload
 from simpool_viz.app.events import checked_number, event_handler, refusal, sent_value
 from simpool_viz.app.style_controls import dispatch
 from simpool_viz.errors import OptionError
@@ -127,7 +127,7 @@ class ReferencePanel:
                         elem_id="mask-labels",
                     )
                 with gr.Tab("Paint") as self.paint_tab:
-                    self.editor = gr.ImageEditor(
+                    self.editor = Painting(
                         type="numpy",
                         label="Paint over the object",
                         sources=(),

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from simpool_viz.checkpoints.filling import fill
+from simpool_viz.checkpoints.filling import faults_of, fill, refuse
 from simpool_viz.checkpoints.reading import read_safetensors, write_safetensors
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
@@ -115,7 +115,7 @@ def read_config(folder: Path) -> tuple[EncoderSpec, Facts]:
         raise CheckpointError(
             f"{folder} holds no {CONFIG} that can be read, so it is not a checkpoint folder of simpool_viz"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no JSON, or countless brackets
         raise CheckpointError(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not of format {FORMAT}; it was written by another version of simpool_viz")
@@ -140,14 +140,21 @@ def load_bundle(folder: Path) -> Encoder:
     """
     spec, facts = read_config(folder)
     state, metadata = _read_weights(folder)
-    try:
-        encoder = spec.build(facts)
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # timm builds whatever the file describes
-        raise CheckpointError(f"{folder / CONFIG} does not describe an encoder that can be built: {error}") from error
+    with torch.device("meta"):  # no memory is taken before the file is known to fit
+        trial = _built(spec, facts, folder)
     if lent := _lent(facts):
-        state |= _borrow(lent, base_folder(folder, lent.lender, lent.part), metadata.get(lent.part, ""), facts, encoder)
+        state |= _borrow(lent, base_folder(folder, lent.lender, lent.part), metadata.get(lent.part, ""), facts, trial)
+    refuse(faults_of(trial, state), str(folder / WEIGHTS), recognised=False)
+    encoder = _built(spec, facts, folder)
     fill(encoder, state, str(folder / WEIGHTS))
     return encoder.eval().requires_grad_(False)
+
+
+def _built(spec: EncoderSpec, facts: Facts, folder: Path) -> Encoder:
+    try:
+        return spec.build(facts)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # timm builds whatever the file describes
+        raise CheckpointError(f"{folder / CONFIG} does not describe an encoder that can be built: {error}") from error
 
 
 def _read_weights(folder: Path) -> tuple[State, dict[str, str]]:

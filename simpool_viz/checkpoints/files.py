@@ -79,7 +79,7 @@ def read_weights(path: Path, which: str = "") -> tuple[Weights, dict[str, str], 
         options = dict(kept.get("options", {}))
         read_load_options(options, path.name)
         return weights, metadata, options
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path.name} does not record what it was converted from ({error}); convert it again"
         ) from error

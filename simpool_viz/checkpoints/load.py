@@ -19,6 +19,7 @@ from simpool_viz.checkpoints.files import load_file, split_options
 from simpool_viz.checkpoints.formats.parts import parse_options, read_load_options
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.published import offered, published
+from simpool_viz.checkpoints.untrusted import convert_untrusted, warn_where_costly
 from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.sharing import share_trunk
@@ -59,6 +60,16 @@ def load_with_report(name: str | os.PathLike[str], *, device: str = "auto", **op
     where, dtype = choose_device(device)
     text, given = split_options(os.fspath(name))
     encoder, report = _load(text, given | options)
+    return encoder.to(where, dtype), report
+
+
+def load_untrusted(path: Path, *, device: str = "auto", **options: Any) -> tuple[Encoder, Report]:
+    """Load a stranger's file: it is read in a process of its own, with limits of memory and time that hold.
+
+    Arguments and errors are those of `load_checkpoint`, for the path of a file, and of `convert_untrusted`.
+    """
+    where, dtype = choose_device(device)
+    encoder, report = _load_untrusted(path, options)
     return encoder.to(where, dtype), report
 
 
@@ -306,7 +317,18 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
 def _load_file(path: Path, options: dict[str, Any], name: str = "") -> tuple[Encoder, Report]:
     backbone = read_load_options(options, name or path.name).backbone
     base = load_checkpoint(backbone, device="cpu") if backbone else None
-    return load_file(path, name=name, base=base, **options)
+    with warn_where_costly(path):
+        return load_file(path, name=name, base=base, **options)
+
+
+def _load_untrusted(path: Path, options: dict[str, Any], name: str = "") -> tuple[Encoder, Report]:
+    others = dict(options)
+    which = str(others.pop("weights", ""))
+    with tempfile.TemporaryDirectory(prefix="simpool_viz-read-") as folder:
+        target = Path(folder) / "read.safetensors"
+        report = convert_untrusted(path, target, which, **others)
+        encoder, found = load_file(target, name=name or path.name, **others)
+    return encoder, dataclasses.replace(report, source=found.source)
 
 
 def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | None = None) -> tuple[Encoder, Report]:
@@ -317,7 +339,8 @@ def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | N
     config = hub.timm_config(repository, sizes, access) if sizes is not None else {}
     if config:
         options = options | {"arch": config["architecture"]}
-    encoder, report = _load_file(hub.download(repository, file, access, sizes), options, f"hf:{address}")
+    read = _load_file if access is None else _load_untrusted  # what a visitor names is a stranger's
+    encoder, report = read(hub.download(repository, file, access, sizes), options, f"hf:{address}")
     if config:
         described = config.get("pretrained_cfg")
         encoder.facts = _facts_of_timm(

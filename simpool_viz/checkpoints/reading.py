@@ -3,39 +3,66 @@
 A `.safetensors` file holds tensors and text alone. Every other file is a pickle, which can run any program when
 Python's own `pickle` opens it. Here PyTorch's `weights_only` reader opens it: it accepts tensors, containers and the
 few harmless kinds of object in `ALLOWED`, which training checkpoints of this field hold, and refuses all others.
+
+What a file may cost is bounded before it is believed: the length of its pickle and of its table of contents, the codecs
+that it may ask for, and no file is mapped into memory, since one that is cut off meanwhile would end the process.
 """
 
 from __future__ import annotations
 
 import argparse
-import codecs
 import io
 import json
 import os
 import pickle
 import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
+from safetensors.torch import load as tensors_of_bytes
 from safetensors.torch import save_file
 from torch import Tensor
+from torch._weights_only_unpickler import _get_allowed_globals
 
 from simpool_viz.errors import CheckpointError
+
+
+def _encode(text: str, codec: str = "latin1") -> bytes:
+    """`_codecs.encode` as pickles of protocol 2 use it for bytes, with no codec that enlarges, is slow or reads a file.
+
+    Raises:
+        ValueError: another codec.
+    """
+    if str(codec).lower().replace("-", "") not in ("latin1", "ascii"):
+        raise ValueError(f"it asks for the codec {str(codec)[:20]!r}, and bytes are written with latin1")
+    return str(text).encode("latin1")
+
+
+def _bytearray(*given: Any) -> bytearray:
+    """`bytearray` of bytes or text; of a number it would take that much memory."""
+    if given and not isinstance(given[0], (bytes, bytearray, str)):
+        raise ValueError("it asks for an array of bytes without naming them")
+    return bytearray(_encode(*given)) if given and isinstance(given[0], str) else bytearray(*given[:1])
+
 
 _SCALAR = np.float64(0).__reduce__()[0]
 ALLOWED: list[Any] = [
     argparse.Namespace,
     np.dtype,
-    codecs.encode,
     *(getattr(np.dtypes, f"{kind}DType") for kind in ("Float64", "Float32", "Int64", "Int32", "Bool")),
     (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
     (_SCALAR, "numpy._core.multiarray.scalar"),  # as numpy 2 does
 ]
 TABLE = 16 * 2**20  # bytes of an archive's table of contents: that of some 200,000 tensors
+PICKLE = 4 * 2**20  # bytes of a pickle, without the numbers of its tensors: some 30,000 tensors; and its steps
+IN_MEMORY = 2**30  # bytes of a .safetensors file up to which it is read; a larger one is mapped
+_REPLACED = {"_codecs.encode": _encode, "builtins.bytearray": _bytearray}  # of what PyTorch itself allows
 _LOCK = threading.Lock()  # the list of allowed globals is the whole process's
 
 
@@ -56,6 +83,8 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
             f"no checkpoint is called {str(path)!r}: it is a folder without config.json; name the weights' file in it"
         )
     try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path.name} is a pipe or a device, not a file; copy what it gives into a file")
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
@@ -83,12 +112,53 @@ def read_safetensors(path: Path, called: str = "") -> tuple[dict[str, Tensor], d
         CheckpointError: it cannot be read.
     """
     try:
+        with path.open("rb") as source:
+            length = int.from_bytes(source.read(8), "little")
+            if TABLE < length < path.stat().st_size:
+                raise CheckpointError(
+                    f"{called or path.name} has a header of {length / 2**20:,.0f} MB, where {TABLE / 2**20:.0f} MB "
+                    "hold some 200,000 tensors; it was not opened"
+                )
+            if path.stat().st_size <= IN_MEMORY:
+                source.seek(0)
+                return _tensors_in(source.read(), length)
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # of damaged bytes, the library raises whatever they lead to
+        cause = str(error).strip().partition("\n")[0][:120]
         raise CheckpointError(
-            f"{called or path.name} is damaged or not a safetensors file ({error}); copy or download it again"
+            f"{called or path.name} is damaged or not a safetensors file ({cause}); copy or download it again"
         ) from error
+
+
+def _tensors_in(content: bytes, length: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a `.safetensors` file; length: of its header in bytes, which the library has checked."""
+    tensors = tensors_of_bytes(content)
+    return tensors, json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+
+
+class _CountedReads(io.BufferedReader):
+    """An open file for the reader of pickles that bounds its steps: each reads at least a byte.
+
+    Files that PyTorch wrote before it used archives do not say how long their pickle is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.left, self.length = PICKLE, path.stat().st_size
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("PyTorch would read around this class")
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise CheckpointError(f"it has more than {PICKLE:,} steps")
+        if size is not None and size > 2**16:
+            size = min(size, self.length)  # memory for as much is taken before it is read
+        return super().read(size)
 
 
 class _ShortTable(io.FileIO):
@@ -122,14 +192,15 @@ def _check_archive(path: Path) -> None:
     """Refuse archives that unpack to more than their size. PyTorch stores its own uncompressed.
 
     Raises:
-        CheckpointError: a damaged archive, a compressed one, or one that lists countless entries.
+        CheckpointError: a damaged archive, a compressed one, or one that lists countless entries or describes countless
+            objects.
     """
     try:
         with _ShortTable(path) as file, zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except CheckpointError:
         raise
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # of damaged bytes, `zipfile` raises NotImplementedError and more
         raise CheckpointError(f"{path.name} is damaged or incomplete ({error}); download it again") from error
     size = sum(entry.file_size for entry in entries)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or size > path.stat().st_size:
@@ -137,12 +208,42 @@ def _check_archive(path: Path) -> None:
             f"{path.name} is compressed and unpacks to {size / 2**20:,.0f} MB, which PyTorch never writes; it was not "
             "opened"
         )
+    longest = max((entry.file_size for entry in entries if entry.filename.endswith(".pkl")), default=0)
+    if longest > PICKLE:
+        raise CheckpointError(_too_long(path, f"{longest / 2**20:,.0f} MB"))
+
+
+def _too_long(path: Path, length: str) -> str:
+    return (
+        f"{path.name} describes objects on {length}, beside the numbers of its tensors, where {PICKLE / 2**20:.0f} MB "
+        "describe 30,000 tensors; it was not opened. Save its state dict alone as .safetensors"
+    )
+
+
+@contextmanager
+def _allowed_globals() -> Iterator[None]:
+    """A context in which the reader of pickles knows `ALLOWED`, and two functions of Python in a bounded form."""
+    with _LOCK, torch.serialization.safe_globals(ALLOWED):
+        own = _get_allowed_globals()
+        before = {name: own[name] for name in _REPLACED if name in own}
+        own.update(_REPLACED)
+        try:
+            yield
+        finally:
+            own.update(before)
 
 
 def _read_pickle(path: Path) -> Any:
     try:
-        with _LOCK, torch.serialization.safe_globals(ALLOWED):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            archive = file.read(2) == b"PK"
+        with _allowed_globals():
+            if archive:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            with _CountedReads(path) as steps:
+                return torch.load(steps, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise CheckpointError(_too_long(path, f"more than {PICKLE / 2**20:.0f} MB")) from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path)) from error
     except Exception as error:  # of damaged bytes, the reader raises whatever they lead to
@@ -155,7 +256,7 @@ def _read_pickle(path: Path) -> Any:
 def _refusal(path: Path) -> str:
     """A sentence that lists the objects beside tensors for which the file would run code."""
     try:
-        with _LOCK, torch.serialization.safe_globals(ALLOWED):
+        with _allowed_globals():
             others = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # it reads zip archives only, and these bytes may be anything
         others = []

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from simpool_viz.board.segmentation import segment
-from simpool_viz.errors import DataError, OptionError, PictureError
+from simpool_viz.errors import DataError, OptionError
 from simpool_viz.evaluation.classification import minutes_of, parameters_of
 from simpool_viz.evaluation.datasets import pair_files
-from simpool_viz.images import DAMAGE
+from simpool_viz.images import open_picture
 from simpool_viz.masks import upsample
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.recording import Recording, record
@@ -146,11 +145,8 @@ def score_scenes(
 
 
 def _read_labels(path: Path, recording: Recording) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            labels = np.asarray(picture).astype(np.int64)
-    except (*DAMAGE, Image.DecompressionBombError) as error:
-        raise PictureError(f"the label map {path} cannot be read: {error}") from error
+    with open_picture(path, f"the label map {path}") as picture:
+        labels = np.asarray(picture).astype(np.int64)
     width, height = recording.picture.size
     if labels.shape != (height, width):
         raise DataError(f"{path} is a label map of {labels.shape[::-1]} pixels, and its photo has {(width, height)}")

@@ -22,6 +22,9 @@ from simpool_viz.settings import CLOSED, Flag, Natural, Positive, Table, check_a
 
 SIZES = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "stem_width", "channels", "layers", "depths")
 
+MOST = {"depth": 256, "depths": 256, "layers": 256, "img_size": 4096}  # blocks of a backbone, pixels
+WIDEST = 16_384  # channels, and whatever else is a size
+
 
 class Stem(TypedDict):
     """The table `stem` of an `EncoderSpec`; an empty one stands for no stem.
@@ -162,7 +165,7 @@ def check_backbone_options(tag: str, options: Mapping[str, Any], form: str) -> N
         form: beginning of the error's sentence, such as "backbone_kwargs.{} is", where {} is the option's name.
 
     Raises:
-        OptionError: an option of the wrong type, or a size below 1.
+        OptionError: an option of the wrong type, a size below 1 or above all that is known, or an unknown layer.
     """
     import timm
 
@@ -171,10 +174,25 @@ def check_backbone_options(tag: str, options: Mapping[str, Any], form: str) -> N
         return
     check_arguments(made, options, form)
     for key in (size for size in SIZES if size in options):
-        value = options[key]
+        value, most = options[key], MOST.get(key, WIDEST)
         sizes = value if isinstance(value, (list, tuple)) else [value]
-        if any(isinstance(size, (int, float)) and size < 1 for size in sizes):
+        numbers = [size for size in sizes if isinstance(size, (int, float))]
+        if any(size < 1 for size in numbers):
             raise OptionError(f"{form.format(key)} at least 1, not {value!r}")
+        if any(size > most for size in numbers):
+            raise OptionError(f"{form.format(key)} at most {most:,}, not {value!r}")
+    for key in ("norm_layer", "act_layer"):
+        if isinstance(options.get(key), str) and not _is_layer(key, options[key]):
+            raise OptionError(f"{form.format(key)} the name of one of timm's layers, not {options[key]!r}")
+
+
+def _is_layer(key: str, name: str) -> bool:
+    from timm.layers import get_act_layer, get_norm_layer
+
+    try:
+        return (get_norm_layer if key == "norm_layer" else get_act_layer)(name) is not None
+    except (KeyError, AssertionError):
+        return False
 
 
 def create_backbone(tag: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:

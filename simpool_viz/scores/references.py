@@ -7,7 +7,6 @@ file does not say without doubt is asked for (`object_ids`), never guessed as "a
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from simpool_viz.errors import OptionError, PictureError
-from simpool_viz.images import DAMAGE, expand_cells
+from simpool_viz.images import MOST_LARGE_PIXELS, expand_cells, open_picture
 
 VOID = 255  # in a label map, as in PASCAL VOC
 MANY = 64  # levels; a map of objects with more numbers than this is taken for a mask with soft edges
@@ -86,16 +85,9 @@ def read_reference(
         >>> reference.size, len(reference.instances), bool(reference.void.any())
         ((451, 300), 1, False)
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                lossy = file.format == "JPEG"
-                values, labelled = _values(ImageOps.exif_transpose(file), path)
-    except PictureError:
-        raise
-    except (*DAMAGE, Image.DecompressionBombError) as error:
-        raise PictureError(f"the reference mask {path} cannot be read: {error}") from error
+    with open_picture(path, f"the reference mask {path}", MOST_LARGE_PIXELS) as file:
+        lossy = file.format == "JPEG"
+        values, labelled = _values(ImageOps.exif_transpose(file), path)
     if object_ids:
         reference = _chosen(values, object_ids, path)
     elif not labelled and (lossy or _is_soft(values)):

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from simpool_viz.errors import DataError, needs_packages
+from simpool_viz.images import open_picture
 
 
 class Source(Protocol):
@@ -161,8 +162,9 @@ class ParquetShards:
         parquet = _parquet()
         for shard in self._shards:
             for row in parquet.read_table(shard, columns=["image", "label"]).to_pylist():
-                with Image.open(io.BytesIO(row["image"]["bytes"])) as photo:
-                    yield photo.convert("RGB"), int(row["label"])
+                with open_picture(io.BytesIO(row["image"]["bytes"]), f"a photo in {shard.name}") as photo:
+                    rgb = photo.convert("RGB")
+                yield rgb, int(row["label"])
 
 
 class ClassFolders:
@@ -192,8 +194,9 @@ class ClassFolders:
 
     def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
         for path, label in self._samples:
-            with Image.open(path) as photo:
-                yield photo.convert("RGB"), label
+            with open_picture(Path(path), path) as photo:
+                rgb = photo.convert("RGB")
+            yield rgb, label
 
 
 class LabelMaps:
@@ -219,13 +222,14 @@ class LabelMaps:
 
     def __iter__(self) -> Iterator[tuple[Image.Image, Image.Image]]:
         for image, label in self._pairs:
-            with Image.open(image) as photo, Image.open(label) as classes:
+            with open_picture(image, str(image)) as photo, open_picture(label, str(label)) as classes:
                 if photo.size != classes.size:
                     raise DataError(
                         f"{label} is {classes.size} pixels and its photo {photo.size}; a label map is of its photo's "
                         "size"
                     )
-                yield photo.convert("RGB"), Image.fromarray(np.asarray(classes).astype(np.uint8))
+                pair = photo.convert("RGB"), Image.fromarray(np.asarray(classes).astype(np.uint8))
+            yield pair
 
 
 def _stamp(paths: Iterator[Path]) -> str:

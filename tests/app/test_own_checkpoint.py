@@ -20,10 +20,17 @@ from simpool_viz.app.inspect import InspectPage, Visit
 from simpool_viz.app.own_checkpoint import KEPT, OwnCheckpoints, OwnPanel
 from simpool_viz.app.store import EncoderStore
 from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.checkpoints.load import load_with_report
 from simpool_viz.errors import CheckpointError
 from tests import made_files as made
 
 EXAMPLE = str(bundled_folder("assets") / "chelsea.jpg")
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read here; `tests/trust/test_untrusted.py` has the worker, whose start takes seconds."""
+    monkeypatch.setattr(own_module, "load_untrusted", load_with_report)
 
 
 @pytest.fixture

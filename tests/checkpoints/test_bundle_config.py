@@ -47,7 +47,7 @@ BUILT = [
     ("encoder.backbone_kwargs.class_token", "no", "backbone_kwargs.class_token is true or false, not 'no'"),
     ("encoder.backbone_kwargs.fc_norm", "false", "backbone_kwargs.fc_norm is true or false or none, not 'false'"),
     ("encoder.backbone_kwargs.norm_layer", 3, "backbone_kwargs.norm_layer is text or"),
-    ("encoder.backbone_kwargs.norm_layer", "lay", "norm_layer='lay' (KeyError: 'lay')"),
+    ("encoder.backbone_kwargs.norm_layer", "lay", "norm_layer is the name of one of timm's layers, not 'lay'"),
     ("encoder.backbone_kwargs.num_heads", 5, "num_heads=5"),
     ("encoder.backbone_kwargs.global_pool", "mean", "backbone_kwargs.global_pool is '', 'avg'"),
     ("encoder.backbone_kwargs.num_classes", 3, "backbone_kwargs may not hold num_classes"),

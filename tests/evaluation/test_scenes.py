@@ -77,7 +77,7 @@ def test_a_label_map_that_cannot_be_read_is_named(scenes: Path, tmp_path: Path) 
     shutil.copytree(scenes, folder)
     path = folder / "labels" / "1.png"
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(PictureError, match=r"the label map .*1\.png cannot be read"):
+    with pytest.raises(PictureError, match=r"the label map .*1\.png is damaged or cut off"):
         evaluate_scenes([dense()], folder)
 
 

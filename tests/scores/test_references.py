@@ -111,13 +111,13 @@ def test_mask_file_that_says_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mask\.png marks no object"):
         read_reference(saved(tmp_path, np.zeros((20, 30))))
     (tmp_path / "text.png").write_text("no mask")
-    with pytest.raises(ValueError, match=r"text\.png cannot be read"):
+    with pytest.raises(ValueError, match=r"text\.png is not a picture in a format that can be read"):
         read_reference(tmp_path / "text.png")
     with pytest.raises(ValueError, match=r"absent\.png cannot be read"):
         read_reference(tmp_path / "absent.png")
     whole = saved(tmp_path, np.random.default_rng(0).integers(256, size=(90, 140))).read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"half\.png cannot be read"):
+    with pytest.raises(ValueError, match=r"half\.png is damaged or cut off"):
         read_reference(tmp_path / "half.png")
 
 
@@ -126,7 +126,7 @@ def test_mask_file_of_900_megapixels_is_refused(tmp_path: Path) -> None:
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
     data = b"".join(struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
     (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    with pytest.raises(ValueError, match=r"huge\.png cannot be read"):
+    with pytest.raises(ValueError, match=r"huge\.png has more than \d+ megapixels"):
         read_reference(tmp_path / "huge.png")
 
 
@@ -287,7 +287,7 @@ def test_command_line_names_a_mask_or_boxes(tmp_path: Path) -> None:
     assert is_the_object(parse_reference(str(tmp_path / "1,2,3,4.png"), (40, 30)))
     assert is_the_object(parse_reference("6,4,25,15", (40, 30)))
     assert len(parse_reference("0, 0, 5, 5; 10,10,12.5,20", (40, 30)).instances) == 2
-    with pytest.raises(PictureError, match="cannot be read"):
+    with pytest.raises(PictureError, match="cannot be read: it is not there"):
         parse_reference("6,4,25", (40, 30))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import inspect
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -37,7 +38,7 @@ from simpool_viz.drawing.pixels import (
     display_picture,
 )
 from simpool_viz.export import row_name
-from simpool_viz.images import Picture
+from simpool_viz.images import MOST_LARGE_PIXELS, Picture, open_picture
 from simpool_viz.maps.registry import map_methods
 from simpool_viz.maps.scale import PERCENTILE, scale_of
 from simpool_viz.masks import DINO_CUT, MOST_SMOOTHING, find_level, find_levels, mask_rules, smoothed
@@ -317,3 +318,21 @@ class Photo(gr.Image):
 
     def preprocess(self, payload: Any) -> str | None:  # type: ignore[override]
         return None if payload is None else payload.path
+
+
+class Painting(gr.ImageEditor):
+    """A canvas to paint on. Its layers reach no other decoder than those of `open_picture`; Gradio's own opens any."""
+
+    is_template = True
+
+    @event_handler
+    def preprocess(self, payload: Any) -> Any:
+        return super().preprocess(payload)
+
+    def convert_and_format_image(self, file: Any, flatten_on_white: bool = False) -> np.ndarray | None:
+        """A layer (H, W, 4) uint8; the transparency of all of them is kept."""
+        if file is None:
+            return None
+        source = BytesIO(file) if isinstance(file, (bytes, bytearray, memoryview)) else Path(file.path)
+        with open_picture(source, "what is painted", MOST_LARGE_PIXELS) as image:
+            return np.asarray(image.convert("RGBA"))

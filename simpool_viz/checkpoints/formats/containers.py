@@ -13,6 +13,8 @@ from simpool_viz.checkpoints.formats.parts import check_axes
 from simpool_viz.checkpoints.reading import check_tensor
 from simpool_viz.errors import CheckpointError
 
+MOST_TENSORS = 10_000  # of a model; the deepest that are published have some 3,000
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -56,7 +58,9 @@ def find_weights(content: Any, source: str, which: str = "") -> Weights:
     table: Any = content[entry] if entry else content
     if not isinstance(table, Mapping) or not table:
         raise CheckpointError(f"{source}: its entry {entry!r} is no table of tensors")
-    state = {str(key): check_tensor(str(key), value, source) for key, value in table.items()}
+    if len(table) > MOST_TENSORS:
+        raise CheckpointError(f"{source} holds {len(table):,} tensors; at most {MOST_TENSORS:,} are read as one model")
+    state = {_name(key, source): check_tensor(key, value, source) for key, value in table.items()}
     state = _strip(state, "module.")
     if family == "self-supervised":
         state = _strip(state, "backbone.", others="head.")
@@ -93,8 +97,19 @@ def _container(content: Mapping[Any, Any], source: str) -> tuple[str, str]:
 
 
 def _some(content: Mapping[Any, Any]) -> str:
-    keys = [str(key) for key in content]
+    keys = [key if _is_text(key) else f"a {type(key).__name__}" for key in content]
     return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "") if keys else "nothing"
+
+
+def _is_text(key: Any) -> bool:
+    """Whether a key can be shown: pickles also hold half characters, which no page takes, and tuples without end."""
+    return isinstance(key, str) and not any("\ud800" <= sign <= "\udfff" for sign in key)
+
+
+def _name(key: Any, source: str) -> str:
+    if not _is_text(key):
+        raise CheckpointError(f"{source}: the name of a tensor is no text that can be shown; the file is damaged")
+    return str(key)
 
 
 def _strip(state: dict[str, Tensor], prefix: str, others: str = "") -> dict[str, Tensor]:

@@ -1,0 +1,150 @@
+"""Reads a stranger's checkpoint in a process of its own, which can be ended and takes nothing with it.
+
+The worker recognises the file and converts it, within limits of memory and computing time, without network, secrets of
+the environment or other processes. What comes back is a `.safetensors` file, which this process reads, and the report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from simpool_viz import errors
+from simpool_viz.checkpoints.files import convert
+from simpool_viz.checkpoints.formats.recognise import Report
+from simpool_viz.errors import CheckpointError, SimpoolError
+
+SECONDS = 20  # of computing
+WALL = 150  # seconds, the start of Python included, on a machine that does other things too
+MEMORY = 2**30  # bytes beside the file and its copies
+COPIES = 3  # of the file: as read, as tensors, as a model
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP")
+_FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "pty.")
+logger = logging.getLogger(__name__)
+
+
+def convert_untrusted(source: Path, target: Path, which: str = "", **options: Any) -> Report:
+    """Convert a stranger's file as `files.convert` does, in a worker process with limits that hold.
+
+    Limits of memory and of computing time are those of the operating system; Windows has none of them, there the time
+    by the clock holds alone.
+
+    Args:
+        source: the file.
+        target: the `.safetensors` file to write.
+        which: another entry than the usual one, such as "student".
+        options: those of `parts.LoadOptions`.
+
+    Returns:
+        The report of what was recognised.
+
+    Raises:
+        CheckpointError: as of `convert`, or the file needs more than the limits.
+        OptionError: as of `convert`.
+    """
+    root = str(Path(__file__).parents[2])
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    environment |= {"PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
+    asked = json.dumps([str(source), str(target), which, options])
+    command = [sys.executable, "-m", "simpool_viz.checkpoints.untrusted"]
+    try:
+        done = subprocess.run(command, input=asked.encode(), capture_output=True, timeout=WALL, env=environment)
+    except subprocess.TimeoutExpired:
+        raise CheckpointError(_costly(source, f"more than {WALL} s")) from None
+    try:
+        answer = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        logger.warning("the worker that read a checkpoint ended with %s: %s", done.returncode, done.stderr[-2000:])
+        slow = done.returncode == -getattr(signal, "SIGXCPU", 0)
+        need = f"more than {SECONDS} s of computing" if slow else "more memory than is given to it, or is damaged"
+        raise CheckpointError(_costly(source, need)) from None
+    if "sentence" in answer:
+        raise getattr(errors, answer["kind"])(answer["sentence"])
+    return Report(**answer | {"notes": tuple(answer["notes"])})
+
+
+def _costly(source: Path, need: str) -> str:
+    return f"reading {source.name} needs {need}; convert it with `simpool-viz convert` and use the small file"
+
+
+@contextmanager
+def warn_where_costly(path: Path) -> Iterator[None]:
+    """A context that warns where reading a file of the user's own needed more than a stranger's may."""
+    began, before = time.monotonic(), _peak()
+    yield
+    seconds, memory = time.monotonic() - began, _peak() - before
+    if seconds > SECONDS:
+        logger.warning("%s took %.0f s to read; `simpool-viz convert` makes a file that is read faster", path, seconds)
+    if memory > MEMORY + COPIES * path.stat().st_size:
+        logger.warning("%s took %.1f GB of memory to read, more than its size explains", path, memory / 2**30)
+
+
+def _peak() -> int:
+    """The largest memory that this process has held, in bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+# --- in the worker ---
+
+
+def _limit(source: Path, folder: Path) -> None:
+    """Set the limits of this process for what follows; none of them can be lifted again."""
+    try:
+        import resource
+    except ImportError:
+        pass
+    else:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = int(used.ru_utime + used.ru_stime) + SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if (status := Path("/proc/self/status")).is_file():
+            held = next(line for line in status.read_text().splitlines() if line.startswith("VmData"))
+            memory = 1024 * int(held.split()[1]) + MEMORY + COPIES * source.stat().st_size
+            resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+
+    def guard(event: str, given: tuple[Any, ...]) -> None:
+        if event.startswith(_FORBIDDEN):
+            raise PermissionError(f"a worker that reads a checkpoint does not do {event}")
+        writes = event == "open" and isinstance(given[2], int) and given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if writes and not str(given[0]).startswith(str(folder)):
+            raise PermissionError("a worker that reads a checkpoint writes nowhere but beside its result")
+
+    sys.addaudithook(guard)
+
+
+def _work() -> None:
+    given, wanted, which, options = json.loads(sys.stdin.buffer.read())
+    source, target = Path(given), Path(wanted)
+    answer: dict[str, Any]
+    try:
+        _limit(source, target.parent)
+        answer = dataclasses.asdict(convert(source, target, which, **options))
+    except SimpoolError as error:
+        answer = {"kind": type(error).__name__, "sentence": str(error)}
+    except OSError as error:
+        answer = {
+            "kind": "CheckpointError",
+            "sentence": f"{source.name} cannot be read here ({error.strerror or error})",
+        }
+    except MemoryError:
+        answer = {"kind": "CheckpointError", "sentence": _costly(source, "more memory than is given to it")}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    _work()

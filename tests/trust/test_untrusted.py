@@ -1,0 +1,119 @@
+"""A stranger's checkpoint is read by a worker: it gives the same encoder, and its limits end it and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from simpool_viz.checkpoints import untrusted
+from simpool_viz.checkpoints.load import load_untrusted, load_with_report
+from simpool_viz.errors import CheckpointError, OptionError
+from tests import made_files as made
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory and computing time are the system's")
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.pth"
+    state = made.vit(cls=False, grid=4) | made.simpool(128, "simpool.")
+    torch.save(made.self_supervised(state, gamma=1.25), path)
+    return path
+
+
+def test_worker_gives_the_encoder_and_the_report_of_this_process(mine: Path) -> None:
+    options = {"weights": "student", "gamma": 1.5}
+    here, told_here = load_with_report(mine, device="cpu", **options)
+    there, told = load_untrusted(mine, device="cpu", **options)
+    assert told == told_here and there.facts == here.facts and there.pooling.gamma == here.pooling.gamma
+    own, others = here.state_dict(), there.state_dict()
+    assert own.keys() == others.keys() and all(torch.equal(own[key], others[key]) for key in own)
+
+
+def test_refusals_of_the_worker_are_those_of_this_process(mine: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.pth").write_bytes(b"nothing of the kind")
+    for path, options, kind in ((tmp_path / "bad.pth", {}, CheckpointError), (mine, {"gama": 1}, OptionError)):
+        with pytest.raises(kind) as here:
+            load_with_report(path, device="cpu", **options)
+        with pytest.raises(kind) as there:
+            load_untrusted(path, device="cpu", **options)
+        assert str(here.value) == str(there.value)
+
+
+def in_worker(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What a program does in a process that has the worker's limits, of 1 s and 100 MB."""
+    source = folder / "small"
+    source.write_bytes(b"small")
+    head = (
+        "from pathlib import Path\nfrom simpool_viz.checkpoints import untrusted\n"
+        "untrusted.SECONDS, untrusted.MEMORY = 1, 100 * 2**20\n"
+        f"untrusted._limit(Path({str(source)!r}), Path({str(folder)!r}))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True, env=environment)
+
+
+def test_worker_ends_at_its_limits_and_reaches_nothing(tmp_path: Path) -> None:
+    code = f"""
+import socket, os, subprocess
+def tried(work):
+    try:
+        work()
+    except (MemoryError, PermissionError) as error:
+        return type(error).__name__
+    return "done"
+print(tried(lambda: bytearray(300 * 2**20)))
+print(tried(lambda: bytearray(50 * 2**20)))
+print(tried(lambda: socket.create_connection(("127.0.0.1", 9), 1)))
+print(tried(lambda: subprocess.run(["true"])))
+print(tried(lambda: os.system("true")))
+print(tried(lambda: open({str(tmp_path.parent / "elsewhere")!r}, "w")))
+print(tried(lambda: open({str(tmp_path / "here")!r}, "w")), flush=True)
+while True:
+    pass
+"""
+    done = in_worker(code, tmp_path)
+    assert done.stdout.split() == ["MemoryError", "done", *4 * ["PermissionError"], "done"], done.stderr[-2000:]
+    assert done.returncode == -24, "SIGXCPU, of the computing time"
+    assert not (tmp_path.parent / "elsewhere").exists()
+
+
+def test_worker_that_is_ended_is_a_sentence(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for code, says in ((-24, "needs more than 20 s of computing"), (-9, "needs more memory"), (1, "needs more memory")):
+        ended = subprocess.CompletedProcess([], code, b"", b"Traceback")
+        monkeypatch.setattr(subprocess, "run", lambda *_, ended=ended, **__: ended)
+        with pytest.raises(CheckpointError, match=rf"reading mine\.pth {says}.*simpool-viz convert"):
+            untrusted.convert_untrusted(mine, tmp_path / "a.safetensors")
+    monkeypatch.undo()
+    monkeypatch.setattr(untrusted, "WALL", 0.01)
+    with pytest.raises(CheckpointError, match=r"needs more than 0\.01 s"):
+        untrusted.convert_untrusted(mine, tmp_path / "a.safetensors")
+
+
+def test_worker_gets_no_secrets(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    seen: list[dict[str, str]] = []
+
+    def run(*_: object, **how: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+        seen.append(how["env"])
+        return subprocess.CompletedProcess([], -9, b"", b"")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(CheckpointError):
+        untrusted.convert_untrusted(mine, tmp_path / "a.safetensors")
+    assert "secret" not in seen[0].values()
+
+
+def test_costly_file_of_ones_own_is_read_with_a_warning(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_with_report(mine, device="cpu")
+    assert not caplog.records
+    monkeypatch.setattr(untrusted, "SECONDS", -1)
+    load_with_report(mine, device="cpu")
+    assert "s to read; `simpool-viz convert` makes a file that is read faster" in caplog.text
