@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -24,9 +25,9 @@ from simpool_viz.app.style_controls import dispatch, style_controls
 from simpool_viz.board.board import Board, Settings, iterate_board
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.checkpoints.bundle import bundled_folder
-from simpool_viz.checkpoints.catalogue import catalogue
+from simpool_viz.checkpoints.catalogue import catalogue, usable
 from simpool_viz.checkpoints.load import load_checkpoint, share_backbones
-from simpool_viz.errors import CheckpointError, OptionError
+from simpool_viz.errors import CheckpointError, OptionError, SimpoolError
 from simpool_viz.images import read_picture
 from simpool_viz.maps.registry import OWN, map_methods, maps_of
 from simpool_viz.maps.request import MapRequest, parse_map
@@ -38,6 +39,7 @@ from simpool_viz.scores.faithfulness import STEPS, iterate_faithfulness
 from simpool_viz.scores.references import Reference, read_reference
 from simpool_viz.tensors import choose_device
 
+logger = logging.getLogger(__name__)
 SIZES = [("each checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
 MOST_PHOTOS = 12  # of one run
 FIRST_PHOTO = "chelsea.jpg"
@@ -120,20 +122,20 @@ class ComparePage:
 
     def __init__(self, store: EncoderStore) -> None:
         self.store = store
-        # Classifiers first.
-        entries = sorted((e for e in catalogue().values() if e.available), key=lambda entry: entry.spec.dense)
+        # Classifiers first. What is damaged is left out: its folder's name and the reason.
+        here, self.left_out = usable()
+        entries = sorted((entry for entry, _ in here.values()), key=lambda entry: entry.spec.dense)
         self.checkpoints = {e.name: e.facts.title or e.name for e in entries}
         self.whole = [e.name for e in entries if not e.is_head]
         self.first_checkpoints = [name for name in self.whole if name in FIRST_CHECKPOINTS] or self.whole[:2]
         self.heads = {e.name: e.facts.title for e in entries if e.is_head}
-        self.maps = self._offered_maps()
+        self.maps = self._offered_maps([outline for _, outline in here.values()])
         self.reference = ReferencePanel(reference_of)
         self.panels: list[gr.Accordion] = []  # what a narrow screen shows closed, filled by `build`
 
-    def _offered_maps(self) -> dict[str, str]:
-        """The maps that at least one checkpoint has."""
-        # No weights are read for that.
-        had = [maps_of(entry.outline()) for entry in catalogue().values() if entry.available]
+    def _offered_maps(self, outlines: Sequence[Encoder]) -> dict[str, str]:
+        """The maps that at least one checkpoint has; no weights are read for that."""
+        had = [maps_of(outline) for outline in outlines]
         offered = {name: m.title for name, m in map_methods().items() if any(why[name] is None for why in had)}
         return {OWN: "How each one pools"} | offered
 
@@ -301,8 +303,13 @@ class ComparePage:
         if FIRST_PHOTO not in photos or not self.checkpoints:
             return None
         # Twice: the first forward of a process is slow, and its milliseconds would stay on the page.
-        for _ in range(2):
-            *_, last = self._states([str(photos[FIRST_PHOTO])], self.first_checkpoints, self._first_maps(), Settings())
+        try:
+            for _ in range(2):
+                photo, names = str(photos[FIRST_PHOTO]), self.first_checkpoints
+                *_, last = self._states([photo], names, self._first_maps(), Settings())
+        except SimpoolError as error:  # a damage that only the tensors show; the page opens without a board
+            logger.warning("no first board: %s", error)
+            return None
         return last
 
     def _first_maps(self) -> list[str]:

@@ -87,6 +87,11 @@ def refusal(sentence: str) -> gr.Error:
     return gr.Error(html.escape(ended, quote=False), print_exception=False)
 
 
+def plain_markdown(text: str) -> str:
+    """Text of a file, as Markdown that shows it as it is."""
+    return "".join(f"\\{c}" if c in r"\`*_{}[]<>()#+-!|$~" else c for c in text)
+
+
 def sent_value(event: gr.EventData, key: str) -> Any:
     """What the browser sent with an event under `key`; None where it sent nothing under it."""
     try:

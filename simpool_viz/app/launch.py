@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import logging
 import os
 import shutil
 import socket
@@ -11,8 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import CheckpointError, OptionError
 
+logger = logging.getLogger(__name__)
 INTRO = """# simpool_viz
 Where does a vision model attend, and would another pooling change that? Drop a photo: each row shows one checkpoint's
 map over it, and the object mask derived from the map alone."""
@@ -60,6 +62,11 @@ def build(device: str = "auto") -> Any:
     from simpool_viz.app.visits import free_when_closed
 
     page = ComparePage(EncoderStore(device))
+    for name, fault in page.left_out.items():
+        logger.warning("the bundled checkpoint %s is left out: %s", name, fault)
+    if not page.checkpoints:
+        why = "; ".join(f"{name}: {fault}" for name, fault in page.left_out.items()) or "the folder is empty"
+        raise CheckpointError(f"no bundled checkpoint can be used ({why}); install simpool_viz again")
     with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
         gr.HTML('<a class="skip" href="#board">Skip to the result</a>', elem_id="skip", apply_default_css=False)
         gr.Markdown(INTRO, elem_classes="simpool-intro")
@@ -71,12 +78,21 @@ def build(device: str = "auto") -> Any:
         )
         with gr.Accordion("How to read the board", open=False):
             gr.Markdown(GUIDE)
+        if page.left_out:
+            gr.Markdown(_left_out(page.left_out), elem_classes="simpool-intro", elem_id="left-out")
         gr.Markdown(
             f"Computed on `{page.store.where()}`. Photos are deleted within two hours. Your own checkpoints and what "
             "you inspect are kept for an hour of rest, and freed within a minute of closing the page.",
             elem_classes="simpool-intro",
         )
     return blocks
+
+
+def _left_out(faults: dict[str, str]) -> str:
+    """Which checkpoints are not here and why, as Markdown that shows every sign as it is."""
+    from simpool_viz.app.events import plain_markdown
+
+    return "Left out: " + "; ".join(f"{plain_markdown(name)}, since {plain_markdown(f)}" for name, f in faults.items())
 
 
 def _close_where_narrow(panels: int, width: int) -> str:
