@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,15 @@ three know no classes. A best class of less than 50 % is called improbable. Thei
 predictions."""
 
 
-def build(device: str = "auto") -> Any:
+def build(device: str = "auto", *, warm: bool = False) -> Any:
     """The app as a `gr.Blocks`, its example board already made.
 
     Args:
         device: as in `load_checkpoint`.
+        warm: load the checkpoints that are kept in memory now, rather than when they are first chosen.
+
+    Raises:
+        CheckpointError: no bundled checkpoint can be used.
     """
     # Before the import: the app must be silent without a network.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -58,6 +63,7 @@ def build(device: str = "auto") -> Any:
 
     from simpool_viz.app.choice import PHONE
     from simpool_viz.app.compare import ComparePage, EncoderStore
+    from simpool_viz.app.events import GuardedBlocks
     from simpool_viz.app.pages import build_pages
     from simpool_viz.app.visits import free_when_closed
 
@@ -67,7 +73,9 @@ def build(device: str = "auto") -> Any:
     if not page.checkpoints:
         why = "; ".join(f"{name}: {fault}" for name, fault in page.left_out.items()) or "the folder is empty"
         raise CheckpointError(f"no bundled checkpoint can be used ({why}); install simpool_viz again")
-    with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
+    with GuardedBlocks(
+        title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True
+    ) as blocks:
         gr.HTML('<a class="skip" href="#board">Skip to the result</a>', elem_id="skip", apply_default_css=False)
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         panels = build_pages(page)
@@ -85,6 +93,9 @@ def build(device: str = "auto") -> Any:
             "you inspect are kept for an hour of rest, and freed within a minute of closing the page.",
             elem_classes="simpool-intro",
         )
+    if warm:
+        for name in page.whole[: page.store.limit]:
+            page.find(name)
     return blocks
 
 
@@ -108,13 +119,16 @@ def _use_private_folder() -> None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
-def launch(host: str | None = None, port: int | None = None, device: str = "auto", **options: Any) -> Any:
+def launch(
+    host: str | None = None, port: int | None = None, device: str = "auto", *, warm: bool = False, **options: Any
+) -> Any:
     """Build the app and serve it.
 
     Args:
         host: address to listen on; Gradio's default (127.0.0.1, or what GRADIO_SERVER_NAME says) where None.
         port: the first free one from 7860 where None.
         device: as in `load_checkpoint`.
+        warm: as in `build`.
         options: further arguments of `gr.Blocks.launch`, such as prevent_thread_lock.
 
     Raises:
@@ -122,9 +136,58 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
     """
     if port is not None:
         _check_port(host, port)
-    blocks = build(device)
-    import gradio as gr
+    return _launched(build(device, warm=warm), host, port, options)
 
+
+def serve(
+    host: str | None = None, port: int | None = None, device: str = "auto", *, warm: bool = False, **options: Any
+) -> None:
+    """Serve the app until SIGTERM or SIGINT, and end within ten seconds of it, whatever runs.
+
+    The address is printed when it answers. The process must be left when this returns: a model that still runs in
+    another thread cannot be stopped.
+
+    Args:
+        host: as in `launch`.
+        port: as in `launch`.
+        device: as in `launch`.
+        warm: as in `build`.
+        options: further arguments of `gr.Blocks.launch`, such as auth.
+
+    Raises:
+        OptionError: a port where one cannot listen.
+        CheckpointError: no bundled checkpoint can be used.
+    """
+    if port is not None:
+        _check_port(host, port)
+    blocks = build(device, warm=warm)
+    from simpool_viz.app.ending import Ending, finish
+
+    ending = Ending()
+    ending.listen()
+    _, address, _ = _launched(
+        blocks, host, port, options | {"prevent_thread_lock": True, "quiet": True}, stopping=ending.asked
+    )
+    print(f"simpool_viz answers at {address}", flush=True)
+    ending.wait()
+    print("ending", flush=True)
+    finish(blocks)
+
+
+def _launched(
+    blocks: Any, host: str | None, port: int | None, options: dict[str, Any], stopping: Callable[[], bool] = bool
+) -> Any:
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    from simpool_viz.app.ending import unfinished
+    from simpool_viz.app.guard import Guard, Limits, visitor_of
+
+    def waiting() -> list[str]:
+        return [visitor_of(event.request.scope) for event in unfinished(blocks)]
+
+    guard = Middleware(Guard, limits=Limits(), waiting=waiting, stopping=stopping)  # type: ignore[arg-type]
+    options = options | {"app_kwargs": {"middleware": [guard]} | options.get("app_kwargs", {})}
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
     theme = gr.themes.Base(
         primary_hue="orange",
