@@ -28,7 +28,7 @@ from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import SUFFIXES, render_board, render_row, row_scales, save_picture
 from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.mask_files import NamedMask, coco_annotations, png_of
-from simpool_viz.outputs import csv_text, written_whole
+from simpool_viz.outputs import csv_text, holds_something, write_picture, written_whole
 from simpool_viz.recording import Recording
 from simpool_viz.refinement import refine
 from simpool_viz.scores.localization import score_baselines
@@ -122,7 +122,7 @@ def export_board(
             if isinstance(content, str):
                 (work / name).write_text(content, encoding="utf-8")
             else:
-                content.save(work / name)
+                write_picture(content, work / name)
     return Path(out)
 
 
@@ -137,7 +137,7 @@ def check_target(out: Path, overwrite: bool = False) -> None:
         FileExistsError: the folder contains something else, or an earlier export that must not be replaced.
     """
     out = Path(out)
-    if not out.exists() or (out.is_dir() and (not any(out.iterdir()) or (overwrite and _is_export(out)))):
+    if not out.exists() or (out.is_dir() and (not holds_something(out) or (overwrite and _is_export(out)))):
         return
     hint = "add --overwrite to replace it" if _is_export(out) else "it is no earlier result, so choose another folder"
     raise FileExistsError(f"{out} already exists and is not empty; {hint}")
@@ -155,7 +155,7 @@ def _write(board: Board, folder: Path, style: DrawingStyle, device: str, suffix:
     with profile.part("drawing"):
         picture_of_board = render_board(board, style)
     with profile.part("encoding"):
-        picture_of_board.save(folder / "board.png", compress_level=1)
+        write_picture(picture_of_board, folder / "board.png", compress_level=1)
     maps: dict[str, np.ndarray] = {}
     for name, row, scale in zip(row_names(board), board.rows, row_scales(board, style), strict=True):
         with profile.part("drawing"):
@@ -328,7 +328,7 @@ def export_tour(out: Path, *, device: str = "auto") -> list[Path]:
     possible = stops(available())
     if not possible:
         raise CheckpointError("the tour needs the bundled ViT checkpoints, which this installation does not have")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or holds_something(out)):
         raise FileExistsError(f"{out} is there already and not an empty folder; choose another with -o")
     names = list(dict.fromkeys(name for stop in possible for name in stop.checkpoints))
     loaded = dict(zip(names, load_checkpoints(names, device=device), strict=True))

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from simpool_viz.errors import OptionError, PictureError, SimpoolError
+from simpool_viz.outputs import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -212,7 +213,7 @@ def read_picture(source: ImageSource | Picture, name: str | None = None) -> Pict
     if not isinstance(source, (str, os.PathLike)):
         raise PictureError(f"a picture is a path, a PIL image or an array, not {type(source).__name__}")
     path = Path(source)
-    name = name or path.name
+    name = name or printable(path.name)
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if path.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,13 +12,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+LOST = "lost+found"  # a folder of the file system itself, at the root of a disk
+
 
 @contextmanager
 def written_whole(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """A temporary path for a file or folder, which is moved to `target` when the block ends.
 
     The path is in the folder of `target`, so that the move is one atomic step and no incomplete result ever has that
-    name. If the block raises, what it wrote is removed, and so are the parent folders that were made for it.
+    name. A folder that cannot be moved away, such as the mount point of a container's volume, is filled instead: its
+    new content is written inside it and moved when it is complete. If the block raises, what it wrote is removed, and
+    so are the parent folders that were made for it.
 
     Args:
         target: the final path; missing parent folders are made.
@@ -28,10 +35,14 @@ def written_whole(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """
     missing = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
+    fixed = replace and target.is_dir() and (target.is_mount() or not os.access(target.parent, os.W_OK))
     try:
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as work:
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=target if fixed else target.parent) as work:
             part = Path(work) / target.name
             yield part
+            if fixed and part.is_dir():
+                _fill(target, part, Path(work))
+                return
             if replace and target.is_dir() and part.is_dir():
                 shutil.rmtree(target)
             part.replace(target)
@@ -40,6 +51,41 @@ def written_whole(target: Path, *, replace: bool = True) -> Iterator[Path]:
             for folder in missing:
                 folder.rmdir()
         raise
+
+
+def _fill(target: Path, part: Path, work: Path) -> None:
+    """Put the content of `part` in the place of that of `target`, in which `work` lies."""
+    for old in target.iterdir():
+        if old not in (work, target / LOST):
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    for new in part.iterdir():
+        new.replace(target / new.name)
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether a folder holds anything but what the file system itself puts at the root of a disk."""
+    return any(path.name != LOST for path in folder.iterdir())
+
+
+def printable(text: str) -> str:
+    """A file's name as text that can be written as UTF-8; a byte that is not stands there as its escape sequence."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def write_picture(picture: Image.Image, path: Path, **options: Any) -> None:
+    """Write a picture; unlike Pillow's own writing into a file, it notices a disk that is full before the last byte.
+
+    Args:
+        picture: to write.
+        path: whose suffix says the format.
+        options: of Pillow's encoder.
+
+    Raises:
+        OSError: the file cannot be written whole.
+    """
+    encoded = io.BytesIO()
+    picture.save(encoded, format=Image.registered_extensions()[path.suffix.lower()], **options)
+    path.write_bytes(encoded.getvalue())
 
 
 class CsvFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -26,9 +27,9 @@ from simpool_viz.app.style_controls import dispatch, style_controls
 from simpool_viz.board.board import Board, Settings, iterate_board
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.checkpoints.bundle import bundled_folder
-from simpool_viz.checkpoints.catalogue import catalogue
+from simpool_viz.checkpoints.catalogue import usable
 from simpool_viz.checkpoints.load import at_size, split_size
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import OptionError, SimpoolError
 from simpool_viz.images import read_picture
 from simpool_viz.maps.registry import OWN, map_methods, maps_of
 from simpool_viz.maps.request import MapRequest, parse_map
@@ -39,6 +40,7 @@ from simpool_viz.refinement import LONGEST, refine
 from simpool_viz.scores.faithfulness import STEPS, iterate_faithfulness
 from simpool_viz.scores.references import Reference, read_reference
 
+logger = logging.getLogger(__name__)
 MOST_PHOTOS = 12  # of one run
 FIRST_PHOTO = "chelsea.jpg"
 FIRST_CHECKPOINTS = ("vit_gap", "vit_simpool")  # of the board that the page opens with
@@ -77,14 +79,14 @@ class ComparePage:
 
     def __init__(self, store: EncoderStore) -> None:
         self.store = store
-        # Classifiers first.
-        entries = sorted((e for e in catalogue().values() if e.available), key=lambda entry: entry.spec.dense)
-        # Without weights, once for all that the page says of them.
-        outlines = {entry.name: entry.outline() for entry in entries}
+        # Classifiers first. What is damaged is left out: its folder's name and the reason.
+        here, self.left_out = usable()
+        entries = sorted((entry for entry, _ in here.values()), key=lambda entry: entry.spec.dense)
+        outlines = {entry.name: outline for entry, outline in here.values()}
         self.groups = [*bundled_groups(entries, outlines), *hub_groups()]
         self.checkpoints = {e.name: e.facts.title or e.name for e in entries}
-        whole = [e.name for e in entries if not e.is_head]
-        self.first_checkpoints = [name for name in whole if name in FIRST_CHECKPOINTS] or whole[:2]
+        self.whole = [e.name for e in entries if not e.is_head]
+        self.first_checkpoints = [name for name in self.whole if name in FIRST_CHECKPOINTS] or self.whole[:2]
         self.maps = _offered_maps(outlines.values())
         self.reference = ReferencePanel(reference_of)
         self.titles = known_titles()
@@ -274,8 +276,13 @@ class ComparePage:
         if FIRST_PHOTO not in photos or not self.checkpoints:
             return None
         # Twice: the first forward of a process is slow, and its milliseconds would stay on the page.
-        for _ in range(2):
-            *_, last = self._states([str(photos[FIRST_PHOTO])], self.first_checkpoints, self._first_maps())
+        photo, names = str(photos[FIRST_PHOTO]), self.first_checkpoints
+        try:
+            for _ in range(2):
+                *_, last = self._states([photo], names, self._first_maps())
+        except SimpoolError as error:  # a damage that only the tensors show; the page opens without a board
+            logger.warning("no first board: %s", error)
+            return None
         return last
 
     def _first_maps(self) -> list[str]:

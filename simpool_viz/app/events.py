@@ -11,6 +11,7 @@ import html
 import inspect
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -25,8 +26,32 @@ OUR_FAULT = (
     "This is a fault of ours, not of what you chose. Nothing is lost: what is on the page stays, and you can go on. "
     "The details are in the app's log; please report what you did at {}."
 )
+UNREADABLE = "What was sent is not what this page sends; load the page again."
 GONE = "A file that this needs is no longer here, since photos are deleted within two hours; choose the photo again."
+_FOLDERS = re.compile(r"(?<![^\s'\"(\[])/(?:[^\s/'\"]+/)+")
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class GuardedBlocks(gr.Blocks):
+    """An app whose events answer in a sentence also to what Gradio itself cannot read.
+
+    Gradio checks what a browser sent before it calls an event's function, and prints the trace of what it finds.
+    """
+
+    async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
+        """As in `gr.Blocks`.
+
+        Raises:
+            gr.Error: in place of whatever is raised.
+        """
+        try:
+            return await super().process_api(*given, **named)
+        except Exception as error:
+            if isinstance(error, gr.Error) and not error.print_exception:  # of an event
+                raise
+            what = f"{type(error).__name__}: {str(error)[:200]}".replace("\n", " ")
+            logger.warning("a request that no event can read: %s", what)
+            raise refusal(UNREADABLE) from error
 
 
 def event_handler(function: Function) -> Function:
@@ -81,11 +106,19 @@ def _failures_as_sentences(name: str) -> Iterator[None]:
 def refusal(sentence: str) -> gr.Error:
     """The error that shows a sentence, with its full stop; not capitalised, since it may begin with a file's name.
 
-    Gradio shows it as HTML, so signs of HTML, which may come from a visitor's file, are escaped.
+    Gradio shows it as HTML, so signs of HTML, which may come from a visitor's file, are escaped. Of a path of this
+    machine the last part is left.
     """
     sentence = sentence.encode("utf-8", "replace").decode()  # half characters, from a name, reach no browser
+    sentence = _FOLDERS.sub("", sentence)
     ended = sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
     return gr.Error(html.escape(ended, quote=False), print_exception=False)
+
+
+def plain_markdown(text: str) -> str:
+    """Text of a file, as Markdown that shows it as it is."""
+    text = text.encode("utf-8", "replace").decode()  # half characters reach no browser
+    return "".join(f"\\{c}" if c in r"\`*_{}[]<>()#+-!|$~" else c for c in text)
 
 
 def sent_value(event: gr.EventData, key: str) -> Any:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import atexit
 import errno
+import logging
 import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import CheckpointError, OptionError
 
+logger = logging.getLogger(__name__)
 INTRO = """# simpool_viz
 Where does a vision model attend, and would another pooling change that? Drop a photo: each row shows one checkpoint's
 map over it, and the object mask derived from the map alone."""
@@ -45,11 +48,15 @@ three know no classes. A best class of less than 50 % is called improbable. Thei
 predictions."""
 
 
-def build(device: str = "auto") -> Any:
+def build(device: str = "auto", *, warm: bool = False) -> Any:
     """The app as a `gr.Blocks`, its example board already made.
 
     Args:
         device: as in `load_checkpoint`.
+        warm: load the checkpoints that are kept in memory now, rather than when they are first chosen.
+
+    Raises:
+        CheckpointError: no bundled checkpoint can be used.
     """
     # Before the import: the app must be silent without a network.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -59,12 +66,20 @@ def build(device: str = "auto") -> Any:
 
     from simpool_viz.app.choice import PHONE
     from simpool_viz.app.compare import ComparePage
+    from simpool_viz.app.events import GuardedBlocks
     from simpool_viz.app.pages import build_pages
     from simpool_viz.app.store import EncoderStore
     from simpool_viz.app.visits import free_when_closed
 
     page = ComparePage(EncoderStore(device))
-    with gr.Blocks(title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as blocks:
+    for name, fault in page.left_out.items():
+        logger.warning("the bundled checkpoint %s is left out: %s", name, fault)
+    if not page.checkpoints:
+        why = "; ".join(f"{name}: {fault}" for name, fault in page.left_out.items()) or "the folder is empty"
+        raise CheckpointError(f"no bundled checkpoint can be used ({why}); install simpool_viz again")
+    with GuardedBlocks(
+        title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True
+    ) as blocks:
         gr.HTML('<a class="skip" href="#board">Skip to the result</a>', elem_id="skip", apply_default_css=False)
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         panels = build_pages(page)
@@ -75,12 +90,24 @@ def build(device: str = "auto") -> Any:
         )
         with gr.Accordion("How to read the board", open=False):
             gr.Markdown(GUIDE)
+        if page.left_out:
+            gr.Markdown(_left_out(page.left_out), elem_classes="simpool-intro", elem_id="left-out")
         gr.Markdown(
             f"Computed on `{page.store.where()}`. Photos are deleted within two hours. Your own checkpoints and what "
             "you inspect are kept for an hour of rest, and freed within a minute of closing the page.",
             elem_classes="simpool-intro",
         )
+    if warm:
+        for name in page.whole[: page.store.limit]:
+            page.find(name)
     return blocks
+
+
+def _left_out(faults: dict[str, str]) -> str:
+    """Which checkpoints are not here and why, as Markdown that shows every sign as it is."""
+    from simpool_viz.app.events import plain_markdown
+
+    return "Left out: " + "; ".join(f"{plain_markdown(name)}, since {plain_markdown(f)}" for name, f in faults.items())
 
 
 def _close_where_narrow(panels: int, width: int) -> str:
@@ -96,13 +123,16 @@ def _use_private_folder() -> None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
-def launch(host: str | None = None, port: int | None = None, device: str = "auto", **options: Any) -> Any:
+def launch(
+    host: str | None = None, port: int | None = None, device: str = "auto", *, warm: bool = False, **options: Any
+) -> Any:
     """Build the app and serve it.
 
     Args:
         host: address to listen on; Gradio's default (127.0.0.1, or what GRADIO_SERVER_NAME says) where None.
         port: the first free one from 7860 where None.
         device: as in `load_checkpoint`.
+        warm: as in `build`.
         options: further arguments of `gr.Blocks.launch`, such as prevent_thread_lock.
 
     Raises:
@@ -110,9 +140,58 @@ def launch(host: str | None = None, port: int | None = None, device: str = "auto
     """
     if port is not None:
         _check_port(host, port)
-    blocks = build(device)
-    import gradio as gr
+    return _launched(build(device, warm=warm), host, port, options)
 
+
+def serve(
+    host: str | None = None, port: int | None = None, device: str = "auto", *, warm: bool = False, **options: Any
+) -> None:
+    """Serve the app until SIGTERM or SIGINT, and end within ten seconds of it, whatever runs.
+
+    The address is printed when it answers. The process must be left when this returns: a model that still runs in
+    another thread cannot be stopped.
+
+    Args:
+        host: as in `launch`.
+        port: as in `launch`.
+        device: as in `launch`.
+        warm: as in `build`.
+        options: further arguments of `gr.Blocks.launch`, such as auth.
+
+    Raises:
+        OptionError: a port where one cannot listen.
+        CheckpointError: no bundled checkpoint can be used.
+    """
+    if port is not None:
+        _check_port(host, port)
+    blocks = build(device, warm=warm)
+    from simpool_viz.app.ending import Ending, finish
+
+    ending = Ending()
+    ending.listen()
+    _, address, _ = _launched(
+        blocks, host, port, options | {"prevent_thread_lock": True, "quiet": True}, stopping=ending.asked
+    )
+    print(f"simpool_viz answers at {address}", flush=True)
+    ending.wait()
+    print("ending", flush=True)
+    finish(blocks)
+
+
+def _launched(
+    blocks: Any, host: str | None, port: int | None, options: dict[str, Any], stopping: Callable[[], bool] = bool
+) -> Any:
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    from simpool_viz.app.ending import unfinished
+    from simpool_viz.app.guard import Guard, Limits, visitor_of
+
+    def waiting() -> list[str]:
+        return [visitor_of(event.request.scope) for event in unfinished(blocks)]
+
+    guard = Middleware(Guard, limits=Limits(), waiting=waiting, stopping=stopping)  # type: ignore[arg-type]
+    options = options | {"app_kwargs": {"middleware": [guard]} | options.get("app_kwargs", {})}
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
     theme = gr.themes.Base(
         primary_hue="orange",

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from simpool_viz.app.checkpoint_list import CheckpointList, own_lines
-from simpool_viz.app.events import event_handler, refusal
+from simpool_viz.app.events import event_handler, plain_markdown, refusal
 from simpool_viz.checkpoints.formats.parts import parse_options
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.load import load_for_visitor, load_untrusted, split_size
@@ -130,8 +130,10 @@ class OwnPanel:
                 with contextlib.suppress(OSError):
                     Path(file).unlink()
         own.waiting = encoder
-        first, *others = [_plain(line[0].upper() + line[1:] if i else line) for i, line in enumerate(report.lines())]
-        items = [f"- {line}" for line in [*others, *map(_plain, self._offers(encoder))]]
+        first, *others = [
+            plain_markdown(line[0].upper() + line[1:] if i else line) for i, line in enumerate(report.lines())
+        ]
+        items = [f"- {line}" for line in [*others, *map(plain_markdown, self._offers(encoder))]]
         return "\n".join([f"**{first}**", "", *items]), gr.update(visible=True), None, own
 
     def _load(self, file: str | None, address: str) -> tuple[Encoder, Report]:
@@ -184,7 +186,7 @@ class OwnPanel:
             gr.update(own=own_lines(own.encoders), value=[*kept, name]),
             gr.update(choices=offered, value=[*maps, *(m for m in first if m not in maps)]),
             gr.update(visible=False),
-            f"{_plain(own.encoders[name].facts.title)} is among the checkpoints of this visit. Press Run.",
+            f"{plain_markdown(own.encoders[name].facts.title)} is among the checkpoints of this visit. Press Run.",
             own,
         )
 
@@ -202,9 +204,3 @@ def _within(seconds: float, work: Callable[[], Any]) -> Any:
         return pool.submit(work).result(timeout=seconds)
     finally:
         pool.shutdown(wait=False)
-
-
-def _plain(text: str) -> str:
-    """Text of a file, as Markdown that shows it as it is."""
-    text = text.encode("utf-8", "replace").decode()  # half characters reach no browser
-    return "".join(f"\\{c}" if c in r"\`*_{}[]<>()#+-!|$~" else c for c in text)

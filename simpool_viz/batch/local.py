@@ -6,20 +6,21 @@ number of waiting pictures is bounded, so that a folder of any length takes the 
 
 from __future__ import annotations
 
-import multiprocessing
+import errno
 import os
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from simpool_viz.batch.boards import Job, make_boards
-from simpool_viz.batch.preparing import Fault, Prepared, find_pictures, prepare
-from simpool_viz.batch.writing import Journal, write
+from simpool_viz.batch.lock import locked
+from simpool_viz.batch.preparing import Fault, Prepared, find_pictures
+from simpool_viz.batch.workers import read_ahead
+from simpool_viz.batch.writing import Journal, check_folder, require_folder, write
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import LONGEST, SUFFIXES
 from simpool_viz.errors import MapError, OptionError
@@ -34,12 +35,14 @@ class BatchReport:
         earlier: how many of these an earlier run did.
         faults: the pictures that could not be read.
         seconds: wall-clock time of this run.
+        notes: what an earlier run had left in disorder, in sentences.
     """
 
     done: int
     earlier: int
     faults: list[Fault]
     seconds: float
+    notes: list[str] = field(default_factory=list)
 
 
 def run(
@@ -73,7 +76,8 @@ def run(
         Counts, unreadable pictures and duration.
 
     Raises:
-        DataError: no picture in the folders, or the journal of the earlier run is damaged.
+        DataError: no picture in the folders, another run that writes to `out`, a journal without settings, or `out`
+            is gone before the end.
         MapError: no checkpoint has any of the maps.
         OptionError: a format, a batch size or a number of workers that does not exist.
         FileExistsError: `out` holds something else, or a run with other settings.
@@ -83,19 +87,25 @@ def run(
         raise OptionError(f"pictures are written as {', '.join(SUFFIXES)} or none, not {pictures!r}")
     if batch < 1 or (workers is not None and workers < 1):
         raise OptionError("the batch and the number of workers must be positive")
-    found = find_pictures(folders)
-    journal = Journal(Path(out), _settings(job, drawn, pictures), overwrite)
-    earlier = sum(key in journal.done for key in found)
-    waiting = {key: path for key, path in found.items() if key not in journal.done}
+    out, found = Path(out), find_pictures(folders)
+    check_folder(out)
     faults: list[Fault] = []
-    with _bar(len(waiting), progress) as bar, ExitStack() as stack:
-        longest = None if pictures == "none" else LONGEST
-        read = _read(waiting, job, longest, workers or max(1, (os.cpu_count() or 2) // 2), 3 * batch, stack)
-        for line in _written(_batches(read, batch, faults), job, Path(out), drawn, pictures, stack):
+    with locked(out) as note, ExitStack() as stack:
+        journal = Journal(out, _settings(job, drawn, pictures), overwrite)
+        earlier = sum(key in journal.done for key in found)
+        waiting = {key: path for key, path in found.items() if key not in journal.done}
+        bar, longest = stack.enter_context(_bar(len(waiting), progress)), None if pictures == "none" else LONGEST
+        read = read_ahead(waiting, job.frames, longest, workers or _half_the_cores(), 3 * batch, stack)
+        for line in _written(_batches(read, batch, faults), job, out, drawn, pictures, faults, stack):
             journal.add(line)
             bar.update()
-    journal.finish(list(found), faults, str(job.device))
-    return BatchReport(sum(key in journal.done for key in found), earlier, faults, time.perf_counter() - started)
+        journal.finish(list(found), faults, str(job.device))
+    done = sum(key in journal.done for key in found)
+    return BatchReport(done, earlier, faults, time.perf_counter() - started, [*filter(None, [note, journal.repair])])
+
+
+def _half_the_cores() -> int:
+    return max(1, (os.cpu_count() or 2) // 2)
 
 
 def _settings(job: Job, drawn: DrawingStyle, pictures: str) -> dict[str, Any]:
@@ -115,30 +125,6 @@ def _bar(total: int, shown: bool) -> Any:
     return tqdm(total=total, desc="recording", unit="picture", disable=not shown)
 
 
-def _read(
-    waiting: dict[str, Path], job: Job, longest: int | None, workers: int, ahead: int, stack: ExitStack
-) -> Iterator[Prepared | Fault]:
-    """The pictures as worker processes read them, in order, at most `ahead` of the consumer."""
-    if not waiting:
-        return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with PyTorch's threads can hang
-    pool = stack.enter_context(ProcessPoolExecutor(min(workers, len(waiting)), context, initializer=_begin_worker))
-    stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-    frames, futures = job.frames, deque[Future[Prepared | Fault]]()
-    for key, path in waiting.items():
-        futures.append(pool.submit(prepare, key, path, frames, longest))
-        if len(futures) >= ahead:
-            yield futures.popleft().result()
-    while futures:
-        yield futures.popleft().result()
-
-
-def _begin_worker() -> None:
-    """Give workers a lower priority: they take the time that the forward pass leaves, not its cores."""
-    if hasattr(os, "nice"):
-        os.nice(5)
-
-
 def _batches(read: Iterator[Prepared | Fault], batch: int, faults: list[Fault]) -> Iterator[list[Prepared]]:
     """Collect pictures of one shape into batches. At most eight batches of pictures wait, then the fullest goes."""
     buckets: dict[Any, list[Prepared]] = {}
@@ -156,16 +142,38 @@ def _batches(read: Iterator[Prepared | Fault], batch: int, faults: list[Fault]) 
 
 
 def _written(
-    batches: Iterator[list[Prepared]], job: Job, out: Path, drawn: DrawingStyle, pictures: str, stack: ExitStack
+    batches: Iterator[list[Prepared]],
+    job: Job,
+    out: Path,
+    drawn: DrawingStyle,
+    pictures: str,
+    faults: list[Fault],
+    stack: ExitStack,
 ) -> Iterator[dict[str, Any]]:
     """Write pictures and yield their lines for the journal; the next batch is recorded while one is written."""
-    pool = stack.enter_context(ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)))
+    pool = stack.enter_context(ThreadPoolExecutor(_half_the_cores()))
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-    before: list[Future[dict[str, Any]]] = []
+    before: list[tuple[str, Future[dict[str, Any]]]] = []
     for batch in batches:
         boards = make_boards(job, batch)
         if not boards[0].rows:
             raise MapError("none of these checkpoints has any of these maps. " + " ".join(boards[0].skipped))
-        yield from (future.result() for future in before)
-        before = [pool.submit(write, board, out, drawn, pictures) for board in boards]
-    yield from (future.result() for future in before)
+        yield from _lines(before, out, faults)
+        before = [
+            (one.key, pool.submit(write, board, out, drawn, pictures)) for one, board in zip(batch, boards, strict=True)
+        ]
+    yield from _lines(before, out, faults)
+
+
+def _lines(
+    written: list[tuple[str, Future[dict[str, Any]]]], out: Path, faults: list[Fault]
+) -> Iterator[dict[str, Any]]:
+    """The lines of pictures that are written; one whose path is too long for the file system is a fault."""
+    for key, future in written:
+        try:
+            yield future.result()
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                require_folder(out)
+                raise
+            faults.append(Fault(key, f"{key} has a path that is too long below the output folder"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from simpool_viz.drawing.pixels import display_picture
 from simpool_viz.errors import DataError, SimpoolError
 from simpool_viz.images import Geometry, Picture, fit, read_picture, resize_to_input
+from simpool_viz.outputs import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
@@ -93,10 +94,21 @@ def find_pictures(folders: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
                 and not any(part.startswith(".") for part in below.parts)
                 and path.is_file()
             ):
-                found[before + below.as_posix()] = path
+                found[_key(before + below.as_posix(), found)] = path
     if not found:
         raise DataError(f"no picture ({', '.join(s[1:] for s in SUFFIXES)}) lies in {', '.join(map(str, roots))}")
     return found
+
+
+def _key(text: str, taken: Container[str]) -> str:
+    """A path as text that can be written anywhere, in which bytes that are no UTF-8 are escaped; numbered where two
+    would be equal."""
+    key = unnumbered = printable(text)
+    number = 0
+    while key in taken:
+        number += 1
+        key = f"{unnumbered}_{number}"
+    return key
 
 
 def prepare(key: str, path: Path, frames: Sequence[Frame], longest: int | None) -> Prepared | Fault:
@@ -114,7 +126,7 @@ def prepare(key: str, path: Path, frames: Sequence[Frame], longest: int | None) 
     try:
         return prepare_picture(read_picture(path, key), frames, longest)
     except (SimpoolError, OSError, MemoryError) as error:  # one enormous picture is left out, the others go on
-        return Fault(key, str(error) or type(error).__name__)
+        return Fault(key, printable(str(error)) or type(error).__name__)
 
 
 def prepare_picture(picture: Picture, frames: Sequence[Frame], longest: int | None) -> Prepared:

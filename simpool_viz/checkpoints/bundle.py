@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter
+from safetensors import SafetensorError, safe_open
 
 from simpool_viz.checkpoints.filling import faults_of, fill, refuse
 from simpool_viz.checkpoints.reading import read_safetensors, write_safetensors
@@ -31,6 +32,7 @@ FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 BACKBONE = "backbone."
 State = dict[str, torch.Tensor]
+_POINTER = b"version https://git-lfs"
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -141,20 +143,52 @@ def load_bundle(folder: Path) -> Encoder:
     spec, facts = read_config(folder)
     state, metadata = _read_weights(folder)
     with torch.device("meta"):  # no memory is taken before the file is known to fit
-        trial = _built(spec, facts, folder)
+        trial = build_described(folder, spec, facts)
     if lent := _lent(facts):
         state |= _borrow(lent, base_folder(folder, lent.lender, lent.part), metadata.get(lent.part, ""), facts, trial)
     refuse(faults_of(trial, state), str(folder / WEIGHTS), recognised=False)
-    encoder = _built(spec, facts, folder)
+    encoder = build_described(folder, spec, facts)
     fill(encoder, state, str(folder / WEIGHTS))
     return encoder.eval().requires_grad_(False)
 
 
-def _built(spec: EncoderSpec, facts: Facts, folder: Path) -> Encoder:
+def build_described(folder: Path, spec: EncoderSpec, facts: Facts) -> Encoder:
+    """Build the encoder that a checkpoint folder describes, with random weights.
+
+    Args:
+        folder: of the checkpoint, for the error.
+        spec: from its description.
+        facts: from its description.
+
+    Raises:
+        CheckpointError: the description is of no encoder that can be built.
+    """
     try:
         return spec.build(facts)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # timm builds whatever the file describes
         raise CheckpointError(f"{folder / CONFIG} does not describe an encoder that can be built: {error}") from error
+
+
+def fault_of_weights(folder: Path) -> str:
+    """What is wrong with the weights of a checkpoint folder, from the file's head and size alone; "" where nothing is.
+
+    Args:
+        folder: of the checkpoint.
+    """
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, "pt"):  # compares the places of the tensors with the size of the file
+            return ""
+    except (OSError, SafetensorError):
+        pass
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_POINTER))
+    except OSError as error:
+        return f"{WEIGHTS} is missing" if isinstance(error, FileNotFoundError) else f"{WEIGHTS} cannot be read"
+    if start == _POINTER:
+        return f"{WEIGHTS} is a pointer of Git LFS, not the weights; fetch them with: git lfs pull"
+    return f"{WEIGHTS} is damaged or cut off"
 
 
 def _read_weights(folder: Path) -> tuple[State, dict[str, str]]:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from simpool_viz.checkpoints.bundle import CONFIG, WEIGHTS, bundled_folder, read_config
+from simpool_viz.checkpoints.bundle import (
+    CONFIG,
+    WEIGHTS,
+    build_described,
+    bundled_folder,
+    fault_of_weights,
+    read_config,
+)
+from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.spec import EncoderSpec
 
@@ -38,14 +47,25 @@ class Entry:
 
     @property
     def available(self) -> bool:
-        """Whether its weights are installed, and those of the checkpoint that holds its backbone, stem or trunk."""
+        """Whether its weights are installed whole, and those of the checkpoint with its backbone, stem or trunk."""
+        return not self.fault
+
+    @property
+    def fault(self) -> str:
+        """Why it cannot be loaded, "" where it can as far as the files tell without their tensors being read."""
         lender = self.facts.base or self.facts.stem or self.facts.trunk or self.folder.name
-        return all((folder / WEIGHTS).is_file() for folder in (self.folder, self.folder.parent / lender))
+        if fault := fault_of_weights(self.folder):
+            return fault
+        return f"it needs {lender}: {fault}" if (fault := fault_of_weights(self.folder.parent / lender)) else ""
 
     def outline(self) -> Encoder:
-        """Build the encoder without weights, on PyTorch's "meta" device: enough to list the maps that it has."""
+        """Build the encoder without weights, on PyTorch's "meta" device: enough to list the maps that it has.
+
+        Raises:
+            CheckpointError: its description is of no encoder that can be built.
+        """
         with torch.device("meta"):
-            return self.spec.build(self.facts).eval().requires_grad_(False)
+            return build_described(self.folder, self.spec, self.facts).eval().requires_grad_(False)
 
 
 def bundled_names(dense: bool = False) -> list[str]:
@@ -59,7 +79,7 @@ def bundled_names(dense: bool = False) -> list[str]:
 
 
 def catalogue() -> dict[str, Entry]:
-    """Every bundled checkpoint by name, in the order of their folders.
+    """Every bundled checkpoint by name, in the order of their folders, but those whose description is damaged.
 
     Examples:
         >>> from simpool_viz import catalogue
@@ -67,6 +87,51 @@ def catalogue() -> dict[str, Entry]:
         >>> entry.facts.title, entry.available, entry.is_head
         ('ResNet, GAP', True, False)
     """
-    folders = sorted(path.parent for path in bundled_folder("models").glob(f"*/{CONFIG}"))
-    entries = [Entry(folder, *read_config(folder)) for folder in folders]
-    return {entry.name: entry for entry in entries}
+    entries, _ = _read_all()
+    return entries
+
+
+def damaged_descriptions() -> dict[str, str]:
+    """What is wrong with the descriptions that are damaged or missing, by the name of the folder."""
+    _, faults = _read_all()
+    return faults
+
+
+def usable() -> tuple[dict[str, tuple[Entry, Encoder]], dict[str, str]]:
+    """The bundled checkpoints that can be used, as far as that can be said before their tensors are read.
+
+    Returns:
+        Entries with their outlines by name; and for the others the name of the folder and a sentence that says what is
+        damaged or missing, without the paths of this machine.
+    """
+    entries, faults = _read_all()
+    found: dict[str, tuple[Entry, Encoder]] = {}
+    for name, entry in entries.items():
+        if fault := entry.fault:
+            faults[entry.folder.name] = fault
+            continue
+        try:
+            found[name] = entry, entry.outline()
+        except CheckpointError as error:
+            faults[entry.folder.name] = _without_folder(error, entry.folder)
+    return found, faults
+
+
+def _read_all() -> tuple[dict[str, Entry], dict[str, str]]:
+    """The bundled checkpoints whose description is whole, by name, and the faults of the others, by folder."""
+    entries: dict[str, Entry] = {}
+    faults: dict[str, str] = {}
+    for folder in sorted(path for path in bundled_folder("models").iterdir() if path.is_dir()):
+        if not (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
+            continue
+        try:
+            entry = Entry(folder, *read_config(folder))
+        except CheckpointError as error:
+            faults[folder.name] = _without_folder(error, folder)
+        else:
+            entries[entry.name] = entry
+    return entries, faults
+
+
+def _without_folder(error: CheckpointError, folder: Path) -> str:
+    return str(error).replace(f"{folder.parent}{os.sep}", "")

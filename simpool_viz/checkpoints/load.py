@@ -14,7 +14,7 @@ from torch import nn
 
 from simpool_viz.checkpoints import hub
 from simpool_viz.checkpoints.bundle import CONFIG, load_bundle
-from simpool_viz.checkpoints.catalogue import catalogue
+from simpool_viz.checkpoints.catalogue import catalogue, damaged_descriptions
 from simpool_viz.checkpoints.files import load_file, split_options
 from simpool_viz.checkpoints.formats.parts import parse_options, read_load_options
 from simpool_viz.checkpoints.formats.recognise import Report
@@ -306,6 +306,8 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
         return _reported(encoder, "checkpoint folder")
     if Path(name).exists():
         return _load_file(Path(name), options)
+    if fault := damaged_descriptions().get(name):
+        raise CheckpointError(f"the bundled checkpoint {name!r} cannot be used: {fault}")
     raise CheckpointError(
         f"no checkpoint is called {name!r}. Bundled are "
         f"{', '.join(n for n, e in entries.items() if not e.is_head) or 'none'}; or give "

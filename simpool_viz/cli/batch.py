@@ -46,6 +46,8 @@ def _run(arguments: argparse.Namespace) -> None:
     job = Job(chosen_encoders(arguments), requests, settings)
     options: dict[str, Any] = {key: getattr(arguments, key) for key in ("pictures", "batch", "workers", "overwrite")}
     report = run(job, arguments.folders, arguments.out, style, progress=True, **options)
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
     for fault in report.faults:
         print(f"left out: {fault.sentence}", file=sys.stderr)
     made = report.done - report.earlier

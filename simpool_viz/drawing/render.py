@@ -20,6 +20,7 @@ from simpool_viz.drawing.pixels import (
     overlay,
 )
 from simpool_viz.maps.scale import Scale, scale_of, shared_scales
+from simpool_viz.outputs import write_picture
 from simpool_viz.refinement import refine
 
 LONGEST = 1024  # pixels of the exported overlays and masks
@@ -94,4 +95,4 @@ def save_picture(picture: np.ndarray, path: Path) -> None:
         OSError: the file cannot be written.
     """
     options: dict[str, Any] = {"quality": 90, "subsampling": 0} if path.suffix == ".jpg" else {"compress_level": 1}
-    Image.fromarray(picture).save(path, **options)
+    write_picture(Image.fromarray(picture), path, **options)

@@ -6,10 +6,12 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import errno
 import json
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from simpool_viz import record
 from simpool_viz.batch import local
 from simpool_viz.batch.boards import Job, make_boards
 from simpool_viz.batch.local import run
+from simpool_viz.batch.lock import locked
 from simpool_viz.batch.preparing import Fault, Prepared
 from simpool_viz.batch.writing import Journal
 from simpool_viz.board.board import Settings, make_board
@@ -28,6 +31,7 @@ from simpool_viz.checkpoints.load import share_backbones
 from simpool_viz.cli.main import main
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import render_row, row_scales
+from simpool_viz.errors import DataError
 from simpool_viz.maps.request import parse_map
 from simpool_viz.modeling.encoder import Encoder
 from tests.helpers import make_photo, prepare_shape, prepared, save_small, small_resnet
@@ -128,6 +132,78 @@ def test_a_run_goes_on_where_it_was_interrupted(
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
+def test_what_an_earlier_run_left_in_disorder_is_told(folder: Path, job: Job, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(job, [folder], out, pictures="none", workers=1)
+    with (out / "journal.jsonl").open("a") as file:
+        file.write("{}\n")
+    (out / ".running.json").write_text('{"process": 7, "computer": "ada", "started": "2026-01-01 00:00:00"}')
+    report = run(job, [folder], out, pictures="none", workers=1)
+    assert report.done == report.earlier == 6
+    assert report.notes == [
+        "an earlier run did not come to its end (process 7 on ada, started 2026-01-01 00:00:00); this one goes on",
+        f"{out / 'journal.jsonl'} had 1 damaged line; what no other line tells is made again",
+    ]
+
+
+def test_a_folder_that_another_run_holds_is_left_as_it_is(folder: Path, job: Job, tmp_path: Path) -> None:
+    with locked(tmp_path / "out"), pytest.raises(DataError, match="another run writes to"):
+        run(job, [folder], tmp_path / "out", workers=1)
+    assert not (tmp_path / "out" / "journal.jsonl").exists()
+
+
+def test_an_output_folder_that_vanishes_is_one_sentence_and_stays_gone(
+    folder: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, out = local.write, tmp_path / "out"
+
+    def vanishing(board: Any, *args: Any) -> Any:
+        shutil.rmtree(out, ignore_errors=True)
+        return original(board, *args)
+
+    monkeypatch.setattr(local, "write", vanishing)
+    with pytest.raises(DataError, match="out is gone, which was there when its run began; start the run again"):
+        run(job, [folder], out, pictures="none", batch=2, workers=1)
+    assert not out.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
+def test_names_that_are_no_text_or_too_long_are_rows_as_others(job: Job, tmp_path: Path) -> None:
+    folder, out, photo = tmp_path / "photos", tmp_path / "out", make_photo(64, 100)
+    folder.mkdir()
+    long = "a" * 251 + ".png"
+    for name in (b"caf\xe9.png", b"caf\xff.png", b"bad\xff.png", long.encode()):
+        Image.fromarray(photo).save(tmp_path / "photo.png")
+        shutil.copy(tmp_path / "photo.png", os.fsencode(folder) + b"/" + name)
+    Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.png")).write_bytes(b"no picture")
+    report = run(job, [folder], out, pictures="png", workers=1)
+    assert report.done == 3 and [fault.key for fault in report.faults] == [r"bad\udcff.png"]
+    table = (out / "scores.csv").read_text(encoding="utf-8")
+    assert all(name in table for name in (r"caf\udce9.png", r"caf\udcff.png", long))
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    for picture in manifest["pictures"]:
+        assert (out / "maps" / f"{picture['files']}.npz").is_file()
+    assert run(job, [folder], out, pictures="png", workers=1).earlier == 3
+
+
+def test_a_path_that_is_too_long_is_one_row_with_its_reason(
+    folder: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = local.write
+
+    def refusing(board: Any, *args: Any) -> Any:
+        if board.pictures[0].name == KEYS[1]:
+            raise OSError(errno.ENAMETOOLONG, "File name too long")
+        return original(board, *args)
+
+    monkeypatch.setattr(local, "write", refusing)
+    report = run(job, [folder], tmp_path / "out", pictures="none", workers=1)
+    assert report.done == 5
+    assert {f.sentence for f in report.faults if f.key == KEYS[1]} == {
+        f"{KEYS[1]} has a path that is too long below the output folder"
+    }
+
+
 def test_a_folder_of_other_settings_or_of_something_else_is_left_alone(
     folder: Path, out: Path, job: Job, tmp_path: Path
 ) -> None:
@@ -197,38 +273,6 @@ def test_the_most_frequent_of_the_waiting_shapes_goes_first_where_too_many_wait(
     grids = [(2, 2), (3, 3), (2, 2), *((4, n) for n in range(2, 40))]
     first = next(local._batches((prepared(str(i), grid) for i, grid in enumerate(grids)), 3, []))
     assert [one.key for one in first] == ["0", "2"]
-
-
-def test_no_more_pictures_are_read_ahead_than_asked_for(monkeypatch: pytest.MonkeyPatch, resnet: Encoder) -> None:
-    begun: list[str] = []
-
-    class Pool:
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            pass
-
-        def __enter__(self) -> Pool:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            pass
-
-        def submit(self, function: Any, key: str, *arguments: Any) -> Future[Fault]:
-            begun.append(key)
-            future: Future[Fault] = Future()
-            future.set_result(Fault(key, "not read"))
-            return future
-
-        def shutdown(self, **options: Any) -> None:
-            pass
-
-    monkeypatch.setattr(local, "ProcessPoolExecutor", Pool)
-    job, waiting = Job([resnet], [parse_map("pooling")], Settings(size=64)), {str(i): Path(str(i)) for i in range(30)}
-    with ExitStack() as stack:
-        came = []
-        for one in local._read(waiting, job, None, 2, 6, stack):
-            came.append(one.key)
-            assert len(begun) <= min(30, len(came) + 5), "six at once, the one that came among them"
-    assert came == begun == list(waiting)
 
 
 def test_heads_on_one_backbone_share_the_forward_of_a_batch(resnet: Encoder) -> None:

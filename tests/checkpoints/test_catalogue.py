@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from simpool_viz import catalogue, load_checkpoint
 from simpool_viz.checkpoints import bundle
-from simpool_viz.checkpoints.catalogue import bundled_names
+from simpool_viz.checkpoints.catalogue import bundled_names, usable
 from simpool_viz.maps.registry import maps_of
 
 
@@ -48,3 +51,62 @@ def test_an_outline_has_the_maps_of_the_checkpoint_without_its_weights() -> None
         outline = entries[name].outline()
         assert all(p.is_meta for p in outline.parameters())
         assert maps_of(outline) == maps_of(load_checkpoint(name, device="cpu"))
+
+
+def keep_config(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
+    def damage(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return damage
+
+
+WEIGHTS, POINTER = "model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "cut off": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-1]), "is damaged or cut off"),
+    "empty": (lambda f: (f / WEIGHTS).write_bytes(b""), "is damaged or cut off"),
+    "pointer": (lambda f: (f / WEIGHTS).write_bytes(POINTER), "is a pointer of Git LFS"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), "is missing"),
+    "weights are a folder": (lambda f: ((f / WEIGHTS).unlink(), (f / WEIGHTS).mkdir()), "cannot be read"),
+    "bad JSON": (lambda f: (f / "config.json").write_text("{"), "config.json is not readable as JSON"),
+    "pointer of a description": (lambda f: (f / "config.json").write_bytes(POINTER), "not readable as JSON"),
+    "no description": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
+    "a key is missing": (keep_config(lambda c: c["encoder"].pop("backbone")), "'backbone'"),
+    "no such backbone": (keep_config(lambda c: c["encoder"].update(backbone="resnet19")), "resnet19"),
+}
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: dict[str, Path]) -> Path:
+    """The folder of bundled models, of which there are two."""
+    for name, pooling in (("a", "simpool"), ("b", "gap")):
+        shutil.copytree(checkpoints[pooling], tmp_path / "models" / name)
+    (tmp_path / "models" / "results.json").write_text("{}")
+    monkeypatch.setattr(bundle, "_PACKAGE", tmp_path / "package")
+    return tmp_path / "models"
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_left_out_and_said_and_the_others_stay(models: Path, name: str) -> None:
+    damage, words = DAMAGES[name]
+    damage(models / "b")
+    found, faults = usable()
+    assert list(found) == ["small_simpool"] and list(faults) == ["b"]
+    assert words in faults["b"] and str(models) not in faults["b"]
+    assert bundled_names() == ["small_simpool"] or name == "no such backbone", "that is seen when it is built"
+    load_checkpoint("small_simpool", device="cpu")
+    with pytest.raises(ValueError, match=r"b|small_gap"):
+        load_checkpoint("b" if "small_gap" not in catalogue() else "small_gap")
+
+
+def test_a_damaged_lender_is_the_fault_of_what_stands_on_it(models: Path) -> None:
+    keep_config(lambda c: c["facts"].update(base="b"))(models / "a")
+    (models / "b" / WEIGHTS).unlink()
+    _, faults = usable()
+    assert faults == {"a": "it needs b: model.safetensors is missing", "b": "model.safetensors is missing"}
+
+
+def test_every_bundled_checkpoint_is_usable() -> None:
+    found, faults = usable()
+    assert not faults and list(found) == list(catalogue())

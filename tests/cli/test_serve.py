@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
+from simpool_viz.cli.serve import _users
 from tests.helpers import run_command
 
 
@@ -18,8 +20,23 @@ def test_serve_refuses_ports_that_do_not_exist(capsys: pytest.CaptureFixture[str
 def test_serve_refuses_a_port_that_is_taken_before_anything_is_built(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simpool_viz.app.launch.build", lambda device: pytest.fail("the app was built"))
+    monkeypatch.setattr("simpool_viz.app.launch.build", lambda device, warm: pytest.fail("the app was built"))
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = server.getsockname()[1]
         status, _, err = run_command(capsys, "serve", "--host", "127.0.0.1", "--port", taken)
     assert status == 2 and f"port {taken} is taken; choose another with --port" in err
+
+
+@pytest.mark.parametrize("given", ["ada", ":x", "ada:", "@FILE"])
+def test_who_may_log_in_is_checked_before_anything_is_built(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simpool_viz.app.launch.build", lambda device, warm: pytest.fail("the app was built"))
+    (tmp_path / "users").write_text("\n")
+    status, _, err = run_command(capsys, "serve", "--auth", given.replace("FILE", str(tmp_path / "users")))
+    assert status == 2 and "--auth" in err
+
+
+def test_users_come_from_words_and_files(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("ada:a:b\n\nbob:c\n")
+    assert _users(["eve:d", f"@{tmp_path / 'users'}"]) == [("eve", "d"), ("ada", "a:b"), ("bob", "c")]

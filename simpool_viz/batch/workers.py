@@ -1,0 +1,130 @@
+"""Processes that read pictures ahead of the model. One that is killed costs at most the picture that did it.
+
+Nothing here imports PyTorch, since the processes start with what this file imports.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from simpool_viz.batch.preparing import Fault, Frame, Prepared, prepare
+from simpool_viz.errors import SimpoolError
+
+Result = Prepared | Fault
+
+
+def read_ahead(
+    waiting: Mapping[str, Path],
+    frames: Sequence[Frame],
+    longest: int | None,
+    workers: int,
+    ahead: int,
+    stack: ExitStack,
+) -> Iterator[Result]:
+    """The pictures as worker processes read them, in order.
+
+    Where a process is killed, as the system does when memory runs out, its successor reads what was on its way one by
+    one; a picture that ends that one too is a `Fault`.
+
+    Args:
+        waiting: files by key.
+        frames: input sizes and strides.
+        longest: as in `prepare`.
+        workers: number of processes.
+        ahead: how many pictures at most are read before the consumer asks for them.
+        stack: ends the processes when it is closed.
+
+    Raises:
+        SimpoolError: processes end before they have read anything.
+    """
+    if not waiting:
+        return
+    readers = _Readers(min(workers, len(waiting)))
+    stack.callback(readers.end)
+    begun: deque[tuple[str, Path, Future[Result] | None]] = deque()  # None: to be read alone
+    left = iter(waiting.items())
+    while True:
+        if not any(future is None for _, _, future in begun):
+            for key, path in left:
+                begun.append((key, path, readers.submit(key, path, frames, longest)))
+                if len(begun) >= ahead:
+                    break
+        if not begun:
+            return
+        key, path, future = begun.popleft()
+        try:
+            yield (future or readers.submit(key, path, frames, longest)).result()
+        except BrokenProcessPool:
+            readers.renew()
+            if future is None:
+                yield Fault(key, f"{key} ended the process that read it, twice; it may need more memory than there is")
+            else:
+                begun.appendleft((key, path, None))
+                begun = deque((k, p, f if f is not None and _is_read(f) else None) for k, p, f in begun)
+
+
+def _is_read(future: Future[Result]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+class _Readers:
+    """A pool of processes and its successors."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = self._new()
+
+    def _new(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")  # a fork of a process with PyTorch's threads can hang
+        return ProcessPoolExecutor(self.count, context, initializer=_begin_worker)
+
+    def submit(self, key: str, path: Path, frames: Sequence[Frame], longest: int | None) -> Future[Result]:
+        """Have a picture read; of a pool that is broken the future says so."""
+        try:
+            return self._pool.submit(prepare, key, path, frames, longest)
+        except BrokenProcessPool as error:
+            broken: Future[Result] = Future()
+            broken.set_exception(error)
+            return broken
+
+    def renew(self) -> None:
+        """Start a new pool in place of a broken one."""
+        self.end()
+        self._pool = self._new()
+        try:
+            self._pool.submit(os.getpid).result()
+        except BrokenProcessPool:
+            raise SimpoolError(
+                "the processes that read pictures end as soon as they start; free some memory or take fewer --workers, "
+                "and in a script of your own call run under: if __name__ == '__main__':"
+            ) from None
+
+    def end(self) -> None:
+        """End the processes once they have read what they are reading."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """Give a worker a lower priority: it takes the time that the forward pass leaves, not its cores. It ends with its
+    parent, however that ends, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(5)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,58 @@
+"""The app starts without what is damaged, and says so; without any checkpoint it does not start."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from simpool_viz.app.launch import build
+from simpool_viz.checkpoints import bundle
+from simpool_viz.errors import CheckpointError
+from tests.helpers import run_command
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: dict[str, Path]) -> Path:
+    """The folder of bundled models, of which there are two."""
+    for name, pooling in (("a", "simpool"), ("b", "gap")):
+        shutil.copytree(checkpoints[pooling], tmp_path / "models" / name)
+    shutil.copytree(bundle.bundled_folder("assets"), tmp_path / "assets")
+    monkeypatch.setattr(bundle, "_PACKAGE", tmp_path / "package")
+    return tmp_path / "models"
+
+
+def test_the_app_starts_without_a_damaged_checkpoint_and_says_so(
+    models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (models / "b" / "model.safetensors").write_bytes(b"cut")
+    with caplog.at_level(logging.WARNING, "simpool_viz"):
+        blocks = build("cpu")
+    assert "the bundled checkpoint b is left out: model.safetensors is damaged or cut off" in caplog.text
+    (notice,) = [one for one in blocks.blocks.values() if getattr(one, "elem_id", None) == "left-out"]
+    assert notice.value == r"Left out: b, since model.safetensors is damaged or cut off"
+
+
+def test_the_app_starts_where_only_the_tensors_show_the_damage(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copy(models / "a" / "model.safetensors", models / "b" / "model.safetensors")
+    build("cpu")
+    assert "no first board: " in caplog.text and "does not fit" in caplog.text
+
+
+@pytest.mark.parametrize("left", ["damaged", "empty", "gone"])
+def test_without_any_checkpoint_it_is_one_sentence(models: Path, left: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in list(models.iterdir()):
+        if left == "damaged":
+            (folder / "config.json").write_text("{")
+        else:
+            shutil.rmtree(folder)
+    if left == "gone":
+        models.rmdir()
+    status, _, err = run_command(capsys, "serve", "--device", "cpu")
+    assert status == 2 and len(err.strip().splitlines()) >= 1
+    assert err.strip().splitlines()[-1].endswith("install simpool_viz again")
+    if left != "gone":
+        with pytest.raises(CheckpointError, match="no bundled checkpoint can be used"):
+            build("cpu")
