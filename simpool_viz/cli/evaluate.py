@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from simpool_viz.cli.options import Command, add_computation, add_object_ids, chosen_encoders, chosen_settings
 from simpool_viz.errors import OptionError
+
+if TYPE_CHECKING:
+    from simpool_viz.batch.preparing import Fault
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +47,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="compare mask rules, amounts, smoothings and components instead of maps",
     )
     parser.add_argument(
+        "--protocols",
+        action="store_true",
+        help="MaxBoxAccV2, MaxBoxAcc, CorLoc, PxAP and maximal F-beta of the set instead",
+    )
+    parser.add_argument(
         "--pair",
         action="append",
         default=[],
@@ -60,6 +70,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.evaluation.classification import classification_table, pairs_table
     from simpool_viz.evaluation.datasets import open_mask_set
     from simpool_viz.evaluation.mask_rules import compare_cuts
+    from simpool_viz.evaluation.protocols import evaluate_protocols, protocols_table
     from simpool_viz.evaluation.scenes import evaluate_scenes, scene_tables
     from simpool_viz.evaluation.table import evaluate, localization_table
     from simpool_viz.maps.request import parse_maps
@@ -71,6 +82,8 @@ def _run(arguments: argparse.Namespace) -> None:
         raise OptionError("name a folder of photos with masks, or --photos, or --scenes")
     if arguments.results and arguments.results.exists():
         read_results(arguments.results)  # refused before hours of work
+    if arguments.rules and arguments.protocols:
+        raise OptionError("--rules and --protocols are two tables; ask for one of them at a time")
     pairs = [_pair(text) for text in arguments.pair]
     settings, sets = chosen_settings(arguments), [open_mask_set(folder) for folder in arguments.data]
     encoders = chosen_encoders(arguments, dense=bool(arguments.scenes))
@@ -94,12 +107,18 @@ def _run(arguments: argparse.Namespace) -> None:
         for name, table in scene_tables(scored, scenes).items():
             add(f"{scenes}/{name}", table)
     for data in sets:
+        faults: list[Fault] = []
+        asked: dict[str, Any] = {"progress": True, "object_ids": arguments.object_ids, "faults": faults}
         if arguments.rules:
-            asked = {"progress": True, "object_ids": arguments.object_ids}
             add(f"{data.name}/rules", compare_cuts(data, encoders, requests, settings, **asked))
-            continue
-        methods = evaluate(data, encoders, requests, settings, progress=True, object_ids=arguments.object_ids)
-        add(data.name, localization_table(data, methods, settings))
+        elif arguments.protocols:
+            counted = evaluate_protocols(data, encoders, requests, settings, **asked)
+            add(f"{data.name}/protocols", protocols_table(data, counted))
+        else:
+            methods = evaluate(data, encoders, requests, settings, **asked)
+            add(data.name, localization_table(data, methods, settings))
+        for fault in faults:
+            print(f"left out: {fault.sentence}", file=sys.stderr)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -10,9 +10,10 @@ from itertools import product
 
 import numpy as np
 
+from simpool_viz.batch.preparing import Fault
 from simpool_viz.board.board import Settings
 from simpool_viz.evaluation.datasets import MaskSet
-from simpool_viz.evaluation.table import rows_of_photos
+from simpool_viz.evaluation.table import rows_of_photos, set_title
 from simpool_viz.images import expand_cells
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.masks import DEFAULT_CUT, DINO_CUT, Cut, find_level, largest_component, smoothed, upsample
@@ -63,6 +64,7 @@ def compare_cuts(
     progress: bool = False,
     object_ids: Sequence[int] = (),
     best: int | None = 12,
+    faults: list[Fault] | None = None,
 ) -> Table:
     """The IoU of every kind of mask for every map, best first by their mean over maps.
 
@@ -74,17 +76,18 @@ def compare_cuts(
         progress: whether to show a progress bar.
         object_ids: as in `read_reference`.
         best: how many of `CUTS` have a row, beside the default and DINO's; None for all.
+        faults: as in `evaluate`.
 
     Returns:
         A row for each and, at the end, the whole picture and the centre prior's mask at 60 % of the mass.
 
     Raises:
         MapError: no checkpoint has any of the maps.
-        PictureError: a photo or a mask cannot be read.
+        DataError: as in `evaluate`.
     """
     # By checkpoint and map, since names of checkpoints need not be unique; then by label of the row.
     values: dict[tuple[int, str], dict[str, list[float]]] = {}
-    for reference, rows in rows_of_photos(data, encoders, requests, settings, progress, object_ids):
+    for reference, rows in rows_of_photos(data, encoders, requests, settings, progress, object_ids, faults):
         plain = {name: iou(disc, reference) for name, (_, disc) in baselines(reference).items()}
         for number, row in rows:
             own = values.setdefault((number, f"{row.checkpoint}: {row.map_label}"), {})
@@ -92,6 +95,7 @@ def compare_cuts(
                 own.setdefault(cut.label, []).append(iou(pixels, reference))
             for name, value in plain.items():
                 own.setdefault(name, []).append(value)
+    scored = len(next(iter(next(iter(values.values())).values())))
     names = [label for _, label in values]
     keys = [label if names.count(label) == 1 else f"{label} ({number})" for number, label in values]
     labels = list(next(iter(values.values())))
@@ -107,7 +111,7 @@ def compare_cuts(
         cells = {key: measured(np.array(own[label])) for key, own in zip(keys, values.values(), strict=True)}
         table.append({"mask": label, "mean": round(means[label], 5), **cells})
     return Table(
-        f"**{data.name}**, {len(data.pairs)} photos: IoU of the mask, by the best of {len(CUTS)} cuts",
+        f"{set_title(data, scored)}: IoU of the mask, by the best of {len(CUTS)} cuts",
         tuple(columns),
         tuple(table),
     )

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from simpool_viz.batch.preparing import Fault
 from simpool_viz.board.board import Row, Settings, record_each, record_rows, require_rows
+from simpool_viz.errors import DataError, SimpoolError
 from simpool_viz.evaluation.datasets import MaskSet
 from simpool_viz.images import read_picture
 from simpool_viz.maps.request import MapRequest
@@ -51,6 +53,7 @@ def evaluate(
     settings: Settings,
     progress: bool = False,
     object_ids: Sequence[int] = (),
+    faults: list[Fault] | None = None,
 ) -> list[Method]:
     """Score maps on a data set.
 
@@ -61,18 +64,19 @@ def evaluate(
         settings: size, mask rule, fusion.
         progress: whether to show a progress bar.
         object_ids: the labels that count as object, as in `read_reference`.
+        faults: to which each photo is added that is left out, since it or its mask cannot be read, with the reason.
 
     Returns:
         One `Method` per checkpoint and map it has, then the baselines.
 
     Raises:
         MapError: no checkpoint has any of the maps.
-        PictureError: a photo or a mask cannot be read.
+        DataError: none of the photos and masks can be read.
     """
     # By checkpoint and map, since names of checkpoints need not be unique: (label, scores of each picture).
     methods: dict[tuple[int, str], tuple[str, list[dict[str, float]]]] = {}
     plain: dict[str, list[dict[str, float]]] = {}  # the baselines, by name
-    for reference, rows in rows_of_photos(data, encoders, requests, settings, progress, object_ids):
+    for reference, rows in rows_of_photos(data, encoders, requests, settings, progress, object_ids, faults):
         for number, row in rows:
             label = f"{row.checkpoint}: {row.map_label}"
             figures = methods.setdefault((number, row.request.label), (label, []))[1]
@@ -106,24 +110,35 @@ def rows_of_photos(
     settings: Settings,
     progress: bool = False,
     object_ids: Sequence[int] = (),
+    faults: list[Fault] | None = None,
 ) -> Iterator[tuple[Reference, list[tuple[int, Row]]]]:
     """The reference of each photo of a data set, and the rows of its maps, each with its checkpoint's number.
+
+    A photo that cannot be read, or whose mask cannot, is left out.
 
     Args and errors are those of `evaluate`.
     """
     from tqdm import tqdm
 
+    faults = [] if faults is None else faults
+    before = len(faults)
     found = False
     skipped: list[str] = []
     for image, mask in tqdm(data.pairs, desc=data.name, unit="photo", disable=not progress):
-        picture = read_picture(image)
-        reference = bounded(read_reference(mask, picture.size, object_ids))
+        try:
+            picture = read_picture(image)
+            reference = bounded(read_reference(mask, picture.size, object_ids))
+        except (SimpoolError, OSError) as error:
+            faults.append(Fault(image.name, f"{image.name}: {error}"))
+            continue
         rows: list[tuple[int, Row]] = []
         for number, recording in enumerate(record_each(encoders, picture, settings.size)):
             own, skipped = record_rows(recording, requests, settings)
             rows += [(number, row) for row in own]
         found = found or bool(rows)
         yield reference, rows
+    if len(faults) - before == len(data.pairs):
+        raise DataError(f"none of the photos of {data.name} can be scored. {faults[before].sentence}")
     if not found:
         require_rows([], skipped)
 
@@ -149,12 +164,24 @@ def localization_table(data: MaskSet, methods: Sequence[Method], settings: Setti
     rows = []
     for method in methods:
         figures = method.figures
-        own: dict[str, Any] = {name: measured(figures[name]) for name in TABLE_FIGURES}
+        own: dict[str, Any] = {name: _mean(figures[name]) for name in TABLE_FIGURES}
         own["above_prior"] = _above(method, prior, "iou_at_true_area")
         own["above_first"] = _above(method, methods[0], "iou_at_true_area")
         own["iou_above_prior"] = _above(method, prior, "iou")
         rows.append({"map": method.label} | {c.name: own[c.name] for c in columns[1:]})
-    return Table(f"**{data.name}**, {len(data.pairs)} photos", tuple(columns), tuple(rows))
+    return Table(set_title(data, len(prior.figures["iou"])), tuple(columns), tuple(rows))
+
+
+def set_title(data: MaskSet, scored: int) -> str:
+    """The title of a table over a data set of which so many photos were scored, in Markdown."""
+    left_out = len(data.pairs) - scored
+    return f"**{data.name}**, {scored} photos" + (f", {left_out} left out" if left_out else "")
+
+
+def _mean(values: np.ndarray) -> list[float] | None:
+    """The cell of values (n,), of the photos that have one: no object of a photo may be left at Jaccard's size."""
+    there = values[~np.isnan(values)]
+    return measured(there) if len(there) else None
 
 
 def _above(method: Method, other: Method, figure: str) -> list[float] | None:

@@ -89,7 +89,8 @@ def jaccard(masks: np.ndarray, reference: Reference, side: int = 480) -> tuple[f
 
     Returns:
         The mean over objects of the first mask's IoU, and that of each object's best mask, as if an oracle chose a head
-        for each object; both in [0, 1].
+        for each object; both in [0, 1]. An object that has no pixel left in that square is left out; NaN where none
+        has.
     """
     size = side, side
     resized = np.stack([expand_cells(mask, size) for mask in masks])  # (M, side, side)
@@ -97,8 +98,12 @@ def jaccard(masks: np.ndarray, reference: Reference, side: int = 480) -> tuple[f
     scores = []
     for instance in reference.instances:
         truth = expand_cells(instance, size) & counted
+        if not truth.any():
+            continue
         union = ((resized | truth) & counted).sum(axis=(1, 2))
         scores.append((resized & truth).sum(axis=(1, 2)) / np.maximum(union, 1))
+    if not scores:
+        return math.nan, math.nan
     each = np.stack(scores)  # (objects, M)
     return float(each[:, 0].mean()), float(each.max(axis=1).mean())
 

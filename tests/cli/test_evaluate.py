@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import disc, make_photo, run_command
+from simpool_viz.scores.results import read_results
+from tests.helpers import disc, make_mask_set, make_photo, run_command
 
 
 def test_evaluate_prints_a_table_with_every_checkpoint_and_both_baselines(
@@ -32,3 +33,35 @@ def test_evaluate_prints_a_table_with_every_checkpoint_and_both_baselines(
         "whole picture",
     ]
     assert "IoU of mask (area:0.2)" in out
+
+
+def test_a_faulty_photo_or_mask_is_named_and_the_rest_is_scored(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    folder = make_mask_set(tmp_path / "discs")
+    command = ["evaluate", folder, "-c", checkpoints["simpool"], "--device", "cpu"]
+    Image.fromarray(np.zeros((60, 91), np.uint8)).save(folder / "masks" / "1.png")
+    (folder / "images" / "3.jpg").write_bytes(b"")
+    for more in ([], ["--rules"]):
+        status, out, err = run_command(capsys, *command, *more)
+        assert status == 0 and out.startswith("**discs**, 2 photos, 2 left out")
+        left_out = [line for line in err.splitlines() if line.startswith("left out: ")]
+        assert len(left_out) == 2 and "1.png marks no object" in left_out[0] and "3.jpg is empty" in left_out[1]
+    for photo in (folder / "images").iterdir():
+        photo.write_bytes(b"")
+    status, out, err = run_command(capsys, *command)
+    assert status == 2 and "none of the photos of discs can be scored. 0.jpg: 0.jpg is empty" in err
+
+
+def test_protocols_are_a_table_of_their_own_with_the_baselines(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    folder, kept = make_mask_set(tmp_path / "discs"), tmp_path / "results.json"
+    command = ["evaluate", folder, "-c", checkpoints["simpool"], "-c", checkpoints["gap"], "--device", "cpu"]
+    status, out, _ = run_command(capsys, *command, "--protocols", "--results", kept)
+    assert status == 0 and out.startswith("**discs**, 4 photos: protocols of localization (%)")
+    table = read_results(kept).table("discs/protocols")
+    labels = ["small_simpool: Pooling attention", "small_gap: Contribution", "centre prior", "whole picture"]
+    assert [row["map"] for row in table.rows] == labels and "--protocols" in table.command
+    status, _, err = run_command(capsys, *command, "--protocols", "--rules")
+    assert status == 2 and "ask for one of them at a time" in err

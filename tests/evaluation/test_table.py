@@ -105,6 +105,14 @@ def test_table_carries_the_baselines_and_differences_paired_by_photo(data: MaskS
     assert table_column(table, "IoU of mask (otsu)")["mine"] == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
+def test_a_photo_without_a_value_is_left_out_of_its_column_alone(data: MaskSet) -> None:
+    figures = {name: np.array([0.1, 0.2, 0.3, 0.6]) for name in ("iou", "iou_at_true_area", "pointing", "jaccard_best")}
+    figures |= {"jaccard": np.array([0.2, np.nan, 0.4, 0.6]), "spatial_entropy": np.full(4, np.nan)}
+    (row,) = localization_table(data, [Method("centre prior", figures)], Settings()).rows
+    assert row["jaccard"][0] == pytest.approx(0.4) and row["iou"][0] == pytest.approx(0.3)  # type: ignore[index]
+    assert row["spatial_entropy"] is None
+
+
 def test_table_of_an_evaluation_is_whole(data: MaskSet, resnet: Encoder) -> None:
     renamed = dataclasses.replace(data, name="four discs")
     table = localization_table(renamed, evaluate(data, [resnet], [], Settings()), Settings()).markdown()

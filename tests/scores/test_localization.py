@@ -279,6 +279,18 @@ def test_jaccard_is_taken_at_480_pixels() -> None:
     assert at_480[0] == pytest.approx(np.mean(by_hand)) and min(by_hand) > 0
 
 
+def test_an_object_that_vanishes_at_480_pixels_is_left_out_of_jaccard() -> None:
+    labels = np.zeros((480, 4800), np.int64)
+    labels[100:200, 1000:2000] = 1
+    alone = Reference(labels != 0, np.zeros(labels.shape, bool), labels.copy())
+    labels[300, 0:3] = 2  # between the columns that are taken, of which there is one in ten
+    both = Reference(labels != 0, np.zeros(labels.shape, bool), labels)
+    masks = np.random.default_rng(4).random((3, 9, 12)) < 0.5
+    assert len(both.instances) == 2 and jaccard(masks, both) == jaccard(masks, alone)
+    speck = Reference(labels == 2, np.zeros(labels.shape, bool), np.where(labels == 2, 2, 0))
+    assert np.isnan(jaccard(masks, speck)).all()
+
+
 def test_best_threshold_is_the_best_of_a_thousand_tried_one_by_one() -> None:
     rng = np.random.default_rng(3)
     objects = rng.random((30, 40)) < 0.3

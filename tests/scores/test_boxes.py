@@ -1,0 +1,84 @@
+"""Boxes against torchvision, and MaxBoxAcc against every threshold tried with SciPy's components."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import find_objects, label
+from torchvision.ops import box_iou
+
+from simpool_viz.scores.boxes import (
+    box_curves,
+    box_ious,
+    iou_of_box,
+    largest_box,
+    max_box_accuracy,
+    object_boxes,
+    reached,
+    resized_boxes,
+)
+from simpool_viz.scores.references import Reference
+from simpool_viz.scores.threshold_curves import scaled_map
+
+SIDE = 40
+
+
+def some_boxes(seed: int, count: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    corner = rng.integers(0, SIDE - 10, (count, 2))
+    return np.concatenate([corner, corner + rng.integers(2, 10, (count, 2))], axis=1)
+
+
+def test_iou_of_boxes_is_torchvisions() -> None:
+    one, other = some_boxes(0, 30), some_boxes(1, 20)
+    assert box_ious(one, other) == pytest.approx(box_iou(*(torch.from_numpy(b).double() for b in (one, other))).numpy())
+    assert iou_of_box((2, 2, 6, 6), np.array([[2, 2, 6, 4], [20, 20, 30, 30]])) == 0.5
+    assert iou_of_box(None, one) == 0
+
+
+def test_every_object_has_a_box() -> None:
+    labels = np.zeros((20, 30), int)
+    labels[2:5, 4:9], labels[10:19, 20:30], labels[:, 0] = 3, 7, 255
+    reference = Reference((labels > 0) & (labels != 255), labels == 255, labels)
+    boxes = object_boxes(reference)
+    assert boxes.tolist() == [[4, 2, 9, 5], [20, 10, 30, 19]]
+    assert resized_boxes(boxes, (30, 20), (60, 10)).tolist() == [[8, 1, 18, 2.5], [40, 5, 60, 9.5]]
+
+
+def test_largest_box_is_that_of_the_largest_component() -> None:
+    grid = np.zeros((6, 9), bool)
+    grid[0, 0:3] = grid[3:5, 5:8] = True
+    assert largest_box(grid) == (5, 3, 8, 5) and largest_box(np.zeros((3, 3), bool)) is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_box_curves_are_those_of_a_thousand_thresholds_tried_one_by_one(seed: int) -> None:
+    scaled, truth = scaled_map(np.random.default_rng(seed).random((6, 8)), SIDE), some_boxes(seed, 2) + 0.25
+    curves = box_curves(scaled, truth)
+    eight_bits = np.floor(255 * scaled)
+    for k in range(1000):
+        cut = int(k / 1000 * 255)
+        parts, _ = label(eight_bits > cut, np.ones((3, 3)))
+        boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in find_objects(parts)])
+        ious = box_iou(torch.from_numpy(boxes).double(), torch.from_numpy(truth)).max(1).values.numpy()
+        sizes = np.bincount(parts.ravel())[1:]
+        assert curves[0, cut] == pytest.approx(ious.max())
+        assert any(curves[1, cut] == pytest.approx(ious[i]) for i in np.flatnonzero(sizes == sizes.max()))
+
+
+def test_boxes_of_blobs_by_hand() -> None:
+    scaled = np.zeros((SIDE, SIDE))
+    scaled[0:10, 0:10], scaled[20:30, 20:40] = 1.0, 0.5
+    every, largest = box_curves(scaled, np.array([[0, 0, 10, 10]]))
+    assert every.tolist() == [1.0] * 255, "the first blob is a component of its own at every threshold"
+    assert largest.tolist() == [0.0] * 127 + [1.0] * 128, "below one half the second blob is the larger one"
+    assert box_curves(np.zeros((SIDE, SIDE)), np.array([[0, 0, SIDE, SIDE // 2]])).tolist() == [[0.5] * 255] * 2
+
+
+def test_max_box_accuracy_takes_the_best_threshold_of_each_iou_over_the_set() -> None:
+    curves = np.zeros((2, 255))
+    curves[0, :100], curves[1, 50:] = 0.6, 0.75
+    shares = np.stack([reached(curve, (0.3, 0.5, 0.7)) for curve in curves]).mean(0)
+    assert max_box_accuracy(shares[:2]) == 1 and max_box_accuracy(shares[2:]) == 0.5
+    assert max_box_accuracy(shares) == pytest.approx((1 + 1 + 0.5) / 3)
