@@ -21,6 +21,7 @@ from simpool_viz.app.events import checked_index, event_handler, refusal, sent_v
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.reference import ReferencePanel, References, photo_key, photo_of, reference_payload
 from simpool_viz.app.style_controls import dispatch, style_controls
+from simpool_viz.app.take_away import TakeAway
 from simpool_viz.board.board import Board, Settings, iterate_board
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.checkpoints.bundle import bundled_folder
@@ -223,6 +224,19 @@ class ComparePage:
         """
         return own.encoders[name] if own and name in own.encoders else self.store.get(name)
 
+    @staticmethod
+    def names(
+        photo: str | None,
+        checkpoints: list[str],
+        maps: list[str],
+        size: int,
+        more: list[str] | None = None,
+        own: OwnCheckpoints | None = None,
+        *_: Any,
+    ) -> tuple[list[str], list[str], OwnCheckpoints | None]:
+        """The checkpoints and maps of what `run` takes, and the visitor's own checkpoints."""
+        return [*checkpoints, *(more or [])], maps, own
+
     @event_handler
     def curves(
         self, event: gr.EventData, photo: str | None, photos: list[str] | None, size: int, own: OwnCheckpoints
@@ -327,6 +341,8 @@ class ComparePage:
                     gr.Markdown(_point_of(first.board), elem_id="point")
                 self.panels = [settings, style_controls("board")]
                 view = BoardView(value=first, elem_id="board")
+                taken = TakeAway(self.run, self.find, self.names)
+                taken.build(inputs)
         self.view, self.inputs = view, inputs
         self._connect(inputs, {**controls, "run": run, "cancel": cancel}, view)
 

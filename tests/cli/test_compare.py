@@ -65,7 +65,7 @@ def test_compare_takes_maps_with_options_size_and_look(
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert [r["map"] for r in manifest["rows"]] == ["contribution:classes=square+circle", "simpool"]
     assert manifest["rows"][0]["maps"] == ["square", "circle"] and manifest["rows"][0]["input_size"] == [64, 40]
-    assert manifest["look"] == {"colours": "gray", "opacity": 0.25, "smooth": True, "shared_scale": True}
+    assert manifest["look"] == {"colours": "gray", "opacity": 0.25, "smooth": True, "shared_scale": True, "boxes": True}
     cut = dataclasses.asdict(dataclasses.replace(DEFAULT_CUT, largest=True))
     expected = {"size": 40, "mask": "default", "largest": True, "fusion": -1, "smoothing": None, "smooth": None}
     expected |= {"refine": "", "faithfulness": 0}
