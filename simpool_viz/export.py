@@ -207,8 +207,8 @@ def _write_sources(board: Board, folder: Path) -> list[dict[str, str]]:
         if i in board.references:
             one = board.references[i]
             (folder / names["reference"]).parent.mkdir(exist_ok=True)
-            numbered = one.labels is not None and one.labels.max() < VOID
-            labels = np.where(one.void, VOID, one.labels if numbered else one.objects).astype(np.uint8)
+            labels = one.objects if one.labels is None or one.labels.max() >= VOID else one.labels
+            labels = np.where(one.void, VOID, labels).astype(np.uint8)
             Image.fromarray(labels).save(folder / names["reference"])
     return files
 

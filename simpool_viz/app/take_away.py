@@ -61,7 +61,10 @@ class TakeAway:
             inputs: of `run`.
         """
         with gr.Accordion("Take it away", open=False, elem_id="take-away"):
-            gr.Markdown("The board as it is drawn now: its masks, colours and order are those of the files.")
+            gr.Markdown(
+                "The board as it is drawn now: its masks, colours and order are those of the files. "
+                "The lines run in the folder of the ZIP."
+            )
             with gr.Row():
                 columns = gr.Radio(
                     [
@@ -90,7 +93,9 @@ class TakeAway:
                 lines = gr.Button("Python and command line", elem_id="take-lines")
             files = gr.File(label="Files", visible=False, file_count="multiple", elem_id="taken")
             python = gr.Code(language="python", label="Python", visible=False, elem_id="taken-python")
-            shell = gr.Code(language="shell", label="Command line", visible=False, elem_id="taken-shell")
+            shell = gr.Code(
+                language="shell", label="Command line", wrap_lines=True, visible=False, elem_id="taken-shell"
+            )
         shown = gr.JSON({}, visible="hidden")
         given = [shown, columns, pictures, captions, *inputs]
         usual: dict[str, Any] = {"js": _SHOWN, "concurrency_id": "look", "api_visibility": "private"}
