@@ -6,10 +6,13 @@ The folder appears complete or not at all: it is written under a temporary name 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import platform
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,9 @@ from simpool_viz.drawing.figures import draw_parts, draw_segmentation
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import SUFFIXES, render_board, render_row, row_scales, save_picture
 from simpool_viz.errors import CheckpointError, OptionError
+from simpool_viz.images import Picture
 from simpool_viz.mask_files import NamedMask, coco_annotations, png_of
+from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.outputs import csv_text, holds_something, write_picture, written_whole
 from simpool_viz.recording import Recording
 from simpool_viz.refinement import refine
@@ -35,6 +40,7 @@ from simpool_viz.scores.localization import score_baselines
 from simpool_viz.timing import Profile
 
 FORMAT = 1
+VOID = 255  # of a reference mask, where nothing is counted
 
 
 def row_names(board: Board) -> list[str]:
@@ -79,7 +85,9 @@ def export_board(
     device: str = "cpu",
     pictures: str = "jpeg",
     profile: Profile | None = None,
-    extras: Mapping[str, Image.Image | str] | None = None,
+    extras: Mapping[str, Image.Image | str | bytes] | None = None,
+    encoders: Sequence[Encoder] = (),
+    sources: bool = False,
 ) -> Path:
     """Write a board as a folder.
 
@@ -91,7 +99,9 @@ def export_board(
         device: the device that made the maps, for the manifest.
         pictures: format of overlays and masks, "jpeg" or "png".
         profile: to which the seconds of drawing and encoding are added.
-        extras: further files by name, pictures or text, such as those of `drawing.figures`.
+        extras: further files by name: pictures, text, or bytes as they are, such as those of `drawing.figures`.
+        encoders: the board's checkpoints, of whose weights manifest.json then has a digest.
+        sources: also write the photos and reference masks, so that `repeat_board` needs the folder alone.
 
     Returns:
         `out`.
@@ -117,10 +127,18 @@ def export_board(
     place = Path(out).resolve()
     with written_whole(place) as work:
         work.mkdir()
-        _write(board, work, style or DrawingStyle(), device, SUFFIXES[pictures], profile or Profile())
+        style = style or DrawingStyle()
+        _write(board, work, style, SUFFIXES[pictures], profile or Profile())
+        kept = _write_sources(board, work) if sources else [{} for _ in board.pictures]
+        facts = manifest(board, style, device, encoders)
+        facts["pictures"] = [about | files for about, files in zip(facts["pictures"], kept, strict=True)]
+        text = json.dumps(facts, indent=1, ensure_ascii=False)
+        (work / "manifest.json").write_text(text + "\n", encoding="utf-8")
         for name, content in (extras or {}).items():
             if isinstance(content, str):
                 (work / name).write_text(content, encoding="utf-8")
+            elif isinstance(content, bytes):
+                (work / name).write_bytes(content)
             else:
                 write_picture(content, work / name)
     return Path(out)
@@ -151,7 +169,7 @@ def _is_export(folder: Path) -> bool:
         return False
 
 
-def _write(board: Board, folder: Path, style: DrawingStyle, device: str, suffix: str, profile: Profile) -> None:
+def _write(board: Board, folder: Path, style: DrawingStyle, suffix: str, profile: Profile) -> None:
     with profile.part("drawing"):
         picture_of_board = render_board(board, style)
     with profile.part("encoding"):
@@ -168,8 +186,56 @@ def _write(board: Board, folder: Path, style: DrawingStyle, device: str, suffix:
     with profile.part("encoding"):
         np.savez_compressed(folder / "maps.npz", **maps)  # type: ignore[arg-type]  # keys are names of files, never "file"
     _write_scores(board, folder / "scores.csv")
-    text = json.dumps(manifest(board, style, device), indent=1, ensure_ascii=False)
-    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+
+
+def source_files(board: Board) -> list[dict[str, str]]:
+    """Where an export keeps the sources of each picture in its folder: "file", and "reference" where it has one."""
+    stems = [plain_name(Path(picture.name).stem) for picture in board.pictures]
+    names = [stem if stems.count(stem) == 1 else f"{stem}_{i}" for i, stem in enumerate(stems)]
+    return [
+        {"file": f"photos/{name}.png"} | ({"reference": f"references/{name}.png"} if i in board.references else {})
+        for i, name in enumerate(names)
+    ]
+
+
+def _write_sources(board: Board, folder: Path) -> list[dict[str, str]]:
+    """Photos and reference masks as PNG, which loses nothing; returns `source_files`."""
+    files = source_files(board)
+    for i, (picture, names) in enumerate(zip(board.pictures, files, strict=True)):
+        (folder / names["file"]).parent.mkdir(exist_ok=True)
+        Image.fromarray(picture.rgb).save(folder / names["file"])
+        if i in board.references:
+            one = board.references[i]
+            (folder / names["reference"]).parent.mkdir(exist_ok=True)
+            labels = one.objects if one.labels is None or one.labels.max() >= VOID else one.labels
+            labels = np.where(one.void, VOID, labels).astype(np.uint8)
+            Image.fromarray(labels).save(folder / names["reference"])
+    return files
+
+
+def zipped(folder: Path) -> bytes:
+    """The files of a folder as one ZIP, in a folder of the same name."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, f"{folder.name}/{path.relative_to(folder).as_posix()}")
+    return content.getvalue()
+
+
+def picture_digest(picture: Picture) -> str:
+    """SHA-256 of a picture's size and pixels, which its name and the format of its file do not change."""
+    width, height = picture.size
+    return hashlib.sha256(f"{width}x{height}".encode() + np.ascontiguousarray(picture.rgb).tobytes()).hexdigest()
+
+
+def weights_digest(encoder: Encoder) -> str:
+    """SHA-256 of a checkpoint's tensors with their names, in float32, so that the device does not change it."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        values = tensor.detach().cpu().float().contiguous().numpy()
+        digest.update(name.encode() + str(tuple(values.shape)).encode() + values.tobytes())
+    return digest.hexdigest()
 
 
 def masks_of(board: Board) -> list[NamedMask]:
@@ -242,13 +308,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def manifest(board: Board, style: DrawingStyle, device: str) -> dict[str, Any]:
+def manifest(board: Board, style: DrawingStyle, device: str, encoders: Sequence[Encoder] = ()) -> dict[str, Any]:
     """The content of manifest.json: what was made, and with which settings and versions.
 
     Args:
         board: the board.
         style: how its overlays are drawn.
         device: the device that made the maps.
+        encoders: the board's checkpoints, for the digests of their weights.
     """
     return {
         "format": FORMAT,
@@ -256,7 +323,13 @@ def manifest(board: Board, style: DrawingStyle, device: str) -> dict[str, Any]:
         "device": device,
         "settings": asdict(board.settings) | {"cut": asdict(board.settings.cut)},
         "look": asdict(style),
-        "pictures": [{"name": p.name, "width": p.size[0], "height": p.size[1]} for p in board.pictures],
+        "pictures": [
+            {"name": p.name, "width": p.size[0], "height": p.size[1], "sha256": picture_digest(p)}
+            for p in board.pictures
+        ],
+        "checkpoints": [
+            {"name": e.facts.name, "source": e.facts.source, "sha256": weights_digest(e)} for e in encoders
+        ],
         "rows": [row_facts(name, row) for name, row in zip(row_names(board), board.rows, strict=True)],
         "skipped": board.skipped,
     }

@@ -30,6 +30,7 @@ ROOMS = (
     "board",
     "drawing",
     "export",
+    "repeat",  # a board from its manifest
     "batch",
     "evaluation",
     "training",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import platform
 from pathlib import Path
@@ -56,6 +57,10 @@ def folder(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "out"
     assert export_board(board, out, DrawingStyle("viridis", 0.5), device="cpu", pictures="png") == out
     return out
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -173,11 +178,21 @@ def test_manifest_tells_versions_settings_pictures_and_rows(folder: Path, board:
         "faithfulness": 0,
         "cut": {"rule": "area", "amount": 0.3, "smoothing": 0.0, "largest": False, "smooth": False},
     }
-    assert manifest["look"] == {"colours": "viridis", "opacity": 0.5, "smooth": True, "shared_scale": False}
+    assert manifest["look"] == {
+        "colours": "viridis",
+        "opacity": 0.5,
+        "smooth": True,
+        "shared_scale": False,
+        "boxes": True,
+    }
     assert manifest["pictures"] == [
-        {"name": "wide.png", "width": 91, "height": 60},
-        {"name": "tall.png", "width": 64, "height": 100},
+        {"name": name, "width": width, "height": height, "sha256": sha256(f"{width}x{height}".encode() + pixels)}
+        for name, width, height, pixels in (
+            ("wide.png", 91, 60, make_photo(91, 60).tobytes()),
+            ("tall.png", 64, 100, make_photo(64, 100).tobytes()),
+        )
     ]
+    assert manifest["checkpoints"] == [], "no encoder was given, of which there could be a digest"
     assert manifest["skipped"] == board.skipped and len(board.skipped) == 1
     assert [r["name"] for r in manifest["rows"]] == NAMES
     for told, row in zip(manifest["rows"], board.rows, strict=True):

@@ -24,7 +24,10 @@ def first_choice(after: str = "") -> str:
     Args:
         after: further statements.
     """
-    return f"(p, c, m, o, f) => {{ window.simpoolRun = {_CHOICE}; {after} }}"
+    return (
+        f"(...given) => {{ window.simpoolGiven = given; const [p, c, m, , f] = given; window.simpoolRun = {_CHOICE}; "
+        f"{after} }}"
+    )
 
 
 def remember_choice(skipped: int = 0) -> str:
@@ -34,7 +37,8 @@ def remember_choice(skipped: int = 0) -> str:
         skipped: number of arguments before the inputs.
     """
     return (
-        f"(...given) => {{ const [p, c, m, , f] = given.slice({skipped}); window.simpoolRun = {_CHOICE}; "
+        f"(...given) => {{ window.simpoolGiven = given.slice({skipped}); "
+        f"const [p, c, m, , f] = window.simpoolGiven; window.simpoolRun = {_CHOICE}; "
         f"{_say('false')} document.querySelector('#point')?.setAttribute('hidden', ''); "
         f"if (innerWidth <= {PHONE}) {{ document.querySelector('#settings .label-wrap.open')?.click(); "
         "document.querySelector('#board').scrollIntoView({ block: 'start' }); } return given; }"

@@ -24,6 +24,7 @@ from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.reference import ReferencePanel, References, photo_key, photo_of, reference_payload
 from simpool_viz.app.store import EncoderStore, known_titles
 from simpool_viz.app.style_controls import dispatch, style_controls
+from simpool_viz.app.take_away import TakeAway
 from simpool_viz.board.board import Board, Settings, iterate_board
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.checkpoints.bundle import bundled_folder
@@ -199,6 +200,17 @@ class ComparePage:
         """
         return _own(name, own) or self.store.get(name)
 
+    @staticmethod
+    def names(
+        photo: str | None,
+        checkpoints: list[str],
+        maps: list[str],
+        own: OwnCheckpoints | None = None,
+        *_: Any,
+    ) -> tuple[list[str], list[str], OwnCheckpoints | None]:
+        """The checkpoints and maps of what `run` takes, and the visitor's own checkpoints."""
+        return checkpoints, maps, own
+
     @event_handler
     def curves(
         self, event: gr.EventData, photo: str | None, photos: list[str] | None, own: OwnCheckpoints
@@ -307,6 +319,8 @@ class ComparePage:
                     gr.Markdown(_point_of(first.board), elem_id="point")
                 self.panels = [settings, style_controls("board")]
                 view = BoardView(value=first, elem_id="board")
+                taken = TakeAway(self.run, self.find, self.names)
+                taken.build(inputs)
         self.view, self.inputs = view, inputs
         self._connect(inputs, {**controls, "run": run, "cancel": cancel}, view)
 

@@ -327,10 +327,6 @@ class _RowMaker:
     profile: Profile
     found: str
 
-    def _refined_iou(self, mask: ObjectMask, method: str, reference: Reference) -> float:
-        rgb = cv2.resize(self.recording.picture.rgb, reference.size, interpolation=cv2.INTER_AREA)
-        return iou(refine(mask.pixels(size=reference.size), rgb, method), reference)
-
     def _curves(self, weights: np.ndarray, steps: int) -> Faithfulness | None:
         if not steps or self.recording.encoder.classifier is None:
             return None
@@ -346,7 +342,7 @@ class _RowMaker:
             scores = {} if self.reference is None else score_map(mask, self.reference)
         if self.reference is not None and settings.refine:
             with self.profile.part("refinement"):
-                scores["iou_refined"] = self._refined_iou(mask, settings.refine, self.reference)
+                scores["iou_refined"] = refined_iou(self.recording.picture, mask, settings.refine, self.reference)
         top = self.recording.top_classes(1)
         facts = self.recording.encoder.facts
         return Row(
@@ -369,6 +365,19 @@ class _RowMaker:
             refine=settings.refine,
             curves=self._curves(mask.weights, settings.faithfulness),
         )
+
+
+def refined_iou(picture: Picture, mask: ObjectMask, method: str, reference: Reference) -> float:
+    """IoU with a reference of a mask that is moved to the edges of its photo.
+
+    Args:
+        picture: the photo.
+        mask: the map's own.
+        method: a name of `REFINEMENTS`.
+        reference: of the photo, at any size.
+    """
+    rgb = cv2.resize(picture.rgb, reference.size, interpolation=cv2.INTER_AREA)
+    return iou(refine(mask.pixels(size=reference.size), rgb, method), reference)
 
 
 def require_rows(rows: Sequence[object], skipped: Sequence[str]) -> None:

@@ -43,6 +43,7 @@ class DrawingStyle:
         opacity: of the overlay, in [0, 1].
         smooth: bilinear instead of patches.
         shared_scale: one colour scale for the whole board instead of one per row.
+        boxes: draw a box around each part of a mask.
 
     Raises:
         OptionError: an unknown colour table, or an opacity outside [0, 1].
@@ -52,6 +53,7 @@ class DrawingStyle:
     opacity: float = 0.6
     smooth: bool = True
     shared_scale: bool = False
+    boxes: bool = True
 
     def __post_init__(self) -> None:
         if self.colours not in SEQUENTIAL:

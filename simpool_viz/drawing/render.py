@@ -47,7 +47,7 @@ def render_row(
     size = rgb.shape[1], rgb.shape[0]
     colours = colour_map(row.mask.weights, scale, row.attention.signed, style, size)
     mask = refine(row.mask.pixels(size=size), rgb, row.refine)
-    return overlay(rgb, colours, style.opacity), cut_out(rgb, mask, display_boxes(mask))
+    return overlay(rgb, colours, style.opacity), cut_out(rgb, mask, display_boxes(mask) if style.boxes else [])
 
 
 def row_scales(board: Board, style: DrawingStyle) -> list[Scale]:

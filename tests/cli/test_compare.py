@@ -65,7 +65,7 @@ def test_compare_takes_maps_with_options_size_and_look(
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert [r["map"] for r in manifest["rows"]] == ["contribution:classes=square+circle", "simpool"]
     assert manifest["rows"][0]["maps"] == ["square", "circle"] and manifest["rows"][0]["input_size"] == [64, 40]
-    assert manifest["look"] == {"colours": "gray", "opacity": 0.25, "smooth": True, "shared_scale": True}
+    assert manifest["look"] == {"colours": "gray", "opacity": 0.25, "smooth": True, "shared_scale": True, "boxes": True}
     cut = dataclasses.asdict(dataclasses.replace(DEFAULT_CUT, largest=True))
     expected = {"size": 40, "mask": "default", "largest": True, "fusion": -1, "smoothing": None, "smooth": None}
     expected |= {"refine": "", "faithfulness": 0}
@@ -235,3 +235,49 @@ def test_reference_is_a_box_or_chosen_labels_of_a_trimap(
     with pytest.raises(SystemExit):
         main([*words, *ids, "--object-ids", "one"])
     assert "whole numbers with commas between them, as 1,2, not 'one'" in capsys.readouterr().err
+
+
+def test_compare_makes_a_board_again_and_writes_figures(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
+) -> None:
+    first, again, source = tmp_path / "first", tmp_path / "again", checkpoints["simpool"]
+    status, _, err = run_command(
+        capsys, "compare", photos["wide"], "-c", source, "-o", first, "--mask", "mass:0.3", "--no-boxes",
+        "--figure", "svg,pdf", "--columns", "one", "--captions", "coverage", "--keep-sources", "--device", "cpu",
+    )  # fmt: skip
+    assert status == 0, err
+    assert {p.name for p in first.glob("figure.*")} == {"figure.svg", "figure.pdf"}
+    assert (
+        ">mask " in (first / "figure.svg").read_text() and "Pooling attention" not in (first / "figure.svg").read_text()
+    )
+    manifest = first / "manifest.json"
+    status, out, err = run_command(capsys, "compare", "--from", manifest, "-c", source, "-o", again, "--device", "cpu")
+    assert status == 0, err
+    assert "nothing differs: 1 maps and masks are equal bit for bit" in out
+    assert json.loads((again / "manifest.json").read_text())["look"] == json.loads(manifest.read_text())["look"]
+    status, out, _ = run_command(
+        capsys,
+        "compare",
+        photos["tall"],
+        "--from",
+        manifest,
+        "-c",
+        source,
+        "-o",
+        again,
+        "--overwrite",
+        "--device",
+        "cpu",
+    )
+    assert status == 0 and "differs: the photo wide.png has other pixels" in out and "nothing differs" not in out
+
+
+def test_what_compare_cannot_repeat_or_draw_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for words, sentence in (
+        (["--from", tmp_path, "--mask", "mean"], "--from takes these from the manifest; leave out --mask"),
+        ([], "name at least one photo, or an earlier result with --from"),
+        (["cat.jpg", "--figure", "eps"], "--figure writes pdf, svg or png, not 'eps'"),
+        (["cat.jpg", "--figure", "--captions", "title"], "captions are checkpoint"),
+    ):
+        status, _, err = run_command(capsys, "compare", *words, "-o", tmp_path / "out")
+        assert status == 2 and sentence in err

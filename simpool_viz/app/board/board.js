@@ -111,6 +111,11 @@ element.addEventListener("simpool-look", (event) => {
   draw();
 });
 
+// How the board is drawn at the moment, for what leaves the page: the answer is written into the question.
+element.addEventListener("simpool-ask", (event) => {
+  Object.assign(event.detail, { style: { ...style }, group: ui.group, sort: ui.sort, lowest: ui.lowest });
+});
+
 // References that came, changed or went, by the photo's key; null for one that is gone.
 element.addEventListener("simpool-references", (event) => {
   if (!board || !event.detail) return;

@@ -77,7 +77,7 @@ def _first_style() -> dict[str, Any]:
         "amount": mask_rules()["mass"].default if cut.amount is None else cut.amount,
         "largest": cut.largest,
         "smoothing": cut.smoothing,
-        "boxes": True,
+        "boxes": style.boxes,
         "opacity": style.opacity,
         "colours": style.colours,
         "smooth": style.smooth,
