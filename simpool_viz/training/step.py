@@ -7,6 +7,7 @@ Every process draws the crops of the whole batch and works on its own rows, so t
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
         raise TrainingError(f"precision: {precision} cannot be had here ({error}); set precision=no") from error
     if precision != "bf16" or computes_bfloat16(accelerator.device):
         return accelerator
-    accelerator.print("bfloat16 is only emulated on this device, so float32 is computed")
+    accelerator.print("bfloat16 is only emulated on this device, so float32 is computed", file=sys.stderr)
     return make_accelerator("no", device)
 
 

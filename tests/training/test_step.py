@@ -190,7 +190,7 @@ def test_bfloat16_that_would_be_emulated_gives_way_to_float32_and_it_is_said(
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2" if emulated else "AVX512")
     assert make_accelerator("bf16", "cpu").mixed_precision == precision
-    assert ("float32 is computed" in capsys.readouterr().out) == emulated
+    assert ("float32 is computed" in capsys.readouterr().err) == emulated
 
 
 def step_for(recipe: Recipe, encoder: Any, rate: float = 0.0) -> Step:
