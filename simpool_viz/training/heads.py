@@ -32,7 +32,7 @@ from simpool_viz.training.losses import picture_loss, pixel_loss
 from simpool_viz.training.measure import describe_accuracy, describe_iou
 from simpool_viz.training.recipe import HeadsRecipe, folders_of
 from simpool_viz.training.sources import read_common_classes
-from simpool_viz.training.step import descend, make_accelerator, make_optimizer
+from simpool_viz.training.step import descend, make_accelerator, make_optimizer, tell_precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,6 +80,7 @@ def train_heads(recipe: HeadsRecipe, out: Path, cache: Path, *, device: str = "a
     base, spec = load_bundle(home), read_config(home)[0]
     encoders = {head: _build(recipe, head, options, base, spec, classes) for head, options in recipe.heads.items()}
     base.to(accelerator.device)
+    tell_precision(accelerator, "bf16")
     splits = {split: load_photos(data, split, cache, recipe.stored) for split in ("train", "val")}
     if any(encoder.dense != (splits["train"].labels.ndim == 3) for encoder, _ in encoders.values()):
         raise TrainingError(

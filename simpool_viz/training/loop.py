@@ -38,6 +38,7 @@ from simpool_viz.training.step import (
     make_optimizer,
     rows_of,
     set_learning,
+    tell_precision,
 )
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     interrupted = {} if restart else read_interrupted(folder, recipe)
     if school and not interrupted:
         school.begin(photos, recipe.stages[0], recipe.seed)
+    tell_precision(accelerator, recipe.precision)
     run = Run(folder, recipe, encoder, interrupted, school.student.project if school else None)
     if run.within or run.stage > 1:
         accelerator.print(

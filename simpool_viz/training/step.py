@@ -7,7 +7,6 @@ Every process draws the crops of the whole batch and works on its own rows, so t
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,7 @@ def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
     """accelerate's view of this process: alone, or one of those that `accelerate launch` started.
 
     Args:
-        precision: as `Recipe.precision`; "bf16" becomes "no" on a device that would emulate it, and says so.
+        precision: as `Recipe.precision`; "bf16" becomes "no" on a device that would emulate it.
         device: "auto" for what accelerate finds, or "cpu".
 
     Raises:
@@ -52,8 +51,13 @@ def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
         raise TrainingError(f"precision: {precision} cannot be had here ({error}); set precision=no") from error
     if precision != "bf16" or computes_bfloat16(accelerator.device):
         return accelerator
-    accelerator.print("bfloat16 is only emulated on this device, so float32 is computed", file=sys.stderr)
     return make_accelerator("no", device)
+
+
+def tell_precision(accelerator: Accelerator, precision: str) -> None:
+    """Say where another precision is computed in than the recipe's."""
+    if accelerator.mixed_precision != precision:
+        accelerator.print("bfloat16 is only emulated on this device, so float32 is computed")
 
 
 def rows_of(batch_size: int, accelerator: Accelerator) -> slice:
