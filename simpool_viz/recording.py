@@ -172,7 +172,8 @@ def record_shared(
             "forward serves both"
         )
     pictures = [read_picture(image) for image in images]
-    geometries = [fit(p.size, encoder.facts.size if size is None else size, encoder.stride) for p in pictures]
+    side = encoder.facts.size if size is None else size
+    geometries = [fit(p.size, side, encoder.stride, encoder.multiple) for p in pictures]
     recordings: dict[int, list[Recording]] = {}
     for grid in dict.fromkeys(g.grid for g in geometries):
         members = [i for i, g in enumerate(geometries) if g.grid == grid]

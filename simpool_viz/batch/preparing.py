@@ -23,10 +23,12 @@ class Frame:
     Attributes:
         size: shorter side of the input in pixels.
         stride: input pixels per token.
+        multiple: tokens of which each side of the grid is a multiple.
     """
 
     size: int
     stride: int
+    multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def prepare(key: str, path: Path, frames: Sequence[Frame], longest: int | None) 
     """
     try:
         picture = read_picture(path, key)
-        geometries = tuple(fit(picture.size, frame.size, frame.stride) for frame in frames)
+        geometries = tuple(fit(picture.size, frame.size, frame.stride, frame.multiple) for frame in frames)
         inputs = tuple(resize_to_input(picture, geometry) for geometry in geometries)
     except (SimpoolError, OSError, MemoryError) as error:  # one enormous picture is left out, the others go on
         return Fault(key, str(error) or type(error).__name__)
