@@ -24,6 +24,7 @@ from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, 
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.make import make_map, make_maps
 from simpool_viz.modeling.encoder import Encoder, Output
+from simpool_viz.modeling.layers.sar import NoSkipBlock
 from simpool_viz.modeling.pooling import Pooled, Tokens
 from simpool_viz.modeling.sharing import backbones_of, shared_blocks, shares_forward
 from simpool_viz.tensors import enough_memory
@@ -262,7 +263,12 @@ def _run_backbone(encoder: Encoder, trunk: _Trunk | None, batch: Batch, images: 
 def _attention_of(capture: BlockCapture, encoder: Encoder, count: int) -> list[list[Attention | None]]:
     """The attention of each of `count` pictures in the captured blocks, None where it was not kept."""
     calls = capture.calls(encoder.facts.name)
-    return [[None if call is None else call.of(i) for call in calls] for i in range(count)]
+    blocks = encoder.blocks[capture.first : capture.first + len(calls)]
+    skips = [not isinstance(block, NoSkipBlock) for block in blocks]
+    return [
+        [None if call is None else replace(call.of(i), skip=skip) for call, skip in zip(calls, skips, strict=True)]
+        for i in range(count)
+    ]
 
 
 def _since(started: float, images: Tensor) -> float:

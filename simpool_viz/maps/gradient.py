@@ -28,6 +28,7 @@ from simpool_viz.maps.common import make_rows, needs_blocks, needs_classifier, w
 from simpool_viz.maps.registry import register_map
 from simpool_viz.maps.rollout import readout_row
 from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.layers.sar import NoSkipBlock
 from simpool_viz.modeling.pooling import Tokens
 from simpool_viz.tensors import wide
 
@@ -194,7 +195,8 @@ def _why_no_relevance(encoder: Encoder) -> str | None:
 def relevance(recording: Recorded, classes: Sequence[int | str] | int | str | None = None) -> AttentionMap:
     """The class token's row of R, where R <- R + mean_h(relu(dA * A)) R over the blocks (eq. 5 and 6): (K, h, w).
 
-    Without a class token it is the row of the pooling, as for the roll-out (`readout_row`).
+    Without a class token it is the row of the pooling, as for the roll-out (`readout_row`). A block without a skip
+    connection (SAR's `nosn`) gives R <- mean_h(relu(dA * A)) R.
 
     Args:
         recording: of a ViT with a classifier.
@@ -212,9 +214,11 @@ def relevance(recording: Recorded, classes: Sequence[int | str] | int | str | No
         for c in wanted:
             gradients = torch.autograd.grad(logits[c], capture.outputs[:depth], retain_graph=True)
             row = start.clone()
-            for call, value, gradient in reversed(list(zip(capture.calls, capture.values, gradients, strict=False))):
+            steps = list(zip(encoder.blocks, capture.calls, capture.values, gradients, strict=False))
+            for block, call, value, gradient in reversed(steps):
                 with torch.no_grad():
-                    row = row + _through(row, _Block(call.of(0), value[0], gradient[0]))
+                    through = _through(row, _Block(call.of(0), value[0], gradient[0]))
+                    row = through if isinstance(block, NoSkipBlock) else row + through
             rows.append(row[0])
     return make_rows(recording, "relevance", torch.stack(rows), names, unit="mean", note=note)
 

@@ -38,7 +38,8 @@ class OwnHead(Pooling):
     def forward(self, tokens: Tokens) -> Pooled:
         """Run the head up to its classifier: (B, N, D) -> (B, D')."""
         features = tokens.patches.transpose(1, 2).unflatten(2, tokens.grid)  # (B, N, D) -> (B, D, h, w)
-        return Pooled(self._model.forward_head(features, pre_logits=True).flatten(1), None, None)
+        model: Any = self.__dict__["_model"]
+        return Pooled(model.forward_head(features, pre_logits=True).flatten(1), None, None)
 
 
 class BothTokens(ClassToken):
