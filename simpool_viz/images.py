@@ -149,7 +149,7 @@ def _first_pixel(index: int, pixels: int, tokens: int) -> int:
     return -((tokens - 2 * index * pixels) // (2 * tokens))
 
 
-def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
+def fit(original: tuple[int, int], size: int, stride: int, multiple: int = 1) -> Geometry:
     """The geometry of a picture resized to a given shorter side, rounded to whole tokens.
 
     Very elongated pictures are scaled down further, aspect ratio kept, to at most `MAX_TOKENS`.
@@ -158,12 +158,20 @@ def fit(original: tuple[int, int], size: int, stride: int) -> Geometry:
         original: (W, H) of the upright picture in pixels.
         size: shorter side of the model's input in pixels.
         stride: input pixels per token.
+        multiple: tokens of which each side of the grid is a multiple, as MaxViT's partition needs; the aspect ratio is
+            then kept to half of that.
 
     Raises:
         OptionError: a size that is not a positive integer, or that gives too many tokens even for a square picture.
     """
     if not isinstance(size, int) or size < 1:
         raise OptionError(f"the size is the shorter side in pixels and must be positive, not {size}")
+    if multiple > 1:
+        unit = stride * multiple
+        whole = fit(original, max(1, round(size / unit)) * unit, unit)
+        if whole.grid[0] * whole.grid[1] * multiple**2 > MAX_TOKENS:
+            raise OptionError(f"size {size} makes more than {MAX_TOKENS:,} tokens of {stride} px; choose a smaller one")
+        return Geometry(original, (whole.grid[0] * multiple, whole.grid[1] * multiple), stride)
     if (round(size / stride) or 1) ** 2 > MAX_TOKENS:
         largest = int(MAX_TOKENS**0.5) * stride
         raise OptionError(f"size {size} makes more than {MAX_TOKENS:,} tokens of {stride} px; choose {largest} or less")

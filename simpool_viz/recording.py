@@ -24,6 +24,7 @@ from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, 
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.make import make_map, make_maps
 from simpool_viz.modeling.encoder import Encoder, Output
+from simpool_viz.modeling.layers.sar import NoSkipBlock
 from simpool_viz.modeling.pooling import Pooled, Tokens
 from simpool_viz.modeling.sharing import backbones_of, shared_blocks, shares_forward
 from simpool_viz.tensors import enough_memory
@@ -172,7 +173,8 @@ def record_shared(
             "forward serves both"
         )
     pictures = [read_picture(image) for image in images]
-    geometries = [fit(p.size, encoder.facts.size if size is None else size, encoder.stride) for p in pictures]
+    side = encoder.facts.size if size is None else size
+    geometries = [fit(p.size, side, encoder.stride, encoder.multiple) for p in pictures]
     recordings: dict[int, list[Recording]] = {}
     for grid in dict.fromkeys(g.grid for g in geometries):
         members = [i for i, g in enumerate(geometries) if g.grid == grid]
@@ -261,7 +263,12 @@ def _run_backbone(encoder: Encoder, trunk: _Trunk | None, batch: Batch, images: 
 def _attention_of(capture: BlockCapture, encoder: Encoder, count: int) -> list[list[Attention | None]]:
     """The attention of each of `count` pictures in the captured blocks, None where it was not kept."""
     calls = capture.calls(encoder.facts.name)
-    return [[None if call is None else call.of(i) for call in calls] for i in range(count)]
+    blocks = encoder.blocks[capture.first : capture.first + len(calls)]
+    skips = [not isinstance(block, NoSkipBlock) for block in blocks]
+    return [
+        [None if call is None else replace(call.of(i), skip=skip) for call, skip in zip(calls, skips, strict=True)]
+        for i in range(count)
+    ]
 
 
 def _since(started: float, images: Tensor) -> float:

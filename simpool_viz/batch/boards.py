@@ -44,7 +44,8 @@ class Job:
     def frames(self) -> list[Frame]:
         """The input size and the stride of each group, in the order of `groups`."""
         first = [self.encoders[group[0]] for group in self.groups]
-        return [Frame(e.facts.size if self.settings.size is None else self.settings.size, e.stride) for e in first]
+        size = self.settings.size
+        return [Frame(e.facts.size if size is None else size, e.stride, e.multiple) for e in first]
 
     @property
     def device(self) -> torch.device:

@@ -24,10 +24,12 @@ class Frame:
     Attributes:
         size: shorter side of the input in pixels.
         stride: input pixels per token.
+        multiple: tokens of which each side of the grid is a multiple.
     """
 
     size: int
     stride: int
+    multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def prepare_picture(picture: Picture, frames: Sequence[Frame], longest: int | No
     Raises:
         OptionError: a size that does not fit.
     """
-    geometries = tuple(fit(picture.size, frame.size, frame.stride) for frame in frames)
+    geometries = tuple(fit(picture.size, frame.size, frame.stride, frame.multiple) for frame in frames)
     inputs = tuple(resize_to_input(picture, geometry) for geometry in geometries)
     display = np.zeros((1, 1, 3), np.uint8) if longest is None else display_picture(picture.rgb, longest)
     return Prepared(picture.name, np.ascontiguousarray(display), geometries, inputs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from simpool_viz.board.board import Row
 from simpool_viz.maps.registry import map_methods
 from simpool_viz.modeling.pooling import poolings
+from simpool_viz.modeling.pooling.own import OwnHead
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ def explain_pooling(name: str) -> Explanation:
     """The explanation of a pooling.
 
     Args:
-        name: as registered.
+        name: as registered, or that of `OwnHead`.
 
     Raises:
-        KeyError: no pooling is registered under that name.
+        KeyError: no pooling has that name.
     """
-    pooling = poolings()[name]
+    pooling = (poolings() | {OwnHead.name: OwnHead})[name]
     return Explanation(f"{pooling.title} pooling", pooling.summary, pooling.formula, pooling.paper)
 
 

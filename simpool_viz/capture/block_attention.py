@@ -22,6 +22,7 @@ class Attention:
         bias: (H or 1, Nq, N) added to the logits, or None.
         scale: factor of the logits, usually 1 / sqrt(d).
         lse: (H, Nq), the log-sum-exp of each row of logits from the fused kernel, or None where no such kernel ran.
+        skip: whether a skip connection leads past the attention; False for the last block of SAR's `nosn`.
     """
 
     query: Tensor
@@ -29,6 +30,7 @@ class Attention:
     bias: Tensor | None
     scale: float
     lse: Tensor | None = None
+    skip: bool = True
 
     def logits(self, rows: slice | Tensor) -> Tensor:
         """Scores before the softmax of n query rows: (H, n, N) float32 (float64 of a float64 model)."""

@@ -147,7 +147,7 @@ class BlockCapture(HookScope):
             i: getattr(block, "attn", block) for i, block in enumerate(blocks, first) if keep is None or i in keep
         }
         self._modes = {i: AttentionCapture() for i in self._modules}
-        self._numbers = range(first, first + len(blocks))
+        self.first, self._numbers = first, range(first, first + len(blocks))
         self._inside: AttentionCapture | None = None
 
     def calls(self, name: str) -> list[Call | None]:

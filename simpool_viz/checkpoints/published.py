@@ -10,7 +10,24 @@ from typing import Any
 
 OWNER = "billpsomas"
 # timm's modules whose models are encoders here.
-_MODULES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva", "beit", "resnet", "convnext")
+_MODULES = (
+    "vision_transformer",
+    "vision_transformer_hybrid",
+    "deit",
+    "eva",
+    "beit",
+    "cait",
+    "resnet",
+    "resnetv2",
+    "convnext",
+    "efficientnet",
+    "mobilenetv3",
+    "regnet",
+    "densenet",
+    "vgg",
+    "swin_transformer",
+    "maxxvit",
+)
 
 
 @dataclass(frozen=True)

@@ -25,18 +25,22 @@ def _why_not(encoder: Encoder) -> str | None:
     blocks=one_block,
 )
 def cls_attention(recording: Recorded, block: int = -1) -> AttentionMap:
-    """The class token's attention to the patches in `block`: (H, h, w).
+    """The class token's attention to the patches in `block`: (H, h, w), for distilled DeiT (2 H, h, w) of both tokens.
 
     Prefix tokens take part in the softmax and are then dropped, so a map sums to 1 less what they hold.
 
     Args:
         recording: of a ViT with a class token.
-        block: number of the block, negative ones counted from the last.
+        block: number of the block, negative ones counted from the last; of CaiT its class-attention blocks are counted.
 
     Raises:
         OptionError: no such block.
         MapError: a block that was not kept.
     """
     _, attention = recording.block(block)
-    logits = attention.logits(slice(0, 1))[:, 0]
-    return make_rows(recording, "cls", logits.softmax(-1), head_names(len(logits)), logits=logits)
+    tokens: tuple[str, ...] = getattr(recording.encoder.pooling, "tokens_read", ())
+    logits = attention.logits(slice(0, len(tokens) or 1))  # (H, n, N)
+    heads = head_names(len(logits))
+    names = [f"{token}, {head}" for token in tokens for head in heads] or heads
+    rows = logits.transpose(0, 1).flatten(0, 1)  # (n * H, N), token by token
+    return make_rows(recording, "cls", rows.softmax(-1), names, logits=rows)

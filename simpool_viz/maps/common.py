@@ -75,8 +75,8 @@ def wanted_classes(recording: Recorded, classes: Sequence[int | str] | int | str
 
 
 def needs_blocks(encoder: Encoder) -> str | None:
-    """The reason why a checkpoint has no map of attention blocks, None where it has."""
-    return None if encoder.depth else "its backbone is a CNN, which has no attention blocks"
+    """The reason why a checkpoint has no map of blocks that attend from all tokens to all, None where it has."""
+    return encoder.lacks_matrices or None
 
 
 def needs_classifier(encoder: Encoder) -> str | None:

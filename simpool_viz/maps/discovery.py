@@ -155,7 +155,8 @@ def _features(recording: Recorded, features: str, block: int) -> Tensor:
         raise OptionError(f"the features are keys or tokens, not {features!r}")
     encoder = recording.encoder
     if features == "keys" and not encoder.depth:
-        raise MapError("its backbone is a CNN, which has no keys; choose features=tokens")
+        kind = "is a CNN, which has no keys" if "CNN" in encoder.lacks_matrices else "has no keys of single tokens"
+        raise MapError(f"its backbone {kind}; choose features=tokens")
     if features == "tokens" or not encoder.depth:
         return wide(recording.tokens.patches[0])
     _, attention = recording.block(block)

@@ -129,7 +129,7 @@ OWN = "own"  # requests the map of each checkpoint that shows how it pools
 
 def own_map(encoder: Encoder) -> str:
     """The name of the map that shows how a checkpoint pools: its pooling attention, or CLS attention, or the
-    contribution.
+    contribution, and Grad-CAM where its head is of another kind.
 
     A class token counts where it is what is pooled, or where there is no head whose contributions could be shown. A
     dense head does not pool: its map is the Dense Attention Roll-Out, else the logits of the tokens.
@@ -139,7 +139,7 @@ def own_map(encoder: Encoder) -> str:
     """
     why_not = maps_of(encoder)
     reads_class_token = encoder.pooling.name == "cls" or encoder.head is None
-    pooled = ("pooling", "cls", "contribution") if reads_class_token else ("pooling", "contribution", "cls")
+    pooled = ("pooling", "cls", "contribution") if reads_class_token else ("pooling", "contribution", "cls", "gradcam")
     for name in ("dense_rollout", "class_logits") if encoder.dense else pooled:
         if why_not[name] is None:
             return name

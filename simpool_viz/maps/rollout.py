@@ -52,7 +52,9 @@ def readout_row(recording: Recorded) -> tuple[Tensor, str]:
     """
     encoder = recording.encoder
     if encoder.pooling.name == "cls":
-        return one_hot_rows(recording, [0]), ""
+        tokens = getattr(encoder.pooling, "tokens_read", ("class",))
+        note = "" if len(tokens) == 1 else "starts from the class and the distillation token alike"
+        return one_hot_rows(recording, range(len(tokens))).mean(0, keepdim=True), note
     rows = _zero_rows(recording, 1)
     if recording.pool_attention is not None:
         return rows + wide(recording.pool_attention.rows(slice(None))).mean(
@@ -98,7 +100,7 @@ def attention_rollout(
 
 
 def _why_no_dense(encoder: Encoder) -> str | None:
-    return _why_no_scores(encoder) if encoder.depth else needs_blocks(encoder)
+    return needs_blocks(encoder) or _why_no_scores(encoder)
 
 
 def _why_no_scores(encoder: Encoder) -> str | None:

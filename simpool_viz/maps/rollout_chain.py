@@ -88,8 +88,10 @@ def roll_out(
     workspace = Workspace()
     # By index: access to a block that was not kept raises, so that only needed ones may be accessed.
     for index in reversed(range(first, len(blocks))):
-        through = through_block(weights, blocks[index], options.fusion, workspace)
-        weights = through.mul_(1 - residual).add_(weights, alpha=residual)
+        block = blocks[index]
+        share = residual if block.skip else 0.0  # without a skip connection the step is the attention itself
+        through = through_block(weights, block, options.fusion, workspace)
+        weights = through.mul_(1 - share).add_(weights, alpha=share)
     return weights
 
 
@@ -109,7 +111,7 @@ def through_block(
     """
     few = _few_rows(weights)
     if few is not None:
-        return weights[:, few] @ fuse_heads(block.rows(few), fusion).to(weights.dtype)
+        return weights[:, few] @ fused_rows(block, few, fusion).to(weights.dtype)
     if _entries(block) > SMALL and fusion == "mean" and block.lse is not None and block.query.shape == block.key.shape:
         kernel = find_kernel(weights.device, weights.dtype, block.query.shape[-1] + 1, block.bias is not None)
         if kernel is not None:
@@ -147,16 +149,22 @@ def through_tiles(weights: Tensor, block: Attention, fusion: str = "mean") -> Te
     product = torch.zeros_like(weights)
     for start in range(0, count, step):
         rows = slice(start, min(start + step, count))
-        product += weights[:, rows] @ fuse_heads(block.rows(rows), fusion).to(weights.dtype)
+        product += weights[:, rows] @ fused_rows(block, rows, fusion).to(weights.dtype)
     return product
 
 
-def fuse_heads(attention: Tensor, fusion: str) -> Tensor:
-    """Rows of all heads (H, n, N) as one (n, N); max and min are renormalised so that each row sums to 1."""
+def fused_rows(block: Attention, rows: slice | Tensor, fusion: str) -> Tensor:
+    """Rows of the attention of all heads as one (n, N), each of which sums to 1.
+
+    The maximum and the minimum over heads are taken of logarithms and renormalised by a softmax, since the minimum
+    itself underflows in float32 where the logits of heads differ by more than 87.
+    """
     if fusion == "mean":
-        return attention.mean(0)
-    fused = attention.amax(0) if fusion == "max" else attention.amin(0)
-    return fused / fused.sum(-1, keepdim=True).clamp(min=torch.finfo(fused.dtype).tiny)
+        return block.rows(rows).mean(0)
+    logarithms = block.logits(rows).log_softmax(-1)  # (H, n, N)
+    fused = logarithms.amax(0) if fusion == "max" else logarithms.amin(0)
+    none = fused.amax(-1, keepdim=True) == -torch.inf  # heads whose masks leave no key in common
+    return fused.masked_fill(none, 0.0).softmax(-1).masked_fill(none, 0.0)
 
 
 # --- the exchanged roles ----------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from simpool_viz.settings import CLOSED, Natural, NotNegative, Number, Positive
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue in a grey picture (ITU-R BT.601)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Encoder(nn.Module):
     """Backbone, pooling, the norm between pooling and head, and the head.
 
     Args:
-        backbone: a timm model whose `forward_features` gives (B, P + N, D) or (B, D, h, w).
+        backbone: a timm model whose `forward_features` gives (B, P + N, D), (B, D, h, w) or (B, h, w, D).
         pooling: turns tokens into a vector.
         norm: applied to the pooled vector; identity by default.
         head: linear classifier, or None.
@@ -99,7 +100,7 @@ class Encoder(nn.Module):
         dense: whether the head classifies every token, for segmentation, and not the pooled vector.
 
     Raises:
-        CheckpointError: the backbone is of a family whose attention cannot be captured, or of an unknown one.
+        CheckpointError: the backbone is of an unknown family, or takes pictures of four channels or more.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Encoder(nn.Module):
         for module in backbone.modules():
             if hasattr(module, "fused_attn"):
                 module.fused_attn = True  # type: ignore[assignment]
+        _take_any_size(backbone)
 
     def __getstate__(self) -> dict[str, Any]:
         # A lock cannot be copied or sent.
@@ -134,12 +136,24 @@ class Encoder(nn.Module):
 
     @property
     def blocks(self) -> tuple[nn.Module, ...]:
-        """The attention blocks from first to last; () for a CNN."""
+        """The attention blocks from first to last, for CaiT those of the class token; () where there are none."""
+        if has_class_attention(self.backbone):
+            return tuple(self.backbone.blocks_token_only)  # type: ignore[arg-type]
         return tuple(self.backbone.blocks) if is_transformer(self.backbone) else ()  # type: ignore[arg-type]
 
     @property
+    def lacks_matrices(self) -> str:
+        """The reason why no block attends from every token to every token; "" where blocks do."""
+        if is_transformer(self.backbone):
+            return ""
+        if has_class_attention(self.backbone):
+            return _CLASS_ATTENTION
+        family = type(self.backbone).__name__
+        return _WITHOUT_MATRICES.get(family, "its backbone is a CNN, which has no attention blocks")
+
+    @property
     def depth(self) -> int:
-        """Number of attention blocks; 0 for a CNN."""
+        """Number of attention blocks; 0 where there are none."""
         return len(self.blocks)
 
     @property
@@ -170,6 +184,16 @@ class Encoder(nn.Module):
         return int(self.backbone.feature_info[-1]["reduction"])  # type: ignore[union-attr, index]
 
     @property
+    def multiple(self) -> int:
+        """Tokens of which each side of the grid is a multiple: the partition of MaxViT, 1 for all others."""
+        return _partition(self.backbone)
+
+    @property
+    def grey(self) -> bool:
+        """Whether the backbone takes one channel: it then sees the luminance of the normalised picture."""
+        return _input_channels(self.backbone) == 1
+
+    @property
     def dim(self) -> int:
         """Width D of the tokens."""
         return int(self.backbone.num_features)  # type: ignore[arg-type]
@@ -189,7 +213,11 @@ class Encoder(nn.Module):
             CheckpointError: H or W is no multiple of the stride.
         """
         grid = self.grid_of(images)
+        if self.grey and images.shape[1] == 3:
+            images = (images * images.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
         with token_grid(grid, self.num_prefix_tokens):
+            if has_class_attention(self.backbone):
+                return self._as_tokens(_class_attention_features(self.backbone, images, grid), grid)
             if not _resizes_by_state(self.backbone):
                 return self._as_tokens(self.backbone.forward_features(images), grid)  # type: ignore[operator]
             with self._resizing:
@@ -203,10 +231,10 @@ class Encoder(nn.Module):
             CheckpointError: H or W is no multiple of the stride.
         """
         height, width = images.shape[-2:]
-        if height % self.stride or width % self.stride:
-            raise CheckpointError(
-                f"{self.facts.name}: a picture of {width} x {height} does not split into tokens of {self.stride} px"
-            )
+        unit = self.stride * self.multiple
+        if height % unit or width % unit:
+            parts = f"tokens of {self.stride} px" if self.multiple == 1 else f"parts of {unit} px, as it needs"
+            raise CheckpointError(f"{self.facts.name}: a picture of {width} x {height} does not split into {parts}")
         return height // self.stride, width // self.stride
 
     def begin(self, images: Tensor, blocks: int) -> Tensor:
@@ -245,7 +273,8 @@ class Encoder(nn.Module):
 
     def _as_tokens(self, features: Tensor, grid: tuple[int, int]) -> Tokens:
         if features.ndim == 4:
-            return Tokens.from_feature_map(features)
+            last = str(getattr(self.backbone, "output_fmt", "NCHW")) == "NHWC"
+            return Tokens.from_feature_map(features.permute(0, 3, 1, 2) if last else features)
         return Tokens.from_sequence(features, grid, self.num_prefix_tokens)
 
     def forward(self, images: Tensor) -> Output:
@@ -286,17 +315,35 @@ class Encoder(nn.Module):
 
 # --- supported backbones ----------------------------------------------------------------------------------------------
 
-_REFUSED = {
-    "SwinTransformer": "it attends within shifted windows, so there is no attention between all tokens to show",
-    "SwinTransformerV2": "it attends within shifted windows, so there is no attention between all tokens to show",
-    "VisionTransformerDistilled": (
-        "it classifies by the mean of two heads on two tokens, so its logits belong to no one pooled vector"
-    ),
-    "Cait": "its talking-heads attention mixes heads around the softmax and never runs as one fused call",
+_TRANSFORMERS = ("VisionTransformer", "VisionTransformerDistilled", "DinoVisionTransformer", "Eva", "Beit")
+
+# timm's families whose `forward_features` gives a map of features (B, D, h, w) or (B, h, w, D).
+_CNNS = (
+    "ByobNet", "ConvNeXt", "CspNet", "DLA", "DPN", "DenseNet", "EfficientNet", "GhostNet", "HighPerfGpuNet",
+    "HighResolutionNet", "MetaNeXt", "MobileNetV3", "NormFreeNet", "RDNet", "RegNet", "RepGhostNet", "ResNet",
+    "ResNetV2", "RexNet", "SENet", "SelecSls", "StarNet", "TResNet", "VGG", "VovNet", "XceptionAligned",
+)  # fmt: skip
+
+_WINDOWS = "it attends within windows, so there is no attention between all tokens to show"
+_FEW_KEYS = "its keys are averages of several tokens, so there is no attention between all tokens to show"
+_CHANNELS = "it attends between channels or within windows, so there is no attention between all tokens to show"
+
+# Families of which some or all blocks attend, though not from every token to every token, with the reason.
+_WITHOUT_MATRICES = {
+    "DaVit": _CHANNELS,
+    "EdgeNeXt": _CHANNELS,
+    "MaxxVit": _WINDOWS,
+    "PyramidVisionTransformerV2": _FEW_KEYS,
+    "SwinTransformer": _WINDOWS,
+    "SwinTransformerV2": _WINDOWS,
+    "TinyVit": _WINDOWS,
+    "VisionTransformerSAM": "most of its blocks attend within windows, so there is no attention of all tokens to show",
 }
 
-
-_TRANSFORMERS = ("VisionTransformer", "DinoVisionTransformer", "Eva", "Beit")
+_CLASS_ATTENTION = (
+    "between patches it mixes heads around the softmax (talking heads), so only its class-attention blocks have "
+    "attention to show, by the map 'cls'"
+)
 
 
 def is_transformer(backbone: nn.Module) -> bool:
@@ -304,27 +351,72 @@ def is_transformer(backbone: nn.Module) -> bool:
     return type(backbone).__name__ in _TRANSFORMERS
 
 
+def has_class_attention(backbone: nn.Module) -> bool:
+    """Whether a class token reads the patches in blocks of its own, after those of the patches, as in CaiT."""
+    return type(backbone).__name__ == "Cait"
+
+
 def check_backbone(backbone: nn.Module) -> None:
-    """Refuse backbones whose attention cannot be captured.
+    """Refuse backbones of families whose features have no known places in the picture.
 
     Raises:
         CheckpointError: an unsupported family; the message gives the reason.
     """
     family = type(backbone).__name__
-    if family in _REFUSED:
+    if not (is_transformer(backbone) or has_class_attention(backbone) or family in (*_CNNS, *_WITHOUT_MATRICES)):
         raise CheckpointError(
-            f"{family} cannot be used as a backbone: {_REFUSED[family]}. Choose a ViT, ResNet or ConvNeXt"
+            f"{family} is not a supported backbone. Supported are ViT, DeiT, DINO, SigLIP, EVA, BEiT, CaiT, CNNs with "
+            "pooled features (ResNet, ConvNeXt, EfficientNet, MobileNet, RegNet, DenseNet, VGG, ...), and Swin, "
+            "MaxViT, PVT and SAM's encoder"
         )
-    if not is_transformer(backbone) and family not in ("ResNet", "ConvNeXt"):
+    channels = _input_channels(backbone)
+    if channels not in (1, 3):
         raise CheckpointError(
-            f"{family} is not a supported backbone. Supported are ViT, DeiT, DINO, SigLIP, EVA, BEiT, ResNet and "
-            "ConvNeXt"
+            f"this {family} takes pictures of {channels} channels, and pictures have 3 (RGB) or, as grey, 1; convert "
+            "its first convolution, or build it with in_chans=3"
         )
     embed = type(getattr(backbone, "patch_embed", None)).__name__
     if is_transformer(backbone) and embed not in ("PatchEmbed", "HybridEmbed"):
         raise CheckpointError(
             f"this {family} makes its tokens by {embed}, not by patches or a stem, so their places are unknown"
         )
+    if family == "MaxxVit" and any(type(block).__name__ == "TransformerBlock2d" for block in backbone.modules()):
+        raise CheckpointError(
+            "this MaxxVit is a CoAtNet, whose position biases are for one size of picture alone, so pictures would be "
+            "distorted; choose a MaxViT"
+        )
+
+
+def _input_channels(backbone: nn.Module) -> int:
+    """The number of channels of the pictures that a backbone takes."""
+    first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
+    return 3 if first is None else first.in_channels
+
+
+def _partition(backbone: nn.Module) -> int:
+    """Tokens along each axis that the partition of MaxViT needs a whole number of times; 1 for others."""
+    if type(backbone).__name__ != "MaxxVit":
+        return 1
+    return max((max(getattr(module, "partition_size", (1,))) for module in backbone.modules()), default=1)
+
+
+def _take_any_size(backbone: Any) -> None:
+    """Let a Swin or CaiT take pictures of any size: masks of windows are then made in the pass."""
+    if type(backbone).__name__ in ("Cait", "SwinTransformer", "SwinTransformerV2"):
+        backbone.patch_embed.strict_img_size = False
+        for module in backbone.modules():
+            if hasattr(module, "dynamic_mask"):
+                module.dynamic_mask = True
+
+
+def _class_attention_features(backbone: Any, images: Tensor, grid: tuple[int, int]) -> Tensor:
+    """CaiT's `forward_features` with its position embedding resampled to a grid (h, w), as timm does for ViTs."""
+    from timm.layers import resample_abs_pos_embed
+
+    places = resample_abs_pos_embed(backbone.pos_embed, list(grid), num_prefix_tokens=0)
+    hidden = backbone.blocks(backbone.pos_drop(backbone.patch_embed(images) + places))
+    features: Tensor = backbone.norm(backbone.forward_cls(hidden))
+    return features
 
 
 def _resizes_by_state(backbone: nn.Module) -> bool:

@@ -46,6 +46,64 @@ def test_grad_cam_equals_the_grad_cam_package(pooling: str):
             np.testing.assert_allclose(ours, np.maximum(raw[0], 0), rtol=1e-5, atol=1e-5 * np.abs(raw).max())
 
 
+@pytest.mark.parametrize("layer", ["layer3", "layer4.0.conv1"])
+def test_grad_cam_of_any_layer_equals_the_grad_cam_package_on_that_layers_grid(layer: str):
+    encoder = bare_cnn()
+    recording = record(encoder, SMALL_PHOTO)
+    found = recording.map("gradcam", classes=[1], layer=layer)
+    module = encoder.backbone.get_submodule(layer)
+    with GradCAM(_Logits(encoder), [module]) as package:
+        package(image_of(recording), [ClassifierOutputTarget(1)])
+        activations = package.activations_and_grads.activations[0].numpy()
+        gradients = package.activations_and_grads.gradients[0].numpy()
+        raw = package.get_cam_image(
+            image_of(recording), module, [ClassifierOutputTarget(1)], activations, gradients, False
+        )
+    assert found.weights.shape == raw.shape == ((1, 4, 6) if layer == "layer3" else (1, 2, 3))
+    assert found.geometry.input_size == recording.geometry.input_size
+    np.testing.assert_allclose(found.weights, np.maximum(raw, 0), rtol=1e-5, atol=1e-5 * np.abs(raw).max())
+
+
+@pytest.mark.parametrize("registers", [0, 3])
+@pytest.mark.parametrize("layer", [0, -2, "blocks.2.norm1", None])
+def test_grad_cam_of_a_vit_equals_the_grad_cam_package_without_prefix_tokens(layer: int | str | None, registers: int):
+    encoder = bare_vit(reg_tokens=registers)
+    recording = record(encoder, SMALL_PHOTO)
+    found = recording.map("gradcam", classes=[2], layer=layer)
+    blocks, (h, w) = encoder.backbone.blocks, recording.geometry.grid
+    module = {0: blocks[0], -2: blocks[1], None: blocks[1]}.get(layer, blocks[2].norm1)
+
+    def as_map(tokens: Tensor) -> Tensor:
+        return tokens[:, encoder.num_prefix_tokens :].unflatten(1, (h, w)).permute(0, 3, 1, 2)
+
+    with GradCAM(_Logits(encoder), [module], reshape_transform=as_map) as package:
+        package(image_of(recording), [ClassifierOutputTarget(2)])
+        activations = package.activations_and_grads.activations[0].numpy()
+        gradients = package.activations_and_grads.gradients[0].numpy()
+        raw = package.get_cam_image(
+            image_of(recording), module, [ClassifierOutputTarget(2)], activations, gradients, False
+        )
+    assert np.abs(raw).max() > 0
+    np.testing.assert_allclose(found.weights, np.maximum(raw, 0), rtol=1e-4, atol=1e-5 * np.abs(raw).max())
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [("layer9", "has no layer 'layer9'; those of its first level are conv1"), (2, "no numbered blocks"),
+     ("global_pool", "does not give one map"), ("conv1", "")],
+)  # fmt: skip
+def test_a_layer_that_cannot_be_is_refused_in_a_sentence(layer: int | str, says: str):
+    recording = record(bare_cnn(), SMALL_PHOTO)
+    if not says:
+        assert recording.map("gradcam", layer=layer).weights.shape == (1, 32, 48)
+        return
+    with pytest.raises(ValueError, match=says):
+        recording.map("gradcam", layer=layer)
+    assert not any(module._forward_hooks for module in recording.encoder.modules())
+    with pytest.raises(ValueError, match="blocks 0 to 2, not 3"):
+        record(bare_vit(), SMALL_PHOTO).map("gradcam", layer=3)
+
+
 def test_gradients_are_made_inside_inference_mode_and_leave_nothing_behind():
     for encoder, name in ((bare_cnn(), "gradcam"), (bare_vit(), "relevance")):
         recording = record(encoder, SMALL_PHOTO)
@@ -103,6 +161,6 @@ def test_relevance_equals_n_by_n_matrices(
 
 def test_baselines_are_offered_where_they_apply():
     assert maps_of(bare_cnn())["gradcam"] is None and "gradcam" in (maps_of(bare_cnn())["relevance"] or "")
-    assert maps_of(bare_vit())["relevance"] is None and "CNNs" in (maps_of(bare_vit())["gradcam"] or "")
+    assert maps_of(bare_vit())["relevance"] is None and maps_of(bare_vit())["gradcam"] is None
     with pytest.raises(ValueError, match="classes 0 to 4"):
         record(bare_cnn(), SMALL_PHOTO).map("gradcam", classes=[9])

@@ -19,6 +19,7 @@ from tests.helpers import (
     flat_rows,
     make_photo,
     random_vit,
+    small_vit,
     to_grids,
     token_scores,
 )
@@ -177,3 +178,15 @@ def test_dense_rollout_chooses_a_class_that_is_there():
         recording.map("dense_rollout", classes=["tenhc"])
     with pytest.raises(ValueError, match="classes 0 to 6"):
         recording.map("dense_rollout", classes=[7])
+
+
+def test_the_last_block_of_nosn_has_no_skip_in_its_rollout() -> None:
+    encoder = small_vit(inside="nosn")
+    recording = record(encoder, make_photo(150, 100))
+    assert [block.skip for block in recording.blocks] == [True, True, False]
+    rolled = torch.eye(1 + recording.tokens.patches.shape[1], dtype=torch.float64)
+    for block in recording.blocks:
+        step = block.rows(slice(None)).double().mean(0)
+        rolled = (step if block is recording.blocks[-1] else (step + torch.eye(len(step))) / 2) @ rolled
+    expected = rolled[0, 1:].reshape(1, *recording.geometry.grid).numpy()
+    np.testing.assert_allclose(recording.map("rollout").weights, expected, rtol=1e-4, atol=1e-6)

@@ -302,3 +302,40 @@ def test_the_statistic_is_exponentiated_only_where_float32_leaves_room(
 
     through_kernel(rows(5, 90), stretched, spy, Workspace())
     assert set(widths) == {channels}
+
+
+def test_the_least_of_heads_far_apart_does_not_underflow() -> None:
+    scores = torch.tensor([[[100.0, 0.0, 0.0], [0.0, 0.0, 0.0], [-90.0, 0.0, 90.0]],
+                           [[0.0, 100.0, 100.0], [0.0, 1.0, 2.0], [90.0, 0.0, -90.0]]])  # fmt: skip
+    block = Attention(scores, torch.eye(3).expand(2, 3, 3), None, 1.0)  # logits are the queries
+    for fusion, pick in (("min", torch.amin), ("max", torch.amax)):
+        exact = pick(scores.double().log_softmax(-1), 0)
+        expected = exact.exp() / exact.exp().sum(-1, keepdim=True)
+        found = roll_out(torch.eye(3), [block], residual=0.0, fusion=fusion)
+        torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.sum(1), torch.ones(3))
+
+
+def test_the_least_of_heads_that_share_no_key_is_nothing() -> None:
+    bias = torch.tensor([[[0.0, -torch.inf]], [[-torch.inf, 0.0]]]).expand(2, 2, 2)
+    block = Attention(torch.zeros(2, 2, 4), torch.zeros(2, 2, 4), bias, 1.0)
+    assert torch.equal(roll_out(torch.eye(2), [block], residual=0.0, fusion="min"), torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("fusion", ["mean", "min"])
+def test_a_block_without_a_skip_is_its_attention_alone(fusion: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(3, 2, 7, 4, generator=generator) for _ in range(2))
+    blocks = [Attention(query[i], key[i], None, 0.5, skip=i != 2) for i in range(3)]
+    weights = torch.eye(7)
+    expected = weights.double()
+    for block in blocks:
+        heads = (query_logits(block)).softmax(-1)
+        step = heads.mean(0) if fusion == "mean" else heads.amin(0) / heads.amin(0).sum(-1, keepdim=True)
+        expected = (0.4 * step + 0.6 * torch.eye(7) if block.skip else step) @ expected
+    found = roll_out(weights, blocks, residual=0.6, fusion=fusion)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-6)
+
+
+def query_logits(block: Attention) -> torch.Tensor:
+    return block.query.double() @ block.key.double().transpose(1, 2) * block.scale

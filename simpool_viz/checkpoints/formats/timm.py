@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from timm.layers import NormMlpClassifierHead
+from torch import nn
 
 from simpool_viz.errors import CheckpointError, DownloadError, SimpoolError
-from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Facts, check_backbone, is_transformer
+from simpool_viz.modeling.encoder import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Encoder,
+    Facts,
+    check_backbone,
+    has_class_attention,
+    is_transformer,
+)
+from simpool_viz.modeling.layers.heads import HiddenLayer, NormOfVector, PointwiseLinear, TwoHeads
 from simpool_viz.modeling.pooling import Pooling, create_pooling
+from simpool_viz.modeling.pooling.own import BothTokens, OwnHead
 from simpool_viz.modeling.spec import check_backbone_options, create_backbone
 from simpool_viz.settings import Positive, check_arguments
 
@@ -54,13 +66,18 @@ def load_timm(tag: str, *, pretrained: bool = True, size: Positive | None = None
         name=f"timm:{tag}",
         title=tag,
         size=size or int(config.get("input_size", (3, 224, 224))[-1]),
-        mean=tuple(config.get("mean", IMAGENET_MEAN)),
-        std=tuple(config.get("std", IMAGENET_STD)),
+        mean=_three(config.get("mean", IMAGENET_MEAN)),
+        std=_three(config.get("std", IMAGENET_STD)),
         classes=imagenet_classes(int(getattr(model, "num_classes", 0))),
         source=f"timm {config.get('hf_hub_id') or tag}" + ("" if pretrained else ", random weights"),
         license=str(config.get("license") or "see the model card"),
     )
     return encoder_from_timm(model, facts).eval().requires_grad_(False)
+
+
+def _three(values: Sequence[float]) -> tuple[float, ...]:
+    """A mean or deviation for three channels, also where a model of one channel has one."""
+    return tuple(values) * (3 if len(values) == 1 else 1)
 
 
 def imagenet_classes(count: int) -> tuple[str, ...]:
@@ -83,15 +100,51 @@ def encoder_from_timm(model: Any, facts: Facts) -> Encoder:
         CheckpointError: an unsupported family, or a pooling inside the model that this project does not have.
     """
     check_backbone(model)
+    if type(model).__name__ == "VisionTransformerDistilled":
+        heads = TwoHeads(model.head, model.head_dist) if model.num_classes else None
+        return Encoder(model, BothTokens(model.num_features), head=heads, facts=facts)
+    norm: nn.Module | None = None
+    head: nn.Module | None
     if is_transformer(model):
         pooling, norm, head = _transformer_pooling(model), model.fc_norm, model.head
-    elif type(model).__name__ == "ResNet":
-        pooling, norm, head = _cnn_pooling(model, model.global_pool), None, model.fc
+    elif has_class_attention(model):
+        pooling, head = _transformer_pooling(model), model.head
     else:
-        pooling, norm, head = _cnn_pooling(model, model.head.global_pool), _convnext_norm(model.head), model.head.fc
+        pooling, norm, head = _split_feature_map(model)
     if isinstance(head, nn.Identity):
         head = None
     return Encoder(model, pooling, norm=norm, head=head, facts=facts)
+
+
+# Between pooling and classifier these have a convolution, a norm or none, and a non-linearity.
+_HIDDEN = ("GhostNet", "MobileNetV3", "RepGhostNet")
+
+# The head of these is no mean of positions with layers after it, or has layers of its own kind.
+_OWN_HEADS = ("HighPerfGpuNet", "MetaNeXt", "VGG")
+
+
+def _split_feature_map(model: Any) -> tuple[Pooling, nn.Module | None, nn.Module]:
+    """Pooling, norm and head of a model whose backbone gives a map of features."""
+    top: Any = getattr(model, "head", None)
+    family = type(model).__name__
+    classifier = _as_linear(top.fc if family == "VisionTransformerSAM" else model.get_classifier())
+    if family in _OWN_HEADS:
+        return OwnHead(model, classifier), None, classifier
+    pools = [getattr(model, "global_pool", None), getattr(top, "global_pool", None)]
+    chosen = next((pool for pool in pools if isinstance(pool, nn.Module)), pools[0])
+    pooling = _pooling_of(str(getattr(chosen, "pool_type", chosen)), model.num_features)
+    if isinstance(top, NormMlpClassifierHead):
+        if isinstance(top.pre_logits, nn.Identity):
+            return pooling, NormOfVector(top.norm), classifier
+        return pooling, HiddenLayer([top.norm], top.pre_logits), classifier
+    if family in _HIDDEN:
+        parts = [getattr(model, name, None) for name in ("conv_head", "norm_head", "act2")]
+        return pooling, HiddenLayer([part for part in parts if part is not None]), classifier
+    return pooling, None, classifier
+
+
+def _as_linear(classifier: nn.Module) -> nn.Module:
+    return PointwiseLinear(classifier) if isinstance(classifier, nn.Conv2d) else classifier
 
 
 def _transformer_pooling(model: Any) -> Pooling:
@@ -105,28 +158,8 @@ def _transformer_pooling(model: Any) -> Pooling:
     return create_pooling(names[kind], model.num_features)
 
 
-def _cnn_pooling(model: Any, module: Any) -> Pooling:
-    kind, names = str(module.pool_type) or "avg", {"avg": "gap", "max": "max"}
+def _pooling_of(kind: str, width: int) -> Pooling:
+    kind, names = kind or "avg", {"avg": "gap", "max": "max"}
     if kind not in names:
         raise CheckpointError(f"the model pools by {kind!r}, which is not among {', '.join(names)}")
-    return create_pooling(names[kind], model.num_features)
-
-
-def _convnext_norm(head: Any) -> nn.Module | None:
-    """The norm between pooling and head; None where the model normalises before it pools."""
-    if not isinstance(getattr(head, "pre_logits", nn.Identity()), nn.Identity):
-        raise CheckpointError(
-            "this ConvNeXt has a hidden layer in its head, so its logits are no linear function of the pooled vector"
-        )
-    return _VectorNorm(head.norm) if hasattr(head, "norm") else None
-
-
-class _VectorNorm(nn.Module):
-    """A LayerNorm2d applied to vectors (B, D): ConvNeXt normalises after pooling, on (B, D, 1, 1)."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, vector: Tensor) -> Tensor:
-        return self.norm(vector[:, :, None, None]).flatten(1)
+    return create_pooling(names[kind], width)

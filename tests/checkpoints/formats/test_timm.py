@@ -45,9 +45,9 @@ def test_beit_gives_the_same_at_its_trained_size_after_it_saw_another():
 @pytest.mark.parametrize(
     "tag, reason",
     [
-        ("swin_tiny_patch4_window7_224", "windows"),
-        ("cait_xxs24_224", "talking-heads"),
+        ("coatnet_nano_rw_224", "one size of picture alone"),
         ("mixer_s32_224", "not a supported"),
+        ("crossvit_tiny_240", "not a supported"),
     ],
 )
 def test_backbones_that_cannot_be_shown_are_refused_in_a_sentence(tag: str, reason: str):
@@ -119,9 +119,9 @@ def test_timm_model_for_which_there_are_no_weights_is_told() -> None:
         load_checkpoint("timm:vit_base_patch16_18x2_224", depth=1)
 
 
-@pytest.mark.parametrize("tag", ["swin_tiny_patch4_window7_224", "efficientnet_b0", "deit_tiny_distilled_patch16_224"])
+@pytest.mark.parametrize("tag", ["mixer_s32_224", "xcit_nano_12_p16_224"])
 def test_family_that_cannot_be_shown_is_refused_in_a_sentence(tag: str) -> None:
-    with pytest.raises(ValueError, match=r"Choose a ViT|Supported are"):
+    with pytest.raises(ValueError, match=r"Supported are"):
         load_checkpoint(f"timm:{tag}", device="cpu", pretrained=False)
 
 
