@@ -34,7 +34,7 @@ def read_ahead(
     """The pictures as worker processes read them, in order.
 
     Where a process is killed, as the system does when memory runs out, its successor reads what was on its way one by
-    one; a picture that ends that one too is a `Fault`.
+    one, since any of it may have been the cause; a picture that alone ends two more is a `Fault`.
 
     Args:
         waiting: files by key.
@@ -52,7 +52,7 @@ def read_ahead(
     readers = _Readers(min(workers, len(waiting)))
     stack.callback(readers.end)
     begun: deque[tuple[str, Path, Future[Result] | None]] = deque()  # None: to be read alone
-    left = iter(waiting.items())
+    left, ended = iter(waiting.items()), ""  # the picture that has ended a process alone
     while True:
         if not any(future is None for _, _, future in begun):
             for key, path in left:
@@ -66,9 +66,10 @@ def read_ahead(
             yield (future or readers.submit(key, path, frames, longest)).result()
         except BrokenProcessPool:
             readers.renew()
-            if future is None:
+            if future is None and ended == key:
                 yield Fault(key, f"{key} ended the process that read it, twice; it may need more memory than there is")
             else:
+                ended = key if future is None else ""
                 begun.appendleft((key, path, None))
                 begun = deque((k, p, f if f is not None and _is_read(f) else None) for k, p, f in begun)
 
