@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from simpool_viz.checkpoints.archives import read_npz, refuse_torchscript
 from simpool_viz.errors import CheckpointError
 
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -64,6 +65,8 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
         raise CheckpointError(f"{path.name} is empty; copy or download it again")
     if start[8:] == b"{" or path.suffix == ".safetensors":
         return read_safetensors(path)
+    if start.startswith(b"PK") and path.suffix == ".npz":
+        return read_npz(path), {}
     if start.startswith(b"PK"):
         _check_archive(path)
     return _read_pickle(path), {}
@@ -131,6 +134,7 @@ def _check_archive(path: Path) -> None:
         raise
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CheckpointError(f"{path.name} is damaged or incomplete ({error}); download it again") from error
+    refuse_torchscript(path, [entry.filename for entry in entries])
     size = sum(entry.file_size for entry in entries)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or size > path.stat().st_size:
         raise CheckpointError(
