@@ -361,7 +361,7 @@ class ComparePage:
             elem_id="ready",
         )
         question = gr.Markdown(elem_classes="simpool-question")
-        gr.HTML("<h3>Checkpoints</h3>", elem_classes="simpool-heading", apply_default_css=False)
+        gr.HTML("<h2>Checkpoints</h2>", elem_classes="simpool-heading", apply_default_css=False)
         checkpoints = CheckpointList(self.groups, self.first_checkpoints, elem_id="checkpoints")
         choices = [(title, name) for name, title in self.maps.items()]
         maps = gr.CheckboxGroup(choices, value=self._first_maps(), label="Maps", elem_id="maps")

@@ -16,13 +16,13 @@ from simpool_viz.app.checkpoint_list import CheckpointList, own_lines
 from simpool_viz.app.events import event_handler, plain_markdown, refusal
 from simpool_viz.checkpoints.formats.parts import parse_options
 from simpool_viz.checkpoints.formats.recognise import Report
-from simpool_viz.checkpoints.load import load_for_visitor, load_untrusted, split_size
+from simpool_viz.checkpoints.load import load_for_visitor, load_untrusted, refuse_local, split_size
 from simpool_viz.checkpoints.published import published
 from simpool_viz.errors import CheckpointError
 from simpool_viz.maps.registry import OWN, map_methods, maps_of
 from simpool_viz.modeling.encoder import Encoder
 
-SUFFIXES = [".safetensors", ".pth", ".pt", ".tar"]
+SUFFIXES = [".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt", ".npz"]
 LARGEST = 512 * 2**20  # bytes of a file or a download
 PARAMETERS = 120_000_000
 SECONDS = 180
@@ -87,7 +87,10 @@ class OwnPanel:
         own = gr.State(OwnCheckpoints(), time_to_live=VISIT, delete_callback=OwnCheckpoints.clear)
         with gr.Accordion("Your own checkpoint", open=False, elem_id="own"):
             file = gr.File(
-                label="A file: .safetensors, .pth, .pt, .pth.tar", file_types=SUFFIXES, height=150, elem_id="own-file"
+                label="A file: .safetensors, .pth, .pt, .pth.tar, .bin, .ckpt, .npz",
+                file_types=SUFFIXES,
+                height=150,
+                elem_id="own-file",
             )
             address = gr.Dropdown(
                 [(f"{p.title} ({p.download})", p.name) for p in published().values()],
@@ -145,10 +148,7 @@ class OwnPanel:
                     "here"
                 )
             options = parse_options(address.removeprefix("?")) if address.startswith("?") else {}
-            if "backbone" in options:
-                raise CheckpointError(
-                    "a probing head needs a backbone, which can be named in Python and on the command line only"
-                )
+            refuse_local(options)
             encoder, report = load_untrusted(path, device=self.device, **options)
         else:
             encoder, report = load_for_visitor(address, device=self.device, limit=LARGEST)

@@ -14,6 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from simpool_viz.checkpoints.folders import INDEX, WHOLE, shards_of
+from simpool_viz.checkpoints.formats.hints import read_json
 from simpool_viz.errors import CheckpointError, DownloadError
 
 Progress = Callable[[int, int], None]  # is told bytes that have arrived, and of how many
@@ -38,7 +40,8 @@ class Access:
 
 ANSWER = 4.5  # seconds within which the hub has to begin an answer
 DESCRIPTION = 2**20  # the largest config.json in bytes that is fetched where downloads are limited
-SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
+DESCRIPTIONS = ("config.json", "preprocessor_config.json")
+SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt", ".npz")
 
 
 def split_address(address: str) -> tuple[str, str]:
@@ -106,6 +109,9 @@ def find_file(repository: str, file: str, sizes: Mapping[str, int | None]) -> tu
                 f"hf:{repository} has no file {file!r}; it has {', '.join(sorted(sizes)[:8]) or 'none'}"
             )
         return file, sizes[file]
+    for index in INDEX:
+        if index in sizes and index.removesuffix(".index.json") not in sizes:
+            return index, sizes[index]
     names = [name for suffix in SUFFIXES for name in sizes if name.endswith(suffix)]
     if not names:
         raise CheckpointError(
@@ -113,6 +119,7 @@ def find_file(repository: str, file: str, sizes: Mapping[str, int | None]) -> tu
             f"{', '.join(sorted(sizes)[:8]) or 'nothing'}"
         )
     best = [name for name in names if name.endswith(".safetensors")] or names
+    best = [name for name in best if name in WHOLE] or best
     if len(best) > 1:
         raise CheckpointError(
             f"hf:{repository} holds several weights: name one, as in hf:{repository}/{best[0]} (there are "
@@ -196,25 +203,54 @@ def is_in_cache(repository: str) -> bool:
     return any(name.endswith(SUFFIXES) for name in _sizes_in_cache(repository, Access()))
 
 
-def timm_config(repository: str, sizes: Mapping[str, int | None], access: Access | None = None) -> dict[str, Any]:
-    """Read config.json of a repository in timm's form ("architecture", "pretrained_cfg", ...).
+def descriptions(
+    repository: str, sizes: Mapping[str, int | None], access: Access | None = None
+) -> dict[str, dict[str, Any]]:
+    """Read the descriptions in a repository in transformers' or timm's form.
 
     Args:
         repository: "user/repository".
         sizes: as of `list_files`.
-        access: limits and identity. A config.json of unknown size or of more than `DESCRIPTION` bytes is ignored.
+        access: limits and identity. A description of unknown size or of more than `DESCRIPTION` bytes is ignored.
 
     Returns:
-        Its content; {} where there is none, it cannot be fetched, or it is not in timm's form.
+        The content of those of `DESCRIPTIONS` that are there and can be fetched, by name.
     """
     access = access or Access()
     limited = replace(access, limit=min(access.limit or DESCRIPTION, DESCRIPTION))
-    try:
-        path = download(repository, "config.json", limited, sizes)
-        config: Any = json.loads(path.read_text(encoding="utf-8"))
-    except Exception:  # no such file, too large, out of reach, or no JSON: then it is not in timm's form
-        return {}
-    return config if isinstance(config, dict) and isinstance(config.get("architecture"), str) else {}
+    found: dict[str, dict[str, Any]] = {}
+    for name in DESCRIPTIONS:
+        if name not in sizes:
+            continue
+        try:
+            content = json.loads(download(repository, name, limited, sizes).read_text(encoding="utf-8"))
+        except Exception:  # too large, out of reach, or no JSON: then it describes nothing
+            continue
+        if isinstance(content, dict):
+            found[name] = content
+    return found
+
+
+def download_shards(
+    repository: str, index: Path, sizes: Mapping[str, int | None], access: Access | None = None
+) -> None:
+    """Download the files that an index names, beside it.
+
+    Args:
+        repository: "user/repository".
+        index: as downloaded.
+        sizes: as of `list_files`.
+        access: limits, for all of them together, and identity.
+
+    Raises:
+        DownloadError: as in `download`.
+        CheckpointError: the index names files that are not there.
+    """
+    access = access or Access()
+    left = access.limit
+    for name in shards_of(read_json(index), index.name):
+        download(repository, name, replace(access, limit=left), sizes)
+        left = None if left is None else left - (sizes[name] or 0)
 
 
 def _cached(repository: str, file: str, access: Access) -> Path | None:

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from simpool_viz.checkpoints import hub
 from simpool_viz.checkpoints.bundle import CONFIG, load_bundle
 from simpool_viz.checkpoints.catalogue import catalogue, damaged_descriptions
 from simpool_viz.checkpoints.files import load_file, split_options
+from simpool_viz.checkpoints.folders import INDEX, is_folder, weights_of
+from simpool_viz.checkpoints.formats.hints import Hints, hints_of
+from simpool_viz.checkpoints.formats.modules import load_module
 from simpool_viz.checkpoints.formats.parts import parse_options, read_load_options
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.published import offered, published
 from simpool_viz.checkpoints.untrusted import convert_untrusted, warn_where_costly
 from simpool_viz.errors import CheckpointError, OptionError
-from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.sharing import share_trunk
 from simpool_viz.tensors import choose_device, identical
 
@@ -29,14 +32,15 @@ SMALLEST, LARGEST = 16, 4096  # pixels of a size that is asked for
 PUBLISHED_LIMIT = 2 * 2**30  # bytes: training checkpoints also hold a student, an optimizer and projection heads
 
 
-def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **options: Any) -> Encoder:
+def load_checkpoint(name: str | os.PathLike[str] | nn.Module, *, device: str = "auto", **options: Any) -> Encoder:
     """Load a checkpoint as an encoder.
 
     Args:
         name: a bundled checkpoint ("resnet_simpool"), one of `published()`, "timm:<tag>",
             "hf:<user>/<repository>[/<file>]", the path of a file (.safetensors, or .pth, .pt, .pth.tar read with
-            weights only), or of a checkpoint folder such as `simpool-viz train` writes. Options may follow as in a web
-            address: "weights.pth?gamma=2&weights=student"; true, false, none and numbers arrive as such.
+            weights only), or of a checkpoint folder such as `simpool-viz train`, transformers and timm write. Options
+            may follow as in a web address: "weights.pth?gamma=2&weights=student"; true, false, none and numbers arrive
+            as such. Also a model in memory, of timm, torchvision or transformers, which stays as it is.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps"; half precision on a GPU.
         options: for files those of `parts.LoadOptions`; for timm models `pretrained=False`, `size` as for files, and
             arguments of `timm.create_model`.
@@ -55,9 +59,14 @@ def load_checkpoint(name: str | os.PathLike[str], *, device: str = "auto", **opt
     return load_with_report(name, device=device, **options)[0]
 
 
-def load_with_report(name: str | os.PathLike[str], *, device: str = "auto", **options: Any) -> tuple[Encoder, Report]:
+def load_with_report(
+    name: str | os.PathLike[str] | nn.Module, *, device: str = "auto", **options: Any
+) -> tuple[Encoder, Report]:
     """Load a checkpoint, with a report of what was recognised. Arguments and errors are those of `load_checkpoint`."""
     where, dtype = choose_device(device)
+    if isinstance(name, nn.Module):
+        encoder, report = load_module(name, **options)
+        return encoder.to(where, dtype), report
     text, given = split_options(os.fspath(name))
     encoder, report = _load(text, given | options)
     return encoder.to(where, dtype), report
@@ -91,10 +100,7 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
     """
     text, _, query = name.strip().partition("?")
     options = parse_options(query)
-    if "backbone" in options:
-        raise CheckpointError(
-            "a probing head needs a backbone, which can be named in Python and on the command line only"
-        )
+    refuse_local(options)
     where, dtype = choose_device(device)
     if text in published():
         limit = max(limit, PUBLISHED_LIMIT)
@@ -184,6 +190,23 @@ def at_size(encoder: Encoder, size: int) -> Encoder:
     name, title = f"{facts.name}?size={size}", f"{facts.title or facts.name}, {size} px"
     other.facts = dataclasses.replace(facts, size=size, name=name, title=title)
     return other
+
+
+def refuse_local(options: Mapping[str, Any]) -> None:
+    """Refuse options by which a visitor could read files of the server.
+
+    Args:
+        options: by name.
+
+    Raises:
+        CheckpointError: one of them is.
+    """
+    if "backbone" in options:
+        raise CheckpointError(
+            "a probing head needs a backbone, which can be named in Python and on the command line only"
+        )
+    if "classes" in options:
+        raise CheckpointError("a file of classes can be named in Python and on the command line only")
 
 
 def _repository_of(tag: str) -> str:
@@ -285,14 +308,21 @@ def _equal(one: nn.Module, other: nn.Module) -> bool:
 
 def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
     if name.startswith("timm:"):
-        from simpool_viz.checkpoints.formats.timm import load_timm
+        from simpool_viz.checkpoints.formats.timm import load_timm, notes_of, quick_variant
 
-        return _reported(load_timm(name.removeprefix("timm:"), **options), "timm")
+        tag, encoder = name.removeprefix("timm:"), load_timm(name.removeprefix("timm:"), **options)
+        notes = notes_of(getattr(encoder.backbone, "pretrained_cfg", None) or {})
+        if (quick := quick_variant(tag)) != tag:
+            notes = (f"built as {quick}, since its weights were trained with QuickGELU", *notes)
+        encoder, report = _reported(encoder, "timm")
+        return encoder, dataclasses.replace(report, notes=notes)
     if name in (known := published()):
         return _load(known[name].address, known[name].options | options)
     if name.startswith("hf:"):
         return _load_from_hub(name.removeprefix("hf:"), options)
     entries = catalogue()
+    if name not in entries and is_folder(Path(name)):
+        return _load_file(weights_of(Path(name)), options, Path(name).resolve().name)
     if name in entries or (Path(name) / CONFIG).is_file():
         size = options.pop("size", None)
         if options:
@@ -316,73 +346,49 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
     )
 
 
-def _load_file(path: Path, options: dict[str, Any], name: str = "") -> tuple[Encoder, Report]:
+def _load_file(
+    path: Path, options: dict[str, Any], name: str = "", hints: Hints | None = None
+) -> tuple[Encoder, Report]:
     backbone = read_load_options(options, name or path.name).backbone
     base = load_checkpoint(backbone, device="cpu") if backbone else None
     with warn_where_costly(path):
-        return load_file(path, name=name, base=base, **options)
+        return load_file(path, name=name, base=base, hints=hints, **options)
 
 
-def _load_untrusted(path: Path, options: dict[str, Any], name: str = "") -> tuple[Encoder, Report]:
+def _load_untrusted(
+    path: Path, options: dict[str, Any], name: str = "", hints: Hints | None = None
+) -> tuple[Encoder, Report]:
     others = dict(options)
     which = str(others.pop("weights", ""))
     with tempfile.TemporaryDirectory(prefix="simpool_viz-read-") as folder:
         target = Path(folder) / "read.safetensors"
-        report = convert_untrusted(path, target, which, **others)
+        report = convert_untrusted(path, target, which, hints, **others)
         encoder, found = load_file(target, name=name or path.name, **others)
     return encoder, dataclasses.replace(report, source=found.source)
 
 
 def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | None = None) -> tuple[Encoder, Report]:
-    """Load a file of the hub; preprocessing comes from config.json where the repository is in timm's form."""
+    """Load a file of the hub, with the descriptions beside it, as transformers and timm write them."""
     repository, file = hub.split_address(address)
     read_load_options(options, f"hf:{address}")  # before anything is fetched
-    sizes = None if file or "arch" in options else hub.list_files(repository, access)
-    config = hub.timm_config(repository, sizes, access) if sizes is not None else {}
-    if config:
-        options = options | {"arch": config["architecture"]}
+    sizes = None if file else hub.list_files(repository, access)
+    hints = None
+    if sizes is not None:
+        try:
+            hints = hints_of(*(hub.descriptions(repository, sizes, access).get(name, {}) for name in hub.DESCRIPTIONS))
+        except CheckpointError as error:
+            raise CheckpointError(f"hf:{address}: {error}; name its file instead") from error
+    path = hub.download(repository, file, access, sizes)
+    if sizes is not None and path.name in INDEX:
+        hub.download_shards(repository, path, sizes, access)
     read = _load_file if access is None else _load_untrusted  # what a visitor names is a stranger's
-    encoder, report = read(hub.download(repository, file, access, sizes), options, f"hf:{address}")
-    if config:
-        described = config.get("pretrained_cfg")
-        encoder.facts = _facts_of_timm(
-            encoder.facts, described if isinstance(described, dict) else {}, "size" in options
-        )
+    encoder, report = read(path, options, f"hf:{address}", hints)
     known = published().get(repository.partition("/")[2])
     if known is not None and known.address == f"hf:{repository}":
         encoder.facts = dataclasses.replace(
             encoder.facts, title=known.title, accuracy=known.accuracy, license=known.license
         )
     return encoder, report
-
-
-def _facts_of_timm(facts: Facts, config: dict[str, Any], sized: bool) -> Facts:
-    """Add the preprocessing and licence from the config.json of a repository in timm's form.
-
-    Raises:
-        CheckpointError: the values are not those that timm writes.
-    """
-    try:
-        values: dict[str, Any] = {key: tuple(map(float, config[key])) for key in ("mean", "std") if key in config}
-        if "input_size" in config and not sized:
-            values["size"] = int(config["input_size"][-1])
-        wrong = "" if _possible(values) else str(values)
-    except (TypeError, ValueError, IndexError, KeyError) as error:
-        wrong = str(error)
-    if wrong:
-        raise CheckpointError(
-            f"{facts.name}: its config.json does not describe how pictures are prepared ({wrong}); "
-            "name its file instead"
-        )
-    if config.get("license"):
-        values["license"] = str(config["license"])
-    return dataclasses.replace(facts, **values)
-
-
-def _possible(values: dict[str, Any]) -> bool:
-    """Whether pictures can be prepared with these values."""
-    three = all(len(values[key]) == 3 for key in ("mean", "std") if key in values)
-    return three and 0 not in values.get("std", ()) and 0 < values.get("size", 1) <= 2048
 
 
 def _reported(encoder: Encoder, container: str) -> tuple[Encoder, Report]:

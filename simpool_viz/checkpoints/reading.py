@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch._weights_only_unpickler import _get_allowed_globals
 
+from simpool_viz.checkpoints.archives import read_npz, refuse_torchscript
 from simpool_viz.errors import CheckpointError
 
 
@@ -93,6 +94,8 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
         raise CheckpointError(f"{path.name} is empty; copy or download it again")
     if start[8:] == b"{" or path.suffix == ".safetensors":
         return read_safetensors(path)
+    if start.startswith(b"PK") and path.suffix == ".npz":
+        return read_npz(path), {}
     if start.startswith(b"PK"):
         _check_archive(path)
     return _read_pickle(path), {}
@@ -202,6 +205,7 @@ def _check_archive(path: Path) -> None:
         raise
     except Exception as error:  # of damaged bytes, `zipfile` raises NotImplementedError and more
         raise CheckpointError(f"{path.name} is damaged or incomplete ({error}); download it again") from error
+    refuse_torchscript(path, [entry.filename for entry in entries])
     size = sum(entry.file_size for entry in entries)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or size > path.stat().st_size:
         raise CheckpointError(

@@ -21,6 +21,7 @@ from typing import Any
 
 from simpool_viz import errors
 from simpool_viz.checkpoints.files import convert
+from simpool_viz.checkpoints.formats.hints import Hints, read_hints
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.errors import CheckpointError, SimpoolError
 
@@ -33,7 +34,9 @@ _FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn"
 logger = logging.getLogger(__name__)
 
 
-def convert_untrusted(source: Path, target: Path, which: str = "", **options: Any) -> Report:
+def convert_untrusted(
+    source: Path, target: Path, which: str = "", hints: Hints | None = None, **options: Any
+) -> Report:
     """Convert a stranger's file as `files.convert` does, in a worker process with limits that hold.
 
     Limits of memory and of computing time are those of the operating system; Windows has none of them, there the time
@@ -43,6 +46,7 @@ def convert_untrusted(source: Path, target: Path, which: str = "", **options: An
         source: the file.
         target: the `.safetensors` file to write.
         which: another entry than the usual one, such as "student".
+        hints: what accompanies the file, as for `files.load_file`.
         options: those of `parts.LoadOptions`.
 
     Returns:
@@ -55,7 +59,7 @@ def convert_untrusted(source: Path, target: Path, which: str = "", **options: An
     root = str(Path(__file__).parents[2])
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     environment |= {"PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
-    asked = json.dumps([str(source), str(target), which, options])
+    asked = json.dumps([str(source), str(target), which, hints.as_table() if hints else None, options])
     command = [sys.executable, "-m", "simpool_viz.checkpoints.untrusted"]
     try:
         done = subprocess.run(command, input=asked.encode(), capture_output=True, timeout=WALL, env=environment)
@@ -128,12 +132,13 @@ def _limit(source: Path, folder: Path) -> None:
 
 
 def _work() -> None:
-    given, wanted, which, options = json.loads(sys.stdin.buffer.read())
+    given, wanted, which, described, options = json.loads(sys.stdin.buffer.read())
     source, target = Path(given), Path(wanted)
     answer: dict[str, Any]
     try:
         _limit(source, target.parent)
-        answer = dataclasses.asdict(convert(source, target, which, **options))
+        hints = None if described is None else read_hints(described, source.name)
+        answer = dataclasses.asdict(convert(source, target, which, hints=hints, **options))
     except SimpoolError as error:
         answer = {"kind": type(error).__name__, "sentence": str(error)}
     except OSError as error:

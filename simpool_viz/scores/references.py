@@ -6,6 +6,7 @@ file does not say without doubt is asked for (`object_ids`), never guessed as "a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Reference:
 
 
 def read_reference(
-    path: Path, picture_size: tuple[int, int] | None = None, object_ids: Sequence[int] = ()
+    path: str | os.PathLike[str], picture_size: tuple[int, int] | None = None, object_ids: Sequence[int] = ()
 ) -> Reference:
     """Read a mask file.
 
@@ -85,6 +86,7 @@ def read_reference(
         >>> reference.size, len(reference.instances), bool(reference.void.any())
         ((451, 300), 1, False)
     """
+    path = Path(path)
     with open_picture(path, f"the reference mask {path}", MOST_LARGE_PIXELS) as file:
         lossy = file.format == "JPEG"
         values, labelled = _values(ImageOps.exif_transpose(file), path)

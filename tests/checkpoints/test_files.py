@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file as load_tensors
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from simpool_viz import load_checkpoint
 from simpool_viz.checkpoints.files import MARK, convert, load_file
 from tests import made_files as made
+from tests.checkpoints.formats.test_flax import as_flax
 from tests.helpers import INPUT_SIZES, pooling_weights, random_images, save_weights
 
 
@@ -26,7 +28,7 @@ def test_options_are_checked(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=says):
             load_checkpoint(f"{path}?{query}", device="cpu")
-    with pytest.raises(ValueError, match="pos_embed is timm or dino, not 'x'"):
+    with pytest.raises(ValueError, match="pos_embed is timm, dino or transformers, not 'x'"):
         load_checkpoint(path, device="cpu", pos_embed="x")
     narrow = save_weights(tmp_path, made.vit(dim=48), "narrow.pth")
     with pytest.raises(ValueError, match="48 channels do not determine the number of heads; say num_heads="):
@@ -92,7 +94,8 @@ def test_converted_probing_head_goes_onto_its_backbone(tmp_path: Path) -> None:
     backbone = save_weights(tmp_path, made.vit(), "backbone.pth")
     convert(save_weights(tmp_path, {"saved_module": "head", "model": state}, "head.pth"), tmp_path / "head.safetensors")
     before, after = (
-        load_checkpoint(tmp_path / f"head.{n}", device="cpu", backbone=str(backbone)) for n in ("pth", "safetensors")
+        load_checkpoint(tmp_path / f"head.{n}", device="cpu", backbone=str(backbone), tokens="after_norm")
+        for n in ("pth", "safetensors")
     )
     with torch.inference_mode():
         assert torch.equal(before(random_images(*INPUT_SIZES[1])).logits, after(random_images(*INPUT_SIZES[1])).logits)
@@ -119,6 +122,35 @@ def test_a_base_is_for_heads_alone(tmp_path: Path) -> None:
     assert dataclasses.asdict(encoder.facts)["license"] == "not stated in the file"
     with pytest.raises(ValueError, match="has a backbone of its own"):
         load_file(tmp_path / "weights.pth", base=encoder)
+
+
+def test_converted_file_keeps_heads_preprocessing_and_names(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **small_npz())
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat\n")
+    before = load_checkpoint(tmp_path / "a.npz", device="cpu", classes=tmp_path / "names.txt")
+    convert(tmp_path / "a.npz", tmp_path / "a.safetensors", classes=str(tmp_path / "names.txt"))
+    (tmp_path / "names.txt").unlink()
+    after = load_checkpoint(tmp_path / "a.safetensors", device="cpu")
+    assert after.blocks[0].attn.num_heads == before.blocks[0].attn.num_heads == 6
+    assert after.facts.mean == (0.5, 0.5, 0.5) and after.facts.classes == before.facts.classes == ("ant", "bee", "cat")
+    with torch.inference_mode():
+        assert torch.equal(before(random_images(64, 96)).logits, after(random_images(64, 96)).logits)
+
+
+def small_npz() -> dict[str, np.ndarray]:
+    import timm
+
+    options = {"depth": 1, "embed_dim": 96, "num_heads": 6, "num_classes": 3, "img_size": 64}
+    return as_flax(timm.create_model("vit_tiny_patch16_224", **options).state_dict(), 1, 6)
+
+
+def test_metadata_of_a_file_opens_no_other_file(tmp_path: Path) -> None:
+    """Else the lines of any file of the server would be shown as classes."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("one\ntwo\nthree\n")
+    mark = {"family": "plain", "where": "", "args": {}, "options": {"classes": str(secret), "backbone": str(secret)}}
+    save_file(made.vit(64, 1, grid=4, classes=3), tmp_path / "a.safetensors", metadata={MARK: json.dumps(mark)})
+    assert load_checkpoint(tmp_path / "a.safetensors", device="cpu").facts.classes == ()
 
 
 @pytest.mark.parametrize(

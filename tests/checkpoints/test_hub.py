@@ -180,7 +180,9 @@ def test_repository_fetched_earlier_loads_without_the_hub(hub: Hub, monkeypatch:
 def test_description_that_cannot_be_meant_is_told(hub: Hub, config: dict[str, Any]) -> None:
     hub.put("user/tiny", "model.bin", timm.create_model("vit_tiny_patch16_224", num_classes=3).state_dict())
     hub.put("user/tiny", "config.json", {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": config})
-    with pytest.raises(ValueError, match=r"hf:user/tiny: its config\.json does not describe how pictures are prepared"):
+    with pytest.raises(
+        ValueError, match=r"hf:user/tiny: config\.json does not describe a model: .*; name its file instead"
+    ):
         load_for_visitor("hf:user/tiny", device="cpu")
 
 

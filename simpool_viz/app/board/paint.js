@@ -77,6 +77,7 @@ function addSpot(row, kind, longest) {
   const canvas = make("canvas"), mark = make("span", "mark");
   [canvas.width, canvas.height] = cellSize(photoOf(row), longest);
   canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `${kind === "mask" ? "Object mask" : row.map}, ${row.title}`); // until it is described
   mark.hidden = true;
   row.spots.push({ canvas, kind, mark, drawn: "" });
   watched.observe(canvas);

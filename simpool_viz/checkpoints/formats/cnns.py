@@ -20,6 +20,7 @@ from simpool_viz.modeling.layers.spe import insert_spe
 from simpool_viz.modeling.pooling import Pooling, create_pooling
 from simpool_viz.modeling.spec import create_backbone
 
+LARGEST_ARGUMENT, DEEPEST = 16_384, 256  # of a model that config.json describes, since building one takes time
 _SPE = re.compile(r"(layer\d+\.\d+)\.(w1|b1|w2|b2|p)$")
 
 
@@ -36,16 +37,29 @@ def resnet(weights: Weights, settings: LoadOptions) -> Parts:
     state = dict(weights.state)
     bottleneck = any(re.match(r"layer1\.0\.(conv|bn)3\.", key) for key in state)
     stages = [count_of(state, f"layer{i}.") for i in _stages(state)]
-    channels = tuple(state[f"layer{i}.0.conv1.weight"].shape[0] for i in _stages(state))
+    widths = tuple(state[f"layer{i}.0.conv1.weight"].shape[0] for i in _stages(state))
+    channels, groups = widths, 1
+    if bottleneck:
+        channels = tuple(state[f"layer{i}.0.conv3.weight"].shape[0] // Bottleneck.expansion for i in _stages(state))
+        groups = widths[0] // state["layer1.0.conv2.weight"].shape[1]
+    base_width = 64 * widths[0] // (channels[0] * groups)
     if len(stages) != 4 or state["conv1.weight"].shape != (64, 3, 7, 7):
         raise CheckpointError(
             f"conv1.weight has shape {tuple(state['conv1.weight'].shape)} and there are {len(stages)} stages; "
             "recognised are ResNets like "
             "ImageNet's, with (64, 3, 7, 7) and 4. Name it as a model of timm with arch="
         )
-    backbone = ResNet(Bottleneck if bottleneck else BasicBlock, stages, num_classes=0, channels=channels)  # type: ignore[arg-type]
+    block: Any = Bottleneck if bottleneck else BasicBlock
+    backbone = ResNet(
+        block,
+        tuple(stages),
+        num_classes=0,
+        channels=channels,
+        cardinality=groups,
+        base_width=base_width,
+    )  # type: ignore[arg-type]
     names = {key: f"backbone.{key}" for key in state}
-    kind = "ResNet"
+    kind = "ResNeXt" if groups > 1 else "Wide ResNet" if base_width > 64 else "ResNet"
     if any(_SPE.match(key) for key in state):
         insert_spe(backbone)
         spe = [key for key in backbone.state_dict() if ".se." in key]
@@ -158,13 +172,46 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
     classes = max(
         (v.shape[0] for k, v in weights.state.items() if k in ("head.weight", "fc.weight", "head.fc.weight")), default=0
     )
-    encoder = encoder_from_timm(create_backbone(tag, num_classes=classes), Facts(tag))
+    encoder = encoder_from_timm(
+        create_backbone(tag, **{**_model_args(weights, settings), "num_classes": classes}), Facts(tag)
+    )
     model, simpool = encoder.backbone, find_simpool(weights.state)
     own = model.state_dict()
     names = {key: f"backbone.{key}" for key in weights.state if key in own}
-    pooling, norm, notes = encoder.pooling, encoder.norm, [f"built as timm's {tag}, as asked for"]
+    pooling, norm, notes = (
+        encoder.pooling,
+        encoder.norm,
+        [f"built as timm's {tag}, as {'asked for' if settings.arch else 'config.json says'}"],
+    )
     if simpool is not None:
         pooling, gamma_notes = _pooling(weights, settings, simpool, encoder.dim)
         notes += gamma_notes
         names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
     return Parts(weights.state, f"timm {tag}", model, pooling, norm, encoder.head, names, notes)
+
+
+def _model_args(weights: Weights, settings: LoadOptions) -> dict[str, Any]:
+    """The arguments with which timm saved the model; those that fetch anything are not for a file of others.
+
+    Raises:
+        CheckpointError: one of them fetches.
+    """
+    given = {} if settings.arch else weights.hints.model_args
+    fetching = [key for key in given if key.startswith("pretrained") or key in ("checkpoint_path", "cache_dir")]
+    if fetching:
+        raise CheckpointError(f"its model_args may not hold {', '.join(fetching)}: weights come from the file itself")
+    numbers = [
+        number for value in given.values() for number in (value if isinstance(value, (list, tuple)) else [value])
+    ]
+    if any(isinstance(number, (int, float)) and number > LARGEST_ARGUMENT for number in numbers):
+        raise CheckpointError(f"its model_args hold numbers beyond {LARGEST_ARGUMENT:,}, which no published model has")
+    if any(
+        isinstance(n, (int, float)) and n > DEEPEST for key in ("depth", "depths", "layers") for n in _row(given, key)
+    ):
+        raise CheckpointError(f"its model_args ask for more than {DEEPEST} blocks, which no published model has")
+    return {key: value for key, value in given.items() if key not in ("num_classes", "dynamic_img_size")}
+
+
+def _row(given: dict[str, Any], key: str) -> list[Any]:
+    value = given.get(key, [])
+    return list(value) if isinstance(value, (list, tuple)) else [value]

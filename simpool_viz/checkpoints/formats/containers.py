@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,11 +10,21 @@ from typing import Any
 
 from torch import Tensor
 
+from simpool_viz.checkpoints.formats import flax, meta, torchvision, transformers
+from simpool_viz.checkpoints.formats.flax import as_torch
+from simpool_viz.checkpoints.formats.hints import Hints, names_of
 from simpool_viz.checkpoints.formats.parts import check_axes
+from simpool_viz.checkpoints.formats.prefixes import choose_prefix, prefixes_of, take, unwrap, with_plain_head
 from simpool_viz.checkpoints.reading import check_tensor
 from simpool_viz.errors import CheckpointError
 
 MOST_TENSORS = 10_000  # of a model; the deepest that are published have some 3,000
+NAMINGS = (*transformers.NAMINGS, *torchvision.NAMINGS, *meta.NAMINGS, *flax.NAMINGS)
+OTHER_ENTRIES = (
+    *("model_ema", "ema", "model_state_dict", "model_state", "state", "net", "network", "weights", "params", "module"),
+    *("encoder", "backbone"),
+)
+CLASSES = ("class_to_idx", "classes", "class_names", "label_names", "id2label")
 
 
 @dataclass(frozen=True)
@@ -21,11 +32,14 @@ class Weights:
     """The weights of a model.
 
     Attributes:
-        state: tensors by their names in the model.
-        family: kind of training script: "self-supervised", "supervised", "deit", "probe" or "plain".
+        state: tensors by their names in timm's model.
+        family: kind of training script: "self-supervised", "supervised", "deit", "lightning", "training", "probe" or
+            "plain".
         where: entry of the file that holds them; "" where they are the whole content.
         args: settings of the training script, where the file holds them.
         dropped: tensors that are not used, with the reason.
+        hints: what the file or its origin says of the model.
+        notes: what was done to the names, a sentence each.
     """
 
     state: dict[str, Tensor]
@@ -33,15 +47,18 @@ class Weights:
     where: str = ""
     args: dict[str, Any] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    hints: Hints = field(default_factory=Hints)
+    notes: tuple[str, ...] = ()
 
 
-def find_weights(content: Any, source: str, which: str = "") -> Weights:
+def find_weights(content: Any, source: str, which: str = "", hints: Hints | None = None) -> Weights:
     """Find the weights in the content of a checkpoint.
 
     Args:
         content: from `read_file`.
         source: name of the file, for errors.
-        which: another entry than the usual one, such as "student".
+        which: another entry than the usual one, such as "student", or a part of the names of one of several models.
+        hints: what accompanies the file.
 
     Raises:
         CheckpointError: no weights, no such entry, or a tensor whose axes do not fit its layer.
@@ -50,27 +67,76 @@ def find_weights(content: Any, source: str, which: str = "") -> Weights:
         raise CheckpointError(
             f"{source} holds a {type(content).__name__}, not a table of tensors; it is no checkpoint of a model"
         )
+    hints = (hints or Hints()).over(_own_hints(content, source))
     family, entry = _container(content, source)
-    if which:
-        if not isinstance(content.get(which), Mapping):
-            raise CheckpointError(f"{source} holds no weights called {which!r}; it holds {_some(content)}")
-        entry = which
+    inner = which
+    if which and isinstance(content.get(which), Mapping):
+        entry, inner = which, ""
     table: Any = content[entry] if entry else content
     if not isinstance(table, Mapping) or not table:
         raise CheckpointError(f"{source}: its entry {entry!r} is no table of tensors")
     if len(table) > MOST_TENSORS:
         raise CheckpointError(f"{source} holds {len(table):,} tensors; at most {MOST_TENSORS:,} are read as one model")
-    state = {_name(key, source): check_tensor(key, value, source) for key, value in table.items()}
-    state = _strip(state, "module.")
-    if family == "self-supervised":
-        state = _strip(state, "backbone.", others="head.")
-    dropped = {key: reason for key in state for reason in [_why_dropped(key, family)] if reason}
-    args = _settings(content.get("args")) if entry else {}
-    if family in ("supervised", "deit") and any(re.fullmatch(r"0\..+", key) for key in state) and "2.weight" in state:
+    entries = {_name(key, source): value for key, value in table.items() if entry or not _is_note(key, value)}
+    state = {key: check_tensor(key, value, source) for key, value in entries.items()}
+    args = _settings(content.get("args", content.get("meta"))) if entry else {}
+    if family in ("supervised", "deit", "lightning", "training") and _is_probe(state):
         family = "probe"
+    if family == "probe":
+        state = _strip(state, "module.")
+        check_axes(state, source)
+        return Weights(state, family, entry, args, {}, hints)
+    return _of_model(state, source, inner, Weights({}, family, entry, args, {}, hints), content)
+
+
+def _of_model(
+    state: dict[str, Tensor], source: str, which: str, weights: Weights, content: Mapping[Any, Any]
+) -> Weights:
+    """The weights of a model by timm's names, without prefixes and parts of its training."""
+    notes: list[str] = []
+    hints, family = weights.hints, weights.family
+    if any("/" in key for key in state):
+        state, heads = as_torch(state)
+        hints = hints.over(Hints(num_heads=heads))
+    state, wrapped = unwrap(state)
+    prefixes = prefixes_of(state)
+    if which and not any(which in prefix.split(".") or which == prefix.rstrip(".") for prefix in prefixes):
+        raise CheckpointError(f"{source} holds no weights called {which!r}; it holds {_some(content)}")
+    prefix = choose_prefix(prefixes, which, source) if prefixes and (which or prefixes != [""]) else ""
+    removed = ", ".join(part for part in (wrapped, prefix) if part and part != "module.")
+    if removed and family != "self-supervised":
+        notes.append(f"the prefix {removed} is taken from its names")
+    whole = state
+    state, dropped = take(state, prefix, prefixes)
+    if {"base_encoder", "momentum_encoder"} & set(prefix.split(".")) and _width(state) == 384:
+        hints = hints.over(Hints(num_heads=12))  # MoCo v3's ViT-S
+    if family == "self-supervised":
+        head = [key for key in state if key.startswith("head.")]
+        dropped |= dict.fromkeys(head, "projection head of the self-supervised training")
+        state = {key: value for key, value in state.items() if key not in head}
+    naming = next((naming for naming in NAMINGS if naming.fits(state)), None)
+    if naming is not None:
+        state, others = naming.translate(state)
+        dropped |= others
+        hints = hints.over(naming.hints)
+        notes.append(f"read by the names of {naming.title}")
+    state = with_plain_head(state) if prefixes else state
+    dropped |= {key: reason for key in state for reason in [_why_dropped(key)] if reason}
     kept = {k: v for k, v in state.items() if k not in dropped}
+    if len(kept) == 0:
+        kept = whole
     check_axes(kept, source)
-    return Weights(kept, family, entry, args, dropped)
+    return dataclasses.replace(weights, state=kept, dropped=dropped, hints=hints, notes=tuple(notes))
+
+
+def _width(state: Mapping[str, Tensor]) -> int:
+    return state["patch_embed.proj.weight"].shape[0] if "patch_embed.proj.weight" in state else 0
+
+
+def _is_probe(state: Mapping[str, Tensor]) -> bool:
+    return any(re.fullmatch(r"(module\.)?0\..+", key) for key in state) and any(
+        key.removeprefix("module.") == "2.weight" for key in state
+    )
 
 
 def _container(content: Mapping[Any, Any], source: str) -> tuple[str, str]:
@@ -82,18 +148,44 @@ def _container(content: Mapping[Any, Any], source: str) -> tuple[str, str]:
                 "the run's head file"
             )
         return "probe", "model"
+    lightning = any(str(key).startswith("pytorch-lightning") for key in content)
+    for entries, family in (
+        (("teacher", "student"), "self-supervised"),
+        (("state_dict_ema", "state_dict"), "lightning" if lightning else "supervised"),
+        (("model",), "deit"),
+        (OTHER_ENTRIES, "training"),
+    ):
+        for entry in entries:
+            if isinstance(content.get(entry), Mapping) and _has_tensors(content[entry]):
+                return family, entry
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return "plain", ""
     for entries, family in (
         (("teacher", "student"), "self-supervised"),
         (("state_dict_ema", "state_dict"), "supervised"),
+        (("model",), "deit"),
     ):
         for entry in entries:
             if isinstance(content.get(entry), Mapping):
                 return family, entry
-    if isinstance(content.get("model"), Mapping):
-        return "deit", "model"
-    if any(isinstance(value, Tensor) for value in content.values()):
-        return "plain", ""
     raise CheckpointError(f"{source} holds no weights that are known: it holds {_some(content)}")
+
+
+def _has_tensors(table: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in table.values())
+
+
+def _is_note(key: Any, value: Any) -> bool:
+    """Whether an entry beside the tensors of a plain state dict is a remark, such as an epoch or the classes."""
+    return str(key) in (*CLASSES, "epoch", "version", "arch", "args") and not isinstance(value, Tensor)
+
+
+def _own_hints(content: Mapping[Any, Any], source: str) -> Hints:
+    """The classes that a file names itself."""
+    for key in CLASSES:
+        if content.get(key) and isinstance(content[key], (Mapping, list, tuple)):
+            return Hints(f"{source}'s {key}", classes=names_of(content[key], f"{source}: {key}"))
+    return Hints()
 
 
 def _some(content: Mapping[Any, Any]) -> str:
@@ -112,18 +204,14 @@ def _name(key: Any, source: str) -> str:
     return str(key)
 
 
-def _strip(state: dict[str, Tensor], prefix: str, others: str = "") -> dict[str, Tensor]:
-    """Remove a prefix that all keys have, except those that start with `others`."""
-    if not any(key.startswith(prefix) for key in state):
-        return state
-    if not all(key.startswith(prefix) or (others and key.startswith(others)) for key in state):
+def _strip(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Remove a prefix that all keys have."""
+    if not all(key.startswith(prefix) for key in state):
         return state
     return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
-def _why_dropped(key: str, family: str) -> str:
-    if family == "self-supervised" and key.startswith("head."):
-        return "projection head of the self-supervised training"
+def _why_dropped(key: str) -> str:
     if ".aux_bn." in key or key.startswith("aux_bn."):
         return "second half of split batch norm, used in training only"
     if key == "mask_token":

@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
@@ -41,6 +48,33 @@ def _or_none(given: Any, check: ValidatorFunctionWrapHandler) -> float | None:
         raise PydanticCustomError("gamma", "a number or none") from error
 
 
+def _three(given: Any) -> Any:
+    """One number for all three colours, or three."""
+    if isinstance(given, (int, float)) and not isinstance(given, bool):
+        return (float(given),) * 3
+    if isinstance(given, (list, tuple)) and len(given) in (0, 3):
+        return tuple(given)
+    raise PydanticCustomError("three", "a number, or three as in 0.5+0.5+0.5")
+
+
+def _above_zero(given: tuple[float, ...]) -> tuple[float, ...]:
+    if any(value <= 0 for value in given):
+        raise PydanticCustomError("three", "numbers greater than 0")
+    return given
+
+
+def _names_or_path(given: Any) -> Any:
+    """The path of a file of names, or, in Python, the names themselves."""
+    if isinstance(given, (str, os.PathLike)):
+        return os.fspath(given)
+    if isinstance(given, (list, tuple)) and all(isinstance(name, str) for name in given):
+        return tuple(given)
+    raise PydanticCustomError("classes", "a file's name, or a list of names")
+
+
+Three = Annotated[tuple[Number, ...], BeforeValidator(_three)]
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """Options of loading a file; "", 0 and UNSET stand for those that were not given. Each has a `help` text."""
@@ -53,8 +87,18 @@ class LoadOptions:
     gamma: Annotated[Number | None, WrapValidator(_or_none)] = field(
         default=UNSET, metadata={"help": "SimPool's exponent, which no state dict holds; none for no exponent"}
     )
-    pos_embed: str = field(default="", metadata={"help": "how a ViT's position embedding is resized: timm or dino"})
+    pos_embed: str = field(
+        default="", metadata={"help": "how a ViT's position embedding is resized: timm, dino or transformers"}
+    )
     size: Positive = field(default=0, metadata={"help": "shorter side in pixels at which its maps are best"})
+    mean: Three = field(default=(), metadata={"help": "subtracted from RGB values in [0, 1]: 0.5 or 0.5+0.5+0.5"})
+    std: Annotated[Three, AfterValidator(_above_zero)] = field(
+        default=(), metadata={"help": "by which they are divided then"}
+    )
+    classes: Annotated[Any, BeforeValidator(_names_or_path)] = field(
+        default="", metadata={"help": "a file with the names of its head's outputs, one a line or JSON"}
+    )
+    tokens: str = field(default="", metadata={"help": "on which a probing head was trained: before_norm or after_norm"})
     backbone: Annotated[str, BeforeValidator(_path_text)] = field(
         default="", metadata={"help": "the checkpoint on whose backbone a probing head goes"}
     )
@@ -62,7 +106,7 @@ class LoadOptions:
 
 _LOAD_OPTIONS = TypeAdapter(LoadOptions)
 # Options whose values are names, so that none of them is taken for a number, a truth value or nothing.
-_TEXTS = ("weights", "arch", "pos_embed", "backbone")
+_TEXTS = ("weights", "arch", "pos_embed", "backbone", "classes", "tokens")
 
 
 def read_load_options(options: Mapping[str, Any], source: str) -> LoadOptions:
@@ -218,14 +262,19 @@ def gamma_of(
     if settings.gamma is not UNSET:
         return settings.gamma, []
     args, teacher = weights.args, weights.where == "teacher"
-    if args.get("mode") == "simpool":
-        if is_vit and teacher:  # the teacher of the released code ignores args.gamma
+    if "simpool" in (args.get("mode"), args.get("gp")):
+        if is_vit and teacher and args.get("mode") == "simpool":  # the teacher of the released code ignores args.gamma
             return (1.25 if simpool.beta else None), [
                 f"gamma {'1.25' if simpool.beta else 'none'}, as the released teacher has it"
             ]
         if args.get("gamma") is not None:
             return float(args["gamma"]), [f"gamma {float(args['gamma']):g}, from the training's settings"]
         return None, ["gamma none, from the training's settings"]
+    if simpool.beta:
+        return None, [
+            "gamma is not stated in the file and taken as none, though its beta exists only where there was one, so "
+            "vectors and logits differ from the training's, and no map; say gamma="
+        ]
     return None, [
         "gamma is not stated in the file and taken as none, which changes vectors but no map; say gamma= if it was "
         "trained with one"

@@ -84,7 +84,7 @@ def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tupl
         parameters=sum(p.numel() for p in encoder.parameters()),
         used=len(parts.state),
         dropped=dict(Counter(weights.dropped.values())),
-        notes=tuple(parts.notes),
+        notes=(*weights.notes, *parts.notes),
     )
     return encoder, report
 
@@ -114,8 +114,8 @@ def _parts(weights: Weights, settings: LoadOptions, source: str) -> Parts:
 def _recognise(weights: Weights, settings: LoadOptions) -> Parts | None:
     """The parts; None where the tensors' names are of no known family. Errors do not name the file."""
     state = weights.state
-    if settings.arch:
-        return cnns.named(settings.arch.removeprefix("timm:"), weights, settings)
+    if settings.arch or weights.hints.arch:
+        return cnns.named((settings.arch or weights.hints.arch).removeprefix("timm:"), weights, settings)
 
     def has(*starts: str) -> bool:
         return all(any(key.startswith(start) for key in state) for start in starts)

@@ -8,6 +8,7 @@ from typing import Any
 from timm.layers import NormMlpClassifierHead
 from torch import nn
 
+from simpool_viz.checkpoints.formats.preparation import imagenet_classes
 from simpool_viz.errors import CheckpointError, DownloadError, SimpoolError
 from simpool_viz.modeling.encoder import (
     IMAGENET_MEAN,
@@ -39,6 +40,7 @@ def load_timm(tag: str, *, pretrained: bool = True, size: Positive | None = None
         DownloadError: weights that cannot be fetched.
         OptionError: an option of another kind than the model takes.
     """
+    asked, tag = tag, quick_variant(tag)
     form = f"timm:{tag}: {{}}= takes"
     check_arguments(load_timm, {"pretrained": pretrained, "size": size}, form)
     check_backbone_options(tag, kwargs, form)
@@ -63,7 +65,7 @@ def load_timm(tag: str, *, pretrained: bool = True, size: Positive | None = None
         ) from error
     config: dict[str, Any] = getattr(model, "pretrained_cfg", {}) or {}
     facts = Facts(
-        name=f"timm:{tag}",
+        name=f"timm:{asked}",
         title=tag,
         size=size or int(config.get("input_size", (3, 224, 224))[-1]),
         mean=_three(config.get("mean", IMAGENET_MEAN)),
@@ -80,13 +82,27 @@ def _three(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(values) * (3 if len(values) == 1 else 1)
 
 
-def imagenet_classes(count: int) -> tuple[str, ...]:
-    """The names of ImageNet's 1,000 classes, where a head has as many outputs; else ()."""
-    if count != 1000:
-        return ()
-    from timm.data import ImageNetInfo
+def quick_variant(tag: str) -> str:
+    """The tag whose model has QuickGELU, where a tag's weights were trained with it; else the tag itself.
 
-    return tuple(name.split(",")[0] for name in ImageNetInfo().label_descriptions())
+    timm has both for OpenAI's weights, and notes at the plain one that its results differ.
+
+    Args:
+        tag: as in `timm.create_model`.
+    """
+    import timm
+
+    config: Any = timm.get_pretrained_cfg(tag) if timm.is_model(tag) else None
+    if config is None or not any("QuickGELU" in str(note) for note in notes_of(config)):
+        return tag
+    quick = f"{config.architecture.replace('_clip_', '_clip_quickgelu_')}.{config.tag}"
+    return quick if timm.is_model(quick) and quick in timm.list_pretrained(f"{quick.partition('.')[0]}.*") else tag
+
+
+def notes_of(config: Any) -> tuple[str, ...]:
+    """The notes of a timm configuration, an object or a table."""
+    notes = config.get("notes") if isinstance(config, dict) else getattr(config, "notes", None)
+    return (notes,) if isinstance(notes, str) else tuple(str(note) for note in notes or ())
 
 
 def encoder_from_timm(model: Any, facts: Facts) -> Encoder:

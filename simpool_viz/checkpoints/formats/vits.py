@@ -11,6 +11,8 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.layers import SwiGLUPacked
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,29 +25,50 @@ from simpool_viz.modeling.layers.sar import remove_last_skip
 from simpool_viz.modeling.pooling import Pooling, create_pooling
 
 _ARCHS = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12, "vit_large": 16}
+# Heads of the published ViTs by width; those of 7B parameters alone have heads of 128 channels.
+HEADS = {
+    192: 3, 320: 5, 384: 6, 512: 8, 640: 10, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1536: 24, 1664: 16,
+    4096: 32,
+}  # fmt: skip
+RULES = {
+    "timm": "resized as timm does it, bicubic with antialiasing",
+    "dino": "resized as in DINO's code, by factors",
+    "transformers": "resized as in transformers, bicubic without antialiasing",
+}
 
 
 class DinoVisionTransformer(VisionTransformer):
-    """A ViT that resizes its position embedding as DINO's and SimPool's self-supervised code does.
+    """A ViT that resizes its position embedding as another code than timm's does, since its weights were trained so.
 
-    The embedding is resized bicubically by the factors ((H // p + 0.1) / g, (W // p + 0.1) / g), not to a given size,
-    since the weights were trained that way. DINO's own ViT keeps it unchanged at the trained size. SimPool's ViT, which
-    has no class token, compares the number of patches with one less than it has and therefore always resizes.
+    "dino" resizes it bicubically by the factors ((H // p + 0.1) / g, (W // p + 0.1) / g), not to a given size, as DINO,
+    DINOv2 and SimPool's self-supervised code do. DINO's own ViT keeps it unchanged at the trained size. SimPool's ViT,
+    which has no class token, compares the number of patches with one less than it has and therefore always resizes.
+    "transformers" resizes it bicubically to the size, without the antialiasing that timm applies.
     """
+
+    rule = "dino"
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        prefix = self.num_prefix_tokens
         table: Tensor = self.pos_embed  # type: ignore[assignment]
-        side = math.isqrt(table.shape[1] - prefix)
-        place = table[:, prefix:]
-        if not (prefix and height == width == side):
+        embedded = 0 if self.no_embed_class else self.num_prefix_tokens
+        side = math.isqrt(table.shape[1] - embedded)
+        place = table[:, embedded:]
+        always = self.rule == "dino" and not self.num_prefix_tokens
+        if always or not height == width == side:
             place = place.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-            scale = ((height + 0.1) / side, (width + 0.1) / side)
-            place = F.interpolate(place, scale_factor=scale, mode="bicubic").flatten(2).transpose(1, 2)
+            if self.rule == "dino":
+                scale = ((height + 0.1) / side, (width + 0.1) / side)
+                place = F.interpolate(place, scale_factor=scale, mode="bicubic")
+            else:
+                place = F.interpolate(place, size=(height, width), mode="bicubic")
+            place = place.flatten(2).transpose(1, 2)
         x = x.flatten(1, 2) + place
-        if self.cls_token is not None:
-            x = torch.cat([(self.cls_token + table[:, :1]).expand(len(x), -1, -1), x], dim=1)
+        tokens = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        if tokens:
+            prefix = torch.cat(tokens, dim=1)  # type: ignore[arg-type]
+            prefix = prefix + table[:, :embedded] if embedded else prefix
+            x = torch.cat([prefix.expand(len(x), -1, -1), x], dim=1)
         return self.pos_drop(x)
 
 
@@ -61,6 +84,8 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
     """
     state = dict(weights.state)
     notes: list[str] = []
+    if "pos_embed" not in state and "blocks.0.gamma_1" in state and "cls_token" in state:
+        return _with_rope(state, weights, settings)
     if "register_tokens" in state:
         _rename_registers(state)
         notes.append("registers in DINOv2's own naming")
@@ -73,12 +98,12 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
         )
     depth = count_of(state, "blocks.")
     before_norm = simpool is not None and weights.family != "supervised" and not simpool.prefix.startswith("gp.")
-    kwargs = _kwargs(state, dim, depth)
-    kwargs["num_heads"] = _heads(weights, settings, dim)
+    kwargs = _kwargs(state, dim, depth) | _layers(state, weights, dim)
+    kwargs["num_heads"], heads_notes = _heads(weights, settings, dim)
     if before_norm:
         kwargs["final_norm"] = False
-    dino = _is_dino(weights, settings, kwargs)
-    kind = DinoVisionTransformer if dino else VisionTransformer
+    rule = _rule(weights, settings, kwargs)
+    kind = VisionTransformer if rule == "timm" else DinoVisionTransformer
     side = math.isqrt(
         state["pos_embed"].shape[1] - (0 if kwargs["no_embed_class"] else kwargs["reg_tokens"] + kwargs["class_token"])
     )
@@ -91,6 +116,8 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
         dynamic_img_size=True,
         **kwargs,
     )
+    if isinstance(backbone, DinoVisionTransformer):
+        backbone.rule = rule
     _fit_blocks(backbone, state)
     pooling: Pooling
     norm: nn.Module | None = None
@@ -106,12 +133,11 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
     else:
         pooling = create_pooling("cls" if kwargs["global_pool"] == "token" else "gap", dim)
     if before_norm or kwargs["global_pool"] == "avg":
-        norm, own = nn.LayerNorm(dim, eps=1e-6), "norm" if before_norm else "fc_norm"
+        norm, own = nn.LayerNorm(dim, eps=weights.hints.eps or 1e-6), "norm" if before_norm else "fc_norm"
         names |= {f"{own}.{part}": f"norm.{part}" for part in ("weight", "bias")}
         backbone.fc_norm = nn.Identity()
     head = linear_head(state, "head", names)
-    if dino:
-        notes.append("the position embedding is resized as in DINO's code")
+    notes += [*heads_notes, f"the position embedding is {RULES[rule]}"]
     what = f"ViT, {depth} blocks of {dim} channels and {kwargs['num_heads']} heads, patches of {patch} px"
     extras = [n for n, there in (("LIFE", _has_life(state)), ("no skip in the last block", _no_skip(state))) if there]
     return Parts(state, ", ".join([what, *extras]), backbone, pooling, norm, head, names, notes)
@@ -169,7 +195,7 @@ def _kwargs(state: dict[str, Tensor], dim: int, depth: int) -> dict[str, Any]:
         else ""
     )
     return {
-        "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+        "mlp_ratio": (state["blocks.0.mlp.fc1.weight"].shape[0] + 0.5) / dim,
         "class_token": bool(cls),
         "reg_tokens": registers,
         "no_embed_class": embedded[0] == 0 < cls + registers,
@@ -179,26 +205,90 @@ def _kwargs(state: dict[str, Tensor], dim: int, depth: int) -> dict[str, Any]:
         "pre_norm": "norm_pre.weight" in state,
         "global_pool": pool,
         "fc_norm": False if pool != "avg" else None,
-        "norm_layer": partial(nn.LayerNorm, eps=1e-6),
         "weight_init": "skip",
     }
 
 
-def _heads(weights: Weights, settings: LoadOptions, dim: int) -> int:
-    """The number of heads: from the options, from the training's settings, or of 64 channels each, which is usual."""
-    heads = settings.num_heads or _ARCHS.get(str(weights.args.get("arch", "")), 0) or dim // 64
+def _layers(state: dict[str, Tensor], weights: Weights, dim: int) -> dict[str, Any]:
+    """Arguments that say of what kind a ViT's norms and MLPs are."""
+    rows, columns = state["blocks.0.mlp.fc1.weight"].shape[0], state["blocks.0.mlp.fc2.weight"].shape[1]
+    found: dict[str, Any] = {"norm_layer": partial(nn.LayerNorm, eps=weights.hints.eps or 1e-6)}
+    if rows == 2 * columns:
+        return found | {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": (rows + 0.5) / dim}
+    return found | ({"act_layer": weights.hints.act} if weights.hints.act else {})
+
+
+def _with_rope(state: dict[str, Tensor], weights: Weights, settings: LoadOptions) -> Parts:
+    """The parts of a DINOv3: a ViT with rotary positions, pooled by its class token."""
+    dim, _, patch, _ = state["patch_embed.proj.weight"].shape
+    depth, gated = count_of(state, "blocks."), "blocks.0.mlp.fc1_g.weight" in state
+    periods = state.pop("rope_periods", None)
+    heads, notes = _heads(weights, settings, dim, 0 if periods is None else dim // (4 * len(periods)))
+    if weights.hints.act not in ("", "silu" if gated else "gelu"):
+        raise CheckpointError(
+            f"its MLPs have the activation {weights.hints.act}, and DINOv3's have {'SiLU' if gated else 'GELU'}"
+        )
+    hidden = state["blocks.0.mlp.fc1_g.weight" if gated else "blocks.0.mlp.fc1.weight"].shape[0]
+    backbone = Eva(
+        img_size=16 * patch,
+        patch_size=patch,
+        num_classes=0,
+        global_pool="token",
+        embed_dim=dim,
+        depth=depth,
+        num_heads=heads,
+        qkv_bias="blocks.0.attn.q_bias" in state,
+        mlp_ratio=(hidden + 0.5) / dim,
+        swiglu_mlp=gated,
+        swiglu_align_to=1 if gated else 0,
+        norm_layer=partial(nn.LayerNorm, eps=weights.hints.eps or 1e-5),
+        init_values=1.0,
+        num_reg_tokens=state["reg_token"].shape[1] if "reg_token" in state else 0,
+        use_abs_pos_emb=False,
+        use_rot_pos_emb=True,
+        rope_type="dinov3",
+        rope_temperature=weights.hints.rope_theta or 100.0,
+        rope_rotate_half=True,
+        use_fc_norm=False,
+        dynamic_img_size=True,
+    )
+    names = {key: f"backbone.{key}" for key in state}
+    head = linear_head(state, "head", names)
+    if periods is not None:
+        notes.append("the periods of its rotary positions are computed, not read")
+    what = f"ViT with rotary positions, {depth} blocks of {dim} channels and {heads} heads, patches of {patch} px"
+    return Parts(state, what, backbone, create_pooling("cls", dim), None, head, names, notes)
+
+
+def _heads(weights: Weights, settings: LoadOptions, dim: int, told: int = 0) -> tuple[int, list[str]]:
+    """The number of heads and what was assumed: from the options, the file, the training, or the published shapes."""
+    notes: list[str] = []
+    heads = settings.num_heads or told or weights.hints.num_heads
+    heads = heads or _ARCHS.get(str(weights.args.get("arch", "")), 0) or HEADS.get(dim, 0)
+    if not heads:
+        heads = dim // 64
+        notes.append(
+            f"{heads} heads are assumed, of 64 channels each, since no published ViT has {dim} channels; else say "
+            "num_heads="
+        )
     if heads < 1 or dim % heads:
         raise CheckpointError(f"{dim} channels do not determine the number of heads; say num_heads=")
-    return heads
+    return heads, notes
 
 
-def _is_dino(weights: Weights, settings: LoadOptions, kwargs: dict[str, Any]) -> bool:
-    if settings.pos_embed not in ("", "timm", "dino"):
-        raise CheckpointError(f"pos_embed is timm or dino, not {settings.pos_embed!r}")
-    wanted = settings.pos_embed or ("dino" if weights.family == "self-supervised" else "timm")
-    if wanted == "dino" and (kwargs["reg_tokens"] or kwargs["no_embed_class"]):
+def _rule(weights: Weights, settings: LoadOptions, kwargs: dict[str, Any]) -> str:
+    """The rule by which the position embedding is resized, a key of `RULES`."""
+    if settings.pos_embed not in ("", *RULES):
+        raise CheckpointError(
+            f"pos_embed is {', '.join(list(RULES)[:-1])} or {list(RULES)[-1]}, not {settings.pos_embed!r}"
+        )
+    embeds_none = kwargs["reg_tokens"] or kwargs["no_embed_class"]
+    if settings.pos_embed == "dino" and embeds_none:
         raise CheckpointError("pos_embed=dino is for ViTs of DINO's first code, which has no registers; leave it out")
-    return wanted == "dino"
+    usual = weights.hints.pos_embed or ("dino" if weights.family == "self-supervised" else "timm")
+    if embeds_none and usual == "dino":  # with registers, DINOv2's code resizes as timm does
+        usual = "timm"
+    return settings.pos_embed or usual
 
 
 def _has_life(state: dict[str, Tensor]) -> bool:

@@ -14,6 +14,7 @@ from simpool_viz.errors import OptionError
 from simpool_viz.modeling.pooling.attentive import head_scores
 from simpool_viz.modeling.pooling.create import register_pooling
 from simpool_viz.modeling.pooling.framework import Pooling, TableRow, Tokens
+from simpool_viz.tensors import wide
 
 
 @register_pooling
@@ -115,6 +116,19 @@ class AIM(Pooling):
         return self.v(x)
 
 
+class _SelfAttention(nn.Module):
+    """Attention of tokens to one another with one head, without a skip: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        weights = wide((q * q.shape[-1] ** -0.5) @ k.transpose(1, 2)).softmax(dim=-1)  # (B, N, N)
+        return self.proj(weights.to(v.dtype) @ v)
+
+
 @register_pooling
 class ABMILP(Pooling):
     """Attention-based multiple-instance pooling (Ilse et al., ICML 2018, eq. 8): an MLP scores each token.
@@ -125,9 +139,11 @@ class ABMILP(Pooling):
         dim: width D.
         depth: layers of the MLP, the last of which gives the score.
         activation: "tanh" or "relu".
+        self_attention: whether tokens first attend to one another with one head, as in Beyond [cls]: "none", "map" (the
+            scores alone are those of attended tokens) or "both" (also the values).
 
     Raises:
-        OptionError: an unknown activation or no layer.
+        OptionError: an unknown activation, no layer, or an unknown kind of self-attention.
     """
 
     name, title, group, attentive, learned = "abmilp", "ABMILP", 6, True, True
@@ -142,18 +158,26 @@ class ABMILP(Pooling):
     formula = "a = σ₂(wᵀ tanh(V Xᵀ)), f = Σᵢ aᵢ xᵢ"
     row = TableRow(key="MLP(X)", similarity="MLP(x), no query", attention="softmax over positions")
 
-    def __init__(self, dim: int, depth: int = 2, activation: str = "tanh") -> None:
+    def __init__(self, dim: int, depth: int = 2, activation: str = "tanh", self_attention: str = "none") -> None:
         super().__init__(dim)
         kinds: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
         if depth < 1 or activation not in kinds:
             raise OptionError(
                 f"ABMILP: depth is at least 1 and activation one of {', '.join(kinds)}, not {depth} and {activation!r}"
             )
+        if self_attention not in ("none", "map", "both"):
+            raise OptionError(f"ABMILP: self_attention is none, map or both, not {self_attention!r}")
+        self.self_attention = self_attention
+        self.self_attn = None if self_attention == "none" else _SelfAttention(dim)
         hidden = [layer for _ in range(depth - 1) for layer in (nn.Linear(dim, dim), kinds[activation]())]
         self.attention_pred = nn.Sequential(*hidden, nn.Linear(dim, 1))
 
+    def normalise(self, x: Tensor) -> Tensor:
+        return self.self_attn(x) if self.self_attn is not None and self.self_attention == "both" else x
+
     def key(self, x: Tensor) -> Tensor:
-        return self.attention_pred(x)  # (B, N, 1)
+        attended = self.self_attn(x) if self.self_attn is not None and self.self_attention == "map" else x
+        return self.attention_pred(attended)  # (B, N, 1)
 
     def similarity(self, query: Tensor, key: Tensor) -> Tensor:
         return key.transpose(1, 2)

@@ -1,0 +1,71 @@
+"""The names of Meta's own files: DINOv2's (also of a training in shards) and DINOv3's."""
+
+from __future__ import annotations
+
+import re
+
+from simpool_viz.checkpoints.formats.hints import Hints
+from simpool_viz.checkpoints.formats.naming import Naming, State
+
+MASKED = "stands for masked patches in training only"
+
+
+def _without_chunks(state: State) -> None:
+    """`blocks.<chunk>.<i>` -> `blocks.<i>`, since blocks are numbered through all chunks."""
+    for key in list(state):
+        state[re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", key)] = state.pop(key)
+    _swiglu(state)
+
+
+def _swiglu(state: State) -> None:
+    for key in list(state):
+        state[re.sub(r"\.mlp\.w12\.", ".mlp.fc1.", re.sub(r"\.mlp\.w3\.", ".mlp.fc2.", key))] = state.pop(key)
+
+
+CHUNKS = Naming(
+    "DINOv2's training in shards",
+    ("patch_embed.proj", "blocks.0.{i}.norm1"),
+    {},
+    dropped={r"mask_token$": MASKED},
+    hints=Hints("DINOv2's code", pos_embed="dino"),
+    finish=_without_chunks,
+)
+DINOV2 = Naming(
+    "DINOv2's own file",
+    ("patch_embed.proj", "blocks.{i}.ls1.gamma", "mask_token"),
+    {},
+    dropped={r"mask_token$": MASKED},
+    hints=Hints("DINOv2's code", pos_embed="dino"),
+    finish=_swiglu,
+)
+
+
+def _biases(state: State) -> None:
+    """The key's third of the joint bias is masked; timm keeps the other two."""
+    for key in [key for key in state if key.endswith(".attn.qkv.bias")]:
+        joint, block = state.pop(key), key.removesuffix("qkv.bias")
+        width = joint.shape[0] // 3
+        state[f"{block}q_bias"], state[f"{block}v_bias"] = joint[:width], joint[2 * width :]
+
+
+DINOV3 = Naming(
+    "Meta's DINOv3",
+    ("patch_embed.proj", "storage_tokens"),
+    {
+        "storage_tokens": "reg_token",
+        "rope_embed.periods": "rope_periods",
+        "blocks.{i}.ls1.gamma": "blocks.{i}.gamma_1",
+        "blocks.{i}.ls2.gamma": "blocks.{i}.gamma_2",
+        "blocks.{i}.mlp.w1": "blocks.{i}.mlp.fc1_g",
+        "blocks.{i}.mlp.w2": "blocks.{i}.mlp.fc1_x",
+        "blocks.{i}.mlp.w3": "blocks.{i}.mlp.fc2",
+    },
+    dropped={
+        r"mask_token$": MASKED,
+        r"blocks\.\d+\.attn\.qkv\.bias_mask$": "says that keys have no bias",
+        r"local_cls_norm\.": "norm of small crops in training only",
+    },
+    hints=Hints("DINOv3's code", eps=1e-5),
+    finish=_biases,
+)
+NAMINGS = (DINOV3, CHUNKS, DINOV2)

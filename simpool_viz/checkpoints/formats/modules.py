@@ -1,0 +1,96 @@
+"""A model in memory, of timm, torchvision or transformers, as an encoder; the model itself stays as it is."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from timm.layers import Format
+from torch import nn
+
+from simpool_viz.checkpoints.formats.containers import Weights, find_weights
+from simpool_viz.checkpoints.formats.hints import Hints, hints_of, read_hints
+from simpool_viz.checkpoints.formats.parts import read_load_options
+from simpool_viz.checkpoints.formats.preparation import prepare_facts
+from simpool_viz.checkpoints.formats.recognise import Report, build_encoder
+from simpool_viz.checkpoints.formats.timm import encoder_from_timm
+from simpool_viz.errors import CheckpointError, OptionError
+from simpool_viz.modeling.encoder import Encoder
+
+
+def load_module(module: nn.Module, name: str = "", **options: Any) -> tuple[Encoder, Report]:
+    """Make an encoder of a model in memory, with a copy of its weights.
+
+    Args:
+        module: of timm, torchvision or transformers, or any whose tensors bear the names of these.
+        name: of the encoder; by default that of the model's class.
+        options: those of `parts.LoadOptions`.
+
+    Returns:
+        The encoder, in float32 and evaluation mode, and the report.
+
+    Raises:
+        CheckpointError: it is not recognised or of an unsupported family.
+        OptionError: an option that does not exist, or a value that it does not take.
+    """
+    name = name or type(module).__name__
+    settings = read_load_options(options, name)
+    if settings.weights or settings.backbone or settings.tokens:
+        raise OptionError(f"{name}: weights=, backbone= and tokens= are for files, and this is a model in memory")
+    if isinstance(module, Encoder):
+        return module, _report(module, "encoder in memory", [])
+    if type(module).__module__.startswith("timm.") and not settings.arch:
+        return _of_timm(module, name, options)
+    config: Any = getattr(module, "config", None)
+    table = config.to_dict() if hasattr(config, "to_dict") else {}
+    hints = hints_of(table, {}) if isinstance(table, dict) else Hints()
+    state = {key: value.detach().cpu() for key, value in module.state_dict().items()}
+    weights = find_weights(state, name, "", hints)
+    facts, notes = prepare_facts(Path(name), name, settings, weights, {})
+    encoder, report = build_encoder(weights, facts, settings)
+    return encoder, dataclasses.replace(report, container="model in memory", notes=(*report.notes, *notes))
+
+
+def _of_timm(module: nn.Module, name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
+    """A timm model keeps its own layers, which no state dict describes whole."""
+    unknown = [key for key in ("num_heads", "gamma", "pos_embed") if key in options]
+    if unknown:
+        raise OptionError(f"{name}: {', '.join(unknown)} are for files; a model of timm brings its own")
+    settings = read_load_options(options, name)
+    model: Any = copy.deepcopy(module).float().cpu()
+    take_any_size(model)
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    table = {key: config[key] for key in ("mean", "std", "interpolation", "license") if config.get(key)}
+    tag = ".".join(part for part in (config.get("architecture"), config.get("tag")) if part)
+    if config.get("input_size"):
+        table["size"] = config["input_size"][-1]
+    hints = read_hints(table | {"source": f"timm's {tag or name}"}, name)
+    head = {"head.weight": model.get_classifier().weight} if isinstance(model.get_classifier(), nn.Linear) else {}
+    facts, notes = prepare_facts(Path(name), tag or name, settings, Weights(head, "plain", hints=hints), {})
+    encoder = encoder_from_timm(model, dataclasses.replace(facts, title=tag or name)).eval().requires_grad_(False)
+    return encoder, _report(encoder, "model in memory", notes)
+
+
+def take_any_size(model: Any) -> None:
+    """Let a timm ViT take pictures of any size, as `dynamic_img_size=True` does when it is made.
+
+    Args:
+        model: changed in place.
+    """
+    embed: Any = getattr(model, "patch_embed", None)
+    if getattr(model, "dynamic_img_size", None) is False and type(embed).__name__ == "PatchEmbed":
+        model.dynamic_img_size = True
+        embed.strict_img_size, embed.flatten, embed.output_fmt = False, False, Format.NHWC
+
+
+def _report(encoder: Encoder, container: str, notes: list[str]) -> Report:
+    what = f"{type(encoder.backbone).__name__} of {encoder.dim} channels" + (
+        f" and {encoder.depth} blocks" if encoder.depth else ""
+    )
+    count = sum(parameter.numel() for parameter in encoder.parameters())
+    used = len(encoder.state_dict())
+    if not count:
+        raise CheckpointError(f"{encoder.facts.name} has no weights")
+    return Report(encoder.facts.name, container, what, encoder.pooling.title, count, used, notes=tuple(notes))

@@ -1,0 +1,172 @@
+"""Finds a model inside the module of a training, by the names of its first layers, and removes their common prefix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from simpool_viz.errors import CheckpointError
+
+# Names that a known model has side by side; what stands before all of them is a prefix.
+SIGNS = (
+    ("patch_embed.proj.weight",),
+    ("conv1.weight", "layer1.0.conv1.weight"),
+    ("downsample_layers.0.0.weight",),
+    ("stem.0.weight", "stages.0.blocks.0.conv_dw.weight"),
+    ("embeddings.patch_embeddings.projection.weight",),
+    ("embeddings.patch_embeddings.weight",),
+    ("embeddings.patch_embedding.weight",),
+    ("conv_proj.weight", "class_token"),
+    ("features.0.0.weight", "features.1.0.layer_scale"),
+    ("embedding.kernel",),
+)
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
+# Of several copies of a model, the first of these is taken, as their papers evaluate them.
+COPIES = (
+    "teacher",
+    "ema",
+    "encoder_q",
+    "base_encoder",
+    "online",
+    "student",
+    "encoder_k",
+    "momentum_encoder",
+    "momentum",
+)
+# Of contrastive trainings: what follows the backbone is a projection, not a classifier.
+CONTRASTIVE = ("encoder_q", "encoder_k", "base_encoder", "momentum_encoder", "momentum", "online")
+HEADS = r"(head|fc|classifier|cls_head|linear|linear_head|cls_classifier|visual_projection)"
+TRAINING = {
+    r"((?:.*\.)?(dino_|ibot_)?head)\.(mlp\.\d|last_layer\.)": "projection head of the self-supervised training",
+    r"(dino_head|ibot_head|projection_head|projector|proj_head|predictor|prototypes)\b": (
+        "projection head of the self-supervised training"
+    ),
+    r"decoder": "decoder of the masked training",
+    r"(criterion|loss|\w*_loss|loss_fn|\w*metrics?|\w*_?acc(uracy)?\d*|mixup|cutmix)\b": "part of a loss or a metric",
+    r"queue|queue_ptr|center$": "memory of the contrastive training",
+}
+
+
+def unwrap(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Remove what compilation and distributed training put into names.
+
+    Args:
+        state: tensors by name.
+
+    Returns:
+        The tensors by their names without it, and what was removed, for the report.
+    """
+    inside = [w for w in WRAPPERS[:-1] if any(w in key for key in state)]
+    plain = {_without(key, inside): value for key, value in state.items()}
+    removed = list(inside)
+    while plain and all(key.startswith("module.") for key in plain):
+        plain = {key.removeprefix("module."): value for key, value in plain.items()}
+        removed.append("module.")
+    if len(plain) != len(state):
+        return dict(state), ""
+    return plain, ", ".join(dict.fromkeys(removed))
+
+
+def _without(key: str, parts: list[str]) -> str:
+    for part in parts:
+        key = key.replace(part, "")
+    return key
+
+
+def prefixes_of(state: Mapping[str, Tensor]) -> list[str]:
+    """The prefixes before which known models stand in a state dict, the one to take first.
+
+    Args:
+        state: tensors by name.
+    """
+    found: dict[str, None] = {}
+    for first, *others in SIGNS:
+        for key in state:
+            prefix = key.removesuffix(first)
+            if (
+                key.endswith(first)
+                and (not prefix or prefix.endswith("."))
+                and all(prefix + o in state for o in others)
+            ):
+                found[prefix] = None
+    inner = [p for p in found if p and not any(q != p and p.startswith(q) for q in found)]
+    return sorted(found if "" in found else inner, key=_rank)
+
+
+def _rank(prefix: str) -> tuple[int, str]:
+    words = prefix.split(".")
+    return (next((n for n, copy in enumerate(COPIES) if copy in words), -1 if not prefix else len(COPIES)), prefix)
+
+
+def choose_prefix(prefixes: list[str], which: str, source: str) -> str:
+    """The prefix of the model to take.
+
+    Args:
+        prefixes: from `prefixes_of`.
+        which: a word of it, such as "encoder_k"; "" for the usual one.
+        source: name of the file, for errors.
+
+    Raises:
+        CheckpointError: there are several, and none is usual or has that word.
+    """
+    if which:
+        named = [prefix for prefix in prefixes if which in prefix.split(".") or which == prefix.rstrip(".")]
+        if len(named) == 1:
+            return named[0]
+    elif len(prefixes) == 1 or (prefixes and _rank(prefixes[0])[0] < len(COPIES)):
+        return prefixes[0]
+    listed = ", ".join(prefix.rstrip(".") or "(no prefix)" for prefix in prefixes)
+    raise CheckpointError(f"{source} holds several models: name one with weights=, of {listed}")
+
+
+def take(state: Mapping[str, Tensor], prefix: str, others: list[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a model without its prefix, the classifier beside it, and what is left out, with the reason.
+
+    Args:
+        state: tensors by name.
+        prefix: of the model.
+        others: prefixes of other models in it.
+    """
+    contrastive = any(word in prefix.split(".") for word in CONTRASTIVE)
+    kept: dict[str, Tensor] = {}
+    dropped: dict[str, str] = {}
+    for key, value in state.items():
+        inside = bool(prefix) and key.startswith(prefix)
+        name = key.removeprefix(prefix) if inside else key
+        copy = next((other for other in others if other != prefix and other and key.startswith(other)), "")
+        reason = next((why for start, why in TRAINING.items() if re.match(start, name)), "")
+        beside = prefix and not inside
+        if copy:
+            reason = f"another copy of the model, {copy.rstrip('.')}"
+        elif beside and key.split(".")[0] in COPIES and key.split(".")[0] != prefix.split(".")[0]:
+            reason = f"another copy of the model, {key.split('.')[0]}"
+        elif contrastive and not reason and re.match(HEADS + r"\.|mlp\.", name):
+            reason = "projection head of the self-supervised training"
+        if reason:
+            dropped[key] = reason
+        elif name in kept:
+            kept[key] = value  # two of one name: the error lists it
+        else:
+            kept[name] = value
+    return kept, dropped
+
+
+def with_plain_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name a classifier in timm's way: one linear layer of a sequence, as after dropout, and other words for a head.
+
+    Args:
+        state: of a model without its prefix.
+    """
+    found = {key: re.fullmatch(HEADS + r"((?:\.\d+)*)\.(weight|bias)", key) for key in state}
+    heads = {m[1] + m[2] for key, m in found.items() if m and m[3] == "weight" and state[key].ndim == 2}
+    if len(heads) != 1:
+        return state
+    (head,) = heads
+    if head == "visual_projection":
+        return state
+    plain = "fc" if "conv1.weight" in state else "head"
+    return {
+        f"{plain}.{m[3]}" if (m := found[key]) and m[1] + m[2] == head else key: value for key, value in state.items()
+    }

@@ -1,0 +1,137 @@
+"""A model is found inside the module of any training, whose other parts are dropped for a reason that is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from simpool_viz.checkpoints.load import load_with_report
+from tests import made_files as made
+from tests.helpers import State, random_images, save_weights
+
+
+def behind(prefix: str, state: State) -> State:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def assert_loads_as(path: Path, state: State, **options: Any) -> Any:
+    """The tokens are those of the plain state dict; returns the report."""
+    plain, _ = load_with_report(save_weights(path.parent, state, "plain.pth"), device="cpu")
+    found, report = load_with_report(path, device="cpu", **options)
+    x = random_images(224, 224)
+    with torch.no_grad():
+        assert torch.equal(found.tokens(x).patches, plain.tokens(x).patches)
+    return report
+
+
+@pytest.mark.parametrize(
+    ("prefix", "said"),
+    [
+        ("_orig_mod.", "_orig_mod."),
+        ("module._orig_mod.", "_orig_mod., module."),
+        ("model.", "model."),
+        ("net.", "net."),
+        ("model.backbone.", "model.backbone."),
+        ("model._orig_mod.encoder.", "_orig_mod., model.encoder."),
+        ("module.", ""),
+    ],
+)
+def test_prefix_is_taken_away_and_said(tmp_path: Path, prefix: str, said: str) -> None:
+    state = made.vit(64, 2, grid=4)
+    report = assert_loads_as(save_weights(tmp_path, behind(prefix, state)), state)
+    assert any(f"the prefix {said} is taken" in note for note in report.notes) == bool(said)
+
+
+@pytest.mark.parametrize(
+    "entry", ["state_dict", "model", "model_state_dict", "net", "ema", "model_ema", "weights", "backbone"]
+)
+def test_container_is_opened(tmp_path: Path, entry: str) -> None:
+    state = made.resnet()
+    report = assert_loads_as(save_weights(tmp_path, {entry: state, "epoch": 3, "optimizer": {"state": {}}}), state)
+    assert f"entry {entry}" in report.container
+
+
+def test_any_entry_can_be_named(tmp_path: Path) -> None:
+    state, other = made.vit(64, 2, grid=4), made.vit(64, 2, grid=4, seed=1)
+    path = save_weights(tmp_path, {"model": other, "swa_weights": state})
+    assert "entry swa_weights" in assert_loads_as(path, state, weights="swa_weights").container
+
+
+def test_lightning_checkpoint_loads_with_the_head_beside_its_backbone(tmp_path: Path) -> None:
+    state = made.vit(64, 2, grid=4)
+    head = {"head.1.weight": torch.randn(5, 64), "head.1.bias": torch.randn(5)}
+    parts = {"criterion.weight": torch.ones(5), "val_acc.total": torch.tensor(3)}
+    content = {
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": behind("backbone.", state) | head | parts,
+        "hyper_parameters": {"lr": 0.1},
+        "loops": {},
+    }
+    path = save_weights(tmp_path, content, "last.ckpt")
+    report = assert_loads_as(path, state)
+    encoder, _ = load_with_report(path, device="cpu")
+    assert torch.equal(encoder.head.weight, head["head.1.weight"]) and "lightning" in report.container
+    assert report.dropped == {"part of a loss or a metric": 2}
+
+
+@pytest.mark.parametrize("head", ["head.1", "classifier.1", "head", "classifier", "fc"])
+def test_classifier_after_dropout_is_a_head(tmp_path: Path, head: str) -> None:
+    state = made.vit(64, 2, grid=4)
+    linear = {f"{head}.weight": torch.randn(5, 64), f"{head}.bias": torch.randn(5)}
+    encoder, _ = load_with_report(save_weights(tmp_path, state | linear), device="cpu")
+    assert torch.equal(encoder.head.weight, linear[f"{head}.weight"])
+
+
+def test_moco_takes_the_query_encoder_and_the_other_on_request(tmp_path: Path) -> None:
+    query, key = made.resnet(), {k: v * 2 for k, v in made.resnet().items()}
+    projection = {"encoder_q.fc.0.weight": torch.ones(8, 512), "encoder_q.fc.2.weight": torch.ones(4, 8)}
+    state = behind("module.encoder_q.", query) | behind("module.encoder_k.", key)
+    state |= behind("module.", projection) | {"module.queue": torch.ones(4, 9), "module.queue_ptr": torch.tensor([0])}
+    path = save_weights(tmp_path, {"state_dict": state, "epoch": 1})
+    report = assert_loads_as(path, query)
+    assert report.dropped == {
+        "another copy of the model, encoder_k": len(key),
+        "projection head of the self-supervised training": 2,
+        "memory of the contrastive training": 2,
+    }
+    assert_loads_as(path, key, weights="encoder_k")
+
+
+def test_moco_v3s_small_vit_has_twelve_heads(tmp_path: Path) -> None:
+    state = behind("module.base_encoder.", made.vit(384, 1, grid=4))
+    path = save_weights(tmp_path, {"state_dict": state, "arch": "vit_small"})
+    assert "12 heads" in load_with_report(path, device="cpu")[1].architecture
+    assert "6 heads" in load_with_report(path, device="cpu", num_heads=6)[1].architecture
+
+
+def test_masked_autoencoder_loses_its_decoder(tmp_path: Path) -> None:
+    state = made.vit(64, 2, grid=4)
+    more = {"mask_token": torch.zeros(1, 1, 64), "decoder_pos_embed": torch.zeros(1, 17, 32)}
+    more |= {"decoder_blocks.0.norm1.weight": torch.ones(32)}
+    report = assert_loads_as(save_weights(tmp_path, {"model": state | more}), state)
+    assert report.dropped == {
+        "decoder of the masked training": 2,
+        "stands for masked patches in training only": 1,
+    }
+
+
+def test_several_models_without_a_usual_one_ask_for_a_name(tmp_path: Path) -> None:
+    one, two = made.vit(64, 1, grid=4), made.vit(64, 1, grid=4, seed=1)
+    path = save_weights(tmp_path, behind("left.", one) | behind("right.", two))
+    with pytest.raises(ValueError, match="holds several models: name one with weights=, of left, right"):
+        load_with_report(path, device="cpu")
+
+
+def test_what_is_neither_used_nor_known_stays_an_error(tmp_path: Path) -> None:
+    state = behind("model.", made.vit(64, 1, grid=4)) | {"neck.conv.weight": torch.ones(3, 3)}
+    with pytest.raises(ValueError, match=r"neck\.conv\.weight is not known"):
+        load_with_report(save_weights(tmp_path, state), device="cpu")
+
+
+def test_torchscript_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "a.pt"))
+    with pytest.raises(ValueError, match=r"a\.pt is TorchScript, a program with its weights"):
+        load_with_report(tmp_path / "a.pt", device="cpu")

@@ -1,0 +1,146 @@
+"""Preprocessing, heads, gamma and classes of a file: read, asked for, or said to be assumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from simpool_viz import load_checkpoint
+from simpool_viz.checkpoints.formats.timm import quick_variant
+from simpool_viz.checkpoints.load import load_with_report
+from simpool_viz.modeling.encoder import IMAGENET_MEAN
+from tests import made_files as made
+from tests.helpers import save_weights
+
+
+def tiny(**options: Any) -> Any:
+    torch.manual_seed(0)
+    return timm.create_model("vit_tiny_patch16_224", depth=1, **options).eval()
+
+
+def test_options_come_first_and_what_is_assumed_is_said(tmp_path: Path) -> None:
+    path = save_weights(tmp_path, made.vit(64, 1, grid=4))
+    encoder, report = load_with_report(path, device="cpu")
+    assert encoder.facts.mean == IMAGENET_MEAN and any("of ImageNet are assumed" in note for note in report.notes)
+    encoder, report = load_with_report(f"{path}?mean=0.5&std=0.5+0.25+0.125&size=96", device="cpu")
+    assert (encoder.facts.mean, encoder.facts.std, encoder.facts.size) == ((0.5,) * 3, (0.5, 0.25, 0.125), 96)
+    assert not any("assumed; say mean" in note for note in report.notes)
+    for wrong in ({"mean": [0.5, 0.5]}, {"std": 0}, {"std": "many"}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}= takes"):
+            load_checkpoint(path, device="cpu", **wrong)
+
+
+def test_tag_brings_its_mean_and_std(tmp_path: Path) -> None:
+    path = save_weights(tmp_path, timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict())
+    tagged, report = load_with_report(path, device="cpu", arch="vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+    assert tagged.facts.mean == tagged.facts.std == (0.5, 0.5, 0.5)
+    assert any("mean 0.5 / 0.5 / 0.5" in note and "augreg_in21k_ft_in1k" in note for note in report.notes)
+
+
+def test_saved_folder_of_timm_brings_arguments_preprocessing_and_labels(tmp_path: Path) -> None:
+    model = tiny(num_classes=3, global_pool="avg")
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 3,
+        "model_args": {"depth": 1, "global_pool": "avg"},
+        "label_names": ["ant", "bee", "cat"],
+        "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "input_size": [3, 192, 192]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    encoder, _ = load_with_report(tmp_path, device="cpu")
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        assert (encoder(x).logits - model(x)).abs().max() < 1e-5
+    assert encoder.facts.classes == ("ant", "bee", "cat") and encoder.facts.size == 192
+    assert encoder.facts.mean == (0.1, 0.2, 0.3) and encoder.pooling.name == "gap"
+    for args, says in (({"depth": 10**9}, "numbers beyond"), ({"pretrained": True}, "may not hold pretrained")):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"model_args": args}))
+        with pytest.raises(ValueError, match=says):
+            load_checkpoint(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("dim", "heads"), [(192, 3), (384, 6), (768, 12), (1152, 16), (1280, 16), (1408, 16), (1536, 24), (1664, 16)]
+)
+def test_heads_are_those_of_the_published_shapes(tmp_path: Path, dim: int, heads: int) -> None:
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in made_shapes(dim).items()}
+    state = {key: torch.zeros(shape) for key, shape in shapes.items()}
+    encoder, report = load_with_report(save_weights(tmp_path, state), device="cpu")
+    assert encoder.blocks[0].attn.num_heads == heads and not any("heads are assumed" in n for n in report.notes)
+
+
+def made_shapes(dim: int) -> dict[str, torch.Tensor]:
+    return timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=16, embed_dim=dim, depth=1, num_heads=1, num_classes=0, mlp_ratio=0.25
+    ).state_dict()
+
+
+def test_other_widths_are_said_to_be_assumed(tmp_path: Path) -> None:
+    _, report = load_with_report(save_weights(tmp_path, made.vit(128, 1, grid=4)), device="cpu")
+    assert any("2 heads are assumed, of 64 channels each" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("beta", [False, True])
+def test_gamma_of_a_supervised_file_is_its_trainers(tmp_path: Path, beta: bool) -> None:
+    state = made.vit(64, 1, grid=4, cls=False, classes=3) | made.simpool(64, "gp.pool.", beta=beta)
+    told = load_checkpoint(save_weights(tmp_path, made.supervised(state, gp="simpool", gamma=1.25)), device="cpu")
+    assert told.pooling.gamma == 1.25
+    silent, report = load_with_report(save_weights(tmp_path, made.supervised(state)), device="cpu")
+    assert silent.pooling.gamma is None
+    assert any("its beta exists only where there was one" in note for note in report.notes) == beta
+
+
+def test_classes_come_from_a_file_or_from_the_checkpoint(tmp_path: Path) -> None:
+    state = made.vit(64, 1, grid=4, classes=3)
+    path = save_weights(tmp_path, state)
+    (tmp_path / "names.txt").write_text("ant\nbee\n\ncat\n")
+    (tmp_path / "names.json").write_text('{"1": "bee", "0": "ant", "2": "cat"}')
+    (tmp_path / "two.json").write_text('["ant", "bee"]')
+    (tmp_path / "gap.json").write_text('{"0": "ant", "7": "bee"}')
+    for name in ("names.txt", "names.json"):
+        assert load_checkpoint(path, device="cpu", classes=tmp_path / name).facts.classes == ("ant", "bee", "cat")
+    assert load_checkpoint(path, device="cpu", classes=["x", "y", "z"]).facts.classes == ("x", "y", "z")
+    for name, says in (
+        ("two.json", "names 2 classes, and the head has 3 outputs"),
+        ("gap.json", "not numbered from 0 to 1"),
+        ("none.txt", r"none\.txt cannot be read"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            load_checkpoint(path, device="cpu", classes=tmp_path / name)
+    for inside in (
+        {"class_to_idx": {"ant": 0, "cat": 2, "bee": 1}},
+        {"classes": ["ant", "bee", "cat"]},
+        {"id2label": {0: "ant", 1: "bee", 2: "cat"}},
+    ):
+        told = save_weights(tmp_path, {"state_dict": state, **inside}, "told.pth")
+        assert load_checkpoint(told, device="cpu").facts.classes == ("ant", "bee", "cat")
+
+
+def test_openais_weights_have_quickgelu() -> None:
+    assert quick_variant("vit_base_patch16_clip_224.openai") == "vit_base_patch16_clip_quickgelu_224.openai"
+    for tag in ("vit_base_patch16_clip_224.laion2b", "vit_tiny_patch16_224", "no_such_model"):
+        assert quick_variant(tag) == tag
+    assert load_checkpoint(tiny(num_classes=21843), device="cpu").facts.classes[0]
+
+
+def test_timm_model_in_memory_gives_its_own_logits_at_any_size_and_stays_as_it_is() -> None:
+    model = tiny(num_classes=3, img_size=64)
+    encoder = load_checkpoint(model, device="cpu", mean=0.5, std=0.25, classes=["a", "b", "c"])
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert (encoder(x).logits - model(x)).abs().max() < 1e-5
+        assert encoder(torch.randn(1, 3, 48, 96)).logits.shape == (1, 3)
+    assert model.dynamic_img_size is False and model.patch_embed.flatten and model.pos_embed.requires_grad
+    assert (encoder.facts.mean, encoder.facts.classes) == ((0.5,) * 3, ("a", "b", "c"))
+    with pytest.raises(ValueError, match="a model of timm brings its own"):
+        load_checkpoint(model, device="cpu", num_heads=3)
+    with pytest.raises(ValueError, match="Linear is not recognised"):
+        load_checkpoint(torch.nn.Linear(2, 2), device="cpu")
