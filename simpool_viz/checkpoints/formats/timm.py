@@ -19,7 +19,7 @@ from simpool_viz.modeling.encoder import (
     has_class_attention,
     is_transformer,
 )
-from simpool_viz.modeling.layers.heads import HiddenLayer, NormOfVector, PointwiseLinear, TwoHeads
+from simpool_viz.modeling.layers.head_layers import HiddenLayer, NormOfVector, PointwiseLinear, TwoHeads
 from simpool_viz.modeling.pooling import Pooling, create_pooling
 from simpool_viz.modeling.pooling.own import BothTokens, OwnHead
 from simpool_viz.modeling.spec import check_backbone_options, create_backbone
