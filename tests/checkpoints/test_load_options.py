@@ -70,7 +70,7 @@ def test_timm_tag_takes_options_with_their_types() -> None:
         ("pretrained=false&avg_down=no", "timm:resnet18: avg_down= takes true or false, not 'no'"),
         ("pretrained=false&colour=red", "timm:resnet18 does not take these options: colour"),
         ("pretrained=false&output_stride=7", r"timm:resnet18 cannot be built with output_stride=7 \(AssertionError"),
-        ("pretrained=false&norm_layer=odd", r"timm:resnet18 cannot be built with norm_layer='odd' \(KeyError"),
+        ("pretrained=false&norm_layer=odd", r"timm:resnet18: norm_layer= takes the name of one of timm's layers, not 'odd'"),
     ],
 )
 def test_timm_tag_refuses_values_of_the_wrong_kind(query: str, says: str) -> None:
@@ -122,7 +122,7 @@ def test_wrong_option_of_a_hub_name_is_refused_before_anything_is_fetched(monkey
     def fetch(*_: object, **__: object) -> None:
         raise AssertionError("nothing is asked of the hub")
 
-    monkeypatch.setattr("simpool_viz.checkpoints.hub.timm_config", fetch)
+    monkeypatch.setattr("simpool_viz.checkpoints.hub.descriptions", fetch)
     monkeypatch.setattr("simpool_viz.checkpoints.hub.download", fetch)
     for load in (load_checkpoint, load_for_visitor):
         for query, says in (("size=big", "size= takes a number, not 'big'"), ("pretrained=False", "takes no option")):

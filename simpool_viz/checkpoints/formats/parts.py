@@ -31,7 +31,7 @@ ENTRIES = ("teacher", "student", "state_dict", "state_dict_ema", "model", "model
 AXES = {  # of the tensors from whose shapes a model's sizes are read
     r"(.*\.)?(conv\d|dwconv|conv_dw)\.weight|patch_embed\.proj\.weight": 4,
     r"(0\.)?cls_token|reg_token|register_tokens|pos_embed": 3,
-    r"(.*\.)?(wq|wk|q|k)\.weight|blocks\.\d+\.mlp\.fc1\.weight": 2,
+    r"(.*\.)?(wq|wk|q|k)\.weight|blocks\.\d+\.mlp\.fc[12]\.weight": 2,
     r"(head|fc|head\.fc|2|0\.v|0\.attention_pred\.0)\.weight": 2,
     r"(head|fc|head\.fc)\.bias": 1,
 }

@@ -122,7 +122,7 @@ def test_axes_of_length_one_may_differ() -> None:
                 "blocks.0.attn.qkv.bias": torch.zeros(3_000_000),
             },
             {"num_heads": 1},
-            r"blocks\.0\.attn\.qkv\.weight is missing",
+            r"blocks\.0\.mlp\.fc2\.weight is missing",
         ),
         (made.vit(64, 1, grid=4), {"arch": "eva_giant_patch14_560"}, r"is missing|has shape"),
     ],
