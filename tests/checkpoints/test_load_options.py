@@ -70,7 +70,10 @@ def test_timm_tag_takes_options_with_their_types() -> None:
         ("pretrained=false&avg_down=no", "timm:resnet18: avg_down= takes true or false, not 'no'"),
         ("pretrained=false&colour=red", "timm:resnet18 does not take these options: colour"),
         ("pretrained=false&output_stride=7", r"timm:resnet18 cannot be built with output_stride=7 \(AssertionError"),
-        ("pretrained=false&norm_layer=odd", r"timm:resnet18: norm_layer= takes the name of one of timm's layers, not 'odd'"),
+        (
+            "pretrained=false&norm_layer=odd",
+            r"timm:resnet18: norm_layer= takes the name of one of timm's layers, not 'odd'",
+        ),
     ],
 )
 def test_timm_tag_refuses_values_of_the_wrong_kind(query: str, says: str) -> None:

@@ -148,7 +148,7 @@ def _container(content: Mapping[Any, Any], source: str) -> tuple[str, str]:
                 "the run's head file"
             )
         return "probe", "model"
-    lightning = any(str(key).startswith("pytorch-lightning") for key in content)
+    lightning = any(isinstance(key, str) and key.startswith("pytorch-lightning") for key in content)
     for entries, family in (
         (("teacher", "student"), "self-supervised"),
         (("state_dict_ema", "state_dict"), "lightning" if lightning else "supervised"),
@@ -177,7 +177,7 @@ def _has_tensors(table: Mapping[Any, Any]) -> bool:
 
 def _is_note(key: Any, value: Any) -> bool:
     """Whether an entry beside the tensors of a plain state dict is a remark, such as an epoch or the classes."""
-    return str(key) in (*CLASSES, "epoch", "version", "arch", "args") and not isinstance(value, Tensor)
+    return key in (*CLASSES, "epoch", "version", "arch", "args") and not isinstance(value, Tensor)
 
 
 def _own_hints(content: Mapping[Any, Any], source: str) -> Hints:
