@@ -69,7 +69,7 @@ def test_every_logger_is_called_after_its_module_and_nothing_is_configured_on_im
     logging = [path for path, source in sources.items() if "logger." in source]
     assert logging and all("logger = logging.getLogger(__name__)" in sources[path] for path in logging)
     configuring = [path for path, source in sources.items() if "basicConfig(" in source]
-    assert configuring == [PACKAGE / "cli" / "serve.py"]
+    assert configuring == [PACKAGE / "app" / "logs.py"]
 
 
 def draw(recording: object, block: int, *, head: str = "mean") -> None:

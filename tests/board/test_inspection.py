@@ -96,18 +96,18 @@ def test_class_is_shown_by_every_map_that_has_classes(seen: Recording) -> None:
     ]  # type: ignore[union-attr]
     present = next(e for e in found if e.share)
     answer = inspect(seen, "class", Lens(target=present.name, residual=0.7))
-    assert [row.request.name for row in answer.rows] == ["dense_rollout"]
+    assert [row.request.name for row in answer.rows] == ["dense_rollout", "gradcam"]
     assert np.array_equal(
         answer.rows[0].mask.weights, seen.map("dense_rollout", classes=[present.name], residual=0.7).weights[0]
     )
-    assert len(answer.notes) == 2 and "no Contribution map" in answer.notes[0] and "no Grad-CAM map" in answer.notes[1]
+    assert len(answer.notes) == 1 and "no Contribution map" in answer.notes[0]
 
 
 def test_class_that_no_token_has_is_told_and_the_other_maps_are_shown(photos: dict[str, Path]) -> None:
     encoder = small_vit("gap")
     encoder.head.weight.data[3], encoder.head.bias.data[3] = 0, -1e4  # type: ignore[union-attr, operator, index]
     answer = inspect(record(encoder, photos["wide"]), "class", Lens(target="d"))
-    assert [row.request.name for row in answer.rows] == ["contribution"]
+    assert [row.request.name for row in answer.rows] == ["contribution", "gradcam"]
     assert any("absent from this picture: d" in note for note in answer.notes)
 
 
