@@ -71,5 +71,3 @@ def test_what_is_no_class_is_refused(rows: ClassRows, photos: dict[str, Path], c
         answer(rows, photos["wide"], "contribution", chosen=chosen)
     with pytest.raises(gr.Error, match="no longer chosen"):
         answer(rows, photos["wide"], "contribution", key="another")
-    with pytest.raises(gr.Error, match="has no Grad-CAM map"):
-        answer(rows, photos["wide"], "gradcam", chosen=1)

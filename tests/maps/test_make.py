@@ -112,7 +112,9 @@ def test_class_question_runs_one_chain_and_no_head_twice(dense: bool, monkeypatc
     assert [chain["rows"] for chain in chains] == ([3, 3] if dense else [1, 1])
     assert [(chain["residual"], chain["fusion"]) for chain in chains] == [(0.5, "mean"), (0.2, "max")]
     names = [row.request.name for row in first.rows]
-    assert names == (["dense_rollout", "dense_rollout", "class_logits", "rollout"] if dense else ["dense_rollout"])
+    assert names == (
+        ["dense_rollout", "dense_rollout", "class_logits", "rollout"] if dense else ["dense_rollout", "gradcam"]
+    )
     for row in first.rows:
         alone = recording.map(row.request.name, **row.request.options)
         np.testing.assert_allclose(row.attention.weights, alone.weights, rtol=1e-5, atol=1e-7)

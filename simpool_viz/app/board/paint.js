@@ -135,6 +135,7 @@ function buildBar(unit) {
   const scale = make("div", "scale"), canvas = make("canvas"), ticks = make("div", "ticks");
   canvas.width = 256; canvas.height = 1;
   canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `Colours of ${unit}`); // until it is drawn
   scale.append(canvas, ticks, make("p", "unit", unit));
   return { node: scale, canvas, ticks };
 }
