@@ -93,6 +93,7 @@ def test_row_opens_in_inspect_with_its_photo_checkpoint_and_map(opened: Opened, 
     assert [title.split(" (")[0] for title in page.locator(f"{BOARD} .row h2").all_inner_texts()] == [
         "ViT, SimPool: Contribution",
         "ViT, SimPool: Dense Attention Roll-Out",
+        "ViT, SimPool: Grad-CAM",
     ]
     assert log.complaints == []
 
