@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import inspect
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -494,3 +496,14 @@ def one_object(shape: tuple[int, int] = (90, 140)) -> Reference:
     objects = np.zeros(shape, bool)
     objects[40:50, 60:80] = True
     return Reference(objects, np.zeros(shape, bool))
+
+
+def change_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """What changes config.json in a checkpoint folder."""
+
+    def damage(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return damage

@@ -1,6 +1,6 @@
 // The list of checkpoints (checkpoint_list.py): what is chosen, each with its size, a search, and groups of lines.
 //
-// Gradio runs this once, with `element`, `props`, `trigger`, `watch` and `server`. `props.value` is the names chosen.
+// Gradio runs this once, behind board/dom.js, with `element`, `props`, `trigger`, `watch` and `server`. `props.value` is the names chosen.
 
 const OWN = "My own";
 let state = null; // of the hub: { reached, cached }, null where it has not been asked
@@ -14,13 +14,6 @@ const plain = (name) => name.split("?size=")[0];
 const sizeOf = (name) => Number(name.split("?size=")[1] ?? 0);
 const sections = () => [...groups, { title: OWN, lines: props.own ?? [], hub: false, most: 0 }].filter((group) => group.lines.length || group.later);
 const lineOf = (name) => sections().flatMap((group) => group.lines).find((line) => line.name === plain(name));
-
-function make(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
 
 // The sizes of a checkpoint: multiples of its stride near its own size times each factor.
 function sizesOf(line) {

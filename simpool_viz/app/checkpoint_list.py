@@ -22,6 +22,7 @@ from simpool_viz.errors import OptionError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import poolings
 
+DOM = Path(__file__).parent / "board" / "dom.js"  # comes first in one scope
 FACTORS = (0.5, 0.75, 1, 1.5, 2, 3, 4)  # of a checkpoint's own size that its choice of sizes offers
 MOST_CHOSEN = 24
 
@@ -167,7 +168,7 @@ class CheckpointList(gr.HTML):
             value=value or [],
             html_template='<div class="simpool-list"></div>',
             css_template="",
-            js_on_load=Path(__file__).with_suffix(".js").read_text(encoding="utf-8"),
+            js_on_load="\n".join(path.read_text(encoding="utf-8") for path in (DOM, Path(__file__).with_suffix(".js"))),
             apply_default_css=False,
             listing=[asdict(group) for group in groups or []],
             factors=FACTORS,

@@ -14,6 +14,11 @@ def _say(condition: str) -> str:
     return f"document.querySelector('#stale .stale').textContent = {condition} ? {json.dumps(_STALE)} : '';"
 
 
+def _keep(given: str) -> str:
+    """JavaScript that keeps the inputs of a run, for what is taken away, and what tells them from others."""
+    return f"window.simpoolGiven = {given}; const [p, c, m, , f] = window.simpoolGiven; window.simpoolRun = {_CHOICE};"
+
+
 # For a run that failed: the board shows what was chosen before.
 FORGET_CHOICE = f"window.simpoolRun = ''; {_say('true')}"
 
@@ -24,10 +29,7 @@ def first_choice(after: str = "") -> str:
     Args:
         after: further statements.
     """
-    return (
-        f"(...given) => {{ window.simpoolGiven = given; const [p, c, m, , f] = given; window.simpoolRun = {_CHOICE}; "
-        f"{after} }}"
-    )
+    return f"(...given) => {{ {_keep('given')} {after} }}"
 
 
 def remember_choice(skipped: int = 0) -> str:
@@ -37,8 +39,7 @@ def remember_choice(skipped: int = 0) -> str:
         skipped: number of arguments before the inputs.
     """
     return (
-        f"(...given) => {{ window.simpoolGiven = given.slice({skipped}); "
-        f"const [p, c, m, , f] = window.simpoolGiven; window.simpoolRun = {_CHOICE}; "
+        f"(...given) => {{ {_keep(f'given.slice({skipped})')} "
         f"{_say('false')} document.querySelector('#point')?.setAttribute('hidden', ''); "
         f"if (innerWidth <= {PHONE}) {{ document.querySelector('#settings .label-wrap.open')?.click(); "
         "document.querySelector('#board').scrollIntoView({ block: 'start' }); } return given; }"

@@ -22,7 +22,7 @@ from simpool_viz.app.class_rows import ClassRows
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.reference import ReferencePanel, References, photo_key, photo_of, reference_payload
-from simpool_viz.app.store import EncoderStore, known_titles
+from simpool_viz.app.store import EncoderStore
 from simpool_viz.app.style_controls import dispatch, style_controls
 from simpool_viz.app.take_away import TakeAway
 from simpool_viz.board.board import Board, Settings, iterate_board
@@ -90,7 +90,7 @@ class ComparePage:
         self.first_checkpoints = [name for name in self.whole if name in FIRST_CHECKPOINTS] or self.whole[:2]
         self.maps = _offered_maps(outlines.values())
         self.reference = ReferencePanel(reference_of)
-        self.titles = known_titles()
+        self.titles = {line.name: line.title for group in self.groups for line in group.lines}
         self.panels: list[gr.Accordion] = []  # what a narrow screen shows closed, filled by `build`
 
     # --- events ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import gradio as gr
 
 from simpool_viz.app.checkpoint_list import CheckpointList, own_lines
 from simpool_viz.app.events import event_handler, plain_markdown, refusal
+from simpool_viz.app.store import MOST_PARAMETERS
 from simpool_viz.checkpoints.formats.parts import parse_options
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.load import load_for_visitor, load_untrusted, refuse_local, split_size
@@ -24,7 +25,6 @@ from simpool_viz.modeling.encoder import Encoder
 
 SUFFIXES = [".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt", ".npz"]
 LARGEST = 512 * 2**20  # bytes of a file or a download
-PARAMETERS = 120_000_000
 SECONDS = 180
 OWN_PREFIX = "own:"  # of the names of a visit's own checkpoints
 KEPT = 3  # of one visit; the oldest makes room
@@ -152,9 +152,9 @@ class OwnPanel:
             encoder, report = load_untrusted(path, device=self.device, **options)
         else:
             encoder, report = load_for_visitor(address, device=self.device, limit=LARGEST)
-        if report.parameters > PARAMETERS:
+        if report.parameters > MOST_PARAMETERS:
             raise CheckpointError(
-                f"{report.source} has {report.parameters:,} parameters; at most {PARAMETERS:,} are taken here"
+                f"{report.source} has {report.parameters:,} parameters; at most {MOST_PARAMETERS:,} are taken here"
             )
         encoder.facts = dataclasses.replace(
             encoder.facts, name=f"{OWN_PREFIX}{encoder.facts.name}", title=f"{encoder.facts.title} (yours)"

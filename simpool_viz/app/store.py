@@ -9,7 +9,7 @@ from collections.abc import Callable
 from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.checkpoints.hub import Progress
 from simpool_viz.checkpoints.load import at_size, load_checkpoint, load_offered, share_backbones, split_size
-from simpool_viz.checkpoints.published import is_offered, offered
+from simpool_viz.checkpoints.published import is_offered
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.tensors import choose_device
@@ -56,11 +56,6 @@ class EncoderStore:
             OptionError: a size out of range.
         """
         plain, size = split_size(name)
-        # What a visitor sends must not name a file of this machine, or a place on the network.
-        if plain not in catalogue() and not is_offered(plain):
-            raise CheckpointError(
-                f"no bundled checkpoint is called {plain!r}; add your own under 'Your own checkpoint'"
-            )
         encoder = self._fetched(plain, progress) if is_offered(plain) else self._kept(plain, self._read)
         if size is None:
             return encoder
@@ -71,6 +66,9 @@ class EncoderStore:
             return known
 
     def _read(self, name: str) -> Encoder:
+        # What a visitor sends must not name a file of this machine, or a place on the network.
+        if name not in catalogue():
+            raise CheckpointError(f"no bundled checkpoint is called {name!r}; add your own under 'Your own checkpoint'")
         return load_checkpoint(name, device=self.device)
 
     def _fetched(self, name: str, progress: Progress | None) -> Encoder:
@@ -100,9 +98,3 @@ class EncoderStore:
                 gone, _ = self._loaded.popitem(last=False)
                 self._sized = {key: one for key, one in self._sized.items() if split_size(key)[0] != gone}
             return self._loaded[name]
-
-
-def known_titles() -> dict[str, str]:
-    """Titles of the bundled and the published checkpoints, by name."""
-    bundled = {name: entry.facts.title or name for name, entry in catalogue().items()}
-    return bundled | {name: entry.title for name, entry in offered().items()}

@@ -112,8 +112,7 @@ class TakeAway:
         """The board as a ZIP: pictures, masks, maps, scores, manifest, sources, figure and the lines that repeat it."""
         check_figure(width, pictures, captions)
         board, style, asked, encoders = self._shown(shown, given)
-        figure = paper_figure(board, style, width=width, pictures=pictures, captions=captions)
-        extras: dict[str, Any] = {f"figure.{form}": figure_file(figure, form) for form in FORMATS}
+        extras: dict[str, Any] = dict(_figure(board, style, width, pictures, captions))
         extras |= {"again.py": python_snippet(board, style, asked), "again.sh": shell_snippet(board, style, asked)}
         device = str(next(encoders[0].parameters()).device)
         with tempfile.TemporaryDirectory() as work:
@@ -128,8 +127,7 @@ class TakeAway:
         """The figure in each format."""
         check_figure(width, pictures, captions)
         board, style, _, _ = self._shown(shown, given)
-        figure = paper_figure(board, style, width=width, pictures=pictures, captions=captions)
-        return _files({f"figure.{form}": figure_file(figure, form) for form in FORMATS})
+        return _files(_figure(board, style, width, pictures, captions))
 
     @event_handler
     def take_lines(self, shown: Any, _width: str, _pictures: list[str], _captions: list[str], *given: Any) -> list[Any]:
@@ -184,6 +182,14 @@ def drawn_by(shown: Any) -> tuple[Settings, DrawingStyle, str, str]:
     look = DrawingStyle(str(style.get("colours")), opacity, smooth, bool(style.get("shared")), bool(style.get("boxes")))
     sort = str(shown.get("sort") or "")
     return settings, look, str(shown.get("group") or "none"), f"{sort}:lowest" if sort and shown.get("lowest") else sort
+
+
+def _figure(
+    board: Board, style: DrawingStyle, width: str, pictures: list[str], captions: list[str]
+) -> dict[str, bytes]:
+    """The figure for a paper in each format, by the name of its file."""
+    figure = paper_figure(board, style, width=width, pictures=pictures, captions=captions)
+    return {f"figure.{form}": figure_file(figure, form) for form in FORMATS}
 
 
 def _files(contents: dict[str, bytes]) -> dict[str, Any]:

@@ -310,7 +310,8 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
     if name.startswith("timm:"):
         from simpool_viz.checkpoints.formats.timm import load_timm, notes_of, quick_variant
 
-        tag, encoder = name.removeprefix("timm:"), load_timm(name.removeprefix("timm:"), **options)
+        tag = name.removeprefix("timm:")
+        encoder = load_timm(tag, **options)
         notes = notes_of(getattr(encoder.backbone, "pretrained_cfg", None) or {})
         if (quick := quick_variant(tag)) != tag:
             notes = (f"built as {quick}, since its weights were trained with QuickGELU", *notes)
@@ -375,7 +376,8 @@ def _load_from_hub(address: str, options: dict[str, Any], access: hub.Access | N
     hints = None
     if sizes is not None:
         try:
-            hints = hints_of(*(hub.descriptions(repository, sizes, access).get(name, {}) for name in hub.DESCRIPTIONS))
+            found = hub.descriptions(repository, sizes, access)
+            hints = hints_of(*(found.get(name, {}) for name in hub.DESCRIPTIONS))
         except CheckpointError as error:
             raise CheckpointError(f"hf:{address}: {error}; name its file instead") from error
     path = hub.download(repository, file, access, sizes)

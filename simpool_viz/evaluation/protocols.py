@@ -17,7 +17,7 @@ from simpool_viz.board.board import Row, Settings
 from simpool_viz.evaluation.datasets import MaskSet
 from simpool_viz.evaluation.table import rows_of_photos, set_title
 from simpool_viz.maps.request import MapRequest
-from simpool_viz.masks import DINO_CUT, Box, find_level, upsample
+from simpool_viz.masks import DINO_CUT, Box, upsample
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.boxes import (
     V2_IOUS,
@@ -29,7 +29,7 @@ from simpool_viz.scores.boxes import (
     reached,
     resized_boxes,
 )
-from simpool_viz.scores.localization import centre_prior, energy, iou_at_best_threshold
+from simpool_viz.scores.localization import baselines, centre_prior, energy, iou_at_best_threshold
 from simpool_viz.scores.references import Reference
 from simpool_viz.scores.results import DRAWS, Cell, Column, Table, rounded
 from simpool_viz.scores.threshold_curves import (
@@ -139,8 +139,7 @@ def evaluate_protocols(
             counts = methods.setdefault((number, row.request.label), ProtocolCounts(label))
             weights = row.mask.weights
             counts.add(weights, _box(row, settings, reference), upsample(weights, reference.size), reference)
-        prior = centre_prior(reference.size)
-        disc = prior.astype(np.float32) >= np.float32(find_level(prior, DINO_CUT.rule, DINO_CUT.amount))
+        prior, disc = baselines(reference)["centre prior"]
         plain["centre prior"].add(centre_prior((SIDE, SIDE)), largest_box(disc), prior, reference)
         plain["whole picture"].add(np.ones((1, 1)), (0, 0, *reference.size), np.ones_like(prior), reference)
     return [*methods.values(), *plain.values()]

@@ -23,6 +23,7 @@ from simpool_viz.app.store import EncoderStore
 from simpool_viz.app.tour import TourPage
 from simpool_viz.board.ready_made import available
 from simpool_viz.board.tour import stops
+from simpool_viz.modeling.encoder import Encoder
 from tests.helpers import KINDS, plant_bug, small_resnet
 
 
@@ -94,12 +95,8 @@ def compare() -> ComparePage:
 
 
 @pytest.fixture(scope="module")
-def page() -> InspectPage:
-    encoders = {"simpool": small_resnet()}
-    page = InspectPage([(name, name) for name in encoders], lambda name, own: encoders[name], [("own", 0)], None)
-    with gr.Blocks():
-        page.build(gr.State(OwnCheckpoints()))
-    return page
+def encoders() -> dict[str, Encoder]:
+    return {"simpool": small_resnet()}
 
 
 def test_a_bug_planted_in_a_map_ends_the_wait_and_the_page_goes_on(

@@ -33,14 +33,6 @@ def encoders() -> dict[str, Encoder]:
     }
 
 
-@pytest.fixture(scope="module")
-def page(encoders: dict[str, Encoder]) -> InspectPage:
-    page = InspectPage([(name, name) for name in encoders], lambda name, own: encoders[name], [("own", 0)], None)
-    with gr.Blocks():
-        page.build(gr.State(OwnCheckpoints()))
-    return page
-
-
 def record_photo(page: InspectPage, visit: Visit, photo: Path, name: str, question: str = "") -> list[Any]:
     return page.record(str(photo), name, 0, question, OwnCheckpoints(), visit)
 

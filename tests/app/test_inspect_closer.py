@@ -29,14 +29,6 @@ def encoders() -> dict[str, Encoder]:
     return {**vits, "small_gap": small_vit("gap"), "small_simpool": small_resnet()}
 
 
-@pytest.fixture(scope="module")
-def page(encoders: dict[str, Encoder]) -> InspectPage:
-    page = InspectPage([(name, name) for name in encoders], lambda name, own: encoders[name], [("own", 0)], None)
-    with gr.Blocks():
-        page.build(gr.State(OwnCheckpoints()))
-    return page
-
-
 def begin(
     page: InspectPage, photo: Path, others: list[str] | None = None, question: str = "token", name: str = "small_cls"
 ) -> tuple[Visit, Any]:

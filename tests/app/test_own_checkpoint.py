@@ -135,7 +135,7 @@ def test_options_of_a_file_follow_in_the_field_of_the_name(panel: OwnPanel, tmp_
     assert own.waiting is None
 
 
-@pytest.mark.parametrize("limit", ["LARGEST", "PARAMETERS"])
+@pytest.mark.parametrize("limit", ["LARGEST", "MOST_PARAMETERS"])
 def test_limits_hold(panel: OwnPanel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setattr(own_module, limit, 1000)
     with pytest.raises(gr.Error, match="at most"):

@@ -3,11 +3,9 @@ fault."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +16,7 @@ from simpool_viz import record
 from simpool_viz.checkpoints import bundle
 from simpool_viz.checkpoints.bundle import load_bundle, read_config, save_bundle
 from simpool_viz.modeling.encoder import Encoder
-from tests.helpers import make_photo, small_resnet, small_spec
+from tests.helpers import change_config, make_photo, small_resnet, small_spec
 from tests.photos import CLASSES
 
 
@@ -57,15 +55,6 @@ def test_weights_that_half_precision_cannot_hold_are_not_saved(tmp_path: Path, v
     with pytest.raises(ValueError, match=r"small_simpool is not saved.*pooling\.wq\.weight"):
         save_bundle(tmp_path / "new", encoder, small_spec(), "")
     assert not (tmp_path / "new").exists()
-
-
-def change_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        change(config)
-        (folder / "config.json").write_text(json.dumps(config))
-
-    return damage
 
 
 def change_state(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:

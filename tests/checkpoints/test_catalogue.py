@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from simpool_viz import catalogue, load_checkpoint
 from simpool_viz.checkpoints import bundle
 from simpool_viz.checkpoints.catalogue import bundled_names, usable
 from simpool_viz.maps.registry import maps_of
+from tests.helpers import change_config
 
 
 def test_every_bundled_checkpoint_is_in_the_catalogue_and_loads() -> None:
@@ -53,15 +53,6 @@ def test_an_outline_has_the_maps_of_the_checkpoint_without_its_weights() -> None
         assert maps_of(outline) == maps_of(load_checkpoint(name, device="cpu"))
 
 
-def keep_config(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
-    def damage(folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        change(config)
-        (folder / "config.json").write_text(json.dumps(config))
-
-    return damage
-
-
 WEIGHTS, POINTER = "model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut off": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-1]), "is damaged or cut off"),
@@ -72,8 +63,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "bad JSON": (lambda f: (f / "config.json").write_text("{"), "config.json is not readable as JSON"),
     "pointer of a description": (lambda f: (f / "config.json").write_bytes(POINTER), "not readable as JSON"),
     "no description": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
-    "a key is missing": (keep_config(lambda c: c["encoder"].pop("backbone")), "'backbone'"),
-    "no such backbone": (keep_config(lambda c: c["encoder"].update(backbone="resnet19")), "resnet19"),
+    "a key is missing": (change_config(lambda c: c["encoder"].pop("backbone")), "'backbone'"),
+    "no such backbone": (change_config(lambda c: c["encoder"].update(backbone="resnet19")), "resnet19"),
 }
 
 
@@ -101,7 +92,7 @@ def test_a_damaged_checkpoint_is_left_out_and_said_and_the_others_stay(models: P
 
 
 def test_a_damaged_lender_is_the_fault_of_what_stands_on_it(models: Path) -> None:
-    keep_config(lambda c: c["facts"].update(base="b"))(models / "a")
+    change_config(lambda c: c["facts"].update(base="b"))(models / "a")
     (models / "b" / WEIGHTS).unlink()
     _, faults = usable()
     assert faults == {"a": "it needs b: model.safetensors is missing", "b": "model.safetensors is missing"}

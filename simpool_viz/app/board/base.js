@@ -1,6 +1,6 @@
 // The board in the browser. Python sends each photo once and per row the raw grid of weights with its levels; everything that
 // a visitor changes about the drawing is computed here, without a request. The files of this folder are concatenated in one
-// scope (component.py): base, masks, scores, paint, frames, cursor, rows, pins, classes, views, blocks, inspect, board.
+// scope (component.py): dom, base, masks, scores, paint, frames, cursor, rows, pins, classes, views, blocks, inspect, board.
 //
 // Gradio runs them once per board, with `element`, `props`, `trigger` and `watch`. Nothing of the data enters a template.
 
@@ -14,13 +14,6 @@ function bytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }
 const floats = (text) => new Float32Array(bytes(text).buffer);
-
-function make(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
 
 const number = (value, digits = 3) => String(Number(value.toPrecision(digits)));
 const shownRows = () => [...board.rows, ...board.baselines, ...board.gallery, ...board.blocks.cells, ...board.blocks.layers];

@@ -53,6 +53,7 @@ SMOOTHINGS = [step / 4 for step in range(int(4 * MOST_SMOOTHING) + 1)]  # tokens
 HERE = Path(__file__).parent
 # One scope, in this order.
 SCRIPTS = (
+    "dom",
     "base",
     "masks",
     "scores",
