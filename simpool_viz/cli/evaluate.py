@@ -110,7 +110,9 @@ def _run(arguments: argparse.Namespace) -> None:
         faults: list[Fault] = []
         asked: dict[str, Any] = {"progress": True, "object_ids": arguments.object_ids, "faults": faults}
         if arguments.rules:
-            add(f"{data.name}/rules", compare_cuts(data, encoders, requests, settings, **asked))
+            scores = compare_cuts(data, encoders, requests, settings, **asked)
+            add(f"{data.name}/rules", scores.by_cut())
+            add(f"{data.name}/default", scores.by_map())
         elif arguments.protocols:
             counted = evaluate_protocols(data, encoders, requests, settings, **asked)
             add(f"{data.name}/protocols", protocols_table(data, counted))

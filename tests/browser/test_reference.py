@@ -3,6 +3,7 @@ without a request."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+import simpool_viz.app.board
 from simpool_viz.board.board import Board
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.images import read_picture
+from simpool_viz.mask_files import polygons, run_lengths
 from simpool_viz.masks import DEFAULT_CUT
 from simpool_viz.refinement import refine
 from simpool_viz.scores.localization import score_baselines, score_map
@@ -219,10 +222,6 @@ def test_an_enlarged_mask_is_moved_to_the_edges_of_the_photo_and_saved_so(opened
 
 
 def test_masks_are_saved_as_python_writes_them(opened: Opened, python_board: Board, tmp_path: Path):
-    import json
-
-    from simpool_viz.mask_files import run_lengths
-
     page, _ = opened
     mask = python_board.rows[0].mask.pixels()
     page.locator(".simpool-board .row").first.locator(".enlarge").nth(1).click()
@@ -233,3 +232,36 @@ def test_masks_are_saved_as_python_writes_them(opened: Opened, python_board: Boa
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save mask (COCO RLE)").click()
     assert json.loads(Path(saved.value.path()).read_text()) == run_lengths(mask)
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save mask (COCO polygons)").click()
+    assert canonical(json.loads(Path(saved.value.path()).read_text())) == canonical(polygons(mask))
+
+
+def canonical(outlines: list[list[float]]) -> list[list[tuple[float, float]]]:
+    """Outlines from their least corner on, without points on a straight edge: where one begins is not said."""
+    found = []
+    for outline in outlines:
+        points = [*zip(outline[::2], outline[1::2], strict=True)]
+        corners = [
+            (x, y)
+            for (a, b), (x, y), (c, d) in zip(points[-1:] + points, points, points[1:] + points[:1], strict=False)
+            if (x - a) * (d - y) != (y - b) * (c - x)
+        ]
+        start = corners.index(min(corners))
+        turned = corners[start:] + corners[:start]
+        found.append(min(turned, turned[:1] + turned[:0:-1]))  # nor which way round
+    return found
+
+
+def test_polygons_of_any_mask_are_pythons(opened: Opened):
+    page, _ = opened
+    board = Path(simpool_viz.app.board.__file__).parent
+    scripts = "\n".join((board / f"{name}.js").read_text() for name in ("masks", "mask_files"))
+    rng, masks = np.random.default_rng(0), [np.ones((1, 1), bool), np.zeros((3, 2), bool), np.eye(6, dtype=bool)]
+    masks += [
+        rng.random((height, width)) < share for height, width, share in [(7, 9, 0.5), (1, 12, 0.5), (20, 31, 0.7)] * 8
+    ]
+    asked = [[mask.astype(int).ravel().tolist(), mask.shape[1], mask.shape[0]] for mask in masks]
+    drawn = page.evaluate(f"(asked) => {{ {scripts}\n return asked.map((one) => polygons(...one)); }}", asked)
+    for mask, outlines in zip(masks, drawn, strict=True):
+        assert canonical(outlines) == canonical(polygons(mask))

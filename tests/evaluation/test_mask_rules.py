@@ -9,7 +9,7 @@ from simpool_viz import record
 from simpool_viz.board.board import Settings
 from simpool_viz.cli.main import main
 from simpool_viz.evaluation.datasets import MaskSet
-from simpool_viz.evaluation.mask_rules import CUTS, Cut, compare_cuts, cut_masks
+from simpool_viz.evaluation.mask_rules import CUTS, Cut, CutScores, compare_cuts, cut_masks
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.masks import DEFAULT_CUT, DINO_CUT, make_mask
 from simpool_viz.modeling.encoder import Encoder
@@ -21,7 +21,7 @@ FIRST = (Cut("mass", 0.6, 0.0, False), Cut("mean", None, 1.0, True), Cut("area",
 
 
 def test_every_figure_is_that_of_the_plain_calls_and_the_best_comes_first(data: MaskSet, resnet: Encoder) -> None:
-    table = compare_cuts(data, [resnet], [MapRequest("pooling")], Settings(size=48), best=None)
+    table = compare_cuts(data, [resnet], [MapRequest("pooling")], Settings(size=48)).by_cut(None)
     (column,) = [c.name for c in table.columns[2:]]
     assert column == "small_simpool: Pooling attention" and len(table.rows) == len(CUTS) + 2
     for cut in FIRST:
@@ -43,8 +43,34 @@ def test_every_figure_is_that_of_the_plain_calls_and_the_best_comes_first(data: 
     assert table.row("centre prior")[column][0] == pytest.approx(expected, abs=1e-5)
 
 
+def test_each_map_is_told_whether_its_default_mask_beats_both_baselines(data: MaskSet) -> None:
+    scores = compare_cuts(data, [small_resnet("simpool", "run", seed) for seed in (0, 1)], [], Settings(size=48))
+    table = scores.by_map()
+    assert [row["map"] for row in table.rows] == [*scores.of_maps]
+    for row, own in zip(table.rows, scores.of_maps.values(), strict=True):
+        default = own[DEFAULT_CUT.label]
+        assert row["iou"][0] == pytest.approx(default.mean(), abs=1e-5)
+        lows = []
+        for name in ("centre prior", "whole picture"):
+            assert row[name][0] == pytest.approx((default - own[name]).mean(), abs=1e-5)
+            lows.append(row[name][1])
+        assert row["beats"] == ("yes" if min(lows) > 0 else "no")
+        best = max((cut.label for cut in CUTS), key=lambda label: own[label].mean())
+        assert (row["best"], row["best_iou"][0]) == (best, pytest.approx(own[best].mean(), abs=1e-5))
+
+
+def test_a_mask_that_is_the_reference_beats_both() -> None:
+    perfect = {cut.label: np.ones(8) for cut in CUTS}
+    worse = {cut.label: np.full(8, 0.3) for cut in CUTS}
+    plain = {"centre prior": np.full(8, 0.4), "whole picture": np.full(8, 0.2)}
+    table = CutScores("set", {"good": perfect | plain, "bad": worse | plain}, tuple(plain)).by_map()
+    assert [row["beats"] for row in table.rows] == ["yes", "no"]
+
+
 def test_checkpoints_of_one_name_are_told_apart(data: MaskSet) -> None:
-    table = compare_cuts(data, [small_resnet("simpool", "run", seed) for seed in (0, 1)], [], Settings(size=48))
+    table = compare_cuts(
+        data, [small_resnet("simpool", "run", seed) for seed in (0, 1)], [], Settings(size=48)
+    ).by_cut()
     assert [c.name for c in table.columns[2:]] == ["run: Pooling attention (0)", "run: Pooling attention (1)"]
     row = table.rows[0]
     assert row["mean"] == pytest.approx(
@@ -60,10 +86,10 @@ def test_shared_work_gives_the_masks_of_each_cut_alone(resnet: Encoder, data: Ma
 
 
 def test_the_best_stand_beside_the_default_and_dinos(data: MaskSet, resnet: Encoder) -> None:
-    table = compare_cuts(data, [resnet], [MapRequest("pooling")], Settings(size=48), best=2)
+    table = compare_cuts(data, [resnet], [MapRequest("pooling")], Settings(size=48)).by_cut(2)
     labels = [row["mask"] for row in table.rows]
     assert {DEFAULT_CUT.label, DINO_CUT.label, "centre prior", "whole picture"} <= set(labels) and len(labels) <= 6
-    whole = compare_cuts(data, [resnet], [MapRequest("pooling")], Settings(size=48), best=None)
+    whole = compare_cuts(data, [resnet], [MapRequest("pooling")], Settings(size=48)).by_cut(None)
     assert labels[:2] == [row["mask"] for row in whole.rows[:2]]
 
 
@@ -81,3 +107,4 @@ def test_command_prints_the_table(data: MaskSet, capsys: pytest.CaptureFixture[s
     assert main(["evaluate", folder, "--rules", "-c", "resnet_simpool", "--size", "64", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert "IoU of the mask" in out and "| mass:0.6 |" in out and "mean of the maps" in out
+    assert "the default mask of each map" in out

@@ -56,6 +56,7 @@ SCRIPTS = (
     "dom",
     "base",
     "masks",
+    "mask_files",
     "scores",
     "paint",
     "frames",

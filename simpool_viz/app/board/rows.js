@@ -168,7 +168,8 @@ function download(address, name) {
   link.click();
 }
 
-// The mask as other tools read it, at the photo's own size: a binary PNG, and COCO's run lengths; and a choice of edges.
+// The mask as other tools read it, at the photo's own size: a binary PNG, COCO's run lengths and polygons; and a choice of
+// edges.
 function buildMaskSavers(row, canvas) {
   const [width, height] = photoOf(row).size;
   let refined = null; // { mask, width, height }, of the edges that are chosen
@@ -194,7 +195,7 @@ function buildMaskSavers(row, canvas) {
     };
     trigger("refine", { key: photoOf(row).key, method, asked: [row.id, row.turn], ...runLengths(pixelsOf(row, w, h, "").mask, w, h) });
   });
-  const png = make("button", "", "Save mask (0, 255)"), rle = make("button", "", "Save mask (COCO RLE)");
+  const png = make("button", "", "Save mask (0, 255)"), rle = make("button", "", "Save mask (COCO RLE)"), outlines = make("button", "", "Save mask (COCO polygons)");
   png.addEventListener("click", () => {
     const canvas = make("canvas"), mask = pixels();
     [canvas.width, canvas.height] = [width, height];
@@ -203,32 +204,11 @@ function buildMaskSavers(row, canvas) {
     context.putImageData(image, 0, 0);
     download(canvas.toDataURL("image/png"), `${row.file}.binary.png`);
   });
-  rle.addEventListener("click", () => {
-    const text = JSON.stringify(runLengths(pixels(), width, height));
-    download(`data:application/json,${encodeURIComponent(text)}`, `${row.file}.rle.json`);
-  });
-  return props.kind === "compare" ? [said, edges, png, rle] : [png, rle];
-}
-
-// The mask that run lengths say, row by row.
-function maskOfRuns({ size: [height, width], counts }) {
-  const mask = new Uint8Array(width * height);
-  let at = 0;
-  counts.forEach((count, i) => {
-    for (const end = at + count; at < end; at++) if (i % 2) mask[(at % height) * width + Math.floor(at / height)] = 1;
-  });
-  return mask;
-}
-
-// As `run_lengths` of mask_files.py: runs of 0, 1, 0, ... down the columns.
-function runLengths(mask, width, height) {
-  const counts = [];
-  let value = 0, run = 0;
-  for (let x = 0; x < width; x++)
-    for (let y = 0; y < height; y++) {
-      const here = mask[y * width + x];
-      if (here === value) run++;
-      else { counts.push(run); value = here; run = 1; }
-    }
-  return { size: [height, width], counts: [...counts, run] };
+  for (const [button, kind, of] of [[rle, "rle", runLengths], [outlines, "polygons", polygons]])
+    button.addEventListener("click", () => {
+      const text = JSON.stringify(of(pixels(), width, height));
+      download(`data:application/json,${encodeURIComponent(text)}`, `${row.file}.${kind}.json`);
+    });
+  const savers = [png, rle, outlines];
+  return props.kind === "compare" ? [said, edges, ...savers] : savers;
 }
