@@ -25,6 +25,18 @@ from simpool_viz.scores.references import Reference, bounded, read_reference, re
 KEPT = 24  # references of one visit
 CANVAS = 1024  # pixels of the longer side of what is painted on
 PAINT = "#ff7a00"
+LARGE, BACK = "Paint on the whole window", "Back to the page"
+# Gives the painting the whole window or its place in the panel, and says what the button does next. Escape goes back.
+ENLARGE = f"""(wanted) => {{
+  const panel = document.querySelector("#paint-panel"), large = panel.classList.toggle("large", wanted === {LARGE!r});
+  if (large && !panel.dataset.heard) {{
+    panel.dataset.heard = "yes";
+    document.addEventListener("keydown", (event) => {{
+      if (event.key === "Escape" && panel.classList.contains("large")) document.querySelector("#paint-large").click();
+    }});
+  }}
+  return large ? {BACK!r} : {LARGE!r};
+}}"""
 
 
 class References:
@@ -126,7 +138,7 @@ class ReferencePanel:
                         max_lines=1,
                         elem_id="mask-labels",
                     )
-                with gr.Tab("Paint") as self.paint_tab:
+                with gr.Tab("Paint") as self.paint_tab, gr.Column(elem_id="paint-panel"):
                     self.editor = Painting(
                         type="numpy",
                         label="Paint over the object",
@@ -139,7 +151,9 @@ class ReferencePanel:
                         brush=gr.Brush(default_size=28, colors=[PAINT], color_mode="fixed"),
                         elem_id="painting",
                     )
-                    self.use = gr.Button("Use the painting", elem_id="use-painting")
+                    with gr.Row():
+                        self.large = gr.Button(LARGE, elem_id="paint-large")
+                        self.use = gr.Button("Use the painting", elem_id="use-painting")
                 with gr.Tab("Box"):
                     gr.Markdown("Press *Mark the object with a box* under the photo on the board and drag, or type it:")
                     self.box = gr.Textbox(
@@ -177,6 +191,9 @@ class ReferencePanel:
             queue=False,
             api_visibility="private",
         )
+        for button in (self.large, self.use):
+            asked = self.large if button is self.large else None
+            button.click(None, asked, self.large, js=ENLARGE, queue=False, api_visibility="private")
         self.paint_tab.select(self.canvas, photo, self.editor, api_visibility="private")
         photo.change(self.tell, [photo, references], self.status, api_visibility="private")
 

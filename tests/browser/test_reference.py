@@ -61,7 +61,7 @@ def open_panel(page: Page, tab: str = "Mask file") -> None:
 def paint(page: Page, strokes: list[tuple[tuple[float, float], tuple[float, float]]]) -> None:
     """Strokes of the brush, from and to shares of the canvas."""
     canvas = page.locator("#painting canvas").first
-    expect(canvas).to_be_visible()
+    expect(canvas).to_be_visible(timeout=20_000)
     page.wait_for_timeout(1500)
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
@@ -108,6 +108,30 @@ def test_a_painting_scores_the_rows_and_follows_the_amount_without_a_request(ope
         seen.add(round(iou, 6))
     page.wait_for_timeout(700)
     assert log.requests[asked:] == [] and len(seen) > 2 and log.complaints == []
+
+
+def test_a_painting_takes_the_whole_window_and_gives_it_back(opened: Opened):
+    page, log = opened
+    open_panel(page, "Paint")
+    canvas = page.locator("#painting canvas").first
+    expect(canvas).to_be_visible(timeout=20_000)
+    small, window = canvas.bounding_box(), page.viewport_size
+    page.get_by_role("button", name="Paint on the whole window").click()
+    expect(page.get_by_role("button", name="Back to the page")).to_be_visible()
+    page.wait_for_timeout(1000)
+    large, panel = canvas.bounding_box(), page.locator("#paint-panel").bounding_box()
+    assert small and large and panel and window and large["width"] > 2 * small["width"]
+    assert panel["x"] >= 0 and panel["x"] + panel["width"] <= window["width"]
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Paint on the whole window")).to_be_visible()
+    page.get_by_role("button", name="Paint on the whole window").click()
+    paint(page, [((0.4, 0.4), (0.6, 0.4)), ((0.4, 0.5), (0.6, 0.5))])
+    page.get_by_role("button", name="Use the painting").click()
+    _, reference = wait_for_origin(page, "the painting"), shown_reference(page)[1]
+    ys, xs = np.nonzero(reference.objects)
+    assert 0.3 < xs.mean() / 451 < 0.7 and 0.25 < ys.mean() / 300 < 0.7, "where it was painted"
+    expect(page.get_by_role("button", name="Paint on the whole window")).to_be_visible()
+    assert log.complaints == []
 
 
 def test_a_mask_file_is_read_by_the_one_reader_and_comes_back_with_its_photo(
