@@ -3,6 +3,10 @@
 Both find one object of a photo without labels. Their maps are 0 outside the object that the papers draw, so that object
 is the mask at the whole mass (mass:1); other rules cut into it.
 
+Both tell tokens apart by whether they are alike. The tokens of many backbones share a large part, DINOv2's keys among
+them, so that all are alike: LOST's degrees are then all the same, and TokenCut's graph is complete, whose second
+eigenvector is arbitrary. There the mean over the patches is taken off first. [ours]
+
 Sources: Siméoni et al., Localizing objects with self-supervised transformers and no labels, BMVC 2021, equations 1 to
 4; Wang et al., Self-supervised transformers for unsupervised object discovery using normalized cut, CVPR 2022,
 equations 1 to 5.
@@ -28,6 +32,7 @@ from simpool_viz.tensors import wide
 
 DENSE = 1500  # tokens; up to here the eigenvector comes from a dense solver, beyond from Lanczos iterations
 CHUNK = 2048  # rows of the affinities that are computed together
+NEARLY_ALL = 0.95  # share of the pairs that are alike above which the papers' criteria tell nothing apart
 EPSILON = 1e-5  # TokenCut's affinity of tokens that do not resemble one another
 
 
@@ -53,7 +58,9 @@ def _blocks(depth: int, options: dict[str, Any]) -> Collection[int]:
     why_not=_why_not,
     blocks=_blocks,
 )
-def lost(recording: Recorded, features: str = "", block: int = -1, k: int = 100, seed: str = "") -> AttentionMap:
+def lost(
+    recording: Recorded, features: str = "", block: int = -1, k: int = 100, seed: str = "", centre: str = ""
+) -> AttentionMap:
     """LOST's correlation with the seed and the patches like it, on the connected part that holds the seed: (1, h, w).
 
     Args:
@@ -62,19 +69,22 @@ def lost(recording: Recorded, features: str = "", block: int = -1, k: int = 100,
         block: of the keys; negative from the last.
         k: how many of the patches of lowest degree may join the seed.
         seed: another map of the checkpoint, whose peak is the seed; "" for the patch of lowest degree.
+        centre: whether the mean over the patches is taken off: "always", "never" (the paper), or "" where nearly all
+            pairs are alike.
 
     Raises:
-        OptionError: unknown features, no such block or map, or a k below 1.
+        OptionError: unknown features or centre, no such block or map, or a k below 1.
         MapError: keys of a CNN, a block that was not kept, or a map that the checkpoint has not.
     """
     if k < 1:
         raise OptionError(f"LOST expands its seed to k patches, at least 1, not {k}")
     f, grid = _features(recording, features, block), recording.geometry.grid
+    f, centred = _centred(f, centre, 0.0)
     order = torch.sort(_degrees(f), stable=True).indices[:k]
     start = int(order[0]) if not seed else _peak(recording, seed)
     joined = torch.cat([order[(f[order] @ f[start]) > 0], torch.tensor([start], device=f.device)]).unique()
     correlation = f @ f[joined].sum(0)
-    return _on_component(recording, "lost", correlation.cpu().numpy().reshape(grid), start, _origin(seed))
+    return _on_component(recording, "lost", correlation.cpu().numpy().reshape(grid), start, _origin(seed, centred))
 
 
 @register_map(
@@ -89,7 +99,7 @@ def lost(recording: Recorded, features: str = "", block: int = -1, k: int = 100,
     blocks=_blocks,
 )
 def tokencut(
-    recording: Recorded, features: str = "", block: int = -1, tau: float = 0.2, seed: str = ""
+    recording: Recorded, features: str = "", block: int = -1, tau: float = 0.2, seed: str = "", centre: str = ""
 ) -> AttentionMap:
     """The second eigenvector of the normalised cut, on the connected part that holds the seed: (1, h, w).
 
@@ -99,20 +109,22 @@ def tokencut(
         block: as for LOST.
         tau: cosine above which two tokens are alike, in [-1, 1].
         seed: another map of the checkpoint, whose peak lies in the object; "" for the most extreme token.
+        centre: as for LOST.
 
     Raises:
-        OptionError: unknown features, no such block or map, or a tau outside [-1, 1].
+        OptionError: unknown features or centre, no such block or map, or a tau outside [-1, 1].
         MapError: as for LOST.
     """
     if not -1 <= tau <= 1:
         raise OptionError(f"tau is a cosine in [-1, 1], not {tau:g}")
     f, grid = _features(recording, features, block), recording.geometry.grid
+    f, centred = _centred(f, centre, tau)
     vector = second_eigenvector(torch.nn.functional.normalize(f, dim=1), tau)
     start = int(np.abs(vector).argmax()) if not seed else _peak(recording, seed)
-    centred = vector - vector.mean()
-    if centred[start] < 0:
-        centred = -centred
-    return _on_component(recording, "tokencut", centred.reshape(grid), start, _origin(seed))
+    split = vector - vector.mean()
+    if split[start] < 0:
+        split = -split
+    return _on_component(recording, "tokencut", split.reshape(grid), start, _origin(seed, centred))
 
 
 def second_eigenvector(f: Tensor, tau: float) -> np.ndarray:
@@ -174,8 +186,21 @@ def _peak(recording: Recorded, seed: str) -> int:
     return int(make_map(recording, seed).fused().argmax())
 
 
-def _origin(seed: str) -> str:
-    return f"the object that holds the peak of {seed}" if seed else "one object, found without labels"
+def _centred(f: Tensor, centre: str, tau: float) -> tuple[Tensor, bool]:
+    """The features (N, D), and whether their mean is taken off; tau is the cosine above which two are alike."""
+    if centre not in ("", "always", "never"):
+        raise OptionError(f"centre is always, never, or left out, not {centre!r}")
+    if not centre:
+        unit = torch.nn.functional.normalize(f, dim=1)
+        alike = sum(int(((rows @ unit.T) > tau).sum()) for rows in unit.split(CHUNK))
+        others = len(f) * (len(f) - 1)  # all but each with itself
+        centre = "always" if others and alike - len(f) > NEARLY_ALL * others else "never"
+    return (f - f.mean(0), True) if centre == "always" else (f, False)
+
+
+def _origin(seed: str, centred: bool) -> str:
+    origin = f"the object that holds the peak of {seed}" if seed else "one object, found without labels"
+    return f"{origin}; all patches are alike, so their mean is taken off first" if centred else origin
 
 
 def _on_component(recording: Recorded, method: str, values: np.ndarray, start: int, note: str) -> AttentionMap:

@@ -80,11 +80,14 @@ def recording(request: pytest.FixtureRequest) -> Recording:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"k": 7}, {"features": "tokens"}, {"seed": "pooling"}, {"seed": "pooling", "k": 3}]
+    "options",
+    [{}, {"k": 7}, {"features": "tokens"}, {"seed": "pooling"}, {"seed": "pooling", "k": 3, "centre": "always"}],
 )
 def test_lost_is_the_papers_formula(recording: Recording, options: dict[str, Any]) -> None:
     keys = recording.encoder.depth and options.get("features") != "tokens"
     f = keys_of(recording) if keys else tokens_of(recording)
+    if options.setdefault("centre", "never") == "always":
+        f = f - f.mean(0)
     start = int(recording.map("pooling").fused().argmax()) if "seed" in options else None
     found = recording.map("lost", **options)
     expected = lost_written_out(f, recording.geometry.grid, options.get("k", 100), start)
@@ -95,15 +98,39 @@ def test_lost_is_the_papers_formula(recording: Recording, options: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"tau": 0.5}, {"features": "tokens", "tau": 0.7}, {"seed": "pooling", "tau": 0.4}]
+    "options",
+    [{}, {"tau": 0.5, "centre": "always"}, {"features": "tokens", "tau": 0.7}, {"seed": "pooling", "tau": 0.4}],
 )
 def test_tokencut_is_the_papers_formula(recording: Recording, options: dict[str, Any]) -> None:
     keys = recording.encoder.depth and options.get("features") != "tokens"
     f = keys_of(recording) if keys else tokens_of(recording)
+    if options.setdefault("centre", "never") == "always":
+        f = f - f.mean(0)
     start = int(recording.map("pooling").fused().argmax()) if "seed" in options else None
     found = recording.map("tokencut", **options).weights[0]
     expected = tokencut_written_out(f, recording.geometry.grid, options.get("tau", 0.2), start)
     np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("method", ["lost", "tokencut"])
+def test_patches_that_are_all_alike_are_told_apart_once_their_mean_is_off(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    encoder = random_cnn("gap")
+    recording = record(encoder, make_photo(16 * 9, 16 * 8), 16 * 8)
+    rows, columns = recording.geometry.grid
+    rng = np.random.default_rng(0)
+    inside = np.zeros((rows, columns), bool)
+    inside[2:5, 3:6] = True
+    kinds = rng.standard_normal((2, 24))
+    f = 40 * np.ones(24) + kinds[inside.astype(int).ravel()] + 0.1 * rng.standard_normal((inside.size, 24))
+    monkeypatch.setattr(discovery, "_features", lambda *_: torch.from_numpy(f))
+    found = recording.map(method)
+    assert np.array_equal(found.mask("mass", 1.0).grid, inside) and "mean is taken off" in found.note
+    papers = recording.map(method, centre="never")
+    assert not np.array_equal(papers.mask("mass", 1.0).grid, inside) and "mean" not in papers.note
+    f -= f.mean(0)
+    assert "mean" not in recording.map(method).note, "apart already"
 
 
 def test_seed_of_another_map_lies_in_the_object(recording: Recording) -> None:
