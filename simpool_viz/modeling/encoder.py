@@ -317,11 +317,13 @@ class Encoder(nn.Module):
 
 _TRANSFORMERS = ("VisionTransformer", "VisionTransformerDistilled", "DinoVisionTransformer", "Eva", "Beit")
 
-# timm's families whose `forward_features` gives a map of features (B, D, h, w) or (B, h, w, D).
+# Families, timm's, CIFAR's ResNets and torchvision's, whose `forward_features` gives a map of features (B, D, h, w) or
+# (B, h, w, D).
 _CNNS = (
-    "ByobNet", "ConvNeXt", "CspNet", "DLA", "DPN", "DenseNet", "EfficientNet", "GhostNet", "HighPerfGpuNet",
-    "HighResolutionNet", "MetaNeXt", "MobileNetV3", "NormFreeNet", "RDNet", "RegNet", "RepGhostNet", "ResNet",
-    "ResNetV2", "RexNet", "SENet", "SelecSls", "StarNet", "TResNet", "VGG", "VovNet", "XceptionAligned",
+    "ByobNet", "CifarResNet", "ConvNeXt", "CspNet", "DLA", "DPN", "DenseNet", "EfficientNet", "GhostNet",
+    "HighPerfGpuNet", "HighResolutionNet", "MetaNeXt", "MobileNetV3", "NormFreeNet", "RDNet", "RegNet", "RepGhostNet",
+    "ResNet", "ResNetV2", "RexNet", "SENet", "SelecSls", "StarNet", "TResNet", "TorchvisionCNN", "VGG", "VovNet",
+    "XceptionAligned",
 )  # fmt: skip
 
 _WINDOWS = "it attends within windows, so there is no attention between all tokens to show"
