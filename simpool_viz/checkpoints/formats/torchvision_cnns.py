@@ -91,7 +91,7 @@ def _listed(state: Mapping[str, Tensor], family: str, outputs: int) -> tuple[str
     """The model of a family whose tensors have these shapes, but for the classifier, and its name."""
     from torchvision.models import get_model
 
-    shapes = {key: tuple(value.shape) for key, value in state.items() if not re.fullmatch(_HEAD, key)}
+    shapes = _compared(state)
     for name in _names(family):
         if _shapes(name).items() == shapes.items():
             return name, get_model(name, weights=None, num_classes=outputs or 1)
@@ -114,8 +114,13 @@ def _shapes(name: str) -> dict[str, tuple[int, ...]]:
     from torchvision.models import get_model
 
     with torch.device("meta"):
-        state = get_model(name, weights=None).state_dict()
-    return {key: tuple(value.shape) for key, value in state.items() if not re.fullmatch(_HEAD, key)}
+        return _compared(get_model(name, weights=None).state_dict())
+
+
+def _compared(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shapes by which a model is known: not its classifier's, nor the counters that files of 2017 lack."""
+    skipped = rf"{_HEAD}|.*num_batches_tracked"
+    return {key: tuple(value.shape) for key, value in state.items() if not re.fullmatch(skipped, key)}
 
 
 def _regnet(state: Mapping[str, Tensor], outputs: int) -> tuple[str, Any]:
