@@ -28,8 +28,8 @@ _MODULES = (
     "swin_transformer",
     "maxxvit",
 )
-# Beginnings of the names of models in these modules that are no encoders here, since their positions are for one size of
-# picture (CoAtNet) or their tokens no patches (MobileCLIP).
+# Beginnings of the names of models in these modules that are no encoders here, since their positions are for one size
+# of picture (CoAtNet) or their tokens no patches (MobileCLIP).
 _REFUSED = ("coatn", "vit_base_mci")
 
 

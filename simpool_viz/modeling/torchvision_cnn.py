@@ -16,7 +16,8 @@ class TorchvisionCNN(nn.Module):
     """The features (B, D, h, w) of a torchvision model, at a stride of 32 pixels.
 
     Args:
-        model: of one of `FAMILIES`; it is used, not copied.
+        model: of one of `FAMILIES`; it is used, not copied, and its activations no longer work in place, since they would
+            overwrite the features of the layer before, which Grad-CAM may show.
 
     Attributes:
         num_features: width D.
@@ -26,6 +27,9 @@ class TorchvisionCNN(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        for module in model.modules():
+            if getattr(module, "inplace", False):
+                module.inplace = False
         family = type(model).__name__
         first = next((m for m in _head(model).modules() if isinstance(m, nn.Linear)), None)
         if first is None:  # its classifier was removed

@@ -76,5 +76,5 @@ def test_what_is_no_class_is_refused(rows: ClassRows, photos: dict[str, Path], c
 def test_map_of_a_class_that_a_checkpoint_lacks_is_refused_with_the_reason(
     rows: ClassRows, photos: dict[str, Path]
 ) -> None:
-    with pytest.raises(gr.Error, match="resnet_gap has no Gradient relevance map: .* CNN"):
+    with pytest.raises(gr.Error, match=r"has no Gradient relevance map: .* CNN"):
         answer(rows, photos["wide"], "relevance", chosen=1, checkpoint="resnet")

@@ -98,8 +98,11 @@ def test_inspect_drops_low_weights_from_roll_outs(
     arguments = ["-c", vit_file, "--device", "cpu", "--ask", "cls", "--discard", 0.9, "-o", tmp_path / "out"]
     status, _, err = run_command(capsys, "inspect", photos["wide"], *arguments)
     assert status == 0, err
-    found = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert {"discard": 0.9} in [row["options"] for row in found["rows"] if "roll" in json.dumps(row).lower()]
+    recording = record(load_checkpoint(vit_file, device="cpu"), photos["wide"])
+    with np.load(tmp_path / "out" / "maps.npz") as maps:
+        (name,) = [key for key in maps if "rollout" in key]
+        assert "discard=0.9" in name
+        assert np.array_equal(maps[name], recording.map("rollout", discard=0.9).weights)
     arguments[-3] = 1
     status, _, err = run_command(capsys, "inspect", photos["wide"], *arguments, "--overwrite")
     assert status != 0 and "the share that is discarded lies in [0, 1), not 1" in err
