@@ -273,6 +273,9 @@ class Encoder(nn.Module):
 
     def _as_tokens(self, features: Tensor, grid: tuple[int, int]) -> Tokens:
         if features.ndim == 4:
+            if features.requires_grad:
+                # The order of tokens in memory would reach the convolutions, some of which then differentiate wrongly.
+                features.register_hook(lambda gradient: gradient.contiguous())
             last = str(getattr(self.backbone, "output_fmt", "NCHW")) == "NHWC"
             return Tokens.from_feature_map(features.permute(0, 3, 1, 2) if last else features)
         return Tokens.from_sequence(features, grid, self.num_prefix_tokens)

@@ -16,8 +16,8 @@ class TorchvisionCNN(nn.Module):
     """The features (B, D, h, w) of a torchvision model, at a stride of 32 pixels.
 
     Args:
-        model: of one of `FAMILIES`; it is used, not copied, and its activations no longer work in place, since they would
-            overwrite the features of the layer before, which Grad-CAM may show.
+        model: of one of `FAMILIES`; it is used, not copied, and its activations no longer work in place, since they
+            would overwrite the features of the layer before, which Grad-CAM may show.
 
     Attributes:
         num_features: width D.
