@@ -172,3 +172,10 @@ def test_timm_has_the_families_that_are_named_as_supported() -> None:
     assert named - {"DinoVisionTransformer", "CifarResNet", "TorchvisionCNN"} <= classes, (
         "but for those of this project"
     )
+
+
+def test_no_coatnet_is_offered_from_timm_and_other_maxxvits_are() -> None:
+    from simpool_viz.checkpoints.published import timm_tags
+
+    offered = [name for name in timm_tags() if "coat" in name or "maxvit" in name or "mci" in name]
+    assert any("maxvit" in name for name in offered) and not any("coat" in name or "mci" in name for name in offered)
