@@ -29,8 +29,11 @@ MIN_SIDE = 8  # pixels; smaller files are placeholders
 MAX_TOKENS = 16_384  # 2,048 x 2,048 pixels with 16 px tokens; elongated pictures are scaled down to it
 
 # The formats that are read, by Pillow's names, whatever a file is called. Each decodes pixels and does nothing else:
-# EPS starts Ghostscript, PSD, WMF and FITS have decoders that few people need and nobody watches.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF")
+# EPS starts Ghostscript, PSD, WMF and FITS have decoders that few people need and nobody watches. HEIF, the format of
+# phones (HEIC), is read where the package pillow-heif is installed.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "HEIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and scanners, by which whole numbers are scaled
 MOST_PIXELS = 178_956_970  # of a picture of 8 bits; the number above which Pillow refuses a file by default
 # What takes several times as much memory per pixel may have a quarter: more than 8 bits, transparency, and all WebP,
 # whose decoder holds several canvases of four bytes per pixel.
@@ -49,10 +52,12 @@ class Picture:
     Attributes:
         rgb: (H, W, 3) uint8 in [0, 255].
         name: the name under which it is shown, such as its file's.
+        note: what was assumed when it was read, a sentence; "" for nothing.
     """
 
     rgb: np.ndarray
     name: str
+    note: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -195,7 +200,8 @@ def read_picture(source: ImageSource | Picture, name: str | None = None) -> Pict
     """Read a picture from a path in one of `FORMATS`, a PIL image or an array.
 
     EXIF rotation is applied, the first frame of an animation is taken, transparency is composited on white, and 16 bits
-    are reduced to 8.
+    are reduced to 8. Grey pictures of 10, 12 or 14 bits in files of 16, of microscopes, scanners and thermal cameras,
+    are scaled by that range, which their `note` says.
 
     Args:
         source: path, image, or array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 in [0, 255] or float in [0, 1];
@@ -278,8 +284,9 @@ def decoding(name: str) -> Iterator[None]:
     except SimpoolError:
         raise
     except UnidentifiedImageError:
+        known = _readable()
         raise PictureError(
-            f"{name} is not a picture in a format that can be read: {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            f"{name} is not a picture in a format that can be read: {', '.join(known[:-1])} or {known[-1]}"
         ) from None
     except Image.DecompressionBombError:
         raise _too_large(name, MOST_PIXELS) from None
@@ -306,8 +313,16 @@ def _opened(file: IO[bytes], name: str, most: int) -> Image.Image:
     width, height = _webp_canvas(start)
     if width * height > MOST_LARGE_PIXELS:  # Pillow takes memory for two canvases already when it opens one
         raise _too_large(name, MOST_LARGE_PIXELS)
-    Image.init()  # so that formats are known which this Pillow was built without
-    image = Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN])
+    known = _readable()
+    try:
+        image = Image.open(file, formats=known)
+    except UnidentifiedImageError:
+        if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and "HEIF" not in known:
+            raise PictureError(
+                f"{name} is a HEIC picture, as phones take them, which needs a package more: pip install pillow-heif, "
+                "or save it as JPEG"
+            ) from None
+        raise
     eight_bits = image.mode in ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB") and "transparency" not in image.info
     limit = most if eight_bits else min(most, MOST_LARGE_PIXELS)
     if image.width * image.height > limit:
@@ -315,6 +330,19 @@ def _opened(file: IO[bytes], name: str, most: int) -> Image.Image:
     image.seek(0)
     image.load()  # numpy takes a decoder's AttributeError for "no picture" and makes an array of objects
     return image
+
+
+def _readable() -> list[str]:
+    """Those of `FORMATS` for which there is a decoder here."""
+    Image.init()  # so that formats are known which this Pillow was built without
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        pass
+    else:
+        if "HEIF" not in Image.OPEN:
+            register_heif_opener(thumbnails=False)
+    return [kind for kind in FORMATS if kind in Image.OPEN]
 
 
 def _webp_canvas(start: bytes) -> tuple[int, int]:
@@ -358,36 +386,46 @@ def _upright(image: Image.Image, name: str) -> Picture:
     with decoding(name):
         image.seek(0)
         image.load()
-        as_stored = _to_rgb(image)
+        as_stored, note = _to_rgb(image)
         # exif_transpose copies the picture even where it rotates nothing.
         rotated = as_stored.getexif().get(ExifTags.Base.Orientation, 1) != 1
         rgb = np.asarray(ImageOps.exif_transpose(as_stored) if rotated else as_stored)
-    return Picture(rgb, name)
+    return Picture(rgb, name, note and f"{name} {note}.")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    """The image in RGB, and what was assumed of it, a phrase."""
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    exif = image.getexif()
+        return image, ""
+    exif, note = image.getexif(), ""
     if image.mode.startswith("I") or image.mode == "F":
-        rgb = Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+        grey, note = _to_8_bits(np.asarray(image))
+        rgb = Image.fromarray(grey).convert("RGB")
     elif "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     else:
         rgb = image.convert("RGB")
     rgb.getexif().update(exif)
-    return rgb
+    return rgb, note
 
 
-def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values (H, W) of more than 8 bits, or floats, as uint8 in [0, 255].
+def _to_8_bits(values: np.ndarray) -> tuple[np.ndarray, str]:
+    """Grey values (H, W) of more than 8 bits, or floats, as uint8 in [0, 255], and what was assumed of them, a phrase.
 
-    The range of integers is [0, 65,535], or [0, 255] where none is larger; that of floats [0, 1], or their own minimum
-    and maximum where those lie outside it.
+    The range of integers is [0, 2^n - 1] for the least n of `DEPTHS` that holds them all; that of floats [0, 1], or
+    their own minimum and maximum where those lie outside it.
     """
+    note = ""
     if np.issubdtype(values.dtype, np.integer) and values.min() >= 0 and values.max() <= 65_535:
-        low, high = 0.0, 65_535.0 if values.max() > 255 else 255.0
+        most = int(values.max())
+        depth = next(depth for depth in DEPTHS if most < 2**depth)
+        low, high = 0.0, 2.0**depth - 1
+        if depth not in (8, 16):
+            note = (
+                f"holds whole numbers up to {most:,}, so it is taken as a picture of {depth} bits: {2**depth - 1:,} is "
+                "white"
+            )
     else:
         finite = values[np.isfinite(values)]
         if not finite.size:
@@ -400,7 +438,7 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
     for first in range(0, len(values), rows):  # float64 of a whole scan would take eight times the memory of the scan
         band = np.nan_to_num(values[first : first + rows].astype(np.float64))
         grey[first : first + rows] = ((band - low) * (255 / max(high - low, 1e-12))).clip(0, 255).round()
-    return grey
+    return grey, note
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

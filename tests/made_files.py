@@ -91,12 +91,13 @@ def resnet(
     bottleneck: bool = True,
     spe: bool = False,
     classes: int = 0,
+    stem: tuple[int, int] = (64, 7),
 ) -> State:
-    """A ResNet in torchvision's naming."""
+    """A ResNet in torchvision's naming; stem: its channels and the side of its kernel, (16, 3) for CIFAR's."""
     g, state = torch.Generator().manual_seed(0), {}
-    state["conv1.weight"] = draw(g, 64, 3, 7, 7)
-    _batch_norm(state, g, "bn1", 64)
-    inside, expansion = 64, 4 if bottleneck else 1
+    state["conv1.weight"] = draw(g, stem[0], 3, stem[1], stem[1])
+    _batch_norm(state, g, "bn1", stem[0])
+    inside, expansion = stem[0], 4 if bottleneck else 1
     for i, depth in enumerate(layers, 1):
         planes = width * 2 ** (i - 1)
         for j in range(depth):

@@ -5,16 +5,28 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from PIL import Image, ImageFile, ImageSequence
 from torch.nn import functional as F
 
-from simpool_viz.images import MAX_TOKENS, MIN_SIDE, Geometry, Picture, cells_of_pixels, fit, preprocess, read_picture
+from simpool_viz.images import (
+    MAX_TOKENS,
+    MIN_SIDE,
+    Geometry,
+    Picture,
+    cells_of_pixels,
+    fit,
+    open_picture,
+    preprocess,
+    read_picture,
+)
 from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD
 from tests.oracles.masks import token_of_centre
 
@@ -126,6 +138,74 @@ def test_sixteen_bits_are_reduced_to_eight(tmp_path: Path, suffix: str) -> None:
     image = Image.fromarray(eight.astype(np.uint16) * 257)
     assert image.mode == "I;16"
     assert np.array_equal(read_picture(saved(tmp_path, image, suffix)).rgb, eight[:, :, None].repeat(3, 2))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(("bits", "taken"), [(9, 10), (10, 10), (12, 12), (14, 14), (15, 16), (16, 16)])
+def test_grey_of_ten_to_sixteen_bits_is_scaled_by_its_range_and_it_is_said(
+    tmp_path: Path, suffix: str, bits: int, taken: int
+) -> None:
+    values = np.linspace(0, 2**bits - 1, WIDTH * HEIGHT).round().astype(np.uint16).reshape(HEIGHT, WIDTH)
+    picture = read_picture(saved(tmp_path, Image.fromarray(values), suffix))
+    assert np.array_equal(picture.rgb[:, :, 0], (values.astype(float) * 255 / (2**taken - 1)).round())
+    said = f"photo{suffix} holds whole numbers up to {2**bits - 1:,}, so it is taken as a picture of {taken} bits"
+    assert picture.note.startswith(said) if taken < 16 else picture.note == ""
+
+
+def test_what_was_assumed_of_a_picture_stands_on_board_and_inspection(tmp_path: Path) -> None:
+    from simpool_viz import make_board, record
+    from simpool_viz.board.inspection import inspect
+    from tests.helpers import small_vit
+
+    values = np.linspace(0, 4095, 96 * 64).astype(np.uint16).reshape(64, 96)
+    path = saved(tmp_path, Image.fromarray(values), ".png")
+    encoder = small_vit("gap")
+    assert [s for s in make_board([path], [encoder]).skipped if "12 bits: 4,095 is white" in s]
+    assert "12 bits" in inspect(record(encoder, path), "class").notes[0]
+
+
+def test_heic_is_read_whatever_it_is_called_with_transparency_on_white(tmp_path: Path) -> None:
+    """A decoder of HEIC turns the picture itself; the orientation in its EXIF data is then no longer one to apply."""
+    pillow_heif.register_heif_opener()
+    smooth = (np.indices((48, 64)).sum(0) * 2).astype(np.uint8)
+    rgb = np.dstack([smooth, 255 - smooth, smooth // 2])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for options in ({}, {"exif": exif}):
+        path = saved(tmp_path, Image.fromarray(rgb), ".heic", quality=100, **options)
+        with Image.open(path) as decoded:
+            wanted = np.asarray(decoded.convert("RGB"))
+        found = read_picture(path.rename(tmp_path / "named.jpg"))
+        assert np.array_equal(found.rgb, wanted)
+        assert options or np.abs(found.rgb.astype(int) - rgb).max() < 12
+    clear = saved(tmp_path, Image.fromarray(np.dstack([rgb, np.zeros((48, 64), np.uint8)])), ".heic", quality=100)
+    assert read_picture(clear).rgb.min() > 250
+
+
+def test_heic_is_compared_with_the_limits_before_it_is_decoded(tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()
+    path = saved(tmp_path, Image.fromarray(colourful(64, 64)), ".heic")
+    with pytest.raises(ValueError, match="more than 0 megapixels"), open_picture(path, "p", most=4095):
+        raise AssertionError("it was opened")
+    with open_picture(path, "p", most=4096) as image:
+        assert image.format == "HEIF"
+
+
+def test_heic_without_its_package_is_a_sentence_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pillow_heif.register_heif_opener()
+    path = saved(tmp_path, Image.fromarray(colourful(64, 64)), ".heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for table in (Image.OPEN, Image.EXTENSION):
+        monkeypatch.delitem(table, "HEIF", raising=False)
+    with pytest.raises(
+        ValueError, match=r"photo\.heic is a HEIC picture, .* pip install pillow-heif, or save it as JPEG"
+    ):
+        read_picture(path)
+    (tmp_path / "other.jpg").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"format that can be read: JPEG, PNG, .*(BMP|PPM|AVIF)$"):
+        read_picture(tmp_path / "other.jpg")
 
 
 def test_32_bit_integers_are_read_as_16_or_8_bits_by_what_they_hold(tmp_path: Path) -> None:
@@ -312,12 +392,13 @@ def test_file_that_is_no_whole_picture_is_refused_in_a_sentence(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "HEIF"])
 def test_cut_or_garbled_file_of_any_format_is_read_or_refused_with_a_value_error(tmp_path: Path, kind: str) -> None:
     """Pillow tells of damage by errors of many types, some already when it opens the file."""
     data = io.BytesIO()
+    pillow_heif.register_heif_opener()
     try:
-        Image.fromarray(colourful()).save(data, kind)
+        Image.fromarray(colourful(64, 64)).save(data, kind)
     except (KeyError, OSError):
         pytest.skip(f"this Pillow writes no {kind}")
     whole, rng, path, refused = data.getvalue(), np.random.default_rng(0), tmp_path / "photo", 0

@@ -187,7 +187,7 @@ class InspectPage:
         return [self._answer(visit, question, lens), visit, *self._follow(kept, question)]
 
     def _follow(self, kept: KeptRecording, question: str) -> list[Any]:
-        """Updates of the controls: question, block, fusion, head, first, residual, target, also."""
+        """Updates of the controls: question, block, fusion, head, first, residual, discard, target, also."""
         recording, found = kept.recording, kept.facts.classes
         depth, weights = len(recording.blocks), recording.pooled.weights
         heads = max(recording.blocks[0].query.shape[0] if depth else 1, 1 if weights is None else weights.shape[1])
@@ -199,6 +199,7 @@ class InspectPage:
             gr.update(maximum=max(heads - 1, 1), value=0, visible=False),
             gr.update(maximum=max(depth - 1, 1), value=0, visible=depth > 1),
             gr.update(value=0.5, visible=depth > 0),
+            gr.update(value=0, visible=depth > 0),
             gr.update(choices=classes, value=found[0].index if found else None, visible=bool(found)),
             gr.update(
                 choices=[ALONE, *classes],
@@ -216,6 +217,7 @@ class InspectPage:
         head: int,
         first: int,
         residual: float,
+        discard: float,
         target: int | str | None,
         also: int | str,
         visit: Visit,
@@ -226,7 +228,7 @@ class InspectPage:
         other = None if also in (ALONE[1], target, "") else checked_class(also, "the other class")
         lens = replace(visit.lens, block=checked_index(block, "the block"), fusion=heads, target=chosen, also=other)
         begin, weight = checked_index(first, "the first block"), checked_number(residual, "the weight")
-        lens = replace(lens, first=begin, residual=weight)
+        lens = replace(lens, first=begin, residual=weight, discard=checked_number(discard, "the share"))
         return self._answer(visit, question, lens), gr.update(visible=fusion == ONE_HEAD)
 
     @event_handler
@@ -370,6 +372,9 @@ class InspectPage:
             residual = gr.Slider(
                 0, 1, 0.5, step=0.05, label="Roll-out: weight of the skip connection", visible=False, elem_id="residual"
             )
+            discard = gr.Slider(
+                0, 0.99, 0, step=0.01, label="Roll-out: share of low weights dropped", visible=False, elem_id="discard"
+            )
             target = gr.Dropdown(
                 [],
                 label="Class",
@@ -385,7 +390,7 @@ class InspectPage:
                 visible=False,
                 elem_id="also",
             )
-        return [question, block, fusion, head, first, residual, target, also]
+        return [question, block, fusion, head, first, residual, discard, target, also]
 
     def _connect(self, lens: list[Any], own: gr.State) -> None:
         shared: dict[str, Any] = {

@@ -14,7 +14,7 @@ from simpool_viz.errors import DataError, SimpoolError
 from simpool_viz.images import Geometry, Picture, fit, read_picture, resize_to_input
 from simpool_viz.outputs import printable
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif")
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ class Board:
         pictures: in the order given.
         rows: one per picture, checkpoint and map.
         references: reference masks by index of the picture.
-        skipped: sentences that say what could not be shown and why.
+        skipped: sentences that say what could not be shown and why, and what was assumed of pictures.
         settings: what was computed.
     """
 
@@ -470,7 +470,7 @@ def iterate_board(
     # At the size of its photo, as `evaluate` scores it too.
     references = {i: bounded(resized(one, pictures[i].size)) for i, one in (references or {}).items()}
     rows: list[Row] = []
-    skipped: list[str] = []
+    skipped = list(dict.fromkeys(picture.note for picture in pictures if picture.note))
     for index, picture in enumerate(pictures):
         for recording in record_each(encoders, picture, settings.size, requests, profile):
             new, reasons = record_rows(recording, requests, settings, references.get(index), index, profile)

@@ -39,6 +39,7 @@ class Lens:
         residual: weight of the skip connection in roll-outs, in [0, 1].
         target: a class by name or index; the predicted one where None.
         also: a second class, whose tokens join those of `target` in a Dense Attention Roll-Out.
+        discard: share of each block's lowest weights that roll-outs set to 0, in [0, 1).
     """
 
     at: tuple[float, float] | None = None
@@ -48,6 +49,7 @@ class Lens:
     residual: float = 0.5
     target: str | int | None = None
     also: str | int | None = None
+    discard: float = 0.0
 
     @property
     def rollout(self) -> dict[str, Any]:
@@ -55,9 +57,9 @@ class Lens:
 
         A single head cannot be followed through blocks, so the mean of the heads stands for it.
         """
-        defaults = {"first": 0, "residual": 0.5, "fusion": "mean"}
+        defaults = {"first": 0, "residual": 0.5, "fusion": "mean", "discard": 0.0}
         fusion = self.fusion if self.fusion in FUSIONS else "mean"
-        chosen = {"first": self.first, "residual": self.residual, "fusion": fusion}
+        chosen = {"first": self.first, "residual": self.residual, "fusion": fusion, "discard": self.discard}
         return {key: value for key, value in chosen.items() if value != defaults[key]}
 
     @property
@@ -161,7 +163,7 @@ class Inspection:
         rows: of a board.
         parts: the maps that the first row fuses; None where it is a single map.
         groups: of the parts, (title, indices).
-        notes: sentences that say which maps are missing and why.
+        notes: sentences that say which maps are missing and why, and what was assumed of the picture.
     """
 
     rows: list[Row]
@@ -202,6 +204,8 @@ def inspect(
     outcomes = rows_or_reasons(recording, [(request, replace(settings, fusion=fusion)) for request, fusion in requests])
     rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
     notes = list(dict.fromkeys(_note_of(outcome) for outcome in outcomes if isinstance(outcome, MapError)))
+    if recording.picture.note:
+        notes.insert(0, recording.picture.note)
     first = rows[0].attention if rows else None
     parts = first if first is not None and len(first.names) > 1 and question != "gates" else None
     return Inspection(rows, parts, group_parts(recording, parts, lens.block) if parts else [], notes)

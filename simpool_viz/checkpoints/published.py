@@ -28,6 +28,9 @@ _MODULES = (
     "swin_transformer",
     "maxxvit",
 )
+# Beginnings of the names of models in these modules that are no encoders here, since their positions are for one size
+# of picture (CoAtNet) or their tokens no patches (MobileCLIP).
+_REFUSED = ("coatn", "vit_base_mci")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ def timm_tags() -> dict[str, tuple[int, int]]:
     import timm
 
     known = backbones()
-    tags = [tag for tag in timm.list_pretrained() if timm.models.is_model_in_modules(tag.partition(".")[0], _MODULES)]
+    tags = [tag for tag in timm.list_pretrained() if not tag.startswith(_REFUSED)]
+    tags = [tag for tag in tags if timm.models.is_model_in_modules(tag.partition(".")[0], _MODULES)]
     return {name: _geometry(tag) for tag in tags if (name := f"timm:{tag}") not in known}
 
 

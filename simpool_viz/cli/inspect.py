@@ -56,6 +56,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="weight of the skip connection in roll-outs (default: %(default)s)",
     )
     parser.add_argument(
+        "--discard",
+        type=float,
+        default=default.discard,
+        help="share of each block's lowest weights that roll-outs set to 0, as vit-explain does (default: %(default)s)",
+    )
+    parser.add_argument(
         "--class", dest="target", metavar="CLASS", help="a class by name or number (default: the predicted one)"
     )
     parser.add_argument(
@@ -89,6 +95,7 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.residual,
         arguments.target,
         arguments.also,
+        arguments.discard,
     )
     recording = record(load_checkpoint(arguments.checkpoint, device=arguments.device), arguments.image, arguments.size)
     facts = facts_of(recording)

@@ -134,5 +134,6 @@ def _roll_out_together(recording: Recorded, options: RolloutOptions, weights: li
             first=options.first,
             residual=options.residual,
             fusion=options.fusion,
+            discard=options.discard,
         )
     return list(rolled.split([len(w) for w in weights]))

@@ -80,7 +80,7 @@ def readout_row(recording: Recorded) -> tuple[Tensor, str]:
     blocks=blocks_from_first,
 )
 def attention_rollout(
-    recording: Recorded, first: int = 0, residual: float = 0.5, fusion: str = "mean"
+    recording: Recorded, first: int = 0, residual: float = 0.5, fusion: str = "mean", discard: float = 0.0
 ) -> PendingRollout:
     """The class token's row of the roll-out, or the mean weights of the pooling multiplied by it: (1, h, w).
 
@@ -89,13 +89,14 @@ def attention_rollout(
         first: the first block that takes part (0-based, inclusive).
         residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I.
         fusion: of heads: "mean", "max" or "min".
+        discard: share in [0, 1) of each block's lowest weights that are set to 0, as in vit-explain; 0 for none.
 
     Raises:
-        OptionError: an unknown fusion, a residual outside [0, 1], or no such block.
+        OptionError: an unknown fusion, a residual or a discard out of range, or no such block.
         MapError: a block that was not kept.
     """
     start, note = readout_row(recording)
-    options = RolloutOptions(first, residual, fusion)
+    options = RolloutOptions(first, residual, fusion, discard)
     return PendingRollout(start, options, lambda rows: make_rows(recording, "rollout", rows, ("roll-out",), note=note))
 
 
@@ -129,6 +130,7 @@ def dense_rollout(
     first: int = 0,
     residual: float = 0.5,
     fusion: str = "mean",
+    discard: float = 0.0,
 ) -> PendingRollout:
     """One map per class, (C, h, w): the mean row, in the roll-out, of the tokens of the class.
 
@@ -144,6 +146,7 @@ def dense_rollout(
         first: the first block of the roll-out (0-based, inclusive).
         residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I.
         fusion: of heads in the roll-out: "mean", "max" or "min".
+        discard: share in [0, 1) of each block's lowest weights that are set to 0, as in vit-explain; 0 for none.
 
     Raises:
         OptionError: an unknown class, or options that do not fit the roll-out.
@@ -172,7 +175,7 @@ def dense_rollout(
     def finish(rolled: Tensor) -> AttentionMap:
         return make_rows(recording, "dense_rollout", rolled / sums[:, None], names, note=note)
 
-    return PendingRollout(rows, RolloutOptions(first, residual, fusion), finish)
+    return PendingRollout(rows, RolloutOptions(first, residual, fusion, discard), finish)
 
 
 def _note(encoder: Encoder) -> str:

@@ -35,6 +35,7 @@ def token_query(
     first: int = 0,
     residual: float = 0.5,
     fusion: str = "mean",
+    discard: float = 0.0,
 ) -> AttentionMap | PendingRollout:
     """The attention row of one patch token: (H, h, w) of one block, or (1, h, w) of the roll-out.
 
@@ -46,20 +47,23 @@ def token_query(
         first: the first block of the roll-out (0-based, inclusive).
         residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I.
         fusion: of heads in the roll-out: "mean", "max" or "min".
+        discard: share in [0, 1) of each block's lowest weights that are set to 0, as in vit-explain; 0 for none.
 
     Raises:
         OptionError: a point outside the picture, no such block, or options of a roll-out without `rollout`.
         MapError: a block that was not kept.
     """
-    if not rollout and (first, residual, fusion) != (0, 0.5, "mean"):
-        raise OptionError("first, residual and fusion are options of a token's roll-out; ask for rollout=true as well")
+    if not rollout and (first, residual, fusion, discard) != (0, 0.5, "mean", 0.0):
+        raise OptionError(
+            "first, residual, fusion and discard are options of a token's roll-out; ask for rollout=true as well"
+        )
     width, height = recording.geometry.original
     x, y = at if at is not None else (width / 2, height / 2)
     row, column = recording.geometry.token_at(x, y)
     index = recording.encoder.num_prefix_tokens + row * recording.geometry.grid[1] + column
     if rollout:
         name = f"token ({row}, {column}) roll-out"
-        options = RolloutOptions(first, residual, fusion)
+        options = RolloutOptions(first, residual, fusion, discard)
         return PendingRollout(
             one_hot_rows(recording, [index]), options, lambda rows: make_rows(recording, "token", rows, (name,))
         )

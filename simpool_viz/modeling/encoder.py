@@ -273,6 +273,9 @@ class Encoder(nn.Module):
 
     def _as_tokens(self, features: Tensor, grid: tuple[int, int]) -> Tokens:
         if features.ndim == 4:
+            if features.requires_grad:
+                # The order of tokens in memory would reach the convolutions, some of which then differentiate wrongly.
+                features.register_hook(lambda gradient: gradient.contiguous())
             last = str(getattr(self.backbone, "output_fmt", "NCHW")) == "NHWC"
             return Tokens.from_feature_map(features.permute(0, 3, 1, 2) if last else features)
         return Tokens.from_sequence(features, grid, self.num_prefix_tokens)
@@ -317,11 +320,13 @@ class Encoder(nn.Module):
 
 _TRANSFORMERS = ("VisionTransformer", "VisionTransformerDistilled", "DinoVisionTransformer", "Eva", "Beit")
 
-# timm's families whose `forward_features` gives a map of features (B, D, h, w) or (B, h, w, D).
+# Families, timm's, CIFAR's ResNets and torchvision's, whose `forward_features` gives a map of features (B, D, h, w) or
+# (B, h, w, D).
 _CNNS = (
-    "ByobNet", "ConvNeXt", "CspNet", "DLA", "DPN", "DenseNet", "EfficientNet", "GhostNet", "HighPerfGpuNet",
-    "HighResolutionNet", "MetaNeXt", "MobileNetV3", "NormFreeNet", "RDNet", "RegNet", "RepGhostNet", "ResNet",
-    "ResNetV2", "RexNet", "SENet", "SelecSls", "StarNet", "TResNet", "VGG", "VovNet", "XceptionAligned",
+    "ByobNet", "CifarResNet", "ConvNeXt", "CspNet", "DLA", "DPN", "DenseNet", "EfficientNet", "GhostNet",
+    "HighPerfGpuNet", "HighResolutionNet", "MetaNeXt", "MobileNetV3", "NormFreeNet", "RDNet", "RegNet", "RepGhostNet",
+    "ResNet", "ResNetV2", "RexNet", "SENet", "SelecSls", "StarNet", "TResNet", "TorchvisionCNN", "VGG", "VovNet",
+    "XceptionAligned",
 )  # fmt: skip
 
 _WINDOWS = "it attends within windows, so there is no attention between all tokens to show"

@@ -71,3 +71,10 @@ def test_what_is_no_class_is_refused(rows: ClassRows, photos: dict[str, Path], c
         answer(rows, photos["wide"], "contribution", chosen=chosen)
     with pytest.raises(gr.Error, match="no longer chosen"):
         answer(rows, photos["wide"], "contribution", key="another")
+
+
+def test_map_of_a_class_that_a_checkpoint_lacks_is_refused_with_the_reason(
+    rows: ClassRows, photos: dict[str, Path]
+) -> None:
+    with pytest.raises(gr.Error, match=r"has no Gradient relevance map: .* CNN"):
+        answer(rows, photos["wide"], "relevance", chosen=1, checkpoint="resnet")

@@ -65,17 +65,25 @@ def test_point_gives_the_maps_of_the_python_call(
 
 def test_controls_follow_the_checkpoint_and_change_the_answer(page: InspectPage, photos: dict[str, Path]) -> None:
     visit = Visit()
-    _, _, question, block, fusion, head, first, residual, target, _ = record_photo(page, visit, photos["wide"], "vit")
+    _, _, question, block, fusion, head, first, residual, discard, target, _ = record_photo(
+        page, visit, photos["wide"], "vit"
+    )
     assert [name for _, name in question["choices"]] == ["token", "cls", "class"] and question["value"] == "token"
     assert block["maximum"] == block["value"] == 2 and head["maximum"] == 5 and not head["visible"]
-    assert fusion["visible"] and first["visible"] and residual["visible"] and len(target["choices"]) == 5
+    assert (
+        fusion["visible"]
+        and first["visible"]
+        and residual["visible"]
+        and discard["visible"]
+        and len(target["choices"]) == 5
+    )
     assert visit.now is not None
-    shown, slider = page.ask("cls", 0, "one head", 3, 1, 0.2, None, ALONE[1], visit)
+    shown, slider = page.ask("cls", 0, "one head", 3, 1, 0.2, 0.6, None, ALONE[1], visit)
     assert slider["visible"] and np.array_equal(
         shown.board.rows[0].mask.weights, visit.now.recording.map("cls", block=0).weights[3]
     )
-    assert shown.board.rows[1].request.options == {"first": 1, "residual": 0.2}
-    *_, question, block, _, _, _, residual, _, also = record_photo(page, visit, photos["wide"], "ggem")
+    assert shown.board.rows[1].request.options == {"first": 1, "residual": 0.2, "discard": 0.6}
+    *_, question, block, _, _, _, residual, _, _, also = record_photo(page, visit, photos["wide"], "ggem")
     assert (
         [name for _, name in question["choices"]] == ["class"]
         and not block["visible"]
@@ -116,7 +124,7 @@ def test_recordings_are_kept_bounded_and_made_once(
     assert [(key[0], key[1]) for key in visit.kept] == [(str(photos["tall"]), "small_cls")]
     visit.clear()
     with pytest.raises(gr.Error, match="Press Run first"):
-        page.ask("cls", 0, "mean", 0, 0, 0.5, None, ALONE[1], visit)
+        page.ask("cls", 0, "mean", 0, 0, 0.5, 0.0, None, ALONE[1], visit)
 
 
 def keys(visit: Visit) -> list[tuple[str, str, int]]:
@@ -208,5 +216,5 @@ def test_class_that_is_clicked_shows_its_maps(tmp_path: Path) -> None:
     assert answer.answer.rows[0].attention.names == (SCENE_CLASSES[index],)
     sent = view.postprocess(answer)
     assert sent is not None and sent["chosen"] == index
-    together, _ = page.ask("class", 0, "mean", 0, 0, 0.5, index, payload["classes"][0]["index"], visit)
+    together, _ = page.ask("class", 0, "mean", 0, 0, 0.5, 0.0, index, payload["classes"][0]["index"], visit)
     assert together.answer.rows[0].attention.names == (f"{SCENE_CLASSES[index]} + {payload['classes'][0]['name']}",)

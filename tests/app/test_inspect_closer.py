@@ -48,7 +48,7 @@ def test_a_click_asks_every_checkpoint_and_marks_the_token(
         alone = record(encoders[name], photos["wide"]).map("token", at=(80.0, 12.0)).fused()
         assert np.allclose(weights(row), alone, atol=1e-6) and row["checkpoint"] == name
     assert all(row["asked"] == pytest.approx((80 / 91, 12 / 60)) for row in sent["rows"])
-    answer, _ = page.ask("cls", 2, "mean", 0, 0, 0.5, None, -1, visit)
+    answer, _ = page.ask("cls", 2, "mean", 0, 0, 0.5, 0.0, None, -1, visit)
     assert all(row["asked"] is None for row in page.view.postprocess(answer)["rows"])  # type: ignore[index]
 
 
@@ -93,7 +93,7 @@ def test_every_head_is_sent_when_it_is_asked_for_and_one_is_opened(page: Inspect
     assert (visit.lens.block, visit.lens.fusion) == (1, 4), "what failed changes nothing"
     sent = page.view.postprocess(page.show_blocks(gr.EventData(None, {"wanted": False}), visit))
     assert sent is not None and sent["blocks"]["cells"] == []
-    answer, _ = page.ask("class", 2, "mean", 0, 0, 0.5, 1, -1, visit)
+    answer, _ = page.ask("class", 2, "mean", 0, 0, 0.5, 0.0, 1, -1, visit)
     assert page.view.postprocess(answer)["blocks"] is None  # type: ignore[index]
 
 
@@ -107,7 +107,7 @@ def test_the_film_has_a_frame_for_each_block(page: InspectPage, photos: dict[str
         assert film.info["duration"] == 500
     with pytest.raises(gr.Error, match="a film is written as"):
         page.film(gr.EventData(None, {"format": "exe"}), visit)
-    page.ask("class", 2, "mean", 0, 0, 0.5, 1, -1, visit)
+    page.ask("class", 2, "mean", 0, 0, 0.5, 0.0, 1, -1, visit)
     with pytest.raises(gr.Error, match="Only the questions about a token"):
         page.film(gr.EventData(None, {"format": "mp4"}), visit)
 
@@ -123,10 +123,10 @@ def test_any_class_is_offered_the_probable_ones_first(
     assert sorted(index for _, index in offered) == list(range(5))
     rest = [name for name, _ in offered[len(found) :]]
     assert rest == sorted(rest) and set(rest) <= set(LETTERS)
-    answer, _ = page.ask("class", 2, "mean", 0, 0, 0.5, LETTERS[3].upper(), -1, visit)
+    answer, _ = page.ask("class", 2, "mean", 0, 0, 0.5, 0.0, LETTERS[3].upper(), -1, visit)
     assert answer.answer.rows[0].attention.names == (LETTERS[3],)
     with pytest.raises(gr.Error, match="has no class 'nothing such'"):
-        page.ask("class", 2, "mean", 0, 0, 0.5, "nothing such", -1, visit)
+        page.ask("class", 2, "mean", 0, 0, 0.5, 0.0, "nothing such", -1, visit)
     monkeypatch.setattr(module, "LISTED", 4)
     assert len(class_choices(recording, found)) == len(found)
     nameless = dataclasses.replace(recording, encoder=small_resnet())

@@ -90,3 +90,19 @@ def test_inspect_tells_mistakes_in_a_sentence(
     placed = [tmp_path / "out" if a == "OUT" else a for a in arguments]
     status, _, err = run_command(capsys, "inspect", photos["wide"], "-c", vit_file, "--device", "cpu", *placed)
     assert status == 2 and says in err and not (tmp_path / "out").exists()
+
+
+def test_inspect_drops_low_weights_from_roll_outs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], vit_file: Path
+) -> None:
+    arguments = ["-c", vit_file, "--device", "cpu", "--ask", "cls", "--discard", 0.9, "-o", tmp_path / "out"]
+    status, _, err = run_command(capsys, "inspect", photos["wide"], *arguments)
+    assert status == 0, err
+    recording = record(load_checkpoint(vit_file, device="cpu"), photos["wide"])
+    with np.load(tmp_path / "out" / "maps.npz") as maps:
+        (name,) = [key for key in maps if "rollout" in key]
+        assert "discard=0.9" in name
+        assert np.array_equal(maps[name], recording.map("rollout", discard=0.9).weights)
+    arguments[-3] = 1
+    status, _, err = run_command(capsys, "inspect", photos["wide"], *arguments, "--overwrite")
+    assert status != 0 and "the share that is discarded lies in [0, 1), not 1" in err

@@ -190,3 +190,25 @@ def test_the_last_block_of_nosn_has_no_skip_in_its_rollout() -> None:
         rolled = (step if block is recording.blocks[-1] else (step + torch.eye(len(step))) / 2) @ rolled
     expected = rolled[0, 1:].reshape(1, *recording.geometry.grid).numpy()
     np.testing.assert_allclose(recording.map("rollout").weights, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_every_roll_out_takes_a_discard_ratio_and_those_of_one_ratio_share_a_chain() -> None:
+    recording = record(small_vit("cls"), make_photo(), 64)
+    matrices = [block.rows(slice(None)) for block in recording.blocks]
+    rolled = torch.eye(matrices[0].shape[-1])
+    for attention in matrices:
+        fused, flat = attention.mean(0), attention.mean(0).flatten()
+        lowest = flat.argsort()[: int(0.8 * len(flat))]
+        fused.view(-1)[lowest[lowest != 0]] = 0
+        mixed = (fused + torch.eye(len(fused))) / 2
+        rolled = mixed / mixed.sum(-1) @ rolled
+    shape = recording.geometry.grid
+    found = recording.map("rollout", discard=0.8).weights[0]
+    np.testing.assert_allclose(found, rolled[0, 1:].reshape(shape).numpy(), rtol=1e-4, atol=1e-7)
+    middle = 1 + (shape[0] // 2) * shape[1] + shape[1] // 2
+    token = recording.map("token", rollout=True, discard=0.8).weights[0]
+    np.testing.assert_allclose(token, rolled[middle, 1:].reshape(shape).numpy(), rtol=1e-4, atol=1e-7)
+    dense, plain = (recording.map("dense_rollout", discard=d).weights for d in (0.8, 0.0))
+    assert dense.shape == plain.shape and np.abs(dense - plain).max() > 1e-4
+    with pytest.raises(ValueError, match="fusion and discard are options of a token's roll-out"):
+        recording.map("token", discard=0.5)

@@ -10,6 +10,7 @@ import torch
 
 from simpool_viz.capture.block_attention import Attention, Blocks
 from simpool_viz.capture.kernels import cpu_kernel, efficient_kernel
+from simpool_viz.maps import discard as discarding
 from simpool_viz.maps import rollout_chain as module
 from simpool_viz.maps.rollout_chain import (
     RolloutOptions,
@@ -339,3 +340,68 @@ def test_a_block_without_a_skip_is_its_attention_alone(fusion: str) -> None:
 
 def query_logits(block: Attention) -> torch.Tensor:
     return block.query.double() @ block.key.double().transpose(1, 2) * block.scale
+
+
+def vit_explain(matrices: list[np.ndarray], fusion: str, discard: float) -> np.ndarray:
+    """The roll-out of all tokens by the tool's own steps, of attention (H, N, N) from first to last."""
+    result = np.eye(matrices[0].shape[-1])
+    for attention in matrices:
+        fused = {"mean": attention.mean(0), "max": attention.max(0), "min": attention.min(0)}[fusion].copy()
+        order = np.argsort(fused.ravel(), kind="stable")[: int(fused.size * discard)]
+        for place in order:
+            if place != 0:
+                fused[place // len(fused), place % len(fused)] = 0
+        mixed = (fused + np.eye(len(fused))) / 2
+        result = (mixed / mixed.sum(-1)[None, :]) @ result  # column j by the sum of row j, as in its code
+    return result
+
+
+@pytest.mark.parametrize("fusion", ["mean", "max", "min"])
+@pytest.mark.parametrize("discard", [0.01, 0.5, 0.9])
+def test_discarding_low_weights_equals_vit_explain(
+    fusion: str, discard: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks, matrices = blocks_and_matrices(3, 4, 37)
+    w = rows(3, 37)
+    expected = w.double().numpy() @ vit_explain(matrices, fusion, discard)
+    plain = roll_out(w, blocks, fusion=fusion)
+    for tile in (discarding.TILE, 400):
+        monkeypatch.setattr(discarding, "TILE", tile)
+        found = roll_out(w, blocks, fusion=fusion, discard=discard)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-7)
+    assert discard < 0.1 or (found - plain).abs().max() > 1e-4
+
+
+def test_a_discarded_share_of_nothing_is_the_plain_roll_out_and_one_of_all_is_refused() -> None:
+    blocks, _ = blocks_and_matrices(2, 2, 23)
+    assert torch.equal(roll_out(rows(2, 23), blocks, discard=0.0), roll_out(rows(2, 23), blocks))
+    for wrong in (1.0, -0.1, "a"):
+        with pytest.raises(ValueError, match=rf"the share that is discarded lies in \[0, 1\), not {wrong}"):
+            roll_out(rows(2, 23), blocks, discard=wrong)
+
+
+def test_a_block_without_a_skip_connection_is_not_mixed_where_low_weights_are_discarded() -> None:
+    (block,), (matrix,) = blocks_and_matrices(1, 2, 9)
+    fused = matrix.mean(0)
+    fused.ravel()[np.argsort(fused.ravel())[: int(81 * 0.4)]] = 0
+    fused[0, 0] = matrix.mean(0)[0, 0]
+    found = roll_out(torch.eye(9), [dataclasses.replace(block, skip=False)], discard=0.4)
+    np.testing.assert_allclose(found.numpy(), fused / fused.sum(-1)[None, :], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("gain", [1, 10, 100])
+def test_the_error_grows_with_the_logits_as_is_said_and_not_more_than_that_of_a_plain_softmax(gain: int) -> None:
+    """The bound of the module's head: a relative error of 2^-23 times the largest logit, by every way."""
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(2, 300, 64, generator=generator) for _ in range(2))
+    q, scale = q * gain, 64**-0.5
+    lse = cpu_kernel(q[None], k[None], k[None], None, scale)[1][0]
+    scores = q.double() @ k.double().transpose(1, 2) * scale
+    w = rows(3, 300)
+    expected = w.double() @ scores.softmax(-1).mean(0)
+    block = Attention(q, k, None, scale, lse)
+    bound = 4 * 2**-23 * max(1.0, float(scores.abs().max()))
+    seen = expected > 1e-12  # below, a weight may underflow
+    for found in (through_kernel(w, block, cpu_kernel, Workspace()), through_tiles(w, block)):
+        error = ((found.double() - expected).abs() / expected)[seen].max()
+        assert error < bound, f"{error:.1e} of {bound:.1e}"

@@ -127,9 +127,12 @@ def resnet_features(image: Tensor, state: State) -> Tensor:
         weight, bias = (state[f"{name}.{part}"][:, None, None] for part in ("weight", "bias"))
         return (x - mean) / (var + 1e-5).sqrt() * weight + bias
 
-    x = norm(F.conv2d(image[None], state["conv1.weight"], stride=2, padding=3), "bn1").relu()
-    x = F.max_pool2d(x, 3, stride=2, padding=1)
-    for i in range(1, 5):
+    if state["conv1.weight"].shape[-1] == 3:  # CIFAR's
+        x = norm(F.conv2d(image[None], state["conv1.weight"], padding=1), "bn1").relu()
+    else:
+        x = norm(F.conv2d(image[None], state["conv1.weight"], stride=2, padding=3), "bn1").relu()
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+    for i in range(1, 5 if any(key.startswith("layer4.") for key in state) else 4):
         depth = 1 + max(int(k.split(".")[1]) for k in state if k.startswith(f"layer{i}."))
         for j in range(depth):
             block, stride = f"layer{i}.{j}", 2 if i > 1 and j == 0 else 1

@@ -1,6 +1,6 @@
-"""Recognises ResNets (in torchvision's and timm's naming, also with SPE) and ConvNeXts (in the original and timm's).
+"""Recognises ResNets (ImageNet's and CIFAR's, in torchvision's and timm's naming, also with SPE) and ConvNeXts.
 
-Models of other families are built by their name in timm.
+ConvNeXts are known in the names of the original and of timm. Models of other families are built by their name in timm.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import timm
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, SimPoolTensors, count_of, find_simpool, gamma_of
 from simpool_viz.checkpoints.formats.vits import linear_head
 from simpool_viz.errors import CheckpointError
+from simpool_viz.modeling.cifar_resnet import CifarResNet
 from simpool_viz.modeling.layers.spe import insert_spe
 from simpool_viz.modeling.pooling import Pooling, create_pooling
 from simpool_viz.modeling.spec import create_backbone
@@ -43,28 +45,30 @@ def resnet(weights: Weights, settings: LoadOptions) -> Parts:
         channels = tuple(state[f"layer{i}.0.conv3.weight"].shape[0] // Bottleneck.expansion for i in _stages(state))
         groups = widths[0] // state["layer1.0.conv2.weight"].shape[1]
     base_width = 64 * widths[0] // (channels[0] * groups)
-    if len(stages) != 4 or state["conv1.weight"].shape != (64, 3, 7, 7):
-        raise CheckpointError(
-            f"conv1.weight has shape {tuple(state['conv1.weight'].shape)} and there are {len(stages)} stages; "
-            "recognised are ResNets like "
-            "ImageNet's, with (64, 3, 7, 7) and 4. Name it as a model of timm with arch="
-        )
     block: Any = Bottleneck if bottleneck else BasicBlock
-    backbone = ResNet(
-        block,
-        tuple(stages),
-        num_classes=0,
-        channels=channels,
-        cardinality=groups,
-        base_width=base_width,
-    )  # type: ignore[arg-type]
+    stem = tuple(state["conv1.weight"].shape)
+    backbone: nn.Module
+    if len(stages) == 3 and stem[1:] == (3, 3, 3) and groups == 1 and base_width == 64:
+        backbone = CifarResNet(block, stages, channels, stem[0])
+        depth = sum(stages) * (3 if bottleneck else 2) + 2
+        kind = f"CIFAR ResNet-{depth}"
+    elif len(stages) == 4 and stem == (64, 3, 7, 7):
+        backbone = ResNet(
+            block, tuple(stages), num_classes=0, channels=channels, cardinality=groups, base_width=base_width
+        )  # type: ignore[arg-type]
+        kind = "ResNeXt" if groups > 1 else "Wide ResNet" if base_width > 64 else "ResNet"
+    else:
+        raise CheckpointError(
+            f"conv1.weight has shape {stem} and there are {len(stages)} stages; recognised are ResNets like "
+            "ImageNet's, with (64, 3, 7, 7) and 4, and like CIFAR's, with (16, 3, 3, 3) and 3. Name it as a model of "
+            "timm with arch="
+        )
     names = {key: f"backbone.{key}" for key in state}
-    kind = "ResNeXt" if groups > 1 else "Wide ResNet" if base_width > 64 else "ResNet"
     if any(_SPE.match(key) for key in state):
         insert_spe(backbone)
         spe = [key for key in backbone.state_dict() if ".se." in key]
         names |= {key.replace(".se.", "."): f"backbone.{key}" for key in spe}
-        kind = "ResNet with SPE"
+        kind += " with SPE"
     what = f"{kind} of {'-'.join(map(str, stages))} {'bottleneck' if bottleneck else 'basic'} blocks"
     return _finish(what, backbone, weights, settings, names, "fc", None)
 
@@ -169,6 +173,7 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
     from simpool_viz.checkpoints.formats.timm import encoder_from_timm
     from simpool_viz.modeling.encoder import Facts
 
+    asked, (tag, own_notes) = tag, _with_activation(tag, weights, settings)
     classes = max(
         (v.shape[0] for k, v in weights.state.items() if k in ("head.weight", "fc.weight", "head.fc.weight")), default=0
     )
@@ -181,13 +186,32 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
     pooling, norm, notes = (
         encoder.pooling,
         encoder.norm,
-        [f"built as timm's {tag}, as {'asked for' if settings.arch else 'config.json says'}"],
+        [f"built as timm's {asked}, as {'asked for' if settings.arch else 'config.json says'}", *own_notes],
     )
     if simpool is not None:
         pooling, gamma_notes = _pooling(weights, settings, simpool, encoder.dim)
         notes += gamma_notes
         names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
     return Parts(weights.state, f"timm {tag}", model, pooling, norm, encoder.head, names, notes)
+
+
+def _with_activation(tag: str, weights: Weights, settings: LoadOptions) -> tuple[str, list[str]]:
+    """The model to build for a tag, which has QuickGELU where its weights were trained with it, and timm's notes."""
+    from simpool_viz.checkpoints.formats.timm import config_of, notes_of, quick_variant
+
+    hints = weights.hints
+    full = tag if settings.arch or not hints.tag or "." in tag else f"{tag}.{hints.tag}"
+    notes = list(notes_of(config_of(full)) if settings.arch else hints.notes)
+    quick = quick_variant(full)
+    if quick != full:
+        return quick.partition(".")[0], [f"built as {quick}, since its weights were trained with QuickGELU", *notes]
+    variant = tag.replace("_clip_", "_clip_quickgelu_")
+    if "." not in full and variant != tag and "quickgelu" not in tag and timm.is_model(variant):
+        notes.append(
+            f"its MLPs have GELU, as {tag} has; for weights of OpenAI, which were trained with QuickGELU, name the "
+            f"tag, as in arch={tag}.openai"
+        )
+    return tag, notes
 
 
 def _model_args(weights: Weights, settings: LoadOptions) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from simpool_viz.checkpoints.formats import flax, meta, torchvision, transformers
+from simpool_viz.checkpoints.formats import flax, meta, torchvision, torchvision_cnns, transformers
 from simpool_viz.checkpoints.formats.flax import as_torch
 from simpool_viz.checkpoints.formats.hints import Hints, names_of
 from simpool_viz.checkpoints.formats.parts import check_axes
@@ -23,6 +22,10 @@ NAMINGS = (*transformers.NAMINGS, *torchvision.NAMINGS, *meta.NAMINGS, *flax.NAM
 OTHER_ENTRIES = (
     *("model_ema", "ema", "model_state_dict", "model_state", "state", "net", "network", "weights", "params", "module"),
     *("encoder", "backbone"),
+)
+# Of ResNets for CIFAR, as their trainers normalise it.
+CIFAR = Hints(
+    "CIFAR-10, since it is a ResNet for CIFAR", mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.201), size=32
 )
 CLASSES = ("class_to_idx", "classes", "class_names", "label_names", "id2label")
 
@@ -110,6 +113,8 @@ def _of_model(
     state, dropped = take(state, prefix, prefixes)
     if {"base_encoder", "momentum_encoder"} & set(prefix.split(".")) and _width(state) == 384:
         hints = hints.over(Hints(num_heads=12))  # MoCo v3's ViT-S
+    if "layer1.0.conv1.weight" in state and state.get("conv1.weight", Tensor()).shape[1:] == (3, 3, 3):
+        hints = hints.over(CIFAR)
     if family == "self-supervised":
         head = [key for key in state if key.startswith("head.")]
         dropped |= dict.fromkeys(head, "projection head of the self-supervised training")
@@ -120,7 +125,11 @@ def _of_model(
         dropped |= others
         hints = hints.over(naming.hints)
         notes.append(f"read by the names of {naming.title}")
-    state = with_plain_head(state) if prefixes else state
+    if torchvision_cnns.family_of(state):
+        hints = hints.over(torchvision_cnns.HINTS)
+        notes.append("read by the names of torchvision's CNNs")
+    elif prefixes:
+        state = with_plain_head(state)
     dropped |= {key: reason for key in state for reason in [_why_dropped(key)] if reason}
     kept = {k: v for k, v in state.items() if k not in dropped}
     if len(kept) == 0:
@@ -134,9 +143,11 @@ def _width(state: Mapping[str, Tensor]) -> int:
 
 
 def _is_probe(state: Mapping[str, Tensor]) -> bool:
-    return any(re.fullmatch(r"(module\.)?0\..+", key) for key in state) and any(
-        key.removeprefix("module.") == "2.weight" for key in state
-    )
+    """Whether a state dict is that of a pooling, a norm and a linear layer in a row, or of the last two."""
+    names = {key.removeprefix("module.") for key in state}
+    if names == {"0.running_mean", "0.running_var", "0.num_batches_tracked", "1.weight", "1.bias"}:
+        return True
+    return "2.weight" in names and any(name.startswith("0.") for name in names)
 
 
 def _container(content: Mapping[Any, Any], source: str) -> tuple[str, str]:

@@ -43,6 +43,8 @@ class Hints:
     Attributes:
         source: where mean and std come from, for notes.
         arch: timm's name of the model.
+        tag: of its weights in timm, as after the point of a name.
+        notes: of timm on those weights.
         model_args: for `timm.create_model`.
         num_heads: of a ViT.
         eps: of its layer norms.
@@ -61,6 +63,8 @@ class Hints:
 
     source: str = ""
     arch: str = ""
+    tag: str = ""
+    notes: tuple[str, ...] = ()
     model_args: dict[str, Any] = field(default_factory=dict)
     num_heads: Natural = 0
     eps: NotNegative = 0.0
@@ -160,6 +164,10 @@ def _timm(config: Mapping[str, Any]) -> dict[str, Any]:
     described = described if isinstance(described, Mapping) else {}
     table: dict[str, Any] = {"source": CONFIG, "arch": config["architecture"]}
     table |= {key: described[key] for key in ("mean", "std", "interpolation", "license") if described.get(key)}
+    if isinstance(described.get("tag"), str):
+        table["tag"] = described["tag"]
+    if notes := described.get("notes"):
+        table["notes"] = (notes,) if isinstance(notes, str) else notes
     if "input_size" in described:
         table["size"] = _last(described["input_size"])
     if isinstance(config.get("model_args"), Mapping):

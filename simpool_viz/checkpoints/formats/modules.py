@@ -10,14 +10,16 @@ from typing import Any
 from timm.layers import Format
 from torch import nn
 
+from simpool_viz.checkpoints.formats import torchvision_cnns
 from simpool_viz.checkpoints.formats.containers import Weights, find_weights
 from simpool_viz.checkpoints.formats.hints import Hints, hints_of, read_hints
 from simpool_viz.checkpoints.formats.parts import read_load_options
 from simpool_viz.checkpoints.formats.preparation import prepare_facts
 from simpool_viz.checkpoints.formats.recognise import Report, build_encoder
-from simpool_viz.checkpoints.formats.timm import encoder_from_timm
+from simpool_viz.checkpoints.formats.timm import encoder_from_timm, notes_of
 from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.torchvision_cnn import FAMILIES, TorchvisionCNN
 
 
 def load_module(module: nn.Module, name: str = "", **options: Any) -> tuple[Encoder, Report]:
@@ -43,6 +45,8 @@ def load_module(module: nn.Module, name: str = "", **options: Any) -> tuple[Enco
         return module, _report(module, "encoder in memory", [])
     if type(module).__module__.startswith("timm.") and not settings.arch:
         return _of_timm(module, name, options)
+    if type(module).__module__.startswith("torchvision.") and type(module).__name__ in FAMILIES:
+        return _of_torchvision(module, name, options)
     config: Any = getattr(module, "config", None)
     table = config.to_dict() if hasattr(config, "to_dict") else {}
     hints = hints_of(table, {}) if isinstance(table, dict) else Hints()
@@ -70,6 +74,17 @@ def _of_timm(module: nn.Module, name: str, options: dict[str, Any]) -> tuple[Enc
     head = {"head.weight": model.get_classifier().weight} if isinstance(model.get_classifier(), nn.Linear) else {}
     facts, notes = prepare_facts(Path(name), tag or name, settings, Weights(head, "plain", hints=hints), {})
     encoder = encoder_from_timm(model, dataclasses.replace(facts, title=tag or name)).eval().requires_grad_(False)
+    return encoder, _report(encoder, "model in memory", [*notes, *notes_of(config)])
+
+
+def _of_torchvision(module: nn.Module, name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
+    """A CNN of torchvision keeps its own layers, also those that no list of models has."""
+    settings = read_load_options(options, name)
+    backbone = TorchvisionCNN(copy.deepcopy(module).float().cpu())
+    pooling, norm, head = backbone.parts()
+    weights = Weights({} if head is None else {"head.weight": head.weight}, "plain", hints=torchvision_cnns.HINTS)
+    facts, notes = prepare_facts(Path(name), name, settings, weights, {})
+    encoder = Encoder(backbone, pooling, norm=norm, head=head, facts=facts).eval().requires_grad_(False)
     return encoder, _report(encoder, "model in memory", notes)
 
 

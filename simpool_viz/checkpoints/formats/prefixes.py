@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from simpool_viz.checkpoints.formats import torchvision_cnns
 from simpool_viz.errors import CheckpointError
 
 # Names that a known model has side by side; what stands before all of them is a prefix.
@@ -21,6 +22,7 @@ SIGNS = (
     ("conv_proj.weight", "class_token"),
     ("features.0.0.weight", "features.1.0.layer_scale"),
     ("embedding.kernel",),
+    *torchvision_cnns.SIGNS.values(),
 )
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
 # Of several copies of a model, the first of these is taken, as their papers evaluate them.

@@ -15,7 +15,10 @@ from simpool_viz.checkpoints.formats.parts import LoadOptions
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD, Facts
 
-HEADS = ("head.weight", "fc.weight", "head.fc.weight", "2.weight")
+HEADS = (
+    *("head.weight", "fc.weight", "head.fc.weight", "2.weight"),
+    *("classifier.6.weight", "classifier.3.weight", "classifier.1.weight", "classifier.weight"),
+)
 SUBSETS = {
     1000: "imagenet-1k",
     11221: "imagenet-21k-miil",
@@ -109,11 +112,21 @@ def hints_of_tag(tag: str) -> Hints:
 
     Args:
         tag: timm's name of the model.
+
+    Raises:
+        CheckpointError: timm has no weights of that tag.
     """
     if not timm.is_model(tag):
         return Hints()
     architecture, _, own = tag.partition(".")
-    config: Any = timm.get_pretrained_cfg(tag)
+    try:
+        config: Any = timm.get_pretrained_cfg(tag)
+    except RuntimeError:
+        known = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
+        raise CheckpointError(
+            f"timm has no weights called {own!r} of {architecture}; leave the tag out, or name one of "
+            f"{', '.join(known[:8]) or 'none'}"
+        ) from None
     if config is None:
         return Hints()
     if not own:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from simpool_viz.checkpoints.filling import faults_of, fill, refuse
-from simpool_viz.checkpoints.formats import cnns, vits
+from simpool_viz.checkpoints.formats import cnns, torchvision_cnns, vits
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts
 from simpool_viz.errors import CheckpointError, SimpoolError
@@ -105,7 +105,7 @@ def _parts(weights: Weights, settings: LoadOptions, source: str) -> Parts:
     if parts is None:
         some = ", ".join(list(weights.state)[:5])
         raise CheckpointError(
-            f"{source} is not recognised as a ViT, ResNet or ConvNeXt by its tensors ({some}, ...); name a model of "
+            f"{source} is not recognised as a ViT or a CNN by its tensors ({some}, ...); name a model of "
             "timm with arch="
         )
     return parts
@@ -124,6 +124,8 @@ def _recognise(weights: Weights, settings: LoadOptions) -> Parts | None:
         return vits.recognise(weights, settings)
     if has("bn1.", "layer1.0."):
         return cnns.resnet(weights, settings)
+    if torchvision_cnns.family_of(state) and not has("stages.0."):
+        return torchvision_cnns.recognise(state)
     if has("downsample_layers.0.", "stages.0.") or has("stem.0.", "stages.0.blocks.0.conv_dw."):
         return cnns.convnext(weights, settings)
     return None

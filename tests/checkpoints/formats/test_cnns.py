@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from simpool_viz import load_checkpoint
+from simpool_viz import load_checkpoint, record
 from simpool_viz.checkpoints.load import load_with_report
 from simpool_viz.maps.registry import maps_of
 from tests import made_files as made
-from tests.helpers import INPUT_SIZES, assert_same, double, pooling_weights, random_images, save_weights
+from tests.helpers import INPUT_SIZES, assert_same, double, make_photo, pooling_weights, random_images, save_weights
 from tests.oracles import backbones as oracle
 
 
@@ -118,3 +119,43 @@ def test_spe_checkpoint_equals_its_raw_tensors(tmp_path: Path, size: tuple[int, 
         found = encoder.tokens(random_images(*size)).patches[0].double()
     assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max() and "SPE" in report.architecture
     assert maps_of(encoder)["gates"] is None
+
+
+@pytest.mark.parametrize(
+    "depth, bottleneck, spe, size",
+    [(29, True, True, (32, 32)), (29, True, True, (40, 64)), (164, True, True, (32, 16)), (20, False, False, (40, 64))],
+)
+def test_resnets_of_cifar_equal_their_raw_tensors(
+    tmp_path: Path, depth: int, bottleneck: bool, spe: bool, size: tuple[int, int]
+) -> None:
+    n = (depth - 2) // (9 if bottleneck else 6)
+    state = made.resnet((n, n, n), bottleneck=bottleneck, spe=spe, classes=10, stem=(16, 3))
+    assert state["fc.weight"].shape == (10, 256 if bottleneck else 64) and "layer4.0.conv1.weight" not in state
+    assert not spe or state["layer3.0.w1"].shape == (1, 256, 1, 1)
+    content = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}, "acc": 1.0, "best_acc": 2.0}
+    encoder, report = load_with_report(save_weights(tmp_path, content | {"optimizer": {}}), device="cpu")
+    wanted = oracle.resnet_features(random_images(*size)[0].double(), double(state))
+    with torch.inference_mode():
+        output = encoder(random_images(*size))
+    found = output.tokens.patches[0].double()
+    assert (found - wanted.flatten(1).T).abs().max() < 1e-4 * wanted.abs().max() and encoder.stride == 4
+    logits = wanted.mean((1, 2)) @ state["fc.weight"].T.double() + state["fc.bias"]
+    assert (output.logits[0] - logits).abs().max() < 1e-4 * logits.abs().max()
+    assert report.architecture.startswith(f"CIFAR ResNet-{depth}" + " with SPE" * spe)
+    assert encoder.facts.size == 32 and encoder.facts.mean == (0.4914, 0.4822, 0.4465)
+    assert any("from CIFAR-10, since it is a ResNet for CIFAR" in note for note in report.notes)
+
+
+def test_every_map_that_is_offered_for_a_resnet_of_cifar_is_made(tmp_path: Path) -> None:
+    state = made.resnet((3, 3, 3), spe=True, classes=10, stem=(16, 3))
+    encoder = load_checkpoint(save_weights(tmp_path, {"state_dict": state}), device="cpu")
+    recording = record(encoder, make_photo(), 40)
+    h, w = recording.geometry.grid
+    offered = [name for name, why in maps_of(encoder).items() if why is None]
+    assert {"gates", "gradcam", "contribution", "class_logits", "how", "kmeans"} <= set(offered) and h != w
+    for name in offered:
+        found = recording.map(name).weights
+        assert found.shape[1:] == (h, w) and np.isfinite(found).all(), name
+    earlier = recording.map("gradcam", layer="layer2").weights
+    assert earlier.shape[1:] == (2 * h, 2 * w)
+    assert len(recording.gates) == 9

@@ -144,3 +144,66 @@ def test_timm_model_in_memory_gives_its_own_logits_at_any_size_and_stays_as_it_i
         load_checkpoint(model, device="cpu", num_heads=3)
     with pytest.raises(ValueError, match="Linear is not recognised"):
         load_checkpoint(torch.nn.Linear(2, 2), device="cpu")
+
+
+CLIP = "vit_base_patch32_clip_224"
+
+
+def small_clip(quick: bool) -> Any:
+    """A CLIP of two narrow blocks, with weights by which GELU and QuickGELU differ."""
+    torch.manual_seed(0)
+    name = CLIP.replace("_clip_", "_clip_quickgelu_") if quick else CLIP
+    model = timm.create_model(name, depth=2, embed_dim=64, num_heads=4, num_classes=5).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+@pytest.mark.parametrize("tag", ["openai", "metaclip_400m", "laion2b", "mine"])
+def test_folder_of_timm_has_quickgelu_where_its_weights_were_trained_with_it(tmp_path: Path, tag: str) -> None:
+    """As `save_pretrained` and the hub have it: the plain architecture, the tag beside it, and timm's note."""
+    quick = tag in ("openai", "metaclip_400m")
+    model = small_clip(quick)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    sizes = {"depth": 2, "embed_dim": 64, "num_heads": 4}
+    described = {"tag": tag, "mean": [0.5] * 3, "std": [0.5] * 3, "notes": ["a note of timm"]}
+    config = {"architecture": CLIP, "num_classes": 5, "model_args": sizes, "pretrained_cfg": described}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    encoder, report = load_with_report(tmp_path, device="cpu")
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        wanted, other, found = model(x), small_clip(not quick)(x), encoder(x).logits
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    assert (wanted - other).abs().max() > 1e-3 * wanted.abs().max()
+    assert any("QuickGELU" in note for note in report.notes) == quick and "a note of timm" in report.notes
+
+
+@pytest.mark.parametrize("tag", ["openai", "laion2b", ""])
+def test_arch_with_a_tag_of_openai_has_quickgelu(tmp_path: Path, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, name = tag == "openai", f"{CLIP}.{tag}".rstrip(".")
+    model, create = small_clip(quick), timm.create_model
+    small = {"depth": 2, "embed_dim": 64, "num_heads": 4}
+    path = save_weights(tmp_path, model.state_dict())
+    monkeypatch.setattr(timm, "create_model", lambda *given, **options: create(*given, **(options | small)))
+    encoder, report = load_with_report(path, device="cpu", arch=name)
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        wanted, found = model(x), encoder(x).logits
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    said = " ".join(report.notes)
+    assert f"built as timm's {name}, as asked for" in said
+    if quick:
+        assert "since its weights were trained with QuickGELU" in said and "natively QuickGELU" in said
+    assert ("name the tag, as in arch=" in said) == (not tag)
+
+
+def test_notes_of_timm_on_a_model_in_memory_are_shown() -> None:
+    model = small_clip(True)
+    model.pretrained_cfg = {**model.pretrained_cfg, "notes": ("a note of timm",)}
+    assert "a note of timm" in load_with_report(model, device="cpu")[1].notes
+
+
+def test_arch_with_a_tag_that_timm_does_not_have_is_a_sentence(tmp_path: Path) -> None:
+    path = save_weights(tmp_path, tiny().state_dict())
+    with pytest.raises(ValueError, match="no weights called 'mine' of vit_tiny_patch16_224; leave the tag out, or"):
+        load_checkpoint(path, device="cpu", arch="vit_tiny_patch16_224.mine")

@@ -169,4 +169,13 @@ def test_timm_has_the_families_that_are_named_as_supported() -> None:
     named = {*encoder._CNNS, *encoder._WITHOUT_MATRICES, *encoder._TRANSFORMERS}
     modules = [module for module in vars(timm.models).values() if inspect.ismodule(module)]
     classes = {name for module in modules for name in vars(module)}
-    assert named - {"DinoVisionTransformer"} <= classes
+    assert named - {"DinoVisionTransformer", "CifarResNet", "TorchvisionCNN"} <= classes, (
+        "but for those of this project"
+    )
+
+
+def test_no_coatnet_is_offered_from_timm_and_other_maxxvits_are() -> None:
+    from simpool_viz.checkpoints.published import timm_tags
+
+    offered = [name for name in timm_tags() if "coat" in name or "maxvit" in name or "mci" in name]
+    assert any("maxvit" in name for name in offered) and not any("coat" in name or "mci" in name for name in offered)
