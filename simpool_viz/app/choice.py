@@ -14,9 +14,22 @@ def _say(condition: str) -> str:
     return f"document.querySelector('#stale .stale').textContent = {condition} ? {json.dumps(_STALE)} : '';"
 
 
+def _choose(given: str) -> str:
+    """JavaScript that keeps what is chosen, for the address, and tells that it may have changed."""
+    return f"window.simpoolChoice = {given}; document.dispatchEvent(new CustomEvent('simpool-choice'));"
+
+
 def _keep(given: str) -> str:
     """JavaScript that keeps the inputs of a run, for what is taken away, and what tells them from others."""
-    return f"window.simpoolGiven = {given}; const [p, c, m, , f] = window.simpoolGiven; window.simpoolRun = {_CHOICE};"
+    return (
+        f"window.simpoolGiven = {given}; {_choose('window.simpoolGiven')} "
+        f"const [p, c, m, , f] = window.simpoolGiven; window.simpoolRun = {_CHOICE};"
+    )
+
+
+def _tell_notes(notes: str) -> str:
+    """JavaScript that writes what a link could not say below Run, until the next run."""
+    return f"document.querySelector('#stale .linked').textContent = {notes}.join(' ');"
 
 
 # For a run that failed: the board shows what was chosen before.
@@ -40,7 +53,7 @@ def remember_choice(skipped: int = 0) -> str:
     """
     return (
         f"(...given) => {{ {_keep(f'given.slice({skipped})')} "
-        f"{_say('false')} document.querySelector('#point')?.setAttribute('hidden', ''); "
+        f"{_say('false')} {_tell_notes('[]')} document.querySelector('#point')?.setAttribute('hidden', ''); "
         f"if (innerWidth <= {PHONE}) {{ document.querySelector('#settings .label-wrap.open')?.click(); "
         "document.querySelector('#board').scrollIntoView({ block: 'start' }); } return given; }"
     )
@@ -49,4 +62,18 @@ def remember_choice(skipped: int = 0) -> str:
 def compare_choice() -> str:
     """JavaScript for a changed choice, as soon as the page knows what its board shows."""
     differs = _say(f"window.simpoolRun !== {_CHOICE}")
-    return f"(p, c, m, o, f) => {{ if (window.simpoolRun !== undefined) {{ {differs} }} }}"
+    return f"(p, c, m, o, f) => {{ {_choose('[p, c, m, o, f]')} if (window.simpoolRun !== undefined) {{ {differs} }} }}"
+
+
+def open_link(then: str) -> str:
+    """JavaScript for a link that was read (address.py), which gets what it says and the inputs of a run.
+
+    Args:
+        then: the text of a function that is called once the board is drawn as the link says.
+    """
+    arranged = "new CustomEvent('simpool-arrange', { bubbles: true, detail: link })"
+    return (
+        f"(link, ...given) => {{ document.querySelector('#board .simpool-board').dispatchEvent({arranged}); "
+        f"if (link.run) ({remember_choice()})(...given); else ({compare_choice()})(...given); "
+        f"{_tell_notes('link.notes')} ({then})(); return [link, ...given]; }}"
+    )

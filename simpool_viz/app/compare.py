@@ -15,9 +15,10 @@ import cv2
 import gradio as gr
 from gradio import processing_utils
 
+from simpool_viz.app.address import LOOK, OWN_PHOTO, Choice, asked, read_address, script
 from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
 from simpool_viz.app.checkpoint_list import CheckpointList, bundled_groups, hub_groups
-from simpool_viz.app.choice import FORGET_CHOICE, compare_choice, first_choice, remember_choice
+from simpool_viz.app.choice import FORGET_CHOICE, compare_choice, first_choice, open_link, remember_choice
 from simpool_viz.app.class_rows import ClassRows
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
@@ -30,6 +31,7 @@ from simpool_viz.board.ready_made import comparisons
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.checkpoints.catalogue import usable
 from simpool_viz.checkpoints.load import at_size, split_size
+from simpool_viz.checkpoints.published import is_offered
 from simpool_viz.errors import OptionError, SimpoolError
 from simpool_viz.images import read_picture
 from simpool_viz.maps.registry import OWN, map_methods, maps_of
@@ -310,14 +312,16 @@ class ComparePage:
                     with gr.Row():
                         run = gr.Button("Run", variant="primary", elem_id="run", min_width=90)
                         cancel = gr.Button("Cancel", elem_id="cancel", min_width=90)
-                    gr.HTML('<p class="stale" role="status"></p>', elem_id="stale", apply_default_css=False)
+                    lines = '<p class="stale" role="status"></p><p class="linked" role="status"></p>'
+                    gr.HTML(lines, elem_id="stale", apply_default_css=False)
                 with gr.Accordion("Photos, checkpoints, maps", elem_id="settings") as settings:
                     inputs, controls = self._inputs()
             with gr.Column(scale=3):
                 first = self.first_board()
                 if first:
                     gr.Markdown(_point_of(first.board), elem_id="point")
-                self.panels = [settings, style_controls("board")]
+                drawing = style_controls("board")
+                self.panels, self.drawing = [settings, drawing.panel], drawing.controls
                 view = BoardView(value=first, elem_id="board")
                 taken = TakeAway(self.run, self.find, self.names)
                 taken.build(inputs)
@@ -334,7 +338,7 @@ class ComparePage:
             value=[str(p) for p in examples],
             label="Example photos",
             show_label=False,
-            columns=4,
+            columns=6,
             height=130,
             buttons=[],
             allow_preview=False,
@@ -444,6 +448,63 @@ class ComparePage:
         )
         js = first_choice(after=named)
         blocks.load(None, self.inputs, None, js=js, queue=False, api_visibility="private")
+        self._connect_address(blocks)
+
+    def _connect_address(self, blocks: gr.Blocks) -> None:
+        """A page that opens reads its address where it says something, and from then on keeps it."""
+        photo, checkpoints, maps, _, photos, _ = self.inputs
+        query, link = gr.Textbox(visible="hidden"), gr.JSON(visible="hidden")
+        private: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+        folders = {processing_utils.hash_file(p): p.stem for p in example_photos()}
+        keep = script(self._first_choice(), folders)
+        blocks.load(None, None, query, js=asked(), **private).then(
+            None, None, None, js=f"() => {{ if (!({asked()})()) ({keep})(); }}", **private
+        )
+        shown = [self.drawing[key] for key in LOOK]
+        read = query.change(
+            self.open_link, query, [photo, photos, checkpoints, maps, *shown, link], api_visibility="private"
+        )
+        read.failure(None, None, None, js=keep, **private)
+        self.run_on(read.success, fn=self.run_link, inputs=[link, *self.inputs], js=open_link(keep))
+
+    def _first_choice(self) -> Choice:
+        names = [Path(photo).stem for photo in filter(None, [first_example()])]
+        return Choice(names, self.first_checkpoints, self._first_maps())
+
+    @event_handler
+    def open_link(self, query: str) -> list[Any]:
+        """What an address says: photo, further photos, checkpoints, maps, controls of the drawing, and all for the
+        browser, with whether another board than the first is to be run."""
+        first, examples = self._first_choice(), {p.stem: str(p) for p in example_photos()}
+        link = read_address(query, first, list(examples), self._is_here, list(self.maps), MOST_PHOTOS)
+        chosen, own = link.choice, OWN_PHOTO in link.choice.photos
+        if own:
+            link.notes.append("The link was made with a photo of one's own: choose yours, and the board is drawn.")
+        main, *more = [None if name == OWN_PHOTO else examples[name] for name in chosen.photos] or [None]
+        told = {
+            "style": link.style,
+            "view": link.view,
+            "notes": link.notes,
+            "run": chosen != first and main is not None,
+        }
+        drawing = [link.style[key] for key in LOOK]
+        return [main, [file for file in more if file] or None, chosen.checkpoints, chosen.maps, *drawing, told]
+
+    def _is_here(self, name: str) -> bool:
+        return name in self.titles or is_offered(name)
+
+    @event_handler
+    def run_link(self, link: dict[str, Any], *given: Any) -> Iterator[BoardState]:
+        """Run what a link chose, where that is not the board that the page opens with.
+
+        Args:
+            link: as `open_link` tells the browser.
+            given: as `run` takes them.
+        """
+        if link.get("run"):
+            yield from self.run(*given)
+        else:
+            yield gr.skip()
 
     @event_handler
     def _other_examples(self, photo: str | None) -> list[str]:
@@ -488,4 +549,4 @@ def _point_of(board: Board) -> str:
     gap, simpool = (rows[name].scores.get("iou") for name in ("gap", "simpool"))
     if gap is None or simpool is None:
         return text
-    return f"{text} Its mask overlaps the true one by {simpool:.0%} (IoU), GAP's by {gap:.0%}."
+    return f"{text} Its mask overlaps the true one by {100 * simpool:.0f} % (IoU), GAP's by {100 * gap:.0f} %."

@@ -341,7 +341,7 @@ class InspectPage:
                     run = gr.Button("Run", variant="primary", elem_id="look")
                 lens = self._lens_controls()
             with gr.Column(scale=3):
-                self.panels = [settings, self.asking, style_controls("inspected")]
+                self.panels = [settings, self.asking, style_controls("inspected").panel]
                 self.view = InspectView(elem_id="inspected")
         self.question = lens[0]
         self.recording_event: dict[str, Any] = {

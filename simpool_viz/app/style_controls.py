@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -12,15 +12,19 @@ from simpool_viz.drawing.pixels import SEQUENTIAL
 from simpool_viz.masks import DINO_CUT, mask_rules
 
 
-def style_controls(board: str, shown: bool = True) -> gr.Accordion:
+class StyleControls(NamedTuple):
+    """The panel, and its controls by the key of the style that each sets."""
+
+    panel: gr.Accordion
+    controls: dict[str, Any]
+
+
+def style_controls(board: str, shown: bool = True) -> StyleControls:
     """Create the controls of how a board is drawn.
 
     Args:
         board: element id of the board.
         shown: whether the panel is open at first.
-
-    Returns:
-        The panel.
     """
     rules = [(r.title, r.name) for r in mask_rules().values()]
 
@@ -35,7 +39,7 @@ def style_controls(board: str, shown: bool = True) -> gr.Accordion:
             rule = gr.Dropdown(rules, value=FIRST_STYLE["rule"], label="Mask rule", min_width=150)
             amount = slider("amount", "Amount", (AMOUNTS[0], AMOUNTS[-1]), AMOUNTS[0], 170)
             opacity = slider("opacity", "Opacity", (0, 1), 0.01)
-            smoothing = slider("smoothing", "Smoothing (tokens)", (SMOOTHINGS[0], SMOOTHINGS[-1]), SMOOTHINGS[1])
+            smoothing = slider("smoothing", "Smoothing (tokens)", (SMOOTHINGS[0], SMOOTHINGS[-1]), SMOOTHINGS[1], 200)
             colours = gr.Dropdown(list(SEQUENTIAL), value=FIRST_STYLE["colours"], label="Colours", min_width=120)
         with gr.Row(elem_classes="switches"):
             smooth = gr.Checkbox(FIRST_STYLE["smooth"], label="Smooth", min_width=140, elem_id=name("smooth"))
@@ -50,7 +54,7 @@ def style_controls(board: str, shown: bool = True) -> gr.Accordion:
         control.input(None, [control], None, js=_send_value(board, key), queue=False, api_visibility="private")
     amount.input(None, [rule], [rule], js=_send_amount_rule(board), queue=False, api_visibility="private")
     rule.input(None, [rule, amount], [amount], js=_send_rule(board), queue=False, api_visibility="private")
-    return panel
+    return StyleControls(panel, {"rule": rule, **controls})
 
 
 def dispatch(board: str, event: str, detail: str = "{}", before: str = "", after: str = "", takes: str = "") -> str:

@@ -36,6 +36,19 @@ _SHOWN = """(...given) => {
   return [shown, ...given.slice(1, 4), ...run];
 }"""
 
+# The page's own address, once it says what is chosen now (address.js); without a clipboard (plain http), to be copied.
+_COPY = """async () => {
+  document.dispatchEvent(new CustomEvent('simpool-link'));
+  const button = document.querySelector('#take-link'), text = button.textContent;
+  try {
+    await navigator.clipboard.writeText(location.href);
+    button.textContent = 'Copied';
+    setTimeout(() => { button.textContent = text; }, 2000);
+  } catch {
+    prompt('The link to this board:', location.href);
+  }
+}"""
+
 
 class TakeAway:
     """The panel below the board.
@@ -91,6 +104,7 @@ class TakeAway:
                 everything = gr.Button("Everything as ZIP", variant="primary", elem_id="take-zip")
                 figure = gr.Button("The figure alone", elem_id="take-figure")
                 lines = gr.Button("Python and command line", elem_id="take-lines")
+                link = gr.Button("Copy link", elem_id="take-link")
             files = gr.File(label="Files", visible=False, file_count="multiple", elem_id="taken")
             python = gr.Code(language="python", label="Python", visible=False, elem_id="taken-python")
             shell = gr.Code(
@@ -98,6 +112,7 @@ class TakeAway:
             )
         shown = gr.JSON({}, visible="hidden")
         given = [shown, columns, pictures, captions, *inputs]
+        link.click(None, None, None, js=_COPY, queue=False, api_visibility="private")
         usual: dict[str, Any] = {"js": _SHOWN, "concurrency_id": "look", "api_visibility": "private"}
         everything.click(self.take_everything, given, files, **usual)
         figure.click(self.take_figure, given, files, **usual)

@@ -19,6 +19,13 @@ from tests.helpers import make_photo
 EXAMPLE = bundled_folder("assets") / "chelsea.jpg"
 
 
+def test_there_are_as_many_example_photos_as_are_compared_at_once_each_small() -> None:
+    photos = example_photos()
+    assert len(photos) == MOST_PHOTOS == 12
+    assert len(ComparePage(EncoderStore("cpu"))._other_examples(str(EXAMPLE))) == 11
+    assert all(photo.stat().st_size < 120_000 for photo in photos)
+
+
 def test_every_example_photo_has_its_reference_wherever_it_lies(tmp_path: Path) -> None:
     for example in example_photos():
         copy = Path(shutil.copy(example, tmp_path / example.name))  # as an upload lies elsewhere

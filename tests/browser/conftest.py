@@ -116,6 +116,11 @@ def masks(page: Page, in_pixels: bool = False) -> list[dict[str, Any]]:
     return drawn
 
 
+def further_photos() -> list[str]:
+    """Three example photos beside the one that a visit begins with."""
+    return [str(EXAMPLE.with_name(f"{name}.jpg")) for name in ("astronaut", "coffee", "motorcycle")]
+
+
 def set_style(page: Page, **style: Any) -> None:
     """Change how the board is drawn as the controls beside the board do."""
     script = (

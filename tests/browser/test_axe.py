@@ -1,4 +1,4 @@
-"""axe-core finds no serious fault on either page, in any view, light or dark, on a desktop or a phone."""
+"""axe-core finds no serious fault on any page, in any view, light or dark, on a desktop or a phone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import open_page
+from tests.browser.conftest import open_page, until_drawn
+from tests.browser.test_large import SMALL
 
 axe = pytest.importorskip("axe_playwright_python")
 pytestmark = pytest.mark.browser
@@ -35,10 +36,15 @@ def test_no_serious_fault_in_any_view(browser: Browser, app_url: str, theme: str
     page.keyboard.press("Escape")
     page.locator(".simpool-board .look-into").first.click()
     expect(page.locator("#inspected .row").first).to_be_visible(timeout=60_000)
-    assert faults(page) == [], "Inspect"
+    until_drawn(page, "#inspected")
+    assert faults(page) + page.evaluate(SMALL, ["Inspect", "#inspected"]) == []
     page.get_by_role("tab", name="Tour").click()
     expect(page.locator("#tour .row").first).to_be_visible(timeout=60_000)
-    assert faults(page) == [], "Tour"
+    until_drawn(page, "#tour")
+    assert faults(page) + page.evaluate(SMALL, ["Tour", "#tour"]) == []
+    page.get_by_role("tab", name="Video").click()
+    expect(page.locator("#video-run")).to_be_visible()
+    assert faults(page) == [], "Video"
     page.close()
 
 

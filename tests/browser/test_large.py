@@ -12,7 +12,7 @@ pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Page, expect
 
 from simpool_viz.app.compare import ComparePage
-from tests.browser.conftest import Opened, masks, open_page, set_style, until_drawn
+from tests.browser.conftest import Opened, further_photos, masks, open_page, set_style, until_drawn
 from tests.browser.test_views import show
 
 pytestmark = pytest.mark.browser
@@ -71,7 +71,7 @@ def test_every_view_of_a_growing_board_keeps_what_stands(opened: Opened, steps: 
     page, log = opened
     page.evaluate(COUNT_SAID)
     page.get_by_text("More photos, for the matrix").click()
-    page.locator("#all-examples").click()
+    page.locator("#more-photos input[type=file]").set_input_files(further_photos())
     expect(page.locator("#more-photos")).to_contain_text("motorcycle", timeout=60_000)
     page.locator("#run").click()
     steps.release()

@@ -12,7 +12,7 @@ from simpool_viz.board.comparison import agreement, arrange, difference
 from simpool_viz.board.explain import explain_row
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.maps.scale import scale_of
-from tests.browser.conftest import Opened, masks, open_page, set_style, settle, until_drawn
+from tests.browser.conftest import Opened, further_photos, masks, open_page, set_style, settle, until_drawn
 
 pytestmark = pytest.mark.browser
 
@@ -150,7 +150,7 @@ def test_two_overlays_lie_under_one_slider(opened: Opened):
 def test_photos_and_checkpoints_make_a_matrix(opened: Opened):
     page, log = opened
     page.get_by_text("More photos, for the matrix").click()
-    page.locator("#all-examples").click()
+    page.locator("#more-photos input[type=file]").set_input_files(further_photos())
     expect(page.locator("#more-photos")).to_contain_text("motorcycle", timeout=30_000)
     page.locator("#run").click()
     expect(page.locator(".simpool-board .matrix canvas")).to_have_count(12, timeout=60_000)

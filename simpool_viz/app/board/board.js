@@ -113,7 +113,15 @@ element.addEventListener("simpool-look", (event) => {
 
 // How the board is drawn at the moment, for what leaves the page: the answer is written into the question.
 element.addEventListener("simpool-ask", (event) => {
-  Object.assign(event.detail, { style: { ...style }, group: ui.group, sort: ui.sort, lowest: ui.lowest });
+  Object.assign(event.detail, { style: { ...style }, view: ui.chosen ? ui.view : "", group: ui.group, sort: ui.sort, lowest: ui.lowest, cells: ui.cells });
+});
+
+// How a link wants it drawn and arranged; a view that it does not name is the one that suits the number of photos.
+element.addEventListener("simpool-arrange", (event) => {
+  const { view, ...order } = event.detail.view;
+  Object.assign(style, event.detail.style);
+  Object.assign(ui, order, view ? { view, chosen: true } : {});
+  if (board) rebuild();
 });
 
 // References that came, changed or went, by the photo's key; null for one that is gone.
