@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import importlib
 import io
 import json
 import os
@@ -36,7 +37,6 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from simpool_viz.app.board.component import FIRST_STYLE
-from tests import made_files as made
 
 ROOT = Path(__file__).parent.parent
 API = "/gradio_api"
@@ -64,7 +64,7 @@ def photos() -> list[bytes]:
 
 def checkpoint() -> bytes:
     """A small ViT as a file that a visitor brings."""
-    data = io.BytesIO()
+    data, made = io.BytesIO(), importlib.import_module("tests.made_files")
     torch.save(made.vit(), data)
     return data.getvalue()
 
