@@ -50,6 +50,7 @@ class Held:
         self._used: dict[str, float] = {}
         self._own: set[str] = set()
         self._lock = threading.Lock()
+        self.waiting: Callable[[], list[Any]] = list  # the events that wait or run
 
     def keep_all(self, folder: Path) -> None:
         """What lies in a folder now is the app's own, and stays."""
@@ -62,6 +63,12 @@ class Held:
         with self._lock:
             self._files.setdefault(visit, set()).update(found)
             self._used[visit] = self.clock()
+
+    def shared(self, path: str) -> bool:
+        """Whether more than one visit holds a file, or waits for an answer about it."""
+        waiting = {event.session_hash for event in self.waiting() if path in names_in(event.data.data, path)}
+        with self._lock:
+            return len(waiting | {visit for visit, files in self._files.items() if path in files}) > 1
 
     def used(self, visit: str) -> float:
         """When a visit last asked for something; 0 for one that is not known."""
@@ -182,6 +189,7 @@ class VisitedBlocks(GuardedBlocks):
     def begin(self) -> None:
         """End visits from now on, in a thread that ends with the app; what lies in the folder now is the app's."""
         HELD.keep_all(upload_folder())
+        HELD.waiting = lambda: unfinished(self)
         threading.Thread(target=self._work, name="visits", daemon=True).start()
 
     def _work(self) -> None:

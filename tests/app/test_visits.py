@@ -146,3 +146,16 @@ def test_files_of_a_request_that_waits_stay_when_another_visit_with_them_ends(
     clock.later = GRACE + 1
     blocks.step()
     assert not blocks._closed and Path(path).exists()
+
+
+def test_file_that_another_visit_waits_for_is_shared(tmp_path: Path) -> None:
+    held, path = Held(), file(tmp_path, "a/mine.pth")
+    held.claim("a", tmp_path, [{"path": path}])
+    assert not held.shared(path)
+    waits = SimpleNamespace(session_hash="b", data=SimpleNamespace(data=[{"path": path}]))
+    held.waiting = lambda: [waits]
+    assert held.shared(path)
+    waits.session_hash = "a"
+    assert not held.shared(path)
+    held.claim("b", tmp_path, path)
+    assert held.shared(path)
