@@ -20,6 +20,7 @@ from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
 from simpool_viz.app.checkpoint_list import CheckpointList, bundled_groups, hub_groups
 from simpool_viz.app.choice import FORGET_CHOICE, compare_choice, first_choice, open_link, remember_choice
 from simpool_viz.app.class_rows import ClassRows
+from simpool_viz.app.downloads import download
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.reference import ReferencePanel, References, photo_key, photo_of, reference_payload
@@ -271,14 +272,12 @@ class ComparePage:
 
     @event_handler
     async def fetch(self, address: str | None) -> str:
-        """Download a picture through Gradio's guarded client, which refuses private addresses; returns its file."""
+        """Download a picture from a public address; returns its file."""
         wanted = (address or "").strip()
         if not wanted.startswith(("http://", "https://")):
             raise refusal("An address of a picture starts with https:// or http://.")
         try:
-            return await processing_utils.async_ssrf_protected_download(
-                wanted, processing_utils.utils.get_upload_folder()
-            )
+            return await download(wanted, Path(processing_utils.utils.get_upload_folder()))
         except Exception as error:  # of the HTTP client, of the guard, of the name look-up
             raise refusal(
                 f"The picture could not be fetched ({type(error).__name__}). Save it and upload the file instead."

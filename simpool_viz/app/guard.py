@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ HEADERS = [
     # Not frame-ancestors: a Space, and a notebook, show the app in a frame.
     (b"content-security-policy", b"object-src 'none'; base-uri 'self'"),
 ]
-LOCAL = ("127.0.0.1", "::1")  # who is at this machine, or comes through a proxy that tells nothing
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 OF_FILES = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; sandbox")
 
 
@@ -67,6 +67,7 @@ class Guard:
         limits: of one visitor.
         waiting: the visitors (as `visitor_of` names them) of the events that wait or run, one for each.
         stopping: whether the server is about to end.
+        proxies: as in `visitor_of`.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class Guard:
         limits: Limits,
         waiting: Callable[[], Iterable[str]],
         stopping: Callable[[], bool],
+        proxies: Sequence[Network] = (),
     ) -> None:
         self.app, self.limits, self.waiting, self.stopping = app, limits, waiting, stopping
+        self.proxies = proxies
         self._requests = Buckets(limits.burst, limits.rate)
         self._bytes = Buckets(limits.hourly, limits.hourly / 3600)
 
@@ -116,11 +119,10 @@ class Guard:
             return receive
         if self.stopping():
             raise _Refused(503, "The server is about to end; try again in a minute.")
-        visitor, files = visitor_of(scope), path.startswith(f"{API}upload")
-        stranger = visitor not in LOCAL
-        if stranger and not self._requests.take(visitor, 1):
+        visitor, files = visitor_of(scope, self.proxies), path.startswith(f"{API}upload")
+        if not self._requests.take(visitor, 1):
             raise _Refused(429, "Too many requests came from your address; wait a minute and go on.")
-        if stranger and path.rstrip("/").endswith("/queue/join"):
+        if path.rstrip("/").endswith("/queue/join"):
             waiting = sum(other == visitor for other in self.waiting())
             if waiting >= self.limits.running:
                 raise _Refused(429, f"{waiting} requests from your address are not finished; wait for one of them.")
@@ -135,7 +137,7 @@ class Guard:
             came += (size := len(message.get("body", b"")))
             if came > most:
                 raise _Refused(413, f"The request has more than {most:,} bytes, which is the most that is taken.")
-            if files and stranger and not self._bytes.take(visitor, size):
+            if files and not self._bytes.take(visitor, size):
                 raise _Refused(429, "Your address has uploaded as much as is taken in an hour; go on later.")
             return message
 
@@ -174,14 +176,29 @@ class Buckets:
             return enough
 
 
-def visitor_of(scope: Scope) -> str:
-    """The address of a visitor: of the connection, or what the proxy in front says where that is a private address."""
+def visitor_of(scope: Scope, proxies: Sequence[Network] = ()) -> str:
+    """The address of a visitor: of the connection, or what a proxy in front says in `X-Forwarded-For`.
+
+    Args:
+        scope: of a request.
+        proxies: whose word is taken; every private address where none are named, as a Space and a container need it.
+            Visitors behind a proxy that says nothing are one visitor, with the limits of one.
+    """
     peer = str((scope.get("client") or ("unknown", 0))[0])
-    if not _private(peer):
+    if not _trusted(peer, proxies):
         return peer
     told = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
     hops = [hop.strip() for hop in told.split(",") if hop.strip()]
-    return next((hop for hop in reversed(hops) if not _private(hop)), hops[0] if hops else peer)[:64]
+    return next((hop for hop in reversed(hops) if not _trusted(hop, proxies)), hops[0] if hops else peer)[:64]
+
+
+def networks(texts: Iterable[str]) -> list[Network]:
+    """Addresses and networks, such as "10.0.0.0/8".
+
+    Raises:
+        ValueError: one is neither.
+    """
+    return [ipaddress.ip_network(text.strip(), strict=False) for text in texts]
 
 
 def headers_of(path: str) -> list[tuple[bytes, bytes]]:
@@ -191,11 +208,12 @@ def headers_of(path: str) -> list[tuple[bytes, bytes]]:
     return HEADERS
 
 
-def _private(address: str) -> bool:
+def _trusted(address: str, proxies: Sequence[Network]) -> bool:
     try:
-        return not ipaddress.ip_address(address).is_global
+        one = ipaddress.ip_address(address)
     except ValueError:
         return False
+    return any(one in network for network in proxies) if proxies else not one.is_global
 
 
 def _length(scope: Scope) -> int:

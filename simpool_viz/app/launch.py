@@ -9,13 +9,14 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from simpool_viz.errors import CheckpointError, OptionError
 
 logger = logging.getLogger(__name__)
+OWN_FOLDER = "simpool_viz-"  # how the folder of a process begins
 INTRO = """# simpool_viz
 Where does a vision model attend, and would another pooling change that? Drop a photo: each row shows one checkpoint's
 map over it, and the object mask derived from the map alone."""
@@ -61,15 +62,15 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
     # Before the import: the app must be silent without a network.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # of which it makes a table after every event
     _use_private_folder()
     import gradio as gr
 
     from simpool_viz.app.choice import PHONE
     from simpool_viz.app.compare import ComparePage
-    from simpool_viz.app.events import GuardedBlocks
     from simpool_viz.app.pages import build_pages
     from simpool_viz.app.store import EncoderStore
-    from simpool_viz.app.visits import free_when_closed
+    from simpool_viz.app.visits import VisitedBlocks
 
     page = ComparePage(EncoderStore(device))
     for name, fault in page.left_out.items():
@@ -77,14 +78,11 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
     if not page.checkpoints:
         why = "; ".join(f"{name}: {fault}" for name, fault in page.left_out.items()) or "the folder is empty"
         raise CheckpointError(f"no bundled checkpoint can be used ({why}); install simpool_viz again")
-    with GuardedBlocks(
-        title="simpool_viz", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True
-    ) as blocks:
+    with VisitedBlocks(title="simpool_viz", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML('<a class="skip" href="#board">Skip to the result</a>', elem_id="skip", apply_default_css=False)
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         panels = build_pages(page)
         page.begin(blocks)
-        free_when_closed(blocks)
         blocks.load(
             None, None, panels, js=_close_where_narrow(len(panels), PHONE), queue=False, api_visibility="private"
         )
@@ -97,6 +95,7 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
             "you inspect are kept for an hour of rest, and freed within a minute of closing the page.",
             elem_classes="simpool-intro",
         )
+        blocks.listen()
     if warm:
         for name in page.whole[: page.store.limit]:
             page.find(name)
@@ -117,14 +116,23 @@ def _close_where_narrow(panels: int, width: int) -> str:
 
 def _use_private_folder() -> None:
     """Keep photos in a folder of this process, deleted when it ends; Gradio's own is shared by all users."""
-    if "GRADIO_TEMP_DIR" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="simpool_viz-")
+    given = os.environ.get("GRADIO_TEMP_DIR")
+    if not (given and Path(given).name.startswith(OWN_FOLDER) and Path(given).is_dir()):
+        if given:
+            Path(given).mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=OWN_FOLDER, dir=given)
         os.environ["GRADIO_TEMP_DIR"] = folder
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def launch(
-    host: str | None = None, port: int | None = None, device: str = "auto", *, warm: bool = False, **options: Any
+    host: str | None = None,
+    port: int | None = None,
+    device: str = "auto",
+    *,
+    warm: bool = False,
+    proxies: Sequence[Any] = (),
+    **options: Any,
 ) -> Any:
     """Build the app and serve it.
 
@@ -133,6 +141,7 @@ def launch(
         port: the first free one from 7860 where None.
         device: as in `load_checkpoint`.
         warm: as in `build`.
+        proxies: networks of the proxies whose `X-Forwarded-For` is believed, as in `visitor_of`.
         options: further arguments of `gr.Blocks.launch`, such as prevent_thread_lock.
 
     Raises:
@@ -140,11 +149,17 @@ def launch(
     """
     if port is not None:
         _check_port(host, port)
-    return _launched(build(device, warm=warm), host, port, options)
+    return _launched(build(device, warm=warm), host, port, proxies, options)
 
 
 def serve(
-    host: str | None = None, port: int | None = None, device: str = "auto", *, warm: bool = False, **options: Any
+    host: str | None = None,
+    port: int | None = None,
+    device: str = "auto",
+    *,
+    warm: bool = False,
+    proxies: Sequence[Any] = (),
+    **options: Any,
 ) -> None:
     """Serve the app until SIGTERM or SIGINT, and end within ten seconds of it, whatever runs.
 
@@ -156,6 +171,7 @@ def serve(
         port: as in `launch`.
         device: as in `launch`.
         warm: as in `build`.
+        proxies: as in `launch`.
         options: further arguments of `gr.Blocks.launch`, such as auth.
 
     Raises:
@@ -170,7 +186,7 @@ def serve(
     ending = Ending()
     ending.listen()
     _, address, _ = _launched(
-        blocks, host, port, options | {"prevent_thread_lock": True, "quiet": True}, stopping=ending.asked
+        blocks, host, port, proxies, options | {"prevent_thread_lock": True, "quiet": True}, stopping=ending.asked
     )
     print(f"simpool_viz answers at {address}", flush=True)
     ending.wait()
@@ -179,7 +195,12 @@ def serve(
 
 
 def _launched(
-    blocks: Any, host: str | None, port: int | None, options: dict[str, Any], stopping: Callable[[], bool] = bool
+    blocks: Any,
+    host: str | None,
+    port: int | None,
+    proxies: Sequence[Any],
+    options: dict[str, Any],
+    stopping: Callable[[], bool] = bool,
 ) -> Any:
     import gradio as gr
     from starlette.middleware import Middleware
@@ -188,9 +209,10 @@ def _launched(
     from simpool_viz.app.guard import Guard, Limits, visitor_of
 
     def waiting() -> list[str]:
-        return [visitor_of(event.request.scope) for event in unfinished(blocks)]
+        return [visitor_of(event.request.scope, proxies) for event in unfinished(blocks)]
 
-    guard = Middleware(Guard, limits=Limits(), waiting=waiting, stopping=stopping)  # type: ignore[arg-type]
+    told = {"limits": Limits(), "waiting": waiting, "stopping": stopping, "proxies": proxies}
+    guard = Middleware(Guard, **told)  # type: ignore[arg-type]
     options = options | {"app_kwargs": {"middleware": [guard]} | options.get("app_kwargs", {})}
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
     theme = gr.themes.Base(
@@ -212,6 +234,7 @@ def _launched(
         button_primary_text_color="white",
     )
     blocks.queue(default_concurrency_limit=2, max_size=64)
+    blocks.begin()
     return _serve(blocks, host, port, theme, options)
 
 

@@ -15,6 +15,7 @@ import gradio as gr
 from simpool_viz.app.checkpoint_list import CheckpointList, own_lines
 from simpool_viz.app.events import event_handler, plain_markdown, refusal
 from simpool_viz.app.store import MOST_PARAMETERS
+from simpool_viz.app.visits import HELD
 from simpool_viz.checkpoints.formats.parts import parse_options
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.checkpoints.load import load_for_visitor, load_untrusted, refuse_local, split_size
@@ -129,7 +130,7 @@ class OwnPanel:
                 "file"
             ) from error
         finally:
-            if file:
+            if file and not HELD.shared(str(file)):  # equal uploads of two visits are one file
                 with contextlib.suppress(OSError):
                     Path(file).unlink()
         own.waiting = encoder

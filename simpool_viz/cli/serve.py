@@ -28,6 +28,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--root-path", metavar="PATH", help="path or address under which a reverse proxy shows the app, such as /viz"
     )
     parser.add_argument(
+        "--trusted-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help=(
+            "address or network of a proxy whose X-Forwarded-For tells visitors apart, for their limits; repeat for "
+            "more (default: every private address)"
+        ),
+    )
+    parser.add_argument(
         "--warm", action="store_true", help="load the models before the address is printed, not when they are chosen"
     )
     add_device(parser)
@@ -37,12 +47,18 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.port is not None and not 0 < arguments.port < 65_536:
         raise OptionError(f"a port lies between 1 and 65535, not {arguments.port}")
     users = _users(arguments.auth)
+    from simpool_viz.app.guard import networks
     from simpool_viz.app.launch import serve
     from simpool_viz.app.logs import begin_log
 
+    try:
+        proxies = networks(arguments.trusted_proxy)
+    except ValueError as error:
+        raise OptionError(f"--trusted-proxy takes an address or a network such as 10.0.0.0/8: {error}") from error
+
     begin_log()
     where = {"host": arguments.host, "port": arguments.port, "device": arguments.device}
-    serve(**where, warm=arguments.warm, auth=users or None, root_path=arguments.root_path)
+    serve(**where, warm=arguments.warm, proxies=proxies, auth=users or None, root_path=arguments.root_path)
     if folder := os.environ.get("GRADIO_TEMP_DIR"):
         _delete(Path(folder))
     sys.stdout.flush()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from simpool_viz.app.guard import Buckets, Guard, Limits, visitor_of
+from simpool_viz.app.guard import Buckets, Guard, Limits, networks, visitor_of
 
 STRANGER = "8.8.8.8"
 
@@ -85,12 +85,36 @@ def test_one_visitor_cannot_take_all_places() -> None:
     assert ask(guard, "/", "GET")[0] == 200 and ask(guard, "/gradio_api/cancel", client="127.0.0.1")[0] == 200
 
 
+@pytest.mark.parametrize("proxy", ["127.0.0.1", "::1", "10.0.0.1"])
+def test_visitors_behind_a_proxy_that_tells_nothing_are_limited_as_one(proxy: str) -> None:
+    guard = made(burst=2, rate=0.0, hourly=10)
+    assert [ask(guard, "/gradio_api/cancel", client=proxy)[0] for _ in range(3)] == [200, 200, 429]
+    told = [ask(guard, "/gradio_api/cancel", client=proxy, x_forwarded_for=f"8.8.8.{n}")[0] for n in range(3)]
+    assert told == [200, 200, 200], "one that tells has visitors of its own"
+    guard = made(waiting=lambda: [proxy] * 3, running=3, hourly=10)
+    assert ask(guard, "/gradio_api/queue/join", client=proxy)[0] == 429
+    assert ask(guard, "/gradio_api/upload", client=proxy, body=b"x" * 11)[0] == 429
+
+
 def test_a_proxy_tells_the_address_and_a_stranger_cannot() -> None:
     def of(client: str, told: str) -> str:
         return visitor_of({"client": (client, 1), "headers": [(b"x-forwarded-for", told.encode())] if told else []})
 
     assert of("10.0.0.1", "1.2.3.4, 8.8.8.8, 10.0.0.2") == "8.8.8.8"
     assert of("8.8.4.4", "1.2.3.4") == "8.8.4.4" and of("10.0.0.1", "") == "10.0.0.1"
+
+
+def test_where_proxies_are_named_no_other_address_is_believed() -> None:
+    named = networks(["8.8.4.4", "10.1.0.0/16"])
+
+    def of(client: str, told: str) -> str:
+        return visitor_of({"client": (client, 1), "headers": [(b"x-forwarded-for", told.encode())]}, named)
+
+    assert of("8.8.4.4", "1.2.3.4, 10.1.2.3") == "1.2.3.4"
+    assert of("10.2.0.1", "1.2.3.4") == "10.2.0.1" and of("127.0.0.1", "1.2.3.4") == "127.0.0.1"
+    assert of("10.1.0.1", "10.9.0.1, 192.168.0.5") == "192.168.0.5"
+    with pytest.raises(ValueError, match="proxy"):
+        networks(["proxy"])
 
 
 def test_buckets_fill_at_their_rate_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,15 @@ def visit_file(folder: Path, name: str = "mine.pth", **changes: Any) -> str:
     return str(folder / name)
 
 
+def test_file_that_another_visit_needs_stays(panel: OwnPanel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.pth"
+    path.write_bytes(b"no checkpoint")
+    monkeypatch.setattr(own_module.HELD, "shared", lambda given: given == str(path))
+    with pytest.raises(gr.Error):
+        panel.recognise(str(path), "", OwnCheckpoints())
+    assert path.exists()
+
+
 def test_file_is_told_before_use_and_deleted_at_once(panel: OwnPanel, tmp_path: Path) -> None:
     own = OwnCheckpoints()
     told, button, cleared, same = panel.recognise(visit_file(tmp_path), "", own)

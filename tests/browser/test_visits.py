@@ -26,12 +26,13 @@ def wait_for(freed: list[Held], count: int, seconds: float) -> None:
 def test_state_is_freed_after_its_page_is_closed_and_not_before(browser: Browser, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(visits, "GRACE", 0.5)
     freed: list[Held] = []
-    with gr.Blocks() as blocks:
+    with visits.VisitedBlocks() as blocks:
         state, shown = gr.State(Held(), delete_callback=freed.append), gr.Textbox(elem_id="shown")
         gr.Button("Add", elem_id="add").click(
             lambda held: (Held([*held, 1]), str(len(held) + 1)), state, [state, shown]
         )
-        visits.free_when_closed(blocks)
+        blocks.listen()
+    blocks.begin()
     _, url, _ = blocks.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
     try:
         stays, goes = browser.new_page(), browser.new_page()
