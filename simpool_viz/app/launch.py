@@ -66,6 +66,7 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
 
     from simpool_viz.app.choice import PHONE
     from simpool_viz.app.compare import ComparePage
+    from simpool_viz.app.endpoints import Endpoints
     from simpool_viz.app.events import GuardedBlocks
     from simpool_viz.app.pages import build_pages
     from simpool_viz.app.store import EncoderStore
@@ -84,6 +85,7 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         panels = build_pages(page)
         page.begin(blocks)
+        Endpoints(page.find).build()
         free_when_closed(blocks)
         blocks.load(
             None, None, panels, js=_close_where_narrow(len(panels), PHONE), queue=False, api_visibility="private"
