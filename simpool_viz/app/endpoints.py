@@ -265,7 +265,9 @@ def _row(name: str, board: Board, row: Row, grids: bool) -> dict[str, Any]:
         "map": row.request.label,
         "title": row.title,
         "grid": attention.geometry.grid,
-        "prediction": None if row.prediction is None else dict(zip(("class", "probability"), row.prediction, strict=True)),
+        "prediction": None
+        if row.prediction is None
+        else dict(zip(("class", "probability"), row.prediction, strict=True)),
         "boxes": mask.boxes,
         "coverage": mask.coverage,
         "entropy": row.entropy,

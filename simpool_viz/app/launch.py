@@ -188,6 +188,7 @@ def _launched(
 
     from simpool_viz.app.ending import unfinished
     from simpool_viz.app.guard import Guard, Limits, visitor_of
+    from simpool_viz.app.tools import mend
 
     def waiting() -> list[str]:
         return [visitor_of(event.request.scope) for event in unfinished(blocks)]
@@ -214,7 +215,10 @@ def _launched(
         button_primary_text_color="white",
     )
     blocks.queue(default_concurrency_limit=2, max_size=64)
-    return _serve(blocks, host, port, theme, options)
+    launched = _serve(blocks, host, port, theme, options)
+    if blocks.mcp_server_obj is not None:
+        mend(blocks.mcp_server_obj)
+    return launched
 
 
 def _check_port(host: str | None, port: int) -> None:
