@@ -35,7 +35,7 @@ from simpool_viz.recording import record
 from simpool_viz.scores.localization import score_baselines
 from simpool_viz.scores.references import read_reference
 
-MOST_PHOTOS, MOST_CHECKPOINTS = 12, 12  # of one call
+PHOTOS_A_CALL = CHECKPOINTS_A_CALL = 12  # at most
 
 
 class Endpoints:
@@ -209,15 +209,15 @@ class Endpoints:
 
     def _encoders(self, names: list[str]) -> list[Encoder]:
         names = _names(names)
-        if not 0 < len(names) <= MOST_CHECKPOINTS:
-            raise OptionError(f"1 to {MOST_CHECKPOINTS} checkpoints are taken in one call, not {len(names)}")
+        if not 0 < len(names) <= CHECKPOINTS_A_CALL:
+            raise OptionError(f"1 to {CHECKPOINTS_A_CALL} checkpoints are taken in one call, not {len(names)}")
         if len({split_size(name) for name in names}) < len(names):
             raise OptionError("each checkpoint is named once")
         return [self.find(name) for name in names]
 
     def _photos(self, files: list[FileData]) -> list[Path]:
-        if not isinstance(files, list) or not 0 < len(files) <= MOST_PHOTOS:
-            raise OptionError(f"photos are a list of 1 to {MOST_PHOTOS} files")
+        if not isinstance(files, list) or not 0 < len(files) <= PHOTOS_A_CALL:
+            raise OptionError(f"photos are a list of 1 to {PHOTOS_A_CALL} files")
         return [_file(one) for one in files]
 
 
