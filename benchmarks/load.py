@@ -260,7 +260,7 @@ def files_of(folder: Path) -> tuple[int, float]:
 
 def run(visitors: int, minutes: float, share: float, seed: int, folder: Path) -> dict[str, Any]:
     """Serve visitors and return what was measured."""
-    given = {"photos": photos(), "checkpoint": checkpoint(), "style": FIRST_STYLE}
+    given: dict[str, Any] = {"photos": photos(), "checkpoint": checkpoint(), "style": FIRST_STYLE}
     process, address = start(folder)
     config = httpx.get(f"{address}/config", timeout=60).json()
     functions = {one["api_name"]: one["id"] for one in config["dependencies"] if one.get("api_name")}

@@ -413,7 +413,7 @@ class ComparePage:
         )
         chosen = controls["gallery"].select(self._choose_example, None, photo, api_visibility="private")
         fetched = controls["fetch"].click(self.fetch, controls["address"], photo, api_visibility="private")
-        self.run_on(controls["run"].click, trigger_mode=None, api_visibility="public", api_name="compare")
+        self.run_on(controls["run"].click, trigger_mode=None)
         for listen in (photo.upload, chosen.then, fetched.success):
             self.run_on(listen)
         self.run_on(made_ready.success, fn=self.run_ready, inputs=[ready, *inputs], js=remember_choice(1))

@@ -68,6 +68,7 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
 
     from simpool_viz.app.choice import PHONE
     from simpool_viz.app.compare import ComparePage
+    from simpool_viz.app.endpoints import Endpoints
     from simpool_viz.app.pages import build_pages
     from simpool_viz.app.store import EncoderStore
     from simpool_viz.app.visits import VisitedBlocks
@@ -83,6 +84,7 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         panels = build_pages(page)
         page.begin(blocks)
+        Endpoints(page.find).build()
         blocks.load(
             None, None, panels, js=_close_where_narrow(len(panels), PHONE), queue=False, api_visibility="private"
         )
@@ -207,6 +209,7 @@ def _launched(
 
     from simpool_viz.app.ending import unfinished
     from simpool_viz.app.guard import Guard, Limits, visitor_of
+    from simpool_viz.app.tools import mend
 
     def waiting() -> list[str]:
         return [visitor_of(event.request.scope, proxies) for event in unfinished(blocks)]
@@ -235,7 +238,10 @@ def _launched(
     )
     blocks.queue(default_concurrency_limit=2, max_size=64)
     blocks.begin()
-    return _serve(blocks, host, port, theme, options)
+    launched = _serve(blocks, host, port, theme, options)
+    if blocks.mcp_server_obj is not None:
+        mend(blocks.mcp_server_obj)
+    return launched
 
 
 def _check_port(host: str | None, port: int) -> None:

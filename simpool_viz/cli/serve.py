@@ -40,6 +40,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--warm", action="store_true", help="load the models before the address is printed, not when they are chosen"
     )
+    parser.add_argument(
+        "--mcp", action="store_true", help="offer the endpoints as tools of the Model Context Protocol too"
+    )
+    parser.add_argument(
+        "--share", action="store_true", help="also give the app a public address for a week, through Gradio's servers"
+    )
     add_device(parser)
 
 
@@ -47,18 +53,23 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.port is not None and not 0 < arguments.port < 65_536:
         raise OptionError(f"a port lies between 1 and 65535, not {arguments.port}")
     users = _users(arguments.auth)
+    if arguments.mcp and users:
+        raise OptionError("--mcp and --auth exclude each other, since a tool cannot log in; leave one of them out")
     from simpool_viz.app.guard import networks
     from simpool_viz.app.launch import serve
     from simpool_viz.app.logs import begin_log
+    from simpool_viz.app.tools import check_installed
 
     try:
         proxies = networks(arguments.trusted_proxy)
     except ValueError as error:
         raise OptionError(f"--trusted-proxy takes an address or a network such as 10.0.0.0/8: {error}") from error
-
+    if arguments.mcp:
+        check_installed()
     begin_log()
     where = {"host": arguments.host, "port": arguments.port, "device": arguments.device}
-    serve(**where, warm=arguments.warm, proxies=proxies, auth=users or None, root_path=arguments.root_path)
+    how = {"root_path": arguments.root_path, "share": arguments.share, "mcp_server": arguments.mcp or None}
+    serve(**where, warm=arguments.warm, proxies=proxies, auth=users or None, **how)
     if folder := os.environ.get("GRADIO_TEMP_DIR"):
         _delete(Path(folder))
     sys.stdout.flush()

@@ -163,25 +163,27 @@ def test_forged_events_are_refused_in_a_sentence_and_the_page_goes_on(
             call()
         assert "fault of ours" not in told.value.message
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
-    shown, *_ = page.ask("class", 0, "mean", 0, 0, 0.5, 0, -1, visit)
+    shown, *_ = page.ask("class", 0, "mean", 0, 0, 0.5, 0.0, 0, -1, visit)
     assert shown.answer.rows, "a refused value has not spoilt what the visit looks at"
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        ("beauty", 0, "mean", 0, 0, 0.5, 0, -1),
-        (["class"], 0, "mean", 0, 0, 0.5, 0, -1),
-        ("class", "last", "mean", 0, 0, 0.5, 0, -1),
-        ("class", None, "mean", 0, 0, 0.5, 0, -1),
-        ("class", 0, "one head", "x", 0, 0.5, 0, -1),
-        ("class", 0, "mean", 0, 0.5, 0.5, 0, -1),
-        ("class", 0, "mean", 0, 0, float("nan"), 0, -1),
-        ("class", 0, "mean", 0, 0, "half", 0, -1),
-        ("class", 0, "mean", 0, 0, 0.5, 999, -1),
-        ("class", 0, "mean", 0, 0, 0.5, -3, -1),
-        ("class", 0, "mean", 0, 0, 0.5, "square; drop", -1),
-        ("class", 0, "mean", 0, 0, 0.5, 0, [1]),
+        ("beauty", 0, "mean", 0, 0, 0.5, 0.0, 0, -1),
+        (["class"], 0, "mean", 0, 0, 0.5, 0.0, 0, -1),
+        ("class", "last", "mean", 0, 0, 0.5, 0.0, 0, -1),
+        ("class", None, "mean", 0, 0, 0.5, 0.0, 0, -1),
+        ("class", 0, "one head", "x", 0, 0.5, 0.0, 0, -1),
+        ("class", 0, "mean", 0, 0.5, 0.5, 0.0, 0, -1),
+        ("class", 0, "mean", 0, 0, float("nan"), 0.0, 0, -1),
+        ("class", 0, "mean", 0, 0, "half", 0.0, 0, -1),
+        ("class", 0, "mean", 0, 0, 0.5, 0.0, 999, -1),
+        ("class", 0, "mean", 0, 0, 0.5, 0.0, -3, -1),
+        ("class", 0, "mean", 0, 0, 0.5, 0.0, "square; drop", -1),
+        ("class", 0, "mean", 0, 0, 0.5, 0.0, 0, [1]),
+        ("class", 0, "mean", 0, 0, 0.5, float("nan"), 0, -1),
+        ("class", 0, "mean", 0, 0, 0.5, "some", 0, -1),
     ],
     ids=str,
 )

@@ -40,3 +40,17 @@ def test_who_may_log_in_is_checked_before_anything_is_built(
 def test_users_come_from_words_and_files(tmp_path: Path) -> None:
     (tmp_path / "users").write_text("ada:a:b\n\nbob:c\n")
     assert _users(["eve:d", f"@{tmp_path / 'users'}"]) == [("eve", "d"), ("ada", "a:b"), ("bob", "c")]
+
+
+def test_tools_need_a_package_and_say_which(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    status, _, err = run_command(capsys, "serve", "--mcp")
+    assert status == 2 and "pip install 'simpool-viz[mcp]'" in err
+
+
+def test_tools_cannot_log_in(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simpool_viz.app.launch.build", lambda device, warm: pytest.fail("the app was built"))
+    status, _, err = run_command(capsys, "serve", "--mcp", "--auth", "ada:b")
+    assert status == 2 and "--mcp and --auth exclude each other" in err

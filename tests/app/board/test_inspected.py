@@ -30,7 +30,7 @@ def record_photo(page: InspectPage, visit: Visit, photo: Path, name: str) -> dic
 
 
 def ask(page: InspectPage, visit: Visit, target: int) -> dict[str, Any]:
-    return sent(page, page.ask("class", 0, "mean", 0, 0, 0.5, target, ALONE[1], visit)[0])
+    return sent(page, page.ask("class", 0, "mean", 0, 0, 0.5, 0.0, target, ALONE[1], visit)[0])
 
 
 def sent(page: InspectPage, state: Any) -> dict[str, Any]:
