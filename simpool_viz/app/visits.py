@@ -241,6 +241,7 @@ async def _fetch_all(inputs: Any) -> None:
                 raise refusal(f"The file could not be fetched ({type(error).__name__}). Upload it instead.") from error
 
 
+@event_handler
 def _named(_file: Any) -> None:
     """The visit holds the file by having named it."""
 

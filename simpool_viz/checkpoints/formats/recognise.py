@@ -125,7 +125,7 @@ def _recognise(weights: Weights, settings: LoadOptions) -> Parts | None:
     if has("bn1.", "layer1.0."):
         return cnns.resnet(weights, settings)
     if torchvision_cnns.family_of(state) and not has("stages.0."):
-        return torchvision_cnns.recognise(state)
+        return torchvision_cnns.recognise_torchvision(state)
     if has("downsample_layers.0.", "stages.0.") or has("stem.0.", "stages.0.blocks.0.conv_dw."):
         return cnns.convnext(weights, settings)
     return None

@@ -44,7 +44,7 @@ def family_of(state: Mapping[str, Tensor]) -> str:
     return "" if found == "vgg" and state["features.0.weight"].ndim != 4 else found
 
 
-def recognise(state: Mapping[str, Tensor]) -> Parts:
+def recognise_torchvision(state: Mapping[str, Tensor]) -> Parts:
     """Build the parts of a torchvision CNN.
 
     Args:
