@@ -158,7 +158,7 @@ def test_an_uploaded_photo_gives_a_board(opened: Opened, tmp_path: Path):
 
 def test_an_example_photo_gives_a_board(opened: Opened):
     page, _ = opened
-    page.locator("#examples .thumbnail-item").nth(2).click()
+    page.locator("#examples .thumbnail-item[aria-label='Example photo: coffee']").click()
     expect(page.locator(".simpool-board .photo figcaption")).to_have_text("coffee.jpg", timeout=30_000)
     expect(page.locator(".simpool-board .waiting")).to_have_count(0, timeout=30_000)
 

@@ -161,7 +161,7 @@ def test_two_visitors_see_their_own_photos(opened: Opened, visitor: Page, vit_fi
     page, _ = opened
     bring(page, vit_file)
     other = bundled_folder("assets") / "coffee.jpg"
-    visitor.locator("#examples .thumbnail-item").nth(2).click()
+    visitor.locator("#examples .thumbnail-item[aria-label='Example photo: coffee']").click()
     expect(visitor.locator("#board .photo figcaption")).to_have_text("coffee.jpg", timeout=30_000)
     visitor.locator("#board .look-into").first.click()
     expect(visitor.locator(f"{BOARD} .photo figcaption")).to_contain_text(["coffee.jpg"], timeout=30_000)

@@ -80,7 +80,7 @@ def test_state_dict_with_a_fault_is_refused_whole(tmp_path: Path, change: Callab
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"bert.embeddings.weight": torch.ones(3, 3)}, r"weights\.pth is not recognised as a ViT, ResNet or ConvNeXt"),
+        ({"bert.embeddings.weight": torch.ones(3, 3)}, r"weights\.pth is not recognised as a ViT or a CNN"),
         ({"epoch": 3, "note": "hello"}, r"holds no weights that are known: it holds epoch, note"),
         ([torch.ones(3)], r"holds a list, not a table of tensors"),
         ({}, r"holds no weights that are known: it holds nothing"),

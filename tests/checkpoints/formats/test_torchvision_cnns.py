@@ -100,7 +100,7 @@ def test_every_model_of_a_family_is_recognised_by_its_shapes(family: str) -> Non
                 state = torchvision.models.get_model(name, weights=None).state_dict()
         assert torchvision_cnns.family_of(state) == family
         with torch.device("meta"):
-            parts = torchvision_cnns.recognise(state)
+            parts = torchvision_cnns.recognise_torchvision(state)
         shapes = {key: value.shape for key, value in parts.backbone.model.state_dict().items()}
         assert shapes == {key: value.shape for key, value in state.items()}, name
         assert family == "regnet" or parts.architecture == f"torchvision's {name}"
