@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 SIDE = 72  # tokens; N = 5,184, and one matrix of a single head is 107 MB in float32
 MATRIX = 4 * (SIDE * SIDE) ** 2
-ALLOWED = MATRIX * 0.85
+ALLOWED = MATRIX * 0.7
 BOARDS = [
     ("cls", ["cls"]),
     ("cls", ["rollout", "dense_rollout:soft=true", "token", "token:rollout=true"]),
@@ -67,7 +68,10 @@ def growths() -> list[int]:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("reads the peak where Linux tells it")
     command = [sys.executable, "-c", CODE, json.dumps(BOARDS)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=Path(__file__).parent.parent)
+    # glibc would keep what was freed, now more and now less, and the peak would vary with it.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    folder = Path(__file__).parent.parent
+    result = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=folder, env=environment)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 

@@ -84,8 +84,7 @@ def read_address(
     for key, kind in PARTS.items():
         given = list(dict.fromkeys(value for name, value in pairs if name == key))
         if key == "photo":
-            found = [value for value in given if value in photos or value == OWN_PHOTO]
-            found = found[:most]
+            found = [value for value in given if value in photos or value == OWN_PHOTO][:most]
         elif key == "model":
             found = _checkpoints(given, known)
         else:

@@ -27,6 +27,7 @@ from simpool_viz.app.reference import ReferencePanel, References, photo_key, pho
 from simpool_viz.app.store import EncoderStore
 from simpool_viz.app.style_controls import dispatch, style_controls
 from simpool_viz.app.take_away import TakeAway
+from simpool_viz.app.visits import upload_folder
 from simpool_viz.board.board import Board, Settings, iterate_board
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.checkpoints.bundle import bundled_folder
@@ -277,7 +278,7 @@ class ComparePage:
         if not wanted.startswith(("http://", "https://")):
             raise refusal("An address of a picture starts with https:// or http://.")
         try:
-            return await download(wanted, Path(processing_utils.utils.get_upload_folder()))
+            return await download(wanted, upload_folder())
         except Exception as error:  # of the HTTP client, of the guard, of the name look-up
             raise refusal(
                 f"The picture could not be fetched ({type(error).__name__}). Save it and upload the file instead."

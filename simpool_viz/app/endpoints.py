@@ -17,6 +17,7 @@ from gradio import FileData, processing_utils
 from PIL import Image
 
 from simpool_viz.app.events import UNREADABLE, event_handler, refusal
+from simpool_viz.app.visits import upload_folder
 from simpool_viz.board.board import Board, Row, Settings, make_board
 from simpool_viz.board.inspection import Lens, facts_of, questions_of
 from simpool_viz.board.inspection import inspect as ask
@@ -105,10 +106,12 @@ class Endpoints:
             What is known of the model on this photo (classes, grid, blocks, exponents, gates), and the rows of the answer as in compare
             The answer as a picture
         """  # noqa: E501 (Gradio reads one line for each)
-        if at is not None and (not isinstance(at, list) or len(at) != 2):
-            raise OptionError("a token's place is given by two numbers, x and y in pixels of the photo")
-        place = None if at is None else (_number(at[0]), _number(at[1]))
-        lens = Lens(place, block, int(fusion) if fusion.isdecimal() else fusion, target=target or None)
+        lens = Lens(
+            None if at is None else _place(at),
+            block,
+            int(fusion) if fusion.isdecimal() else fusion,
+            target=target or None,
+        )
         recording = record(self._encoders([checkpoint])[0], self._photos([photo])[0])
         answer = ask(recording, question, lens)
         if not answer.rows:
@@ -227,10 +230,11 @@ def _names(given: Any) -> list[str]:
     return given
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def _place(at: Any) -> tuple[float, float]:
+    numbers = at if isinstance(at, list) else []
+    if len(numbers) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in numbers):
         raise OptionError("a token's place is given by two numbers, x and y in pixels of the photo")
-    return float(value)
+    return float(numbers[0]), float(numbers[1])
 
 
 def _file(given: Any) -> Path:
@@ -242,7 +246,7 @@ def _file(given: Any) -> Path:
     path = given.get("path") if isinstance(given, dict) else None
     if not isinstance(path, str) or "\0" in path:
         raise refusal(UNREADABLE)
-    place, folder = Path(path).resolve(), Path(processing_utils.utils.get_upload_folder()).resolve()
+    place, folder = Path(path).resolve(), upload_folder().resolve()
     if not place.is_relative_to(folder):
         raise refusal("A photo is a file that was uploaded here first, or an address that starts with https://.")
     return place
@@ -291,5 +295,5 @@ def _kept(name: str, picture: Image.Image) -> FileData:
     """A picture in the app's own folder, which Gradio deletes in time."""
     content = io.BytesIO()
     picture.save(content, "PNG", compress_level=1)
-    place = processing_utils.save_bytes_to_cache(content.getvalue(), name, processing_utils.utils.get_upload_folder())
+    place = processing_utils.save_bytes_to_cache(content.getvalue(), name, str(upload_folder()))
     return FileData(path=place, orig_name=name, mime_type="image/png")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio import processing_utils
 
 from simpool_viz.app.board.component import Photo
 from simpool_viz.app.board.inspected import InspectState, InspectView, KeptRecording
@@ -18,6 +17,7 @@ from simpool_viz.app.events import checked_index, checked_number, event_handler,
 from simpool_viz.app.own_checkpoint import VISIT, OwnCheckpoints
 from simpool_viz.app.reference import photo_key
 from simpool_viz.app.style_controls import style_controls
+from simpool_viz.app.visits import upload_folder
 from simpool_viz.board.board import Board, Settings
 from simpool_viz.board.every_head import every_head, why_no_blocks
 from simpool_viz.board.inspection import QUESTIONS, ClassFound, Lens, facts_of, recording_bytes
@@ -279,7 +279,7 @@ class InspectPage:
         maps = every_head(kept.recording, visit.question, visit.lens)
         name = f"{kept.recording.encoder.facts.name}.{visit.question}.blocks{suffix}"
         check_film(Path(name))
-        path = Path(tempfile.mkdtemp(dir=processing_utils.utils.get_upload_folder())) / plain_name(name)
+        path = Path(tempfile.mkdtemp(dir=upload_folder())) / plain_name(name)
         width, height = kept.recording.geometry.original
         at = (visit.lens.at or (width / 2, height / 2)) if visit.question == "token" else None
         write_film(path, layer_frames(kept.recording.picture, maps, visit.lens.fusion, at=at), RATE)

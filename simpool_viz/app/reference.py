@@ -191,9 +191,8 @@ class ReferencePanel:
             queue=False,
             api_visibility="private",
         )
-        for button in (self.large, self.use):
-            asked = self.large if button is self.large else None
-            button.click(None, asked, self.large, js=ENLARGE, queue=False, api_visibility="private")
+        for button, wanted in ((self.large, self.large), (self.use, None)):  # what is used goes back in any case
+            button.click(None, wanted, self.large, js=ENLARGE, queue=False, api_visibility="private")
         self.paint_tab.select(self.canvas, photo, self.editor, api_visibility="private")
         photo.change(self.tell, [photo, references], self.status, api_visibility="private")
 

@@ -16,6 +16,7 @@ from gradio import processing_utils
 
 from simpool_viz.app.board.component import AMOUNTS, SMOOTHINGS, BoardState
 from simpool_viz.app.events import checked_number, event_handler, refusal
+from simpool_viz.app.visits import upload_folder
 from simpool_viz.board.board import Board, Settings
 from simpool_viz.board.comparison import arrange
 from simpool_viz.board.recut import recut
@@ -209,6 +210,6 @@ def _figure(
 
 def _files(contents: dict[str, bytes]) -> dict[str, Any]:
     """Files of the app's own folder, which Gradio deletes in time, as the value of the panel's files."""
-    cache = processing_utils.utils.get_upload_folder()
+    cache = str(upload_folder())
     places = [processing_utils.save_bytes_to_cache(data, name, cache) for name, data in contents.items()]
     return dict(gr.update(value=places, visible=True))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio import processing_utils
 
 from simpool_viz.app.events import checked_number, event_handler, refusal
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
+from simpool_viz.app.visits import upload_folder
 from simpool_viz.batch.boards import Job
 from simpool_viz.batch.clips import CLIPS, Clip, open_clip
 from simpool_viz.batch.video import SHOWN, VideoReport, make_video
@@ -70,7 +70,7 @@ class VideoPage:
             )
         opened = open_clip(str(clip), rate, SECONDS)
         job = Job([self.find(str(name), own) for name in checkpoints], parse_maps([str(chosen)]), Settings())
-        folder = Path(tempfile.mkdtemp(dir=processing_utils.utils.get_upload_folder()))
+        folder = Path(tempfile.mkdtemp(dir=upload_folder()))
         out = folder / f"{opened.path.stem}.{shown}{suffix}"
 
         def step(done: int, total: int | None, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,13 @@ class Attention:
     def rows(self, rows: slice | Tensor) -> Tensor:
         """Attention of n query rows, each of which sums to 1: (H, n, N) float32 (float64 of a float64 model)."""
         return self.logits(rows).softmax(dim=-1)
+
+    def row_tiles(self, entries: int) -> Iterator[slice]:
+        """The query rows in slices of n, so that (H, n, N) has at most so many entries, but one row at least."""
+        heads, count, _ = self.query.shape
+        step = max(1, entries // (heads * self.key.shape[1]))
+        for start in range(0, count, step):
+            yield slice(start, min(start + step, count))
 
 
 class Blocks(Sequence[Attention]):

@@ -90,8 +90,11 @@ def timm_tags() -> dict[str, tuple[int, int]]:
     import timm
 
     known = backbones()
-    tags = [tag for tag in timm.list_pretrained() if not tag.startswith(_REFUSED)]
-    tags = [tag for tag in tags if timm.models.is_model_in_modules(tag.partition(".")[0], _MODULES)]
+    tags = [
+        tag
+        for tag in timm.list_pretrained()
+        if not tag.startswith(_REFUSED) and timm.models.is_model_in_modules(tag.partition(".")[0], _MODULES)
+    ]
     return {name: _geometry(tag) for tag in tags if (name := f"timm:{tag}") not in known}
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from simpool_viz.capture.block_attention import Attention
 
-TILE = 4_194_304  # entries of the attention of all heads that are in memory at a time
 
-
-def through_discarded(weights: Tensor, block: Attention, *, residual: float, fusion: str, discard: float) -> Tensor:
+def through_discarded(
+    weights: Tensor, block: Attention, *, residual: float, fusion: str, discard: float, entries: int
+) -> Tensor:
     """W Â for one block.
 
     Args:
@@ -27,23 +27,22 @@ def through_discarded(weights: Tensor, block: Attention, *, residual: float, fus
         residual: a in [0, 1]; 0 for a block without a skip connection.
         fusion: of heads: "mean", "max" or "min".
         discard: d in (0, 1), share of the entries that are set to 0.
+        entries: of the attention of all heads that are in memory at a time.
 
     Returns:
         (C, N) in the precision of the weights.
     """
-    mixed = discarded(block, fusion, discard).mul_(1 - residual)
+    mixed = discarded(block, fusion, discard, entries).mul_(1 - residual)
     mixed.diagonal().add_(residual)
     sums = mixed.sum(-1)  # (N,)
     return ((weights.to(mixed.dtype) @ mixed) / sums.clamp(min=torch.finfo(sums.dtype).tiny)).to(weights.dtype)
 
 
-def discarded(block: Attention, fusion: str, discard: float) -> Tensor:
+def discarded(block: Attention, fusion: str, discard: float, entries: int) -> Tensor:
     """F (N, N): the fused attention of a block without its lowest entries, float32 (float64 of a float64 model)."""
-    heads, count, _ = block.query.shape
-    step = max(1, TILE // (heads * block.key.shape[1]))
     tiles = []
-    for start in range(0, count, step):
-        rows = block.rows(slice(start, min(start + step, count)))  # (H, n, N)
+    for tile in block.row_tiles(entries):
+        rows = block.rows(tile)  # (H, n, N)
         tiles.append(rows.mean(0) if fusion == "mean" else rows.amax(0) if fusion == "max" else rows.amin(0))
     fused = torch.cat(tiles)
     flat, kept = fused.view(-1), fused[0, 0].clone()

@@ -235,10 +235,7 @@ def _forward_with_graph(encoder: Encoder, recording: Recorded) -> tuple[_OutputC
 
 def _through(row: Tensor, block: _Block) -> Tensor:
     """row @ mean_h(relu(dA * A)), a tile of query rows at a time: (1, N) -> (1, N)."""
-    heads, count, _ = block.attention.query.shape
-    step = max(1, rollout.TILE // (4 * heads * count))  # attention, its gradient and their product are in memory
     product = torch.zeros_like(row)
-    for first in range(0, count, step):
-        rows = slice(first, min(first + step, count))
+    for rows in block.attention.row_tiles(rollout.TILE // 4):  # attention, its gradient and their product are in memory
         product += row[:, rows] @ block.relevance(rows).to(row.dtype)
     return product

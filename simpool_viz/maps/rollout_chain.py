@@ -108,7 +108,7 @@ def roll_out(
         block = blocks[index]
         share = residual if block.skip else 0.0  # without a skip connection the step is the attention itself
         if discard:
-            weights = through_discarded(weights, block, residual=share, fusion=fusion, discard=discard)
+            weights = through_discarded(weights, block, residual=share, fusion=fusion, discard=discard, entries=TILE)
             continue
         through = through_block(weights, block, options.fusion, workspace)
         weights = through.mul_(1 - share).add_(weights, alpha=share)
@@ -164,11 +164,8 @@ def through_tiles(weights: Tensor, block: Attention, fusion: str = "mean") -> Te
     Returns:
         (C, N) in the precision of the weights.
     """
-    heads, count, _ = block.query.shape
-    step = max(1, TILE // (heads * block.key.shape[1]))
     product = torch.zeros_like(weights)
-    for start in range(0, count, step):
-        rows = slice(start, min(start + step, count))
+    for rows in block.row_tiles(TILE):
         product += weights[:, rows] @ fused_rows(block, rows, fusion).to(weights.dtype)
     return product
 

@@ -10,7 +10,6 @@ import torch
 
 from simpool_viz.capture.block_attention import Attention, Blocks
 from simpool_viz.capture.kernels import cpu_kernel, efficient_kernel
-from simpool_viz.maps import discard as discarding
 from simpool_viz.maps import rollout_chain as module
 from simpool_viz.maps.rollout_chain import (
     RolloutOptions,
@@ -365,8 +364,8 @@ def test_discarding_low_weights_equals_vit_explain(
     w = rows(3, 37)
     expected = w.double().numpy() @ vit_explain(matrices, fusion, discard)
     plain = roll_out(w, blocks, fusion=fusion)
-    for tile in (discarding.TILE, 400):
-        monkeypatch.setattr(discarding, "TILE", tile)
+    for tile in (module.TILE, 400):
+        monkeypatch.setattr(module, "TILE", tile)
         found = roll_out(w, blocks, fusion=fusion, discard=discard)
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-7)
     assert discard < 0.1 or (found - plain).abs().max() > 1e-4

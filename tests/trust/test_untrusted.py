@@ -46,12 +46,12 @@ def test_refusals_of_the_worker_are_those_of_this_process(mine: Path, tmp_path: 
 
 
 def in_worker(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """What a program does in a process that has the worker's limits, of 3 s and 100 MB."""
+    """What a program does in a process that has the worker's limits, of 1 s and 100 MB."""
     source = folder / "small"
     source.write_bytes(b"small")
     head = (
         "from pathlib import Path\nfrom simpool_viz.checkpoints import untrusted\n"
-        "untrusted.SECONDS, untrusted.MEMORY = 3, 100 * 2**20\n"
+        "untrusted.SECONDS, untrusted.MEMORY = 1, 100 * 2**20\n"
         f"untrusted._limit(Path({str(source)!r}), Path({str(folder)!r}))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}

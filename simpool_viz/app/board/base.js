@@ -1,6 +1,6 @@
 // The board in the browser. Python sends each photo once and per row the raw grid of weights with its levels; everything that
 // a visitor changes about the drawing is computed here, without a request. The files of this folder are concatenated in one
-// scope (component.py): dom, base, masks, scores, paint, frames, cursor, rows, pins, classes, views, blocks, inspect, board.
+// scope, in the order of SCRIPTS in component.py.
 //
 // Gradio runs them once per board, with `element`, `props`, `trigger` and `watch`. Nothing of the data enters a template.
 

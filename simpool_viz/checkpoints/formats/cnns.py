@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, SimPoolTensors, count_of, find_simpool, gamma_of
+from simpool_viz.checkpoints.formats.preparation import config_of
 from simpool_viz.checkpoints.formats.vits import linear_head
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.cifar_resnet import CifarResNet
@@ -197,7 +198,7 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
 
 def _with_activation(tag: str, weights: Weights, settings: LoadOptions) -> tuple[str, list[str]]:
     """The model to build for a tag, which has QuickGELU where its weights were trained with it, and timm's notes."""
-    from simpool_viz.checkpoints.formats.timm import config_of, notes_of, quick_variant
+    from simpool_viz.checkpoints.formats.timm import notes_of, quick_variant
 
     hints = weights.hints
     full = tag if settings.arch or not hints.tag or "." in tag else f"{tag}.{hints.tag}"

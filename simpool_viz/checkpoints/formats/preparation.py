@@ -107,6 +107,20 @@ def imagenet_classes(count: int) -> tuple[str, ...]:
     return tuple(name.split(",")[0] for name in ImageNetInfo(SUBSETS[count]).label_descriptions())
 
 
+def config_of(tag: str) -> Any:
+    """timm's configuration of a tag; None for a model or weights that timm does not have.
+
+    Args:
+        tag: as in `timm.create_model`.
+    """
+    if not timm.is_model(tag):
+        return None
+    try:
+        return timm.get_pretrained_cfg(tag)
+    except RuntimeError:  # weights that this version does not list
+        return None
+
+
 def hints_of_tag(tag: str) -> Hints:
     """What timm states of the pictures of a tag; of an architecture alone, only where all its tags agree.
 
@@ -119,14 +133,13 @@ def hints_of_tag(tag: str) -> Hints:
     if not timm.is_model(tag):
         return Hints()
     architecture, _, own = tag.partition(".")
-    try:
-        config: Any = timm.get_pretrained_cfg(tag)
-    except RuntimeError:
+    config = config_of(tag)
+    if config is None and own:
         known = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
         raise CheckpointError(
             f"timm has no weights called {own!r} of {architecture}; leave the tag out, or name one of "
             f"{', '.join(known[:8]) or 'none'}"
-        ) from None
+        )
     if config is None:
         return Hints()
     if not own:

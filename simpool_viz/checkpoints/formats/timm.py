@@ -8,7 +8,7 @@ from typing import Any
 from timm.layers import NormMlpClassifierHead
 from torch import nn
 
-from simpool_viz.checkpoints.formats.preparation import imagenet_classes
+from simpool_viz.checkpoints.formats.preparation import config_of, imagenet_classes
 from simpool_viz.errors import CheckpointError, DownloadError, SimpoolError
 from simpool_viz.modeling.encoder import (
     IMAGENET_MEAN,
@@ -92,27 +92,11 @@ def quick_variant(tag: str) -> str:
     """
     import timm
 
-    config: Any = config_of(tag)
+    config = config_of(tag)
     if config is None or not any("QuickGELU" in str(note) for note in notes_of(config)):
         return tag
     quick = f"{config.architecture.replace('_clip_', '_clip_quickgelu_')}.{config.tag}"
     return quick if timm.is_model(quick) and quick in timm.list_pretrained(f"{quick.partition('.')[0]}.*") else tag
-
-
-def config_of(tag: str) -> Any:
-    """timm's configuration of a tag; None for a model or weights that timm does not have.
-
-    Args:
-        tag: as in `timm.create_model`.
-    """
-    import timm
-
-    if not timm.is_model(tag):
-        return None
-    try:
-        return timm.get_pretrained_cfg(tag)
-    except RuntimeError:  # weights that this version does not list
-        return None
 
 
 def notes_of(config: Any) -> tuple[str, ...]:
