@@ -156,6 +156,15 @@ def test_an_uploaded_photo_gives_a_board(opened: Opened, tmp_path: Path):
     assert log.complaints == []
 
 
+def test_all_example_photos_are_in_sight(opened: Opened):
+    page, _ = opened
+    gallery, last = (
+        page.locator("#examples").bounding_box(),
+        page.locator("#examples .thumbnail-item").last.bounding_box(),
+    )
+    assert gallery and last and last["y"] + last["height"] <= gallery["y"] + gallery["height"]
+
+
 def test_an_example_photo_gives_a_board(opened: Opened):
     page, _ = opened
     page.locator("#examples .thumbnail-item[aria-label='Example photo: coffee']").click()
