@@ -25,6 +25,7 @@ VENV = ROOT / ".venv"
 OLDEST, NEWEST = (3, 10), (3, 13)
 PORT = 7860  # Gradio's own, tried first
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PROCESSES = 2  # of the tests: what the smallest machines have cores for
 FILES = {"app": ["requirements.txt"], "test": ["requirements.txt", "pyproject.toml"]}
 
 
@@ -325,6 +326,18 @@ def browser_or_reason(python: Path, run=subprocess.call) -> "tuple[str | None, s
     return browser, ""
 
 
+def selections(browser: bool, rest: "list[str]") -> "list[list[str]]":
+    """Arguments of one pytest after the other.
+
+    The whole suite runs on two processes, file by file, and the browser's tests apart from the others: Playwright
+    leaves an event loop behind, in which no test of coroutines can run. A selection runs as it is, in one process.
+    """
+    if rest:
+        return [rest if browser else ["-m", "not browser", *rest]]
+    parts = ["not browser", "browser"] if browser else ["not browser"]
+    return [["-m", part, "-n", str(PROCESSES), "--dist", "loadfile"] for part in parts]
+
+
 def run_tests(python: Path, require_browser: bool, rest: "list[str]", run=subprocess.call) -> int:
     """Run linter and types (not where `rest` selects tests), then pytest, and return its exit code."""
     browser, reason = browser_or_reason(python, run)
@@ -333,9 +346,10 @@ def run_tests(python: Path, require_browser: bool, rest: "list[str]", run=subpro
     for tool in [] if rest else [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]:
         if run([str(python), "-m", *tool], cwd=str(ROOT)) != 0:
             raise stop(f"`{' '.join(tool)}` found the faults above, so the tests were not run")
-    select = [] if browser else ["-m", "not browser"]
     environment = dict(os.environ, CHROMIUM=browser) if browser else None
-    code = run([str(python), "-m", "pytest", *select, *rest], cwd=str(ROOT), env=environment)
+    code = 0
+    for selection in selections(bool(browser), rest):
+        code = run([str(python), "-m", "pytest", *selection], cwd=str(ROOT), env=environment) or code
     if not browser:
         say(f"the browser tests were skipped, since {reason}")
     return code

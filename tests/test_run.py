@@ -351,9 +351,23 @@ def test_without_browser_its_tests_are_skipped_and_the_last_line_says_so(
         ["PYTHON", "-m", "ruff", "check", "."],
         ["PYTHON", "-m", "ruff", "format", "--check", "."],
         ["PYTHON", "-m", "mypy"],
-        ["PYTHON", "-m", "pytest", "-m", "not browser"],
+        ["PYTHON", "-m", "pytest", "-m", "not browser", "-n", "2", "--dist", "loadfile"],
     ]
     assert "were skipped, since no browser was found: install Chromium" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("codes", [[1, 0], [0, 1], [1, 1], [0, 0]])
+def test_a_failure_in_either_part_of_the_suite_fails_the_run(
+    run: ModuleType, machine: Path, monkeypatch: pytest.MonkeyPatch, codes: list[int]
+) -> None:
+    monkeypatch.setenv("CHROMIUM", sys.executable)
+    left = codes.copy()
+
+    def pytest_ends(command: list[str], **_: object) -> int:
+        return left.pop(0) if "pytest" in command else 0
+
+    assert run.run_tests(Path("PYTHON"), True, [], pytest_ends) == max(codes)
+    assert not left  # both parts ran
 
 
 def test_browser_and_arguments_reach_pytest(run: ModuleType, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
