@@ -5,16 +5,19 @@ addresses of pictures, and the page's queue and limits hold.
 """
 
 # Gradio reads the types of these functions itself, so they must not be texts: no `from __future__ import annotations`.
+import inspect
 import io
 import json
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 import gradio as gr
 import numpy as np
 from gradio import FileData, processing_utils
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
 from simpool_viz.app.events import UNREADABLE, event_handler, refusal
 from simpool_viz.app.visits import upload_folder
@@ -37,6 +40,33 @@ from simpool_viz.scores.localization import score_baselines
 from simpool_viz.scores.references import read_reference
 
 PHOTOS_A_CALL = CHECKPOINTS_A_CALL = 12  # at most
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def typed(function: Function) -> Function:
+    """Decorator of an endpoint: what a caller sent is of the types that the endpoint tells; files are checked where they
+    are read. Gradio itself passes on whatever JSON it gets.
+
+    Raises:
+        OptionError: a value is of another type; says which one and what it should be.
+    """
+    hints = {name: hint for name, hint in get_type_hints(function).items() if name != "return"}
+    checks = {name: TypeAdapter(hint) for name, hint in hints.items() if hint not in (FileData, list[FileData])}
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def called(*given: Any, **named: Any) -> Any:
+        for name, value in signature.bind(*given, **named).arguments.items():
+            try:
+                if name in checks:
+                    checks[name].validate_python(value, strict=True)
+            except ValidationError as error:
+                fault = error.errors()[0]
+                place = "".join(f"[{part}]" for part in fault["loc"] if isinstance(part, int))
+                raise OptionError(fault["msg"].replace("Input", name + place, 1)) from None
+        return function(*given, **named)
+
+    return cast(Function, called)
 
 
 class Endpoints:
@@ -55,6 +85,7 @@ class Endpoints:
             # A board is as much work as one of the page, so it waits in the same line.
             gr.api(event_handler(function), api_name=function.__name__, concurrency_id="look")
 
+    @typed
     def compare(
         self,
         photos: list[FileData],
@@ -76,9 +107,10 @@ class Endpoints:
             The rows: for each photo, checkpoint and map the class predicted, the mask's boxes in pixels and its share of the photo, the spatial entropy in nats and the times in milliseconds; what had to be left out, and why
             The board as a picture
         """  # noqa: E501 (Gradio reads one line for each)
-        board = make_board(self._photos(photos), self._encoders(checkpoints), _names(maps), Settings(mask=mask))
+        board = make_board(self._photos(photos), self._encoders(checkpoints), maps, Settings(mask=mask))
         return _answer(board, grids)
 
+    @typed
     def inspect(
         self,
         photo: FileData,
@@ -129,6 +161,7 @@ class Endpoints:
         }
         return told, picture
 
+    @typed
     def score(
         self,
         photo: FileData,
@@ -154,10 +187,11 @@ class Endpoints:
         """  # noqa: E501 (Gradio reads one line for each)
         picture = read_picture(_file(photo))
         truth = read_reference(_file(reference), picture.size)
-        board = make_board([picture], self._encoders(checkpoints), _names(maps), Settings(mask=mask), {0: truth})
+        board = make_board([picture], self._encoders(checkpoints), maps, Settings(mask=mask), {0: truth})
         told, drawn = _answer(board, grids)
         return told | {"baselines": score_baselines(board.references[0])}, drawn
 
+    @typed
     def discover(
         self,
         photo: FileData,
@@ -179,8 +213,6 @@ class Endpoints:
             One row as in compare, whose boxes say where the object is, in pixels
             The object as a picture
         """
-        if method not in ("tokencut", "lost"):
-            raise OptionError(f"objects are found by tokencut or lost, not {method!r}")
         request = MapRequest(method, {"seed": seed} if seed else {})
         board = make_board(self._photos([photo]), self._encoders([checkpoint]), [request], Settings(mask="mass:1"))
         return _answer(board, grids)
@@ -211,7 +243,6 @@ class Endpoints:
         }
 
     def _encoders(self, names: list[str]) -> list[Encoder]:
-        names = _names(names)
         if not 0 < len(names) <= CHECKPOINTS_A_CALL:
             raise OptionError(f"1 to {CHECKPOINTS_A_CALL} checkpoints are taken in one call, not {len(names)}")
         if len({split_size(name) for name in names}) < len(names):
@@ -224,17 +255,10 @@ class Endpoints:
         return [_file(one) for one in files]
 
 
-def _names(given: Any) -> list[str]:
-    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-        raise OptionError("checkpoints and maps are lists of names")
-    return given
-
-
-def _place(at: Any) -> tuple[float, float]:
-    numbers = at if isinstance(at, list) else []
-    if len(numbers) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in numbers):
-        raise OptionError("a token's place is given by two numbers, x and y in pixels of the photo")
-    return float(numbers[0]), float(numbers[1])
+def _place(at: list[float]) -> tuple[float, float]:
+    if len(at) != 2:
+        raise OptionError("at: a token's place is given by two numbers, x and y in pixels of the photo")
+    return at[0], at[1]
 
 
 def _file(given: Any) -> Path:

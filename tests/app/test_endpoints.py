@@ -121,7 +121,7 @@ def test_list_checkpoints_names_what_the_others_take(client: Client) -> None:
         ({"checkpoints": []}, "1 to 12 checkpoints are taken"),
         ({"checkpoints": [NAMES[0]] * 2}, "each checkpoint is named once"),
         ({"checkpoints": ["/etc/passwd"]}, "no bundled checkpoint is called"),
-        ({"checkpoints": "resnet_gap"}, "are lists of names"),
+        ({"checkpoints": "resnet_gap"}, "checkpoints should be a valid list"),
         ({"maps": ["most"]}, "most"),
         ({"mask": "mass:7"}, "mass"),
     ],
