@@ -44,8 +44,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def typed(function: Function) -> Function:
-    """Decorator of an endpoint: what a caller sent is of the types that the endpoint tells; files are checked where they
-    are read. Gradio itself passes on whatever JSON it gets.
+    """Decorator of an endpoint: what a caller sent is of the types that the endpoint tells.
+
+    Files are checked where they are read. Gradio itself passes on whatever JSON it gets.
 
     Raises:
         OptionError: a value is of another type; says which one and what it should be.

@@ -16,6 +16,7 @@ from PIL import Image
 
 from simpool_viz import load_checkpoint, read_picture, record
 from simpool_viz.app.events import refusal
+from simpool_viz.checkpoints.bundle import save_bundle
 from simpool_viz.checkpoints.reading import read_file
 from simpool_viz.errors import CheckpointError, MapError, PictureError
 from simpool_viz.images import MAX_TOKENS, fit
@@ -23,6 +24,7 @@ from simpool_viz.maps.scale import scale_of
 from simpool_viz.masks import find_level, mask_rules
 from simpool_viz.scores.references import read_reference
 from simpool_viz.scores.spatial_entropy import spatial_entropy
+from tests.helpers import small_resnet, small_spec
 
 settings.register_profile("trust", max_examples=40, deadline=None, derandomize=True, database=None)
 settings.load_profile("trust")
@@ -173,3 +175,21 @@ def test_weights_that_are_not_numbers_are_explained_and_black_photos_and_single_
     attention = record(encoder, np.zeros((64, 96, 3), np.uint8), 64).map("simpool")
     with pytest.raises(MapError, match="not finite"):
         attention.mask("mass", 0.6)
+
+
+def test_activations_beyond_half_precision_are_explained_and_float32_bears_them() -> None:
+    photo = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    encoder = load_checkpoint("timm:vit_tiny_patch16_224", device="cpu", pretrained=False, depth=3)
+    for block in encoder.backbone.blocks:
+        block.mlp.fc2.bias.data.fill_(40_000.0)  # float16 ends at 65,504
+    assert np.isfinite(record(encoder, photo, 64).map("cls").weights).all()
+    attention = record(encoder.half(), photo, 64).map("cls")
+    with pytest.raises(MapError, match="not finite"):
+        attention.mask("mass", 0.6)
+
+
+def test_weights_beyond_half_precision_are_not_saved() -> None:
+    encoder = small_resnet()
+    encoder.pooling.wk.weight.data[0, 0] = 70_000.0
+    with tempfile.TemporaryDirectory() as folder, pytest.raises(CheckpointError, match=r"half precision are pooling\.wk"):
+        save_bundle(Path(folder), encoder, small_spec(), "# made up\n")
