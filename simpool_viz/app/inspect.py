@@ -50,6 +50,7 @@ class Visit:
         others: recordings of the same photo by checkpoints that are asked the same, by photo, checkpoint and size.
         question: of the last answer.
         blocks_wanted: whether the maps of every block and head are shown.
+        begun: whether the visitor has asked for a recording.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class Visit:
         self.others: dict[Key, KeptRecording] = {}
         self.question = ""
         self.blocks_wanted = False
+        self.begun = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Visit:
         return Visit()  # each visit begins with nothing
@@ -79,12 +81,16 @@ class Visit:
         Raises:
             SimpoolError: as in `record`.
         """
-        key = (photo, encoder.facts.name, size)
-        kept = self._made(key, encoder)
+        [(key, kept)] = self.prepare(photo, encoder, size).items()
         self.kept.pop(key, None)
         self.kept[key] = kept
         self._drop()
         return kept
+
+    def prepare(self, photo: str, encoder: Encoder, size: int) -> dict[Key, KeptRecording]:
+        """A recording by its key, not yet kept; arguments and errors as in `record`."""
+        key = (photo, encoder.facts.name, size)
+        return {key: self._made(key, encoder)}
 
     def record_others(self, encoders: Sequence[Encoder]) -> None:
         """Record the photo that is shown with further checkpoints, which are asked the same from now on.
@@ -149,6 +155,7 @@ class InspectPage:
         find: an encoder by name, the visitor's own among them.
         sizes: (title, pixels of the shorter side).
         example: the photo shown at first.
+        first: name of the checkpoint chosen at first; the list's first by default.
     """
 
     def __init__(
@@ -157,8 +164,10 @@ class InspectPage:
         find: Callable[[str, OwnCheckpoints | None], Encoder],
         sizes: list[tuple[str, int]],
         example: str | None,
+        first: str | None = None,
     ) -> None:
         self.choices, self.find, self.sizes, self.example = choices, find, sizes, example
+        self.first = first or (choices[0][1] if choices else None)
         self.panels: list[gr.Accordion] = []
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -178,6 +187,7 @@ class InspectPage:
         for value, sentence in ((photo, "Choose a photo first."), (checkpoint, "Choose a checkpoint first.")):
             if not value:
                 raise refusal(sentence)
+        visit.begun = True
         kept = visit.record(str(photo), self.find(str(checkpoint), own), size)
         answers = kept.facts.answers
         question = question if question in answers else (answers or [""])[0]
@@ -185,6 +195,25 @@ class InspectPage:
         visit.record_others([self.find(name, own) for name in others or []])
         visit.facts_sent = ""  # a new recording brings them in any case
         return [self._answer(visit, question, lens), visit, *self._follow(kept, question)]
+
+    @event_handler
+    def begin(
+        self,
+        photo: str | None,
+        checkpoint: str | None,
+        size: int,
+        question: str,
+        own: OwnCheckpoints,
+        visit: Visit,
+        others: list[str] | None = None,
+    ) -> list[Any]:
+        """As `record`, where the page is opened for the first time; what the visitor asks for has precedence."""
+        if visit.now is None and not visit.begun and photo and checkpoint:
+            made = visit.prepare(photo, self.find(checkpoint, own), size)
+            if not visit.begun:  # meanwhile
+                visit.kept |= made
+                return self.record(photo, checkpoint, size, question, own, visit, others)
+        return [gr.skip()] * len(self.recording_event["outputs"])
 
     def _follow(self, kept: KeptRecording, question: str) -> list[Any]:
         """Updates of the controls: question, block, fusion, head, first, residual, discard, target, also."""
@@ -325,9 +354,7 @@ class InspectPage:
                         height=200,
                         elem_id="inspect-photo",
                     )
-                    self.checkpoint = gr.Dropdown(
-                        self.choices, value=self.choices[0][1] if self.choices else None, label="Checkpoint"
-                    )
+                    self.checkpoint = gr.Dropdown(self.choices, value=self.first, label="Checkpoint")
                     self.size = gr.Dropdown(self.sizes, value=0, label="Size")
                     self.others = gr.Dropdown(
                         self.choices,

@@ -33,8 +33,8 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
         The panels of settings, which a narrow screen shows closed.
     """
     choices = [(title, name) for name, title in compare.checkpoints.items()]
-    inspect_page = InspectPage(choices, compare.find, SIZES, first_example())
     first = [name for name in ("vit_simpool",) if name in compare.checkpoints] or [name for _, name in choices[:1]]
+    inspect_page = InspectPage(choices, compare.find, SIZES, first_example(), *first)
     video_page = VideoPage(choices, first, compare.maps, compare.find)
     here = stops(compare.checkpoints)
     tour_page = TourPage(here, compare.find) if here else None
@@ -72,7 +72,8 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
     def offer_one(own: OwnCheckpoints) -> Any:
         return gr.update(choices=_with_own(choices, own))
 
-    tab.select(offer_own, own, [inspect_page.checkpoint, inspect_page.others], api_visibility="private")
+    offered = tab.select(offer_own, own, [inspect_page.checkpoint, inspect_page.others], api_visibility="private")
+    offered.success(**inspect_page.recording_event | {"fn": inspect_page.begin})
     video_tab.select(offer_one, own, video_page.checkpoints, api_visibility="private")
     return [*compare.panels, *inspect_page.panels]
 

@@ -41,6 +41,28 @@ def weights(row: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(row["weights"]), "<f4").reshape(row["grid"])
 
 
+def test_first_answer_gives_way_to_what_the_visitor_asks_for_meanwhile(
+    page: InspectPage, encoders: dict[str, Encoder], photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(visit: Visit) -> list[Any]:
+        return page.begin(str(photos["wide"]), "vit", 0, "", OwnCheckpoints(), visit)
+
+    visit = Visit()
+    assert begin(visit)[0].board.rows and visit.now is not None
+    assert begin(visit)[0] == gr.skip()  # it stays as it was left
+
+    hurried, prepare = Visit(), Visit.prepare
+
+    def asked_meanwhile(self: Visit, photo: str, encoder: Encoder, size: int) -> dict[Any, Any]:
+        if not self.begun:
+            record_photo(page, self, photos["tall"], "life", "cls")
+        return prepare(self, photo, encoder, size)
+
+    monkeypatch.setattr(Visit, "prepare", asked_meanwhile)
+    assert begin(hurried)[0] == gr.skip()
+    assert hurried.now is not None and hurried.now.recording.encoder is encoders["life"]
+
+
 def test_point_gives_the_maps_of_the_python_call(
     page: InspectPage, encoders: dict[str, Encoder], photos: dict[str, Path]
 ) -> None:

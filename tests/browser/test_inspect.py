@@ -16,7 +16,7 @@ from simpool_viz.board.board import Board
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.images import Geometry
 from tests import made_files as made
-from tests.browser.conftest import EXAMPLE, Opened, open_page
+from tests.browser.conftest import EXAMPLE, Opened, open_page, settle
 
 pytestmark = pytest.mark.browser
 BOARD = "#inspected .simpool-board"
@@ -47,6 +47,7 @@ def bring(page: Page, file: Path) -> None:
     page.get_by_label("Checkpoint", exact=True).click()
     page.get_by_role("option", name=f"{file.stem} (yours)").click(timeout=30_000)
     page.locator("#look").click()
+    expect(page.locator(f"{BOARD} .row h2").first).to_contain_text(file.stem, timeout=60_000)
     page.wait_for_selector(f"{BOARD} .ask", timeout=60_000)
 
 
@@ -95,6 +96,19 @@ def test_row_opens_in_inspect_with_its_photo_checkpoint_and_map(opened: Opened, 
         "ViT, SimPool: Dense Attention Roll-Out",
         "ViT, SimPool: Grad-CAM",
     ]
+    assert log.complaints == []
+
+
+def test_page_opens_with_an_answer_and_stays_as_it_was_left(opened: Opened, python_board: Board):
+    page, log = opened
+    page.get_by_role("tab", name="Inspect").click()
+    expect(page.locator(f"{BOARD} .row h2").first).to_contain_text("ViT, SimPool", timeout=60_000)
+    page.get_by_label("What contributes to a class?").click()
+    expect(page.locator(f"{BOARD} .row h2").first).to_contain_text("Contribution", timeout=30_000)
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_role("tab", name="Inspect").click()
+    settle(page, log)
+    expect(page.locator(f"{BOARD} .row h2").first).to_contain_text("Contribution")
     assert log.complaints == []
 
 
