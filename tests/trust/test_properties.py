@@ -191,5 +191,8 @@ def test_activations_beyond_half_precision_are_explained_and_float32_bears_them(
 def test_weights_beyond_half_precision_are_not_saved() -> None:
     encoder = small_resnet()
     encoder.pooling.wk.weight.data[0, 0] = 70_000.0
-    with tempfile.TemporaryDirectory() as folder, pytest.raises(CheckpointError, match=r"half precision are pooling\.wk"):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pytest.raises(CheckpointError, match=r"half precision are pooling\.wk"),
+    ):
         save_bundle(Path(folder), encoder, small_spec(), "# made up\n")
