@@ -23,6 +23,7 @@ from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.classes import class_name
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.life import LIFE, scale_of_heads
+from simpool_viz.modeling.layers.squeeze import shares_of_maximum
 from simpool_viz.modeling.pooling.means import PowerMean
 from simpool_viz.recording import Recording
 
@@ -322,19 +323,22 @@ class GateProfile:
         name: of the gate's module.
         channels: how many channels it multiplies.
         quantiles: 0, 0.25, 0.5, 0.75 and 1 of its values over the channels.
+        share: lambda, the weight of the maximum in [0, 1] where it squeezes by maximum and minimum (SPE and others),
+            of which the minimum has the rest; else None.
     """
 
     name: str
     channels: int
     quantiles: tuple[float, float, float, float, float]
+    share: float | None = None
 
 
 def gate_profiles(recording: Recording) -> list[GateProfile]:
     """The profile of every channel gate (SE, SPE, CBAM) in the order of the forward; [] where there is none."""
-    profiles = []
+    profiles, shares = [], shares_of_maximum(recording.encoder.backbone)
     for name, values in gates_by_depth(recording).items():
         low, q1, median, q3, high = (float(v) for v in np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
-        profiles.append(GateProfile(name, len(values), (low, q1, median, q3, high)))
+        profiles.append(GateProfile(name, len(values), (low, q1, median, q3, high), shares.get(name)))
     return profiles
 
 
@@ -382,6 +386,7 @@ class RecordingFacts:
             lines.append(
                 f"  gate {gate.name}, {gate.channels} channels: median {median}, half in {q1} to {q3}, all in {low} to "
                 f"{high}"
+                + ("" if gate.share is None else f"; squeezed with {gate.share:.2f} of the maximum, the rest minimum")
             )
         lines += [f"can be asked: {name} ({QUESTIONS[name].title})" for name in self.answers]
         return lines + [f"cannot be asked: {name}, since {why}" for name, why in self.absent.items()]

@@ -16,6 +16,7 @@ from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.layers.life import insert_life
 from simpool_viz.modeling.layers.sar import remove_last_skip
 from simpool_viz.modeling.layers.spe import insert_spe
+from simpool_viz.modeling.layers.squeeze import CHANNEL_ATTENTIONS
 from simpool_viz.modeling.layers.stem import ResidualStem, hybrid_embed
 from simpool_viz.modeling.pooling import create_pooling
 from simpool_viz.settings import CLOSED, Flag, Natural, Positive, Table, check_arguments, fields_of
@@ -58,7 +59,8 @@ class EncoderSpec:
         stem_pool: False removes a ResNet's max-pooling after the stem, which halves its stride.
         pooling_options: for the pooling.
         norm: between pooling and head: "none", "layer" or "batch" (without affine parameters, as is usual in probes).
-        inside: layer that is built into the backbone: "" (none), "spe" (ResNet), "life" or "nosn" (ViT).
+        inside: layer that is built into the backbone: "" (none), "spe", "se", "cbam", "eca" or "srm" (ResNet), "life"
+            or "nosn" (ViT).
         inside_options: for that layer.
         dense: whether the head classifies every token, for segmentation, rather than the pooled vector.
         stem: a `Stem`, whose features are the tokens of a ViT in place of its patches; {} for patches.
@@ -117,6 +119,7 @@ class EncoderSpec:
 
     def _insert(self, backbone: nn.Module) -> None:
         inserts: dict[str, Callable[..., None]] = {"spe": insert_spe, "life": insert_life, "nosn": remove_last_skip}
+        inserts |= CHANNEL_ATTENTIONS
         if self.inside and self.inside not in inserts:
             raise CheckpointError(f"inside a backbone goes one of {', '.join(inserts)}, not {self.inside!r}")
         if self.inside:

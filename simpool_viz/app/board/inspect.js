@@ -130,13 +130,15 @@ function buildGates(gates) {
   const top = Math.max(1e-9, ...gates.map((gate) => gate.quantiles[4]));
   const section = make("section", "chart");
   section.append(make("h2", "", "Channel gates by depth"), make("p", "note", `What each gate multiplies its channels by, from 0 to ${number(top, 2)}: the line spans all channels, the bar the middle half, the tick is the median.`));
-  for (const { name, channels, quantiles } of gates) {
+  if (gates.some((gate) => gate.share !== null)) section.append(make("p", "note", "These gates see the maximum and the minimum of each channel; beside each, how much of that is the maximum."));
+  for (const { name, channels, quantiles, share } of gates) {
     const line = make("div", "line"), track = make("div", "track"), at = (v) => `${(100 * v) / top}%`;
     const span = (className, from, to) => { const part = make("span", className); Object.assign(part.style, { left: at(from), width: at(to - from) }); return part; };
     track.append(span("range", quantiles[0], quantiles[4]), span("half", quantiles[1], quantiles[3]), span("tick", quantiles[2], quantiles[2]));
     track.setAttribute("role", "img");
     track.setAttribute("aria-label", `${name}: from ${number(quantiles[0], 2)} to ${number(quantiles[4], 2)}, median ${number(quantiles[2], 2)}.`);
-    line.append(make("span", "name", name), track, make("span", "value", `${number(quantiles[2], 2)} of ${channels}`));
+    const squeezed = share === null ? "" : `, ${Math.round(100 * share)} % max`;
+    line.append(make("span", "name", name), track, make("span", "value", `${number(quantiles[2], 2)} of ${channels}${squeezed}`));
     section.append(line);
   }
   return section;

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from simpool_viz.errors import CheckpointError
+from simpool_viz.modeling.layers.branches import gate_branches
 
 VARIANTS = ("official", "figure")
 
@@ -49,12 +50,17 @@ class SPE(nn.Module):
         self.p = nn.Parameter(torch.full((2,), 0.5))
         self.gate = nn.Identity()  # a module of its own, so that a hook can record the gate
 
+    @property
+    def share(self) -> Tensor:
+        """lambda, the weight of the maximum in [0, 1]."""
+        return self.p[0] ** 2 / (self.p[0] ** 2 + self.p[1] ** 2)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
         highest, lowest = x.amax(dim=(2, 3), keepdim=True), x.amin(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
         uh, ul = self.w2 * highest + self.b2, self.w2 * lowest + self.b2
         r = (uh + ul).sigmoid()
-        share = self.p[0] ** 2 / (self.p[0] ** 2 + self.p[1] ** 2)
+        share = self.share
         if self.variant == "official":
             return x * self.gate(r * (self.w1 * (share * uh + (1 - share) * ul) + self.b1).sigmoid())
         return x * self.gate((r * (self.w1 * (share * highest + (1 - share) * lowest) + self.b1)).sigmoid())
@@ -74,20 +80,7 @@ def insert_spe(backbone: Any, variant: str = "official") -> None:
     Raises:
         CheckpointError: the backbone is no ResNet, or its branches hold another channel attention already.
     """
-    from timm.models.resnet import BasicBlock, Bottleneck
-
-    blocks = [module for module in backbone.modules() if isinstance(module, (BasicBlock, Bottleneck))]
-    if not blocks:
-        raise CheckpointError(
-            f"SPE goes into the residual branches of a ResNet, and {type(backbone).__name__} has none"
-        )
-    if any(block.se is not None for block in blocks):
-        raise CheckpointError(
-            "SPE takes the place of another channel attention, which this ResNet has; choose one without"
-        )
-    for block in blocks:
-        norm = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-        block.se = SPE(int(norm.num_features), variant)  # type: ignore[arg-type]
+    gate_branches(backbone, lambda channels: SPE(channels, variant), "SPE")
 
 
 def spe_penalty(backbone: nn.Module) -> Tensor | float:
