@@ -90,7 +90,7 @@ class ChannelAttention(nn.Module):
         return gated
 
 
-class SqueezeExcitation(ChannelAttention):
+class SEGates(ChannelAttention):
     """SE: a bottleneck of two layers.
 
     Args:
@@ -109,7 +109,7 @@ class SqueezeExcitation(ChannelAttention):
         return out
 
 
-class CBAMChannels(ChannelAttention):
+class CBAMChannelGates(ChannelAttention):
     """The channels' half of CBAM: the squeeze and the maximum through one bottleneck; arguments as SE's."""
 
     def __init__(self, channels: int, squeeze: str = "avg", reduction: int = 16) -> None:
@@ -123,14 +123,14 @@ class CBAMChannels(ChannelAttention):
         return out
 
 
-class CBAM(nn.Module):
+class CBAMGates(nn.Module):
     """CBAM: first its channels' half, then timm's gate of places; arguments as SE's."""
 
     def __init__(self, channels: int, squeeze: str = "avg", reduction: int = 16) -> None:
         from timm.layers.cbam import SpatialAttn
 
         super().__init__()
-        self.channel, self.spatial = CBAMChannels(channels, squeeze, reduction), SpatialAttn()
+        self.channel, self.spatial = CBAMChannelGates(channels, squeeze, reduction), SpatialAttn()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
@@ -138,7 +138,7 @@ class CBAM(nn.Module):
         return out
 
 
-class EfficientChannelAttention(ChannelAttention):
+class ECAGates(ChannelAttention):
     """ECA: one convolution along the channels, whose kernel grows with their number.
 
     Args:
@@ -157,7 +157,7 @@ class EfficientChannelAttention(ChannelAttention):
         return out
 
 
-class StyleRecalibration(ChannelAttention):
+class SRMGates(ChannelAttention):
     """SRM: the squeeze and the standard deviation, weighted for each channel and normalised over the batch.
 
     Args:
@@ -188,23 +188,23 @@ def bottleneck(channels: int, reduction: int) -> int:
 
 
 def insert_se(backbone: Any, squeeze: str = "avg", reduction: int = 16) -> None:
-    """Insert SE into a timm ResNet; arguments as `SqueezeExcitation`, errors as `gate_branches`."""
-    gate_branches(backbone, lambda channels: SqueezeExcitation(channels, squeeze, reduction), "SE")
+    """Insert SE into a timm ResNet; arguments as `SEGates`, errors as `gate_branches`."""
+    gate_branches(backbone, lambda channels: SEGates(channels, squeeze, reduction), "SE")
 
 
 def insert_cbam(backbone: Any, squeeze: str = "avg", reduction: int = 16) -> None:
-    """Insert CBAM into a timm ResNet; arguments as `CBAM`, errors as `gate_branches`."""
-    gate_branches(backbone, lambda channels: CBAM(channels, squeeze, reduction), "CBAM")
+    """Insert CBAM into a timm ResNet; arguments as `CBAMGates`, errors as `gate_branches`."""
+    gate_branches(backbone, lambda channels: CBAMGates(channels, squeeze, reduction), "CBAM")
 
 
 def insert_eca(backbone: Any, squeeze: str = "avg") -> None:
-    """Insert ECA into a timm ResNet; arguments as `EfficientChannelAttention`, errors as `gate_branches`."""
-    gate_branches(backbone, lambda channels: EfficientChannelAttention(channels, squeeze), "ECA")
+    """Insert ECA into a timm ResNet; arguments as `ECAGates`, errors as `gate_branches`."""
+    gate_branches(backbone, lambda channels: ECAGates(channels, squeeze), "ECA")
 
 
 def insert_srm(backbone: Any, squeeze: str = "avg") -> None:
-    """Insert SRM into a timm ResNet; arguments as `StyleRecalibration`, errors as `gate_branches`."""
-    gate_branches(backbone, lambda channels: StyleRecalibration(channels, squeeze), "SRM")
+    """Insert SRM into a timm ResNet; arguments as `SRMGates`, errors as `gate_branches`."""
+    gate_branches(backbone, lambda channels: SRMGates(channels, squeeze), "SRM")
 
 
 CHANNEL_ATTENTIONS: dict[str, Callable[..., None]] = {

@@ -25,10 +25,10 @@ from simpool_viz.modeling.spec import EncoderSpec
 from tests.helpers import make_photo
 
 KINDS: dict[str, Callable[[int, str], nn.Module]] = {
-    "se": module.SqueezeExcitation,
-    "cbam": module.CBAMChannels,
-    "eca": module.EfficientChannelAttention,
-    "srm": module.StyleRecalibration,
+    "se": module.SEGates,
+    "cbam": module.CBAMChannelGates,
+    "eca": module.ECAGates,
+    "srm": module.SRMGates,
 }
 
 
@@ -150,7 +150,7 @@ def test_faults_are_sentences() -> None:
     with pytest.raises(CheckpointError, match=r"a squeeze is one of avg, max, min, max\+min, adaptive, not 'mean'"):
         Squeeze("mean")
     with pytest.raises(CheckpointError, match="at least 1, not 0"):
-        module.SqueezeExcitation(32, reduction=0)
+        module.SEGates(32, reduction=0)
     with pytest.raises(CheckpointError, match="ECA goes into the residual branches of a ResNet"):
         module.insert_eca(timm.create_model("vit_tiny_patch16_224", depth=1))
     with pytest.raises(CheckpointError, match="takes the place of another channel attention"):
