@@ -263,10 +263,14 @@ def _run_backbone(encoder: Encoder, trunk: _Trunk | None, batch: Batch, images: 
 def _attention_of(capture: BlockCapture, encoder: Encoder, count: int) -> list[list[Attention | None]]:
     """The attention of each of `count` pictures in the captured blocks, None where it was not kept."""
     calls = capture.calls(encoder.facts.name)
+    numbers = range(capture.first, capture.first + len(calls))
     blocks = encoder.blocks[capture.first : capture.first + len(calls)]
     skips = [not isinstance(block, NoSkipBlock) for block in blocks]
     return [
-        [None if call is None else replace(call.of(i), skip=skip) for call, skip in zip(calls, skips, strict=True)]
+        [
+            None if call is None else replace(call.of(i), skip=skip, skip_share=capture.skip_share(number, i))
+            for number, call, skip in zip(numbers, calls, skips, strict=True)
+        ]
         for i in range(count)
     ]
 

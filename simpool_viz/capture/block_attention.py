@@ -23,6 +23,8 @@ class Attention:
         scale: factor of the logits, usually 1 / sqrt(d).
         lse: (H, Nq), the log-sum-exp of each row of logits from the fused kernel, or None where no such kernel ran.
         skip: whether a skip connection leads past the attention; False for the last block of SAR's `nosn`.
+        skip_share: scalar, how much of the sum of skip connection and attention is the skip connection, as
+            `skip_shares` measures it; None where the block does not show its sum.
     """
 
     query: Tensor
@@ -31,6 +33,7 @@ class Attention:
     scale: float
     lse: Tensor | None = None
     skip: bool = True
+    skip_share: Tensor | None = None
 
     def logits(self, rows: slice | Tensor) -> Tensor:
         """Scores before the softmax of n query rows: (H, n, N) float32 (float64 of a float64 model)."""

@@ -26,6 +26,28 @@ from simpool_viz.capture.block_attention import Attention
 from simpool_viz.capture.kernels import find_kernel
 from simpool_viz.errors import CheckpointError
 
+# The module that runs next after the attention's sum takes that sum: the second norm, or the MLP where norms follow it.
+AFTER_THE_SUM = ("norm2", "layernorm_after", "layer_norm2", "ln_2", "mlp", "intermediate")
+
+
+def skip_shares(before: Tensor, after: Tensor) -> Tensor:
+    """How much of a block's sum is its skip connection: the mean over the tokens of |x| / (|x| + |z|).
+
+    x enters the block and x + z is what the attention's branch makes of it, its LayerScale included. So a block whose
+    LayerScale is small counts little in a roll-out without any choice by eye. After the mixing ratio of Kobayashi et
+    al., EMNLP 2021, section 3, with the attention's whole output as what mixes.
+
+    Args:
+        before: x (B, N, D).
+        after: x + z, of the same shape.
+
+    Returns:
+        (B,) in [0, 1], float32.
+    """
+    skipped = torch.linalg.vector_norm(before, dim=-1, dtype=torch.float32)
+    added = torch.linalg.vector_norm(after - before, dim=-1, dtype=torch.float32)
+    return (skipped / (skipped + added).clamp(min=torch.finfo(torch.float32).tiny)).mean(1)
+
 
 def one_of(batch: Tensor, index: int) -> Tensor:
     """The part of one picture (...) of a batch (B, ...), copied so that the rest of the batch can be freed."""
@@ -147,6 +169,11 @@ class BlockCapture(HookScope):
             i: getattr(block, "attn", block) for i, block in enumerate(blocks, first) if keep is None or i in keep
         }
         self._modes = {i: AttentionCapture() for i in self._modules}
+        self._sums = {
+            i: block for i, block in enumerate(blocks, first) if i in self._modules and hasattr(block, "attn")
+        }
+        self._entering: dict[int, Tensor] = {}
+        self._shares: dict[int, Tensor] = {}
         self.first, self._numbers = first, range(first, first + len(blocks))
         self._inside: AttentionCapture | None = None
 
@@ -163,11 +190,24 @@ class BlockCapture(HookScope):
             check_calls(f"{name}, block {i}", len(mode.calls), 1)
         return [self._modes[i].calls[0] if i in self._modes else None for i in self._numbers]
 
+    def skip_share(self, block: int, picture: int) -> Tensor | None:
+        """That of `skip_shares` for one picture; None where the block was not captured or does not show its sum.
+
+        Args:
+            block: its number.
+            picture: index in the batch.
+        """
+        return self._shares[block][picture] if block in self._shares else None
+
     def __enter__(self) -> BlockCapture:
         self._begin()
         for i, module in self._modules.items():
             self._hooks.append(module.register_forward_pre_hook(partial(self._open, self._modes[i])))
             self._hooks.append(module.register_forward_hook(self._close, always_call=True))
+        for i, block in self._sums.items():
+            self._hooks.append(block.register_forward_pre_hook(partial(self._enter_block, i)))
+            for behind in _behind_the_sum(block):
+                self._hooks.append(behind.register_forward_pre_hook(partial(self._measure, i)))
         return self
 
     def __exit__(
@@ -185,10 +225,27 @@ class BlockCapture(HookScope):
         if self._is_mine():
             self._leave()
 
+    def _enter_block(self, number: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._is_mine() and inputs:
+            self._entering[number] = inputs[0]
+
+    def _measure(self, number: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        before = self._entering.pop(number, None) if self._is_mine() else None
+        if before is not None and inputs and before.shape == inputs[0].shape:
+            self._shares[number] = skip_shares(before, inputs[0])
+
     def _leave(self) -> None:
         if self._inside is not None:
             self._inside.__exit__(None, None, None)
             self._inside = None
+
+
+def _behind_the_sum(block: nn.Module) -> list[nn.Module]:
+    """The modules of which the first to run takes the sum of a block's skip connection and attention."""
+    if "Parallel" in type(block).__name__:  # its MLP runs beside the attention
+        return []
+    found = (getattr(block, name, None) for name in AFTER_THE_SUM)
+    return [module for module in found if isinstance(module, nn.Module)]
 
 
 def _as_bias(mask: Tensor | None, query: Tensor) -> Tensor | None:

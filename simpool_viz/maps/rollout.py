@@ -80,14 +80,14 @@ def readout_row(recording: Recorded) -> tuple[Tensor, str]:
     blocks=blocks_from_first,
 )
 def attention_rollout(
-    recording: Recorded, first: int = 0, residual: float = 0.5, fusion: str = "mean", discard: float = 0.0
+    recording: Recorded, first: int = 0, residual: float | str = 0.5, fusion: str = "mean", discard: float = 0.0
 ) -> PendingRollout:
     """The class token's row of the roll-out, or the mean weights of the pooling multiplied by it: (1, h, w).
 
     Args:
         recording: of a ViT.
         first: the first block that takes part (0-based, inclusive).
-        residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I.
+        residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I, or "measured", each block's own.
         fusion: of heads: "mean", "max" or "min".
         discard: share in [0, 1) of each block's lowest weights that are set to 0, as in vit-explain; 0 for none.
 
@@ -128,7 +128,7 @@ def dense_rollout(
     soft: bool = False,
     union: bool = False,
     first: int = 0,
-    residual: float = 0.5,
+    residual: float | str = 0.5,
     fusion: str = "mean",
     discard: float = 0.0,
 ) -> PendingRollout:
@@ -144,7 +144,7 @@ def dense_rollout(
         soft: weight tokens by the softmax of their scores instead of the argmax.
         union: one map (1, h, w) of the tokens that have any of the classes, instead of one map per class.
         first: the first block of the roll-out (0-based, inclusive).
-        residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I.
+        residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I, or "measured", each block's own.
         fusion: of heads in the roll-out: "mean", "max" or "min".
         discard: share in [0, 1) of each block's lowest weights that are set to 0, as in vit-explain; 0 for none.
 

@@ -29,10 +29,11 @@ from torch import Tensor
 
 from simpool_viz.capture.block_attention import Attention
 from simpool_viz.capture.kernels import Kernel, find_kernel
-from simpool_viz.errors import OptionError
+from simpool_viz.errors import MapError, OptionError
 from simpool_viz.maps.discard import through_discarded
 from simpool_viz.tensors import wide
 
+MEASURED = "measured"  # a residual weight of each block's own
 TILE = 4_194_304  # entries of a tile (heads x rows x tokens): 16 MiB in float32
 FEW = 64  # query rows up to which computing these rows costs less than an exchanged call
 # entries of a block's matrices (heads x tokens x tokens, 2 MiB in float32) up to which they cost less than an exchanged
@@ -47,7 +48,8 @@ class RolloutOptions:
 
     Attributes:
         first: the first block that takes part (0-based, inclusive).
-        residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I.
+        residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I, or "measured": each block's own, as
+            `capture.hooks.skip_shares` finds it in the forward pass.
         fusion: of heads: "mean", or "max" or "min" with each row renormalised.
         discard: share in [0, 1) of each block's lowest weights that are set to 0, as in vit-explain (see discard.py); 0
             for none, the roll-out of Abnar & Zuidema.
@@ -58,15 +60,16 @@ class RolloutOptions:
     """
 
     first: int = 0
-    residual: float = 0.5
+    residual: float | str = 0.5
     fusion: str = "mean"
     discard: float = 0.0
 
     def __post_init__(self) -> None:
         if self.fusion not in ("mean", "max", "min"):
             raise OptionError(f"heads are fused by mean, max or min, not {self.fusion!r}")
-        if not isinstance(self.residual, (int, float)) or not 0 <= self.residual <= 1:
-            raise OptionError(f"the residual weight lies in [0, 1], not {self.residual}")
+        number = isinstance(self.residual, (int, float))
+        if self.residual != MEASURED and not (number and 0 <= self.residual <= 1):  # type: ignore[operator]
+            raise OptionError(f"the residual weight lies in [0, 1] or is {MEASURED!r}, not {self.residual}")
         if not isinstance(self.discard, (int, float)) or not 0 <= self.discard < 1:
             raise OptionError(f"the share that is discarded lies in [0, 1), not {self.discard}")
         if not isinstance(self.first, int) or self.first < 0:
@@ -78,7 +81,7 @@ def roll_out(
     blocks: Sequence[Attention],
     *,
     first: int = 0,
-    residual: float = 0.5,
+    residual: float | str = 0.5,
     fusion: str = "mean",
     discard: float = 0.0,
 ) -> Tensor:
@@ -97,7 +100,7 @@ def roll_out(
 
     Raises:
         OptionError: as in `RolloutOptions`, or a first block that does not exist.
-        MapError: a block that is needed was not kept.
+        MapError: a block that is needed was not kept, or does not show its residual weight where that is measured.
     """
     options = RolloutOptions(first, residual, fusion, discard)
     if first >= max(len(blocks), 1):
@@ -106,13 +109,27 @@ def roll_out(
     # By index: access to a block that was not kept raises, so that only needed ones may be accessed.
     for index in reversed(range(first, len(blocks))):
         block = blocks[index]
-        share = residual if block.skip else 0.0  # without a skip connection the step is the attention itself
+        share = _share(block, residual, index)
         if discard:
             weights = through_discarded(weights, block, residual=share, fusion=fusion, discard=discard, entries=TILE)
             continue
         through = through_block(weights, block, options.fusion, workspace)
         weights = through.mul_(1 - share).add_(weights, alpha=share)
     return weights
+
+
+def _share(block: Attention, residual: float | str, index: int) -> float:
+    """The weight of a block's skip connection; without one the step is the attention itself."""
+    if not block.skip:
+        return 0.0
+    if not isinstance(residual, str):
+        return residual
+    if block.skip_share is None:
+        raise MapError(
+            f"the weight of the skip connection cannot be measured in block {index}, which does not show the sum of "
+            "its skip connection and attention; choose a residual weight in [0, 1]"
+        )
+    return float(block.skip_share)
 
 
 def through_block(

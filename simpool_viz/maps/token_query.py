@@ -33,7 +33,7 @@ def token_query(
     block: int = -1,
     rollout: bool = False,
     first: int = 0,
-    residual: float = 0.5,
+    residual: float | str = 0.5,
     fusion: str = "mean",
     discard: float = 0.0,
 ) -> AttentionMap | PendingRollout:
@@ -45,7 +45,7 @@ def token_query(
         block: number of the block, negative ones counted from the last.
         rollout: the token's row of the roll-out instead of that of one block.
         first: the first block of the roll-out (0-based, inclusive).
-        residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I.
+        residual: weight a in [0, 1] of the skip connection in A^ = (1 - a) A + a I, or "measured", each block's own.
         fusion: of heads in the roll-out: "mean", "max" or "min".
         discard: share in [0, 1) of each block's lowest weights that are set to 0, as in vit-explain; 0 for none.
 
