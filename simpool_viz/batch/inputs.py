@@ -181,7 +181,8 @@ def _in_storage(url: str, system: Any, root: str) -> Iterator[_Found]:
 
 
 def _hidden(below: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in below.split("/"))
+    parts = [part for part in below.split("/") if part not in (".", "..")]
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def _in_file(url: str, whole: Path | Remote) -> Iterator[_Found]:
@@ -209,7 +210,8 @@ def _in_file(url: str, whole: Path | Remote) -> Iterator[_Found]:
 def _in_list(url: str) -> Iterator[_Found]:
     try:
         with opened(url) as file, storage(url):
-            lines = file.read().decode("utf-8-sig").splitlines()
+            content = file.read()
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{url} is not a list of paths in UTF-8, one a line: {error}") from error
     for line in filter(None, map(str.strip, lines)):
@@ -299,7 +301,7 @@ def _members(url: str, file: Any) -> list[tuple[tarfile.TarInfo, str]]:
     try:
         with storage(url), tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
-                if not member.isreg() or member.issparse() or _hidden(member.name.removeprefix("./")):
+                if not member.isreg() or member.issparse() or _hidden(member.name):
                     continue
                 if _is_picture(member.name):
                     found.append(member)

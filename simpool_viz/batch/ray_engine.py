@@ -20,6 +20,7 @@ from simpool_viz.batch.places import Remote, Stretch, contents
 from simpool_viz.errors import OptionError, SimpoolError, needs_packages
 
 _THREADS = 2  # of an actor, which make rows beside the model
+_TASKS = 2  # one that reads and one that writes, for which Ray Data keeps a core each
 _ATTEMPTS = 3  # of a task whose process is lost
 
 
@@ -71,7 +72,7 @@ def _cluster(address: str | None, models: int | None) -> Iterator[None]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise SimpoolError(f"no Ray cluster can be reached at {address}: {error}") from error
     else:
-        cores = max(os.cpu_count() or 1, (models or 1) + 1)
+        cores = max(os.cpu_count() or 1, (models or 1) + _TASKS)
         ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
     try:
         yield
@@ -81,10 +82,10 @@ def _cluster(address: str | None, models: int | None) -> Iterator[None]:
 
 def _copies(resources: dict[str, float], models: int | None, gpus: bool) -> int:
     """The number of copies of the models, for which there must be room beside the tasks that read."""
-    there = int(resources.get("GPU", 0)) if gpus else int(resources.get("CPU", 1)) - 1
+    there = int(resources.get("GPU", 0)) if gpus else int(resources.get("CPU", 0)) - _TASKS
     count = models or (there if gpus else 1)
     if count < 1 or count > there:
-        kind = "GPUs" if gpus else "cores, beside one that reads,"
+        kind = "GPUs" if gpus else "cores, beside one that reads and one that writes,"
         raise OptionError(f"{count} copies of the models need as many {kind} of the cluster, which has {there}")
     return count
 
@@ -95,20 +96,18 @@ def _stream(ray: Any, work: Work, parts: Sequence[Part], write: Write, count: in
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = [{"part": pickle.dumps(part)} for part in parts]
-    options = {"num_cpus": 1, "max_retries": _ATTEMPTS}
-    actors: dict[str, Any] = {"num_gpus": 1} if device == "cuda" else {"num_cpus": 1}
-    parts_read = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _read, fn_kwargs={"read": work.read}, **options
-    )
-    made = parts_read.map(
+    kept = ray.put(work)
+    place: dict[str, Any] = {"num_gpus": 1} if device == "cuda" else {"num_cpus": 1}
+    listed = ray.data.from_items(rows, override_num_blocks=len(rows))
+    read = listed.map(_read, fn_kwargs={"read": work.read}, num_cpus=1, ray_remote_args_fn=_retried_task)
+    made = read.map(
         _Recorder,
-        fn_constructor_args=(ray.put(work), device, torch.get_num_threads()),
+        fn_constructor_args=([kept], device, torch.get_num_threads()),  # in a list, or Ray puts its value in its place
         compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2),
-        max_restarts=_ATTEMPTS,
-        max_task_retries=_ATTEMPTS,
-        **actors,
+        ray_remote_args_fn=_retried_actor,
+        **place,
     )
-    written = made.map(_write, fn_kwargs={"write": write}, **options)
+    written = made.map(_write, fn_kwargs={"write": write}, num_cpus=1, ray_remote_args_fn=_retried_task)
     try:
         for row in written.iter_rows():
             yield _told(row)
@@ -117,6 +116,14 @@ def _stream(ray: Any, work: Work, parts: Sequence[Part], write: Write, count: in
             "the Ray cluster lost what it was doing, again and again (--engine local leaves out a picture that ends "
             f"its process): {str(error).strip().splitlines()[-1]}"
         ) from error
+
+
+def _retried_task() -> dict[str, Any]:
+    return {"max_retries": _ATTEMPTS}
+
+
+def _retried_actor() -> dict[str, Any]:
+    return {"max_restarts": _ATTEMPTS, "max_task_retries": _ATTEMPTS}
 
 
 def _told(row: dict[str, Any]) -> PartReport:
@@ -137,18 +144,18 @@ class _Recorder:
     """An actor: the work with its models on one device.
 
     Args:
-        work: a reference to it.
+        work: a list of a reference to it.
         device: of the models.
         threads: of the processor for one operation, as many as the first process has, since sums depend on it in
             their last digits.
     """
 
-    def __init__(self, work: Any, device: str, threads: int) -> None:
+    def __init__(self, work: list[Any], device: str, threads: int) -> None:
         import ray
         import torch
 
         torch.set_num_threads(threads)
-        self.work: Work = ray.get(work).on(device)
+        self.work: Work = ray.get(work[0]).on(device)
         self.pool = ThreadPoolExecutor(_THREADS)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
