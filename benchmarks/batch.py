@@ -111,7 +111,7 @@ def measure(arguments: argparse.Namespace, inputs: list[str], out: Path) -> dict
 
 
 def _alone(work: BoardWork, items: list[Any], count: int) -> tuple[float, float, float]:
-    """Pictures per second of the plain forward on decoded batches, those of one reader, and bytes of a picture's file."""
+    """Pictures per second of the plain forward on decoded batches and of one reader, and bytes of a picture's file."""
     device, facts = work.job.device, work.job.encoders[0].facts
     read, sizes, seconds = [], [], 0.0
     for key, place in contents((item.key, item.place) for item in items[: count * work.batch]):

@@ -1,7 +1,7 @@
 """From the board of a picture to the rows of a parquet file: one for each checkpoint and map.
 
 Maps are in half precision, divided by a power of two so that their largest value lies in [0.5, 1): `weights * scale` is
-off by at most 2^-11 of a value that is above 2^-14 of the largest, and by 2^-25 of the largest below that. Attention
+off by at most 2^-11 of a value that is above 2^-13 of the largest, and by 2^-24 of the largest below that. Attention
 over thousands of tokens would otherwise vanish in half precision.
 """
 
