@@ -21,7 +21,6 @@ from simpool_viz.errors import OptionError, SimpoolError, needs_packages
 
 _THREADS = 2  # of an actor, which make rows beside the model
 _TASKS = 2  # one that reads and one that writes, for which Ray Data keeps a core each
-_ATTEMPTS = 3  # of a task whose process is lost
 
 
 def ray_parts(
@@ -99,15 +98,14 @@ def _stream(ray: Any, work: Work, parts: Sequence[Part], write: Write, count: in
     kept = ray.put(work)
     place: dict[str, Any] = {"num_gpus": 1} if device == "cuda" else {"num_cpus": 1}
     listed = ray.data.from_items(rows, override_num_blocks=len(rows))
-    read = listed.map(_read, fn_kwargs={"read": work.read}, num_cpus=1, ray_remote_args_fn=_retried_task)
+    read = listed.map(_read, fn_kwargs={"read": work.read}, num_cpus=1)
     made = read.map(
         _Recorder,
         fn_constructor_args=([kept], device, torch.get_num_threads()),  # in a list, or Ray puts its value in its place
         compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2),
-        ray_remote_args_fn=_retried_actor,
         **place,
     )
-    written = made.map(_write, fn_kwargs={"write": write}, num_cpus=1, ray_remote_args_fn=_retried_task)
+    written = made.map(_write, fn_kwargs={"write": write}, num_cpus=1)
     try:
         for row in written.iter_rows():
             yield _told(row)
@@ -116,14 +114,6 @@ def _stream(ray: Any, work: Work, parts: Sequence[Part], write: Write, count: in
             "the Ray cluster lost what it was doing, again and again (--engine local leaves out a picture that ends "
             f"its process): {str(error).strip().splitlines()[-1]}"
         ) from error
-
-
-def _retried_task() -> dict[str, Any]:
-    return {"max_retries": _ATTEMPTS}
-
-
-def _retried_actor() -> dict[str, Any]:
-    return {"max_restarts": _ATTEMPTS, "max_task_retries": _ATTEMPTS}
 
 
 def _told(row: dict[str, Any]) -> PartReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,16 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from simpool_viz import Settings, make_board, read_batch, write_batch
-from simpool_viz.batch import engine
-from simpool_viz.batch.boards import Job
+from simpool_viz.batch import engine, rows
+from simpool_viz.batch.boards import Job, make_boards
+from simpool_viz.batch.preparing import Prepared
 from simpool_viz.batch.reader import BatchRow
 from simpool_viz.batch.rows import BoardWork, halved
-from simpool_viz.errors import DataError, MapError, OptionError
+from simpool_viz.board.board import Board
+from simpool_viz.errors import AbsentClassError, DataError, MapError, OptionError
 from simpool_viz.export import masks_of
-from simpool_viz.maps.request import parse_map
 from simpool_viz.modeling.encoder import Encoder
-from tests.helpers import dense, make_photo
+from tests.helpers import make_photo
 
 pytest.importorskip("pyarrow")
 SIZES = [(91, 60), (64, 100), (91, 60)]
@@ -69,12 +70,12 @@ def test_rows_are_those_of_boards(folder: Path, tmp_path: Path, resnet: Encoder,
     report = write_batch([folder], [resnet, vit], tmp_path / "out", maps, settings, batch=2, part=2)
     assert report.done == 3 and [fault.key for fault in report.faults] == ["empty.jpg"]
     result = read_batch(tmp_path / "out")
-    rows = list(result)
-    assert result.complete and len(result) == len(rows) == 7 and [row.index for row in rows] == [0, 0, 1, 1, 2, 2, 3]
-    assert rows[-1] == BatchRow(3, "empty.jpg", "", report.faults[0].sentence, "", "", (), None, None, None, {})
+    found = list(result)
+    assert result.complete and len(result) == len(found) == 7 and [row.index for row in found] == [0, 0, 1, 1, 2, 2, 3]
+    assert found[-1] == BatchRow(3, "empty.jpg", "", report.faults[0].sentence, "", "", (), None, None, None, {})
     for i in range(3):
         board = make_board([folder / f"{i}.png"], [resnet, vit], maps, settings)
-        for row, wanted, mask in zip(rows[2 * i : 2 * i + 2], board.rows, masks_of(board), strict=True):
+        for row, wanted, mask in zip(found[2 * i : 2 * i + 2], board.rows, masks_of(board), strict=True):
             assert (row.picture, row.checkpoint, row.map) == (f"{i}.png", wanted.checkpoint, wanted.request.label)
             assert row.names == wanted.attention.names and row.size == SIZES[i] and row.weights is not None
             tolerance = 2e-3 * np.abs(wanted.attention.weights).max()
@@ -91,7 +92,6 @@ def test_rows_are_those_of_boards(folder: Path, tmp_path: Path, resnet: Encoder,
 
 def test_masks_and_figures_are_those_of_the_board_of_the_same_batch(job: Job) -> None:
     """Without the rounding of batches: the same recording, to the last pixel and digit."""
-    from simpool_viz.batch.boards import make_boards
     from simpool_viz.batch.preparing import prepare_picture
     from simpool_viz.images import Picture
     from simpool_viz.mask_files import mask_of_runs
@@ -106,8 +106,8 @@ def test_masks_and_figures_are_those_of_the_board_of_the_same_batch(job: Job) ->
 
 def test_pictures_stand_in_the_rows_where_they_are_asked_for(folder: Path, tmp_path: Path, resnet: Encoder) -> None:
     write_batch([folder], [resnet], tmp_path / "out", ["pooling"], Settings(size=64), pictures="png")
-    rows = [row for row in read_batch(tmp_path / "out") if not row.fault]
-    for row, size in zip(rows, SIZES, strict=True):
+    found = [row for row in read_batch(tmp_path / "out") if not row.fault]
+    for row, size in zip(found, SIZES, strict=True):
         for kind in ("overlay", "cut_out"):
             with Image.open(io.BytesIO(row.figures[kind])) as image:
                 assert image.format == "PNG" and image.size == size
@@ -139,16 +139,22 @@ def test_a_run_goes_on_only_with_the_same_weights_and_batches(folder: Path, tmp_
             write_batch([folder], [encoder], tmp_path / "out", **options, batch=batch)
 
 
-def test_a_picture_without_the_class_that_is_asked_for_is_a_row_with_its_reason() -> None:
-    job = Job([dense()], [parse_map("dense_rollout:classes=car")], Settings(size=64))
+def test_a_picture_without_the_class_that_is_asked_for_is_a_row_with_its_reason(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(job: Job, batch: Sequence[Prepared]) -> list[Board]:
+        if absent := [one.key for one in batch if one.key in "36"]:
+            raise AbsentClassError(f"no token of {absent[0]} has the class car")
+        return make_boards(job, batch)
+
+    monkeypatch.setattr(rows, "make_boards", refusing)
     work = BoardWork(job, batch=4)
-    read = [work.read(str(i), png) for i, png in enumerate(photos(8))]
-    made = list(work.record(iter(read)))
-    faults = [one for one in made if one.fault]
+    made = list(work.record(work.read(str(i), png) for i, png in enumerate(photos(8))))
     assert sorted(one.key for one in made) == [str(i) for i in range(8)]
-    assert all("car" in one.fault and one.rows() == [{}] for one in faults)
-    alone = [BoardWork(job, batch=1).record(iter([one])) for one in read]
-    assert {one.key for some in alone for one in some if one.fault} == {one.key for one in faults}
+    assert {one.key: one.fault for one in made if one.fault} == {
+        key: f"no token of {key} has the class car" for key in "36"
+    }
+    assert all(one.rows() == [{}] if one.fault else len(one.rows()) == 3 for one in made)
 
 
 def photos(count: int) -> Iterator[bytes]:
