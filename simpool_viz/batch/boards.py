@@ -54,7 +54,7 @@ class Job:
         return next(self.encoders[0].parameters()).device
 
     def on(self, device: str) -> Job:
-        """The same job, its checkpoints moved to a device; this one must not be used any more."""
+        """The same job, its checkpoints moved to a device, as those of this one are: they are the same."""
         return replace(self, encoders=[encoder.to(device) for encoder in self.encoders])
 
 

@@ -93,18 +93,20 @@ Readable = Path | Remote | Stretch | bytes
 
 def is_address(text: str) -> bool:
     """Whether a text is an address of fsspec, and not a path."""
-    return "://" in text or "::" in text
+    return "://" in text
 
 
 def file_system(url: str) -> tuple[Any, str]:
     """The file system of an address, and the path in it.
 
     Raises:
-        OptionError: no such kind of address.
+        OptionError: no such kind of address, or a chain of several.
         MissingPackageError: its package is not installed.
     """
     import fsspec
 
+    if "::" in url:
+        raise OptionError(f"{url} is a chain of addresses, which is not read; give the address of the archive itself")
     try:
         return fsspec.core.url_to_fs(url)  # type: ignore[no-any-return]
     except ImportError as error:
@@ -278,7 +280,7 @@ def _members(url: str, items: Iterable[tuple[str, Streamed]]) -> Iterator[tuple[
     waiting = list(items)
     failed: Exception | None = None
     try:
-        with opened(url) as file, unpacked_stream(file, waiting[0][1].packing) as stream:
+        with opened(url) as file, unpacked_stream(file, waiting[0][1].packing) as stream, storage(url):
             while waiting:
                 key, place = waiting[0]
                 if place.length > MOST_BYTES:
@@ -289,8 +291,8 @@ def _members(url: str, items: Iterable[tuple[str, Streamed]]) -> Iterator[tuple[
                 del waiting[0]
                 short = isinstance(content, bytes) and len(content) != place.length
                 yield key, PictureError(f"{key} is cut off: its archive ends before it does") if short else content
-    except (SimpoolError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        failed = error if isinstance(error, (SimpoolError, OSError)) else DataError(f"{url} is damaged: {error}")
+    except (SimpoolError, OSError) as error:
+        failed = error
     yield from ((key, failed) for key, _ in waiting)
 
 

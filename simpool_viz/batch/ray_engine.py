@@ -52,7 +52,10 @@ def ray_parts(
     with _cluster(address, models):
         gpus = device.startswith("cuda")
         count = _copies(ray.cluster_resources(), models, gpus)
-        yield from _stream(ray, work.on("cpu"), parts, write, count, "cuda" if gpus else device)
+        try:
+            yield from _stream(ray, work.on("cpu"), parts, write, count, "cuda" if gpus else device)
+        finally:
+            work.on(device)  # the models of this process, where they were
 
 
 @contextmanager

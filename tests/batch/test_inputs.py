@@ -259,6 +259,7 @@ def test_an_encrypted_member_is_a_fault(tmp_path: Path) -> None:
         (lambda folder: touch(folder / "a.parquet"), DataError, "is a damaged parquet file"),
         (lambda folder: touch(folder / "a.txt", b"\xff\xfe\x00"), DataError, "is not a list of paths"),
         (lambda folder: "nosuch://a/b.png", OptionError, "is no address that fsspec can read"),
+        (lambda folder: "zip://a.png::file://a.zip", OptionError, "is a chain of addresses"),
         (lambda folder: "memory://nowhere/at/all", FileNotFoundError, "there is nothing at memory://nowhere"),
     ],
 )
@@ -296,6 +297,16 @@ def test_rows_of_a_shard_that_are_left_are_read_without_the_others(tmp_path: Pat
     assert np.array_equal(pixels_of([items[1]])["000001"], photo(1))
     packed = find_items([write_tar(tmp_path / "a.tar.gz", "w:gz")])
     assert [rgb.shape for rgb in pixels_of([packed[0], packed[2]]).values()] == [photo(0).shape, photo(2).shape]
+
+
+def test_a_compressed_tar_that_is_torn_after_it_was_listed_costs_what_is_behind_the_tear(tmp_path: Path) -> None:
+    path = write_tar(
+        tmp_path / "a.tar.gz", "w:gz", {"a.png": png(0), "b.png": bytes(np.random.default_rng(0).bytes(2**17))}
+    )
+    items = find_items([path])
+    path.write_bytes(path.read_bytes()[: 2**16])
+    found = dict(contents((item.key, item.place) for item in items))
+    assert found["a.png"] == png(0) and isinstance(found["b.png"], (SimpoolError, OSError))
 
 
 def test_an_empty_cell_is_a_fault_and_the_rows_after_it_are_read(tmp_path: Path) -> None:
