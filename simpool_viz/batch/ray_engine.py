@@ -68,14 +68,13 @@ def _cluster(address: str | None, models: int | None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody unless the user says so
-    if address:
-        try:
-            ray.init(address=address, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise SimpoolError(f"no Ray cluster can be reached at {address}: {error}") from error
-    else:
-        cores = max(os.cpu_count() or 1, (models or 1) + _TASKS)
-        ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
+    here = {"num_cpus": max(os.cpu_count() or 1, (models or 1) + _TASKS), "include_dashboard": False}
+    try:
+        ray.init(log_to_driver=False, **({"address": address} if address else here))
+    except Exception as error:  # of many kinds; the one that a slow start raises is a plain Exception
+        raise SimpoolError(
+            f"no Ray cluster can be {f'reached at {address}' if address else 'started here'}: {error}"
+        ) from error
     try:
         yield
     finally:

@@ -40,8 +40,18 @@ def cluster() -> Iterator[None]:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [before])])
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's own, workers starve on a busy machine
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
+    # On a busy machine Ray's own patience is too short, and its workers starve.
+    patience = {"worker_register_timeout_seconds": "600", "worker_niceness": "0"}
+    for name, value in patience.items():
+        os.environ.setdefault(f"RAY_{name}", value)
+    for attempt in range(5):
+        try:
+            ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
+            break
+        except Exception:  # Ray gives its own start 30 s, whatever else the machine does
+            ray.shutdown()
+            if attempt == 4:
+                raise
     yield
     ray.shutdown()
     os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
