@@ -68,9 +68,10 @@ def _cluster(address: str | None, models: int | None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody unless the user says so
-    here = {"num_cpus": max(os.cpu_count() or 1, (models or 1) + _TASKS), "include_dashboard": False}
+    cores = max(os.cpu_count() or 1, (models or 1) + _TASKS)
+    options: dict[str, Any] = {"address": address} if address else {"num_cpus": cores, "include_dashboard": False}
     try:
-        ray.init(log_to_driver=False, **({"address": address} if address else here))
+        ray.init(log_to_driver=False, **options)
     except Exception as error:  # of many kinds; the one that a slow start raises is a plain Exception
         raise SimpoolError(
             f"no Ray cluster can be {f'reached at {address}' if address else 'started here'}: {error}"

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
-from simpool_viz.batch import ray_engine
+from simpool_viz.batch import engine, ray_engine
 from simpool_viz.batch.boards import Job
 from simpool_viz.batch.engine import Made, PartReport, cut_to_parts
 from simpool_viz.batch.inputs import Item, find_items
-from simpool_viz.batch.parts import MANIFEST, Cluster, part_paths, run_parts
+from simpool_viz.batch.parts import MANIFEST, Cluster, PartFiles, part_paths, report_of, run_parts
 from simpool_viz.batch.places import Remote
 from simpool_viz.batch.rows import BoardWork
 from simpool_viz.board.board import Settings
-from simpool_viz.errors import DataError, OptionError, SimpoolError
+from simpool_viz.errors import DataError, MapError, OptionError, SimpoolError
 from simpool_viz.maps.request import parse_map
 from simpool_viz.modeling.encoder import Encoder
 from tests.helpers import make_photo
@@ -113,6 +114,44 @@ def test_result_is_the_local_one_also_after_lost_processes(cluster: None, resnet
         assert parquet.read_table(one).equals(parquet.read_table(other), check_metadata=True)
     names = {path.name for path in begun.iterdir()}
     assert not {name for name in names if name.startswith(".part-")} and MANIFEST in names
+
+
+def test_stages_one_after_the_other_give_the_files_of_the_local_engine(
+    resnet: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tasks and actors do, with all that travels between them pickled, but without a cluster."""
+    monkeypatch.setattr(engine, "work_ahead", lambda read, given, *_: (read(key, *rest) for key, rest in given))
+    monkeypatch.setattr(ray, "get", pickle.loads)
+    for i in range(6):
+        width, height = (91, 60) if i % 3 else (64, 100)
+        Image.fromarray(make_photo(width, height, i)).save(tmp_path / f"{i}.png")
+    (tmp_path / "5.png").write_bytes(b"no picture")
+    work = BoardWork(Job([resnet], [parse_map("pooling")], Settings(size=64)), batch=2)
+    items = find_items([tmp_path])
+    run_parts(work, items, tmp_path / "local", {}, size=4)
+    sent = ray.cloudpickle.dumps(work)
+    recorder = ray_engine._Recorder([sent], "cpu", torch.get_num_threads())
+    write = PartFiles(tmp_path / "ray")
+    write.out.mkdir()
+    for part in cut_to_parts(items, 4):
+        made = recorder(ray_engine._read({"part": pickle.dumps(part)}, work.read))
+        report = ray_engine._told(ray_engine._write(made, write))
+        assert report == report_of(write.path(part.number)) and report.number == part.number
+    assert [path.name for path in part_paths(write.out)] == ["part-000000.parquet", "part-000001.parquet"]
+    for one, other in zip(part_paths(tmp_path / "local"), part_paths(write.out), strict=True):
+        assert parquet.read_table(one).equals(parquet.read_table(other), check_metadata=True)
+
+
+def test_an_error_of_the_work_travels_as_it_is(
+    resnet: Encoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ray, "get", lambda work: work)
+    Image.fromarray(make_photo()).save(tmp_path / "a.png")
+    work = BoardWork(Job([resnet], [parse_map("cls")], Settings(size=64)))
+    part = cut_to_parts(find_items([tmp_path]), 4)[0]
+    made = ray_engine._Recorder([work], "cpu", 1)(ray_engine._read({"part": pickle.dumps(part)}, work.read))
+    with pytest.raises(MapError, match="its backbone is a CNN"):
+        ray_engine._told(ray_engine._write(made, PartFiles(tmp_path)))
 
 
 def test_an_error_on_a_node_is_raised_here() -> None:
