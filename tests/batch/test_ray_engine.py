@@ -45,14 +45,13 @@ def cluster() -> Iterator[None]:
     patience = {"worker_register_timeout_seconds": "600", "worker_niceness": "0"}
     for name, value in patience.items():
         os.environ.setdefault(f"RAY_{name}", value)
-    for attempt in range(5):
-        try:
-            ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
-            break
-        except Exception:  # Ray gives its own start 30 s, whatever else the machine does
-            ray.shutdown()
-            if attempt == 4:
-                raise
+    try:
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
+    except Exception as error:
+        ray.shutdown()
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"Ray, which gives its own start 30 s, does not start on this machine: {error}")
     yield
     ray.shutdown()
     os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
