@@ -156,7 +156,7 @@ def _stamped(stamps: list[float]) -> Iterator[None]:
             stamps.append(time.perf_counter())
             yield report
 
-    parts._run = run
+    parts._run = run  # type: ignore[assignment]
     try:
         yield
     finally:
