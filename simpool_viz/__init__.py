@@ -16,6 +16,7 @@ These names are the public interface; everything else may change between version
 | `make_board`, `Board`, `Settings`, `export_board` | maps of pictures x checkpoints with masks and scores, and their export as a folder |
 | `arrange`, `agreement`, `difference` | a board in another order, the IoU between its masks, one map minus another |
 | `inspect`, `Lens`, `facts_of`, `segment` | the maps of one token, block or class of a recording, its other data, and its segmentation |
+| `write_batch`, `read_batch` | maps, masks and figures of many pictures as parquet files, and their rows as arrays |
 | `read_picture` | any picture file, PIL image or array as upright RGB |
 | `SimpoolError` | an input or a request that does not fit. Its kinds: `PictureError`, `CheckpointError`, `DownloadError`, `MapError`, `AbsentClassError`, `OptionError`, `DataError`, `TrainingError`, `DivergedError`, `MissingPackageError` |
 """  # noqa: E501 (rows of a table cannot be broken)
@@ -59,10 +60,12 @@ _HOMES = {
     "map_methods": "maps.registry",
     "mask_rules": "masks",
     "poolings": "modeling.pooling",
+    "read_batch": "batch.reader",
     "read_picture": "images",
     "record": "recording",
     "record_batch": "recording",
     "segment": "board.segmentation",
+    "write_batch": "batch.rows",
 }
 __all__ = [
     "AbsentClassError",
@@ -96,13 +99,17 @@ __all__ = [
     "map_methods",
     "mask_rules",
     "poolings",
+    "read_batch",
     "read_picture",
     "record",
     "record_batch",
     "segment",
+    "write_batch",
 ]
 
 if TYPE_CHECKING:
+    from simpool_viz.batch.reader import read_batch
+    from simpool_viz.batch.rows import write_batch
     from simpool_viz.board.board import Board, Settings, make_board
     from simpool_viz.board.comparison import agreement, arrange, difference
     from simpool_viz.board.inspection import Lens, facts_of, inspect

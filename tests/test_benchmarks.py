@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import measure, subjects
+from benchmarks import batch, measure, subjects
 from simpool_viz.images import Geometry
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import create_pooling
@@ -120,3 +121,24 @@ def test_a_peak_is_what_stood_in_memory_at_once() -> None:
     root = Path(__file__).parent.parent
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=root)
     assert 155_000_000 < int(result.stdout) < 190_000_000, result.stderr
+
+
+def test_memory_of_a_process_and_its_children_is_seen_along_the_way() -> None:
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the system does not say what a process has")
+    before = batch.memory_of_tree(os.getpid())
+    held = np.ones(2**24, np.uint8)
+    assert batch.memory_of_tree(os.getpid()) - before > 0.8 * held.nbytes
+    alone = batch.memory_of_tree(os.getpid())
+    code = "x = bytearray(b'1' * 2**25); print(1, flush=True); input()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline()
+    assert batch.memory_of_tree(os.getpid()) - alone > 0.8 * 2**25
+    child.communicate(b"\n")
+    assert held[0] == 1
+
+
+def test_the_rate_of_a_run_leaves_out_its_beginning_and_its_end() -> None:
+    stamps = [10.0, 12.0, 14.0, 16.0, 99.0]  # the first part waits for processes to start, the last is short
+    assert batch._steady_rate(stamps, 4 * batch.PART + 3, 200.0) == pytest.approx(batch.PART / 2)
+    assert batch._steady_rate([10.0], 50, 20.0) == 2.5

@@ -5,14 +5,15 @@ One forward pass serves all pictures of a shape and all heads on one backbone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
-from simpool_viz.batch.preparing import Frame, Prepared
+from simpool_viz.batch.preparing import Fault, Frame, Prepared
 from simpool_viz.board.board import Board, Row, Settings, blocks_of, record_rows
 from simpool_viz.images import Picture, normalise
 from simpool_viz.maps.request import MapRequest
@@ -51,6 +52,32 @@ class Job:
     def device(self) -> torch.device:
         """The device of the encoders' weights."""
         return next(self.encoders[0].parameters()).device
+
+    def on(self, device: str) -> Job:
+        """The same job, its checkpoints moved to a device, as those of this one are: they are the same."""
+        return replace(self, encoders=[encoder.to(device) for encoder in self.encoders])
+
+
+def batches_of_one_shape(read: Iterator[Prepared | Fault], batch: int, faults: list[Fault]) -> Iterator[list[Prepared]]:
+    """Collect pictures of one shape into batches. At most eight batches of pictures wait, then the fullest goes.
+
+    Args:
+        read: pictures as they come.
+        batch: number of pictures of a batch.
+        faults: to which what cannot be read is added.
+    """
+    buckets: dict[Any, list[Prepared]] = {}
+    for one in read:
+        if isinstance(one, Fault):
+            faults.append(one)
+            continue
+        bucket = buckets.setdefault(one.shape, [])
+        bucket.append(one)
+        if len(bucket) == batch:
+            yield buckets.pop(one.shape)
+        elif sum(map(len, buckets.values())) >= 8 * batch:
+            yield buckets.pop(max(buckets, key=lambda shape: len(buckets[shape])))
+    yield from buckets.values()
 
 
 def make_boards(job: Job, batch: Sequence[Prepared]) -> list[Board]:

@@ -1,4 +1,4 @@
-"""The loop over folders on one machine.
+"""The loop over pictures on one machine, which writes files.
 
 Worker processes read pictures, the main thread runs the models, and writer threads draw and encode, all at once. The
 number of waiting pictures is bounded, so that a folder of any length takes the memory of a few batches.
@@ -12,42 +12,25 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from simpool_viz.batch.boards import Job, make_boards
+from simpool_viz.batch.boards import Job, batches_of_one_shape, make_boards
+from simpool_viz.batch.inputs import find_items
 from simpool_viz.batch.lock import locked
-from simpool_viz.batch.preparing import Fault, Prepared, find_pictures
-from simpool_viz.batch.workers import read_ahead
-from simpool_viz.batch.writing import Journal, check_folder, require_folder, write
+from simpool_viz.batch.places import contents
+from simpool_viz.batch.preparing import Fault, Prepared, prepare
+from simpool_viz.batch.workers import half_the_cores, work_ahead
+from simpool_viz.batch.writing import BatchReport, Journal, check_folder, require_folder, write
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import LONGEST, SUFFIXES
 from simpool_viz.errors import MapError, OptionError
 
 
-@dataclass(frozen=True)
-class BatchReport:
-    """What a run over folders did.
-
-    Attributes:
-        done: number of pictures that are done now.
-        earlier: how many of these an earlier run did.
-        faults: the pictures that could not be read.
-        seconds: wall-clock time of this run.
-        notes: what an earlier run had left in disorder, in sentences.
-    """
-
-    done: int
-    earlier: int
-    faults: list[Fault]
-    seconds: float
-    notes: list[str] = field(default_factory=list)
-
-
 def run(
     job: Job,
-    folders: Sequence[str | os.PathLike[str]],
+    inputs: Sequence[str | os.PathLike[str]],
     out: Path,
     drawn: DrawingStyle | None = None,
     *,
@@ -57,13 +40,13 @@ def run(
     overwrite: bool = False,
     progress: bool = False,
 ) -> BatchReport:
-    """Compute the maps of every picture in some folders and write them, as `export_board` does for one board.
+    """Compute the maps of every picture that is given and write them, as `export_board` does for one board.
 
     A run that was interrupted is resumed: pictures in the journal of `out` are not computed again.
 
     Args:
         job: checkpoints, maps, settings.
-        folders: folders of pictures, subfolders included.
+        inputs: folders, pictures, lists, shards and archives, as `find_items` takes them.
         out: folder to write to; that of an earlier run with the same settings is resumed.
         drawn: how maps are drawn; the usual style by default.
         pictures: format of overlays and masks, "jpeg" or "png", or "none" for maps alone.
@@ -76,27 +59,29 @@ def run(
         Counts, unreadable pictures and duration.
 
     Raises:
-        DataError: no picture in the folders, another run that writes to `out`, a journal without settings, or `out`
+        DataError: no picture in the inputs, another run that writes to `out`, a journal without settings, or `out`
             is gone before the end.
         MapError: no checkpoint has any of the maps.
         OptionError: a format, a batch size or a number of workers that does not exist.
         FileExistsError: `out` holds something else, or a run with other settings.
+        FileNotFoundError: an input that does not exist.
     """
     started, drawn = time.perf_counter(), drawn or DrawingStyle()
     if pictures not in (*SUFFIXES, "none"):
         raise OptionError(f"pictures are written as {', '.join(SUFFIXES)} or none, not {pictures!r}")
     if batch < 1 or (workers is not None and workers < 1):
         raise OptionError("the batch and the number of workers must be positive")
-    out, found = Path(out), find_pictures(folders)
+    out, found = Path(out), {item.key: item.place for item in find_items(inputs)}
     check_folder(out)
     faults: list[Fault] = []
     with locked(out) as note, ExitStack() as stack:
-        journal = Journal(out, _settings(job, drawn, pictures), overwrite)
+        journal = Journal(out, run_settings(job, drawn, pictures), overwrite)
         earlier = sum(key in journal.done for key in found)
-        waiting = {key: path for key, path in found.items() if key not in journal.done}
+        waiting = {key: place for key, place in found.items() if key not in journal.done}
         bar, longest = stack.enter_context(_bar(len(waiting), progress)), None if pictures == "none" else LONGEST
-        read = read_ahead(waiting, job.frames, longest, workers or _half_the_cores(), 3 * batch, stack)
-        for line in _written(_batches(read, batch, faults), job, out, drawn, pictures, faults, stack):
+        given = ((key, (place, job.frames, longest)) for key, place in contents(waiting.items()))
+        read = work_ahead(prepare, given, min(workers or half_the_cores(), len(waiting)), 3 * batch, stack)
+        for line in _written(batches_of_one_shape(read, batch, faults), job, out, drawn, pictures, faults, stack):
             journal.add(line)
             bar.update()
         journal.finish(list(found), faults, str(job.device))
@@ -104,11 +89,7 @@ def run(
     return BatchReport(done, earlier, faults, time.perf_counter() - started, [*filter(None, [note, journal.repair])])
 
 
-def _half_the_cores() -> int:
-    return max(1, (os.cpu_count() or 2) // 2)
-
-
-def _settings(job: Job, drawn: DrawingStyle, pictures: str) -> dict[str, Any]:
+def run_settings(job: Job, drawn: DrawingStyle, pictures: str) -> dict[str, Any]:
     """The settings that must be the same for a run to be resumed, as the manifest keeps them."""
     return {
         "checkpoints": [encoder.facts.name for encoder in job.encoders],
@@ -125,22 +106,6 @@ def _bar(total: int, shown: bool) -> Any:
     return tqdm(total=total, desc="recording", unit="picture", disable=not shown)
 
 
-def _batches(read: Iterator[Prepared | Fault], batch: int, faults: list[Fault]) -> Iterator[list[Prepared]]:
-    """Collect pictures of one shape into batches. At most eight batches of pictures wait, then the fullest goes."""
-    buckets: dict[Any, list[Prepared]] = {}
-    for one in read:
-        if isinstance(one, Fault):
-            faults.append(one)
-            continue
-        bucket = buckets.setdefault(one.shape, [])
-        bucket.append(one)
-        if len(bucket) == batch:
-            yield buckets.pop(one.shape)
-        elif sum(map(len, buckets.values())) >= 8 * batch:
-            yield buckets.pop(max(buckets, key=lambda shape: len(buckets[shape])))
-    yield from buckets.values()
-
-
 def _written(
     batches: Iterator[list[Prepared]],
     job: Job,
@@ -151,7 +116,7 @@ def _written(
     stack: ExitStack,
 ) -> Iterator[dict[str, Any]]:
     """Write pictures and yield their lines for the journal; the next batch is recorded while one is written."""
-    pool = stack.enter_context(ThreadPoolExecutor(_half_the_cores()))
+    pool = stack.enter_context(ThreadPoolExecutor(half_the_cores()))
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
     before: list[tuple[str, Future[dict[str, Any]]]] = []
     for batch in batches:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from simpool_viz.batch.places import Readable, Remote, Stretch, read_bytes
 from simpool_viz.drawing.pixels import display_picture
-from simpool_viz.errors import DataError, SimpoolError
-from simpool_viz.images import Geometry, Picture, fit, read_picture, resize_to_input
+from simpool_viz.errors import DataError, PictureError, SimpoolError
+from simpool_viz.images import Geometry, Picture, fit, open_picture, read_picture, resize_to_input
 from simpool_viz.outputs import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif")
@@ -89,20 +91,22 @@ def find_pictures(folders: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
         name = root.resolve().name
         same_name = [other.resolve().name for other in roots[:number]].count(name)
         before = "" if len(roots) == 1 else f"{name}_{same_name}/" if same_name else f"{name}/"
-        for path in sorted(root.rglob("*")):
-            below = path.relative_to(root)
-            if (
-                path.suffix.lower() in SUFFIXES
-                and not any(part.startswith(".") for part in below.parts)
-                and path.is_file()
-            ):
-                found[_key(before + below.as_posix(), found)] = path
+        for below, path in pictures_below(root):
+            found[unique_key(before + below, found)] = path
     if not found:
         raise DataError(f"no picture ({', '.join(s[1:] for s in SUFFIXES)}) lies in {', '.join(map(str, roots))}")
     return found
 
 
-def _key(text: str, taken: Container[str]) -> str:
+def pictures_below(root: Path) -> Iterator[tuple[str, Path]]:
+    """The path below a folder, and the path, of every picture in it and in its subfolders, sorted; none is hidden."""
+    for path in sorted(root.rglob("*")):
+        below = path.relative_to(root)
+        if path.suffix.lower() in SUFFIXES and not any(p.startswith(".") for p in below.parts) and path.is_file():
+            yield below.as_posix(), path
+
+
+def unique_key(text: str, taken: Container[str]) -> str:
     """A path as text that can be written anywhere, in which bytes that are no UTF-8 are escaped; numbered where two
     would be equal."""
     key = unnumbered = printable(text)
@@ -113,12 +117,14 @@ def _key(text: str, taken: Container[str]) -> str:
     return key
 
 
-def prepare(key: str, path: Path, frames: Sequence[Frame], longest: int | None) -> Prepared | Fault:
+def prepare(
+    key: str, place: Readable | Fault | Exception, frames: Sequence[Frame], longest: int | None
+) -> Prepared | Fault:
     """Read a picture and resize it for display and for each frame.
 
     Args:
         key: name of the picture in the results.
-        path: the file.
+        place: the file, where its bytes lie, the bytes, or why there are none.
         frames: input sizes and strides.
         longest: longer side of the drawn picture in pixels; None where nothing is drawn.
 
@@ -126,9 +132,33 @@ def prepare(key: str, path: Path, frames: Sequence[Frame], longest: int | None) 
         The pixels, or a `Fault` where the file cannot be read: one bad file does not end a run.
     """
     try:
-        return prepare_picture(read_picture(path, key), frames, longest)
+        return prepare_picture(picture_at(place, key), frames, longest)
     except (SimpoolError, OSError, MemoryError) as error:  # one enormous picture is left out, the others go on
         return Fault(key, printable(str(error)) or type(error).__name__)
+
+
+def picture_at(place: Readable | Fault | Exception, key: str) -> Picture:
+    """The picture of a place, as `read_picture` reads it.
+
+    Args:
+        place: a file, where its bytes lie, the bytes, or why there are none, from `contents`.
+        key: its name.
+
+    Raises:
+        PictureError: it cannot be read.
+        SimpoolError: likewise.
+        OSError: likewise.
+    """
+    if isinstance(place, Fault):
+        raise PictureError(place.sentence)
+    if isinstance(place, Exception):
+        raise place
+    if isinstance(place, (Remote, Stretch)):
+        place = read_bytes(place, key)
+    if isinstance(place, Path):
+        return read_picture(place, key)
+    with open_picture(io.BytesIO(place), key) as image:
+        return read_picture(image, key)
 
 
 def prepare_picture(picture: Picture, frames: Sequence[Frame], longest: int | None) -> Prepared:

@@ -10,12 +10,13 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 from simpool_viz.batch.preparing import Fault, Frame, Prepared, prepare
 from simpool_viz.errors import SimpoolError
@@ -31,10 +32,7 @@ def read_ahead(
     ahead: int,
     stack: ExitStack,
 ) -> Iterator[Result]:
-    """The pictures as worker processes read them, in order.
-
-    Where a process is killed, as the system does when memory runs out, its successor reads what was on its way one by
-    one, since any of it may have been the cause; a picture that alone ends two more is a `Fault`.
+    """The pictures of some files as worker processes read them, in order; else as `work_ahead`.
 
     Args:
         waiting: files by key.
@@ -43,58 +41,82 @@ def read_ahead(
         workers: number of processes.
         ahead: how many pictures at most are read before the consumer asks for them.
         stack: ends the processes when it is closed.
+    """
+    given = ((key, (path, frames, longest)) for key, path in waiting.items())
+    return work_ahead(prepare, given, min(workers, len(waiting)), ahead, stack)
+
+
+def work_ahead(
+    read: Callable[..., Any], given: Iterable[tuple[str, tuple[Any, ...]]], workers: int, ahead: int, stack: ExitStack
+) -> Iterator[Any]:
+    """What a function makes of each picture in worker processes, in order.
+
+    Where a process is killed, as the system does when memory runs out, its successor reads what was on its way one by
+    one, since any of it may have been the cause; a picture that alone ends two more is a `Fault`.
+
+    Args:
+        read: called with the key and the rest; a function of a module, which never raises.
+        given: key of each picture, and the rest.
+        workers: number of processes.
+        ahead: how many pictures at most are read before the consumer asks for them.
+        stack: ends the processes when it is closed.
 
     Raises:
         SimpoolError: processes end before they have read anything.
     """
-    if not waiting:
+    if not workers:
         return
-    readers = _Readers(min(workers, len(waiting)))
+    readers = _Readers(workers, read)
     stack.callback(readers.end)
-    begun: deque[tuple[str, Path, Future[Result] | None]] = deque()  # None: to be read alone
-    left, ended = iter(waiting.items()), ""  # the picture that has ended a process alone
+    begun: deque[tuple[str, tuple[Any, ...], Future[Any] | None]] = deque()  # None: to be read alone
+    left, ended = iter(given), ""  # the picture that has ended a process alone
     while True:
         if not any(future is None for _, _, future in begun):
-            for key, path in left:
-                begun.append((key, path, readers.submit(key, path, frames, longest)))
+            for key, rest in left:
+                begun.append((key, rest, readers.submit(key, rest)))
                 if len(begun) >= ahead:
                     break
         if not begun:
             return
-        key, path, future = begun.popleft()
+        key, rest, future = begun.popleft()
         try:
-            yield (future or readers.submit(key, path, frames, longest)).result()
+            yield (future or readers.submit(key, rest)).result()
         except BrokenProcessPool:
             readers.renew()
             if future is None and ended == key:
                 yield Fault(key, f"{key} ended the process that read it, twice; it may need more memory than there is")
             else:
                 ended = key if future is None else ""
-                begun.appendleft((key, path, None))
-                begun = deque((k, p, f if f is not None and _is_read(f) else None) for k, p, f in begun)
+                begun.appendleft((key, rest, None))
+                begun = deque((k, r, f if f is not None and _is_read(f) else None) for k, r, f in begun)
 
 
-def _is_read(future: Future[Result]) -> bool:
+def _is_read(future: Future[Any]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-class _Readers:
-    """A pool of processes and its successors."""
+def half_the_cores() -> int:
+    """The number of processes or threads that read or write beside the models."""
+    return max(1, (os.cpu_count() or 2) // 2)
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+
+class _Readers:
+    """A pool of processes that call a function, and its successors."""
+
+    def __init__(self, count: int, read: Callable[..., Any]) -> None:
+        self.count, self.read = count, read
         self._pool = self._new()
 
     def _new(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")  # a fork of a process with PyTorch's threads can hang
         return ProcessPoolExecutor(self.count, context, initializer=_begin_worker)
 
-    def submit(self, key: str, path: Path, frames: Sequence[Frame], longest: int | None) -> Future[Result]:
+    def submit(self, key: str, rest: tuple[Any, ...]) -> Future[Any]:
         """Have a picture read; of a pool that is broken the future says so."""
         try:
-            return self._pool.submit(prepare, key, path, frames, longest)
+            return self._pool.submit(self.read, key, *rest)
         except BrokenProcessPool as error:
-            broken: Future[Result] = Future()
+            broken: Future[Any] = Future()
             broken.set_exception(error)
             return broken
 

@@ -13,6 +13,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,25 @@ def check_folder(out: Path) -> None:
     known = (LOCK, HOLDER, LOST)
     if not out.is_dir() or any(p.name not in known and not p.name.startswith(PART) for p in out.iterdir()):
         raise FileExistsError(f"{out} already exists and is no earlier run; choose another folder")
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What a run over folders did.
+
+    Attributes:
+        done: number of pictures that are done now.
+        earlier: how many of these an earlier run did.
+        faults: the pictures that could not be read.
+        seconds: wall-clock time of this run.
+        notes: what an earlier run had left in disorder, in sentences.
+    """
+
+    done: int
+    earlier: int
+    faults: list[Fault]
+    seconds: float
+    notes: list[str] = field(default_factory=list)
 
 
 class Journal:

@@ -161,8 +161,9 @@ def add_drawing(parser: argparse.ArgumentParser, *more: str) -> None:
     parser.add_argument(
         "--pictures",
         choices=[*SUFFIXES, *more],
-        default="jpeg",
-        help="format of overlays and masks; png loses nothing and takes ten times as long (default: %(default)s)",
+        default=None if more else "jpeg",
+        help="format of overlays and masks; png loses nothing and takes ten times as long (default: jpeg"
+        + (", and none with --write parquet)" if more else ")"),
     )
 
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from simpool_viz import record
 from simpool_viz.batch import local
-from simpool_viz.batch.boards import Job, make_boards
-from simpool_viz.batch.local import run
+from simpool_viz.batch.boards import Job, batches_of_one_shape, make_boards
+from simpool_viz.batch.local import run, run_settings
 from simpool_viz.batch.lock import locked
 from simpool_viz.batch.preparing import Fault, Prepared
 from simpool_viz.batch.writing import Journal
@@ -118,7 +118,7 @@ def test_a_run_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(local, "write", failing)
     with pytest.raises(OSError, match="no space left"):
         run(job, [folder], tmp_path / "out", pictures="none", batch=2, workers=1)
-    done = Journal(tmp_path / "out", local._settings(job, DrawingStyle(), "none")).done
+    done = Journal(tmp_path / "out", run_settings(job, DrawingStyle(), "none")).done
     assert 1 <= len(done) <= 5 and not (tmp_path / "out" / "manifest.json").exists()
     with (tmp_path / "out" / "journal.jsonl").open("a") as file:
         file.write('{"key": "photo')  # as a machine that went off leaves it
@@ -240,7 +240,7 @@ def test_batches_are_of_one_shape_and_no_picture_waits_for_ever() -> None:
     shapes = [(4, 4) if i % 2 else (4, 5) for i in range(9)] + [(3, n) for n in range(1, 20)]
     read = [prepared(str(i), s) for i, s in enumerate(shapes)] + [Fault("bad", "why")]
     faults: list[Fault] = []
-    batches = list(local._batches(iter(read), 2, faults))
+    batches = list(batches_of_one_shape(iter(read), 2, faults))
     assert sorted(one.key for b in batches for one in b) == sorted(str(i) for i in range(len(shapes)))
     assert all(len({one.shape for one in b}) == 1 and len(b) <= 2 for b in batches) and len(faults) == 1
     first_lone = next(n for n, b in enumerate(batches) if b[0].shape[0][0] == 3)
@@ -261,7 +261,7 @@ def test_no_more_than_eight_batches_wait_of_however_many_shapes(batch: int) -> N
 
         left: list[str] = []
         most = 0
-        for one in local._batches(arrive(), batch, []):
+        for one in batches_of_one_shape(arrive(), batch, []):
             most = max(most, len(came) - len(left)) if len(came) < 200 else most
             left += [picture.key for picture in one]
             assert len(one) <= batch
@@ -271,7 +271,7 @@ def test_no_more_than_eight_batches_wait_of_however_many_shapes(batch: int) -> N
 
 def test_the_most_frequent_of_the_waiting_shapes_goes_first_where_too_many_wait() -> None:
     grids = [(2, 2), (3, 3), (2, 2), *((4, n) for n in range(2, 40))]
-    first = next(local._batches((prepared(str(i), grid) for i, grid in enumerate(grids)), 3, []))
+    first = next(batches_of_one_shape((prepared(str(i), grid) for i, grid in enumerate(grids)), 3, []))
     assert [one.key for one in first] == ["0", "2"]
 
 
