@@ -112,6 +112,10 @@ def open_data_set(path: Path | str, kind: str = "", split: str = "", object_ids:
     samples = one.open(root, split)
     if not len(samples):
         raise DataError(f"{path} is read as {one.title}, but holds no photo. It holds {one.layout}; {_content(root)}")
+    if isinstance(samples, list) and len({sample.key for sample in samples}) < len(samples):
+        keys = [sample.key for sample in samples]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DataError(f"{path} names the photo {twice} twice; each may be there once")
     return DataSet(f"{name} {split}" if split else name, one.name, samples)
 
 

@@ -60,3 +60,8 @@ def write_xml(path: Path, *boxes: tuple[int, int, int, int]) -> None:
 
 def references(data: DataSet, *object_ids: int) -> dict[str, Reference]:
     return {sample.key: sample.reference(object_ids=object_ids) for sample in data.samples}
+
+
+def pairs_of(data: DataSet) -> list[tuple[Path, Path]]:
+    """(image, mask) files of a set of pairs."""
+    return [(Path(str(sample.photo)), sample.truth.file) for sample in data.samples]  # type: ignore[attr-defined]
