@@ -20,7 +20,7 @@ from simpool_viz.evaluation.passes import Pace, photo_scores
 from simpool_viz.evaluation.scoring import BASELINES, FIGURES, MapScores
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.results import Column, Table, measured
+from simpool_viz.scores.results import Cell, Column, Table, measured
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 
 TABLE_FIGURES = ("iou_at_true_area", "iou", "jaccard", "jaccard_best", "pointing", "spatial_entropy")
@@ -43,6 +43,13 @@ class Method:
 
     label: str
     figures: dict[str, np.ndarray]
+
+    @classmethod
+    def of_columns(cls, label: str, columns: dict[str, np.ndarray]) -> Method:
+        """A row of columns (n,); a baseline's spatial entropy is that of what it draws, whatever the photo's shape."""
+        if label in BASELINES:
+            columns = columns | {"spatial_entropy": np.full(len(columns["iou"]), _entropy_of(label))}
+        return cls(label, columns)
 
 
 def evaluate(
@@ -73,7 +80,7 @@ def evaluate(
         DataError: none of the photos and masks can be read.
     """
     scores = photo_scores(data, Job(encoders, requests, settings), pace, object_ids, faults)
-    return [Method(label, figure_columns(own)) for label, own in by_method(scores).values()]
+    return [Method.of_columns(label, figure_columns(own)) for label, own in by_method(scores).values()]
 
 
 def by_method(scores: Iterable[Sequence[MapScores]]) -> dict[tuple[int, str], tuple[str, list[MapScores]]]:
@@ -95,11 +102,7 @@ def by_method(scores: Iterable[Sequence[MapScores]]) -> dict[tuple[int, str], tu
 
 def figure_columns(scores: Sequence[MapScores]) -> dict[str, np.ndarray]:
     """The figures of a map as columns (n,), one value per photo; NaN where there is none."""
-    columns = {name: np.array([one.figures.get(name, np.nan) for one in scores]) for name in FIGURES}
-    if scores[0].request in BASELINES:
-        # What a baseline draws has one part, or none, whatever the shape of the photo.
-        columns["spatial_entropy"] = np.full(len(scores), _entropy_of(scores[0].request))
-    return columns
+    return {name: np.array([one.figures.get(name, np.nan) for one in scores]) for name in FIGURES}
 
 
 def _entropy_of(baseline: str) -> float:
@@ -138,6 +141,33 @@ def localization_table(data: DataSet, methods: Sequence[Method], settings: Setti
         own["iou_above_prior"] = _above(method, prior, "iou")
         rows.append({"map": method.label} | {c.name: own[c.name] for c in columns[1:]})
     return Table(set_title(data, len(prior.figures["iou"])), tuple(columns), tuple(rows))
+
+
+def faithfulness_table(
+    data: DataSet, methods: Sequence[tuple[tuple[int, str, str], tuple[np.ndarray, dict[str, np.ndarray]]]], scored: int
+) -> Table:
+    """The table of insertion and deletion, each with the baselines of the same checkpoint.
+
+    Args:
+        data: the set that was evaluated.
+        methods: of each map and baseline its (checkpoint, request, label), and the numbers (n,) of its photos with its
+            figures (n,) by name.
+        scored: number of photos that have scores.
+    """
+    priors = {key[0]: own for key, own in methods if key[1] == BASELINES[0]}
+    columns = [Column("map", "map")]
+    for name, title in (("deletion", "deletion area (low is good)"), ("insertion", "insertion area (high is good)")):
+        columns += [Column(name, title, "share"), Column(f"{name}_above_prior", "above the centre prior", "shift")]
+    rows: list[dict[str, Cell]] = []
+    for key, (places, own) in methods:
+        row: dict[str, Any] = {"map": key[2]}
+        prior_places, prior = priors[key[0]]
+        _, one, other = np.intersect1d(places, prior_places, return_indices=True)
+        for name in ("deletion", "insertion"):
+            above = own[name][one] - prior[name][other]
+            row |= {name: _mean(own[name]), f"{name}_above_prior": None if own is prior else _mean(above)}
+        rows.append(row)
+    return Table(f"{set_title(data, scored)}: insertion and deletion", tuple(columns), tuple(rows))
 
 
 def set_title(data: DataSet, scored: int) -> str:
