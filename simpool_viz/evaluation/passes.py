@@ -6,20 +6,16 @@ where another one was stopped computes what that one would have computed, to the
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -30,20 +26,17 @@ from simpool_viz.batch.workers import read_ahead
 from simpool_viz.board.board import Board, Row, Settings, require_rows
 from simpool_viz.errors import DataError, OptionError, SimpoolError
 from simpool_viz.evaluation.datasets import DataSet, Sample
+from simpool_viz.evaluation.scorers import ScoreOf, Scorer, Scorers, fault_of
 from simpool_viz.evaluation.scoring import BASELINES, MapScores, MapToScore, score_photo
 from simpool_viz.images import Picture, normalise
 from simpool_viz.masks import DINO_CUT, Box
-from simpool_viz.outputs import printable
 from simpool_viz.recording import record_prepared
 from simpool_viz.scores.faithfulness import faithfulness
 from simpool_viz.scores.localization import centre_prior
-from simpool_viz.scores.references import Reference, bounded
 
 DISCOVERY = ("lost", "tokencut")  # their maps are 0 outside the one object that they draw
 WINDOW = 8  # batches; photos that are nearer to each other than this may share a forward
 FEW = 8  # photos that are read and scored faster than processes start
-ScoreOf = TypeVar("ScoreOf")
-Scorer = Callable[[Reference, Sequence[MapToScore]], ScoreOf]
 
 
 @dataclass(frozen=True)
@@ -119,14 +112,14 @@ def score_set(
     left = len(data) - len(done)
     with ExitStack() as stack:
         workers = pace.workers_for(left)
-        pool = stack.enter_context(_Scorers(workers))
+        pool = stack.enter_context(Scorers(workers))
         bar = stack.enter_context(_bar(left, data.name, pace.progress))
         waiting: deque[tuple[list[_Read], list[list[MapScores]], list[Future[Any]]]] = deque()
         for batch in _batches(_read(data, job, pace.batch, workers, done, stack), pace.batch, faults, bar):
             boards = make_boards(job, [one.prepared for one in batch])
             require_rows(boards[0].rows, boards[0].skipped)
             futures = [
-                pool.submit(_score, scorer, one.sample, _size(one), tuple(object_ids), _maps(board, job))
+                pool.submit(scorer, one.sample, _size(one), tuple(object_ids), _maps(board, job))
                 for one, board in zip(batch, boards, strict=True)
             ]
             waiting.append((batch, _faithfulness_of_baselines(job, batch), futures))
@@ -223,12 +216,7 @@ def _prepared(sample: Sample, frames: Sequence[Frame]) -> Prepared | Fault:
     try:
         return prepare_picture(sample.picture(), frames, None)
     except (SimpoolError, OSError, MemoryError) as error:
-        return _fault(sample.key, error)
-
-
-def _fault(key: str, error: BaseException) -> Fault:
-    reason = printable(str(error)) or type(error).__name__
-    return Fault(key, reason if reason.startswith(key) else f"{key}: {reason}")
+        return fault_of(sample.key, error)
 
 
 def _batches(
@@ -239,7 +227,7 @@ def _batches(
         of_shape: dict[Any, list[_Read]] = {}
         for place, sample, prepared in window:
             if isinstance(prepared, Fault):
-                faults.append(_fault(sample.key, SimpoolError(prepared.sentence)))
+                faults.append(fault_of(sample.key, SimpoolError(prepared.sentence)))
                 bar.update()
                 continue
             same = of_shape.setdefault(prepared.shape, [])
@@ -317,23 +305,6 @@ def _faithfulness_of_baselines(job: Job, batch: Sequence[_Read]) -> list[list[Ma
     return found
 
 
-# --- scoring ----------------------------------------------------------------------------------------------------------
-
-
-def _score(
-    scorer: Scorer[ScoreOf],
-    sample: Sample,
-    size: tuple[int, int],
-    object_ids: tuple[int, ...],
-    maps: Sequence[MapToScore],
-) -> ScoreOf | Fault:
-    try:
-        reference = bounded(sample.truth.read(size, object_ids))
-    except (SimpoolError, OSError, MemoryError) as error:
-        return _fault(sample.key, error)
-    return scorer(reference, maps)
-
-
 def _finished(
     batch: Sequence[_Read], model: list[list[MapScores]], futures: Sequence[Future[Any]], bar: Any
 ) -> Scored[Any]:
@@ -345,46 +316,6 @@ def _finished(
         ) from error
     bar.update(len(batch))
     return Scored([one.place for one in batch], [one.sample.key for one in batch], scores, model)
-
-
-@dataclass
-class _Scorers:
-    """Processes that score; none, and all is scored at once where it is submitted, for a count of 0."""
-
-    count: int
-    _pool: ProcessPoolExecutor | None = field(init=False, default=None)
-
-    def __enter__(self) -> _Scorers:
-        if self.count:
-            context = multiprocessing.get_context("spawn")  # a fork of a process with PyTorch's threads can hang
-            self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin_scorer)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def submit(self, function: Callable[..., Any], scorer: Any, sample: Sample, *more: Any) -> Future[Any]:
-        # The photo is not needed any more, and may be large.
-        given = scorer, Sample(sample.key, b"", sample.truth), *more
-        if self._pool is not None:
-            return self._pool.submit(function, *given)
-        future: Future[Any] = Future()
-        future.set_result(function(*given))
-        return future
-
-
-def _begin_scorer() -> None:
-    """It ends with its parent, however that ends, and leaves Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def photo_scores(
