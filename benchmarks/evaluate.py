@@ -91,9 +91,8 @@ def main() -> None:
             print(json.dumps({name: round(value, 2) for name, value in rounds[-1].items()}))
     for name in ("pass", "whole"):
         ratio = statistics.median(one[name] / one["forwards"] for one in rounds)
-        print(
-            f"{name}: {ratio:.2f} x the forwards, {len(data)} photos, {len(names)} checkpoints, batches of {given.batch}"
-        )
+        what = f"{len(data)} photos, {len(names)} checkpoints, batches of {given.batch}"
+        print(f"{name}: {ratio:.2f} x the forwards, {what}")
 
 
 if __name__ == "__main__":

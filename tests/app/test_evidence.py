@@ -12,14 +12,14 @@ from simpool_viz import load_checkpoint
 from simpool_viz.app import evidence
 from simpool_viz.app.compare import example_photos
 from simpool_viz.app.evidence import EvidencePage
-from simpool_viz.checkpoints.catalogue import bundled_names
+from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.evaluation.evidence import MeasuredTable, measured_tables
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.results import Column, Table, bundled_results
 
 
 def test_page_shows_the_tables_and_plots_of_the_results_file() -> None:
-    tables = measured_tables(bundled_results(), bundled_names())
+    tables = measured_tables(bundled_results(), catalogue())
     page = EvidencePage(tables, example_photos(), load_checkpoint)
     columns, text, plot = page.show("vit/horses")
     table = bundled_results().table("vit/horses")
@@ -51,7 +51,7 @@ def test_examples_open_as_boards_that_are_made_once(monkeypatch: pytest.MonkeyPa
 
 
 def test_tables_figures_and_examples_that_are_not_there_are_refused() -> None:
-    page = EvidencePage(measured_tables(bundled_results(), bundled_names()), example_photos(), load_checkpoint)
+    page = EvidencePage(measured_tables(bundled_results(), catalogue()), example_photos(), load_checkpoint)
     for call in (lambda: page.show("nowhere"), lambda: page.draw("vit/horses", "map"), lambda: page.draw("x", "iou")):
         with pytest.raises(gr.Error, match="load the page again"):
             call()

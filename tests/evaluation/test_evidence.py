@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from simpool_viz.checkpoints.catalogue import bundled_names
+from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.evaluation.evidence import checkpoints_of, measured_tables
 from simpool_viz.scores.results import Column, Results, Table, bundled_results
 
 
 def test_tables_of_maps_whose_checkpoints_are_here_are_shown() -> None:
-    names = {one.name: one for one in measured_tables(bundled_results(), bundled_names())}
+    names = {one.name: one for one in measured_tables(bundled_results(), catalogue())}
     assert {"vit/horses", "vit/coco_open", "resnet/horses", "resnet/coco_open", "vit_ssl/horses"} <= set(names)
     assert not {"vit/objects", "discovery/teacher/horses", "scenes/camvid/test/iou"} & set(names)
     one = names["vit/horses"]
