@@ -41,10 +41,9 @@ def test_another_table_and_figure_are_drawn_and_an_example_opens_as_a_board(open
 
 def test_the_page_fits_a_phone(browser: Browser, app_url: str):
     page, _ = open_page(browser, app_url, 390, 844)
-    for name in ("Compare", "Inspect", "Video", "Tour"):
+    for name in ("Compare", "Inspect", "Video", "Tour", "Evidence"):
         expect(page.get_by_role("tab", name=name)).to_be_visible()
-    page.locator(".overflow-menu > button").first.click()  # the tabs that do not fit
-    page.locator(".overflow-dropdown button", has_text="Evidence").click()
+    page.get_by_role("tab", name="Evidence").click()
     expect(page.locator("#evidence-plot img")).to_be_visible(timeout=30_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
