@@ -7,8 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from simpool_viz.app.compare import ComparePage, first_example
+from simpool_viz.app.compare import ComparePage, example_photos, first_example
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
+from simpool_viz.app.evidence import EvidencePage
 from simpool_viz.app.inspect import InspectPage
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
 from simpool_viz.app.tour import TourPage
@@ -17,7 +18,9 @@ from simpool_viz.board.inspection import QUESTIONS
 from simpool_viz.board.tour import stops
 from simpool_viz.checkpoints.load import split_size
 from simpool_viz.checkpoints.published import is_offered
+from simpool_viz.evaluation.evidence import measured_tables
 from simpool_viz.maps.request import parse_map
+from simpool_viz.scores.results import bundled_results
 
 Choices = list[tuple[str, str]]
 SIZES = [("the checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
@@ -38,6 +41,8 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
     video_page = VideoPage(choices, first, compare.maps, compare.find)
     here = stops(compare.checkpoints)
     tour_page = TourPage(here, compare.find) if here else None
+    tables = measured_tables(bundled_results(), compare.checkpoints)
+    evidence_page = EvidencePage(tables, example_photos(), compare.find) if tables else None
     with gr.Tabs() as tabs:
         with gr.Tab("Compare", id="compare"):
             compare.build()
@@ -50,6 +55,9 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
             with gr.Tab("Tour", id="tour") as tour_tab:
                 tour_page.build()
             tour_page.connect(tour_tab, tabs, [checkpoints, maps], compare.run_on)
+        if evidence_page:
+            with gr.Tab("Evidence", id="evidence"):
+                evidence_page.build()
     into = [tabs, inspect_page.photo, inspect_page.checkpoint, inspect_page.size, inspect_page.question]
     open_row = _opener(choices, compare.title)
     opened = [compare.view.inspect(open_row, [photo, photos, own], into, api_visibility="private")]
@@ -60,6 +68,14 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
             return open_row(event, tour_page.photo(stop), None, own)
 
         opened.append(tour_page.view.inspect(open_row_of_stop, [tour_page.stop, own], into, api_visibility="private"))
+    if evidence_page:
+
+        @event_handler
+        def open_row_of_example(event: gr.EventData, photo: str | None, own: OwnCheckpoints) -> list[Any]:
+            return open_row(event, photo, None, own)
+
+        view = evidence_page.view
+        opened.append(view.inspect(open_row_of_example, [evidence_page.photo, own], into, api_visibility="private"))
     for event in opened:
         event.success(**inspect_page.recording_event)
 

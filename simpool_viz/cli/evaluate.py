@@ -5,23 +5,67 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simpool_viz.cli.options import Command, add_computation, add_object_ids, chosen_encoders, chosen_settings
+from simpool_viz.cli.options import (
+    Command,
+    add_computation,
+    add_object_ids,
+    add_out,
+    add_overwrite,
+    chosen_encoders,
+    chosen_settings,
+)
 from simpool_viz.errors import OptionError
 
 if TYPE_CHECKING:
     from simpool_viz.batch.preparing import Fault
+    from simpool_viz.evaluation.datasets import DataSet
+    from simpool_viz.evaluation.passes import Pace
+    from simpool_viz.modeling.encoder import Encoder
+    from simpool_viz.scores.results import Table
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
+    from simpool_viz.evaluation.datasets import data_set_kinds
+    from simpool_viz.evaluation.passes import Pace
     from simpool_viz.maps.rollout_chain import RolloutOptions
+    from simpool_viz.scores.faithfulness import STEPS
 
     parser.add_argument(
-        "data", nargs="*", type=Path, metavar="FOLDER", help="holds images/ and masks/ with files of the same names"
+        "data",
+        nargs="*",
+        type=Path,
+        metavar="DATASET",
+        help=f"a folder of one of these kinds: {', '.join(data_set_kinds())} (see docs/evaluate.md)",
+    )
+    add_out(parser, "folder for rows.parquet, tables, plots and boards; a run that was stopped goes on", required=False)
+    add_overwrite(parser)
+    parser.add_argument(
+        "--data-set", default="", metavar="KIND", help="the kind of DATASET (default: the first that it holds whole)"
+    )
+    parser.add_argument(
+        "--split", default="", metavar="NAME", help="of DATASET, such as val or train (default: the usual one)"
+    )
+    parser.add_argument(
+        "--faithfulness",
+        type=int,
+        nargs="?",
+        const=STEPS,
+        default=0,
+        metavar="STEPS",
+        help=f"with OUT: insertion and deletion too, by so many steps of a forward each (default: {STEPS})",
+    )
+    parser.add_argument(
+        "--batch", type=int, default=Pace().batch, help="photos of a forward pass (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that read photos, and as many that score them; 0 for none (default: half the cores)",
     )
     parser.add_argument(
         "--photos",
@@ -68,13 +112,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.evaluation.classification import classification_table, pairs_table
-    from simpool_viz.evaluation.datasets import open_mask_set
+    from simpool_viz.evaluation.datasets import open_data_set
     from simpool_viz.evaluation.mask_rules import compare_cuts
+    from simpool_viz.evaluation.passes import Pace
     from simpool_viz.evaluation.protocols import evaluate_protocols, protocols_table
     from simpool_viz.evaluation.scenes import evaluate_scenes, scene_tables
     from simpool_viz.evaluation.table import evaluate, localization_table
     from simpool_viz.maps.request import parse_maps
-    from simpool_viz.scores.results import Table, keep_tables, read_results
+    from simpool_viz.scores.results import keep_tables, read_results
     from simpool_viz.training.measure import classify_held_out
 
     requests, size = parse_maps(arguments.map), arguments.size
@@ -85,7 +130,13 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.rules and arguments.protocols:
         raise OptionError("--rules and --protocols are two tables; ask for one of them at a time")
     pairs = [_pair(text) for text in arguments.pair]
-    settings, sets = chosen_settings(arguments), [open_mask_set(folder) for folder in arguments.data]
+    if arguments.out and (arguments.rules or arguments.protocols or arguments.photos or arguments.scenes):
+        raise OptionError("--out holds every table of DATASET; leave --rules, --protocols, --photos and --scenes out")
+    if arguments.faithfulness and not arguments.out:
+        raise OptionError("--faithfulness needs --out, where its table is kept")
+    pace = Pace(arguments.batch, arguments.workers, progress=True)
+    settings, ids = chosen_settings(arguments), arguments.object_ids
+    sets = [open_data_set(folder, arguments.data_set, arguments.split, ids) for folder in arguments.data]
     encoders = chosen_encoders(arguments, dense=bool(arguments.scenes))
     tables: dict[str, Table] = {}
 
@@ -108,8 +159,10 @@ def _run(arguments: argparse.Namespace) -> None:
             add(f"{scenes}/{name}", table)
     for data in sets:
         faults: list[Fault] = []
-        asked: dict[str, Any] = {"progress": True, "object_ids": arguments.object_ids, "faults": faults}
-        if arguments.rules:
+        asked: dict[str, Any] = {"pace": pace, "object_ids": ids, "faults": faults}
+        if arguments.out:
+            faults += _evaluate_into(arguments, data, encoders, pace, add, several=len(sets) > 1)
+        elif arguments.rules:
             scores = compare_cuts(data, encoders, requests, settings, **asked)
             add(f"{data.name}/rules", scores.by_cut())
             add(f"{data.name}/default", scores.by_map())
@@ -121,6 +174,39 @@ def _run(arguments: argparse.Namespace) -> None:
             add(data.name, localization_table(data, methods, settings))
         for fault in faults:
             print(f"left out: {fault.sentence}", file=sys.stderr)
+
+
+def _evaluate_into(
+    arguments: argparse.Namespace,
+    data: DataSet,
+    encoders: Sequence[Encoder],
+    pace: Pace,
+    add: Callable[[str, Table], None],
+    several: bool,
+) -> list[Fault]:
+    """Evaluate into --out, one of several sets into a folder of its name there; the photos that were left out."""
+    from simpool_viz.batch.boards import Job
+    from simpool_viz.evaluation.keeping import evaluate_into
+    from simpool_viz.export import plain_name
+    from simpool_viz.maps.request import parse_maps
+
+    settings = replace(chosen_settings(arguments), faithfulness=arguments.faithfulness)
+    out = arguments.out / plain_name(data.name) if several else arguments.out
+    made = evaluate_into(
+        out,
+        data,
+        Job(encoders, parse_maps(arguments.map), settings),
+        pace,
+        arguments.object_ids,
+        overwrite=arguments.overwrite,
+        command=_command(arguments.words),
+    )
+    for note in made.notes:
+        print(note, file=sys.stderr)
+    for name, table in made.tables.items():
+        add(f"{data.name}/{name}", table)
+    print(f"{made.scored} photos scored, {made.earlier} of all by an earlier run; {out} holds rows, tables and plots")
+    return made.faults
 
 
 def _pair(text: str) -> tuple[str, str]:

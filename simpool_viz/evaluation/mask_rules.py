@@ -5,56 +5,22 @@ The default mask of the project is the one that this table favours over all bund
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
+from simpool_viz.batch.boards import Job
 from simpool_viz.batch.preparing import Fault
 from simpool_viz.board.board import Settings
-from simpool_viz.evaluation.datasets import MaskSet
-from simpool_viz.evaluation.table import rows_of_photos, set_title
-from simpool_viz.images import expand_cells
+from simpool_viz.evaluation.cut_masks import CUTS, cut_ious
+from simpool_viz.evaluation.datasets import DataSet
+from simpool_viz.evaluation.passes import Pace, scores_in_order
+from simpool_viz.evaluation.table import set_title
 from simpool_viz.maps.request import MapRequest
-from simpool_viz.masks import DEFAULT_CUT, DINO_CUT, Cut, find_level, largest_component, smoothed, upsample
+from simpool_viz.masks import DEFAULT_CUT, DINO_CUT
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.localization import baselines, iou
 from simpool_viz.scores.results import Cell, Column, Table, interval, measured
-
-AMOUNTS: dict[str, tuple[float | None, ...]] = {
-    "mass": (0.5, 0.6, 0.7, 0.75, 0.8, 0.9),
-    "area": (0.15, 0.25, 0.35),
-    "mean": (None,),
-    "otsu": (None,),
-}
-SMOOTHINGS = (0.0, 0.5, 1.0)
-
-
-CUTS = [
-    Cut(rule, amount, smoothing, largest, smooth)
-    for rule, amounts in AMOUNTS.items()
-    for amount, smoothing, largest, smooth in product(amounts, SMOOTHINGS, (False, True), (False, True))
-]
-
-
-def cut_masks(weights: np.ndarray, size: tuple[int, int]) -> Iterator[tuple[Cut, np.ndarray]]:
-    """Each of `CUTS` with its mask (H, W) bool, as `ObjectMask.pixels` makes it; what cuts share is computed once.
-
-    Args:
-        weights: (h, w).
-        size: (W, H) in pixels.
-    """
-    blurred = {sigma: smoothed(weights, sigma) for sigma in SMOOTHINGS}
-    enlarged = {sigma: upsample(map_, size) for sigma, map_ in blurred.items()}
-    for cut in CUTS:
-        level = find_level(blurred[cut.smoothing], cut.rule, cut.amount)
-        if cut.smooth:
-            mask = enlarged[cut.smoothing] >= level
-            yield cut, largest_component(mask) if cut.largest else mask
-        else:
-            mask = blurred[cut.smoothing] >= np.float32(level)
-            yield cut, expand_cells(largest_component(mask) if cut.largest else mask, size)
 
 
 @dataclass(frozen=True)
@@ -122,11 +88,11 @@ class CutScores:
 
 
 def compare_cuts(
-    data: MaskSet,
+    data: DataSet,
     encoders: Sequence[Encoder],
     requests: Sequence[MapRequest],
     settings: Settings,
-    progress: bool = False,
+    pace: Pace | None = None,
     object_ids: Sequence[int] = (),
     faults: list[Fault] | None = None,
 ) -> CutScores:
@@ -138,7 +104,7 @@ def compare_cuts(
         encoders: checkpoints.
         requests: maps; where empty, each checkpoint's own.
         settings: size and fusion; its mask does not count.
-        progress: whether to show a progress bar.
+        pace: as in `evaluate`.
         object_ids: as in `read_reference`.
         faults: as in `evaluate`.
 
@@ -149,14 +115,11 @@ def compare_cuts(
     # By checkpoint and map, since names of checkpoints need not be unique; then by label of the cut.
     values: dict[tuple[int, str], dict[str, list[float]]] = {}
     plain: dict[str, float] = {}
-    for reference, rows in rows_of_photos(data, encoders, requests, settings, progress, object_ids, faults):
-        plain = {name: iou(disc, reference) for name, (_, disc) in baselines(reference).items()}
-        for number, row in rows:
-            own = values.setdefault((number, f"{row.checkpoint}: {row.map_label}"), {})
-            for cut, pixels in cut_masks(row.mask.weights, reference.size):
-                own.setdefault(cut.label, []).append(iou(pixels, reference))
-            for name, value in plain.items():
-                own.setdefault(name, []).append(value)
+    for plain, maps in scores_in_order(data, Job(encoders, requests, settings), cut_ious, pace, object_ids, faults):
+        for key, ious in maps.items():
+            own = values.setdefault(key, {})
+            for label, value in [*ious.items(), *plain.items()]:
+                own.setdefault(label, []).append(value)
     names = [label for _, label in values]
     keys = [label if names.count(label) == 1 else f"{label} ({number})" for number, label in values]
     of_maps = {

@@ -6,23 +6,22 @@ difference to the centre prior is paired by picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from simpool_viz.batch.boards import Job
 from simpool_viz.batch.preparing import Fault
-from simpool_viz.board.board import Row, Settings, record_each, record_rows, require_rows
-from simpool_viz.errors import DataError, SimpoolError
-from simpool_viz.evaluation.datasets import MaskSet
-from simpool_viz.images import read_picture
+from simpool_viz.board.board import Settings
+from simpool_viz.evaluation.datasets import DataSet
+from simpool_viz.evaluation.passes import Pace, photo_scores
+from simpool_viz.evaluation.scoring import BASELINES, FIGURES, MapScores
 from simpool_viz.maps.request import MapRequest
-from simpool_viz.masks import DINO_CUT
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.localization import baselines, jaccard, score_baselines, score_map
-from simpool_viz.scores.references import Reference, bounded, read_reference
-from simpool_viz.scores.results import Column, Table, measured
+from simpool_viz.scores.results import Cell, Column, Table, measured
+from simpool_viz.scores.spatial_entropy import spatial_entropy
 
 TABLE_FIGURES = ("iou_at_true_area", "iou", "jaccard", "jaccard_best", "pointing", "spatial_entropy")
 FURTHER = {
@@ -39,19 +38,26 @@ class Method:
 
     Attributes:
         label: checkpoint and map, or the baseline.
-        figures: for each score of `TABLE_FIGURES`, (n,) values, one per picture; NaN where there is none.
+        figures: for each score of `FIGURES`, (n,) values, one per picture; NaN where there is none.
     """
 
     label: str
     figures: dict[str, np.ndarray]
 
+    @classmethod
+    def of_columns(cls, label: str, columns: dict[str, np.ndarray]) -> Method:
+        """A row of columns (n,); a baseline's spatial entropy is that of what it draws, whatever the photo's shape."""
+        if label in BASELINES:
+            columns = columns | {"spatial_entropy": np.full(len(columns["iou"]), _entropy_of(label))}
+        return cls(label, columns)
+
 
 def evaluate(
-    data: MaskSet,
+    data: DataSet,
     encoders: Sequence[Encoder],
     requests: Sequence[MapRequest],
     settings: Settings,
-    progress: bool = False,
+    pace: Pace | None = None,
     object_ids: Sequence[int] = (),
     faults: list[Fault] | None = None,
 ) -> list[Method]:
@@ -62,7 +68,7 @@ def evaluate(
         encoders: checkpoints.
         requests: maps to score; where empty, each checkpoint's own (`own_map`).
         settings: size, mask rule, fusion.
-        progress: whether to show a progress bar.
+        pace: how the set is gone through.
         object_ids: the labels that count as object, as in `read_reference`.
         faults: to which each photo is added that is left out, since it or its mask cannot be read, with the reason.
 
@@ -73,77 +79,42 @@ def evaluate(
         MapError: no checkpoint has any of the maps.
         DataError: none of the photos and masks can be read.
     """
-    # By checkpoint and map, since names of checkpoints need not be unique: (label, scores of each picture).
-    methods: dict[tuple[int, str], tuple[str, list[dict[str, float]]]] = {}
-    plain: dict[str, list[dict[str, float]]] = {}  # the baselines, by name
-    for reference, rows in rows_of_photos(data, encoders, requests, settings, progress, object_ids, faults):
-        for number, row in rows:
-            label = f"{row.checkpoint}: {row.map_label}"
-            figures = methods.setdefault((number, row.request.label), (label, []))[1]
-            own = score_map(row.mask, reference)
-            figures.append(own | _jaccard(_masks(row, settings), reference) | {"spatial_entropy": row.entropy})
-        scores = score_baselines(reference)
-        for name, (_, disc) in baselines(reference).items():
-            plain.setdefault(name, []).append(scores[name] | _jaccard([disc], reference))
-    return [Method(label, _columns(rows)) for label, rows in [*methods.values(), *plain.items()]]
+    scores = photo_scores(data, Job(encoders, requests, settings), pace, object_ids, faults)
+    return [Method.of_columns(label, figure_columns(own)) for label, own in by_method(scores).values()]
 
 
-def _masks(row: Row, settings: Settings) -> list[np.ndarray]:
-    """Masks at 60 % of the mass: of the fused map, then of each of its maps."""
-    each = [settings.fusion, *range(len(row.attention.names))]
-    return [row.attention.mask(DINO_CUT.rule, DINO_CUT.amount, fusion=fusion).grid for fusion in each]
+def by_method(scores: Iterable[Sequence[MapScores]]) -> dict[tuple[int, str], tuple[str, list[MapScores]]]:
+    """The scores of each photo sorted by map.
 
+    Args:
+        scores: of each photo.
 
-def _jaccard(masks: Sequence[np.ndarray], reference: Reference) -> dict[str, float]:
-    own, best = jaccard(np.stack(masks), reference)
-    return {"jaccard": own, "jaccard_best": best}
-
-
-def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in TABLE_FIGURES}
-
-
-def rows_of_photos(
-    data: MaskSet,
-    encoders: Sequence[Encoder],
-    requests: Sequence[MapRequest],
-    settings: Settings,
-    progress: bool = False,
-    object_ids: Sequence[int] = (),
-    faults: list[Fault] | None = None,
-) -> Iterator[tuple[Reference, list[tuple[int, Row]]]]:
-    """The reference of each photo of a data set, and the rows of its maps, each with its checkpoint's number.
-
-    A photo that cannot be read, or whose mask cannot, is left out.
-
-    Args and errors are those of `evaluate`.
+    Returns:
+        By checkpoint and map, since names of checkpoints need not be unique: its label, and its scores in the order of
+        the photos; baselines are the last.
     """
-    from tqdm import tqdm
-
-    faults = [] if faults is None else faults
-    before = len(faults)
-    found = False
-    skipped: list[str] = []
-    for image, mask in tqdm(data.pairs, desc=data.name, unit="photo", disable=not progress):
-        try:
-            picture = read_picture(image)
-            reference = bounded(read_reference(mask, picture.size, object_ids))
-        except (SimpoolError, OSError) as error:
-            faults.append(Fault(image.name, f"{image.name}: {error}"))
-            continue
-        rows: list[tuple[int, Row]] = []
-        for number, recording in enumerate(record_each(encoders, picture, settings.size)):
-            own, skipped = record_rows(recording, requests, settings)
-            rows += [(number, row) for row in own]
-        found = found or bool(rows)
-        yield reference, rows
-    if len(faults) - before == len(data.pairs):
-        raise DataError(f"none of the photos of {data.name} can be scored. {faults[before].sentence}")
-    if not found:
-        require_rows([], skipped)
+    methods: dict[tuple[int, str], tuple[str, list[MapScores]]] = {}
+    for own in scores:
+        for one in own:
+            methods.setdefault((one.checkpoint, one.request), (one.label, []))[1].append(one)
+    return {key: methods[key] for key in sorted(methods, key=lambda key: key[0] < 0)}
 
 
-def localization_table(data: MaskSet, methods: Sequence[Method], settings: Settings) -> Table:
+def figure_columns(scores: Sequence[MapScores]) -> dict[str, np.ndarray]:
+    """The figures of a map as columns (n,), one value per photo; NaN where there is none."""
+    return {name: np.array([one.figures.get(name, np.nan) for one in scores]) for name in FIGURES}
+
+
+def _entropy_of(baseline: str) -> float:
+    import torch
+
+    from simpool_viz.scores.localization import centre_prior
+
+    weights = centre_prior((24, 16)) if baseline == "centre prior" else np.ones((16, 24))
+    return float(spatial_entropy(torch.from_numpy(weights)[None])[0])
+
+
+def localization_table(data: DataSet, methods: Sequence[Method], settings: Settings) -> Table:
     """The table of an evaluation. Differences are paired by photo, and of IoU at true area where nothing else is said.
 
     Args:
@@ -172,9 +143,36 @@ def localization_table(data: MaskSet, methods: Sequence[Method], settings: Setti
     return Table(set_title(data, len(prior.figures["iou"])), tuple(columns), tuple(rows))
 
 
-def set_title(data: MaskSet, scored: int) -> str:
+def faithfulness_table(
+    data: DataSet, methods: Sequence[tuple[tuple[int, str, str], tuple[np.ndarray, dict[str, np.ndarray]]]], scored: int
+) -> Table:
+    """The table of insertion and deletion, each with the baselines of the same checkpoint.
+
+    Args:
+        data: the set that was evaluated.
+        methods: of each map and baseline its (checkpoint, request, label), and the numbers (n,) of its photos with its
+            figures (n,) by name.
+        scored: number of photos that have scores.
+    """
+    priors = {key[0]: own for key, own in methods if key[1] == BASELINES[0]}
+    columns = [Column("map", "map")]
+    for name, title in (("deletion", "deletion area (low is good)"), ("insertion", "insertion area (high is good)")):
+        columns += [Column(name, title, "share"), Column(f"{name}_above_prior", "above the centre prior", "shift")]
+    rows: list[dict[str, Cell]] = []
+    for key, (places, own) in methods:
+        row: dict[str, Any] = {"map": key[2]}
+        prior_places, prior = priors[key[0]]
+        _, one, other = np.intersect1d(places, prior_places, return_indices=True)
+        for name in ("deletion", "insertion"):
+            above = own[name][one] - prior[name][other]
+            row |= {name: _mean(own[name]), f"{name}_above_prior": None if own is prior else _mean(above)}
+        rows.append(row)
+    return Table(f"{set_title(data, scored)}: insertion and deletion", tuple(columns), tuple(rows))
+
+
+def set_title(data: DataSet, scored: int) -> str:
     """The title of a table over a data set of which so many photos were scored, in Markdown."""
-    left_out = len(data.pairs) - scored
+    left_out = len(data) - scored
     return f"**{data.name}**, {scored} photos" + (f", {left_out} left out" if left_out else "")
 
 

@@ -40,12 +40,15 @@ def box_ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def object_boxes(reference: Reference) -> np.ndarray:
-    """The box around each object of a reference: (n, 4) int64 in its pixels."""
+    """The box of each object of a reference: (n, 4) float64 in its pixels, the one that its data set gives or that
+    around its pixels."""
+    if reference.boxes:
+        return np.array(reference.boxes, np.float64)
     boxes = []
     for instance in reference.instances:
         rows, columns = (np.flatnonzero(instance.any(axis)) for axis in (1, 0))
         boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-    return np.array(boxes, np.int64)
+    return np.array(boxes, np.float64)
 
 
 def resized_boxes(boxes: np.ndarray, size: tuple[int, int], to: tuple[int, int]) -> np.ndarray:

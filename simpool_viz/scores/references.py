@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -35,11 +36,14 @@ class Reference:
         objects: (H, W) bool, the pixels of all objects.
         void: (H, W) bool, the pixels that are left out of every count.
         labels: (H, W) int64, the number of each pixel's object; None where objects are not numbered.
+        boxes: the box of each object where a data set gives it, since objects may hide each other in `labels`; else
+            empty, and the boxes are those of the objects' pixels.
     """
 
     objects: np.ndarray
     void: np.ndarray
     labels: np.ndarray | None = None
+    boxes: tuple[Box, ...] = ()
 
     @property
     def instances(self) -> list[np.ndarray]:
@@ -86,8 +90,28 @@ def read_reference(
         >>> reference.size, len(reference.instances), bool(reference.void.any())
         ((451, 300), 1, False)
     """
-    path = Path(path)
-    with open_picture(path, f"the reference mask {path}", MOST_LARGE_PIXELS) as file:
+    return decode_reference(Path(path), str(path), picture_size, object_ids)
+
+
+def decode_reference(
+    source: Path | IO[bytes],
+    path: str,
+    picture_size: tuple[int, int] | None = None,
+    object_ids: Sequence[int] = (),
+) -> Reference:
+    """As `read_reference`, of a file that is open for reading bytes too.
+
+    Args:
+        source: the file.
+        path: its name in errors.
+        picture_size: as in `read_reference`.
+        object_ids: as in `read_reference`.
+
+    Raises:
+        PictureError: as in `read_reference`.
+        OptionError: as in `read_reference`.
+    """
+    with open_picture(source, f"the reference mask {path}", MOST_LARGE_PIXELS) as file:
         lossy = file.format == "JPEG"
         values, labelled = _values(ImageOps.exif_transpose(file), path)
     if object_ids:
@@ -101,7 +125,67 @@ def read_reference(
     return reference if picture_size is None else resized(reference, picture_size)
 
 
-def _values(image: Image.Image, path: Path) -> tuple[np.ndarray, bool]:
+def read_labels(source: Path | IO[bytes], path: str) -> np.ndarray:
+    """The numbers of a label map (H, W) int64, as they are stored: the indices of a palette, or grey values.
+
+    Args:
+        source: the file, or one that is open for reading bytes.
+        path: its name in errors.
+
+    Raises:
+        PictureError: not a picture, or one in colour.
+    """
+    with open_picture(source, f"the reference mask {path}", MOST_LARGE_PIXELS) as file:
+        image = ImageOps.exif_transpose(file)
+        if image.mode == "P":
+            return np.asarray(image).astype(np.int64)
+        if _is_colour(image, None):
+            raise PictureError(f"the reference mask {path} cannot be read: it is a colour picture, and a mask is grey")
+        return _greys(image)
+
+
+def read_grey_mask(source: Path | IO[bytes], path: str) -> Reference:
+    """A grey mask, cut at half: how much of a pixel is object, or how many of several people say so.
+
+    Args:
+        source: the file, or one that is open for reading bytes.
+        path: its name in errors.
+
+    Raises:
+        PictureError: not a grey picture, or one that marks no object.
+    """
+    with open_picture(source, f"the reference mask {path}", MOST_LARGE_PIXELS) as file:
+        image = ImageOps.exif_transpose(file)
+        plain = image.convert("RGB") if image.mode == "P" else image
+        if _is_colour(plain, None):
+            raise PictureError(f"the reference mask {path} cannot be read: it is a colour picture, and a mask is grey")
+        values = _greys(plain)
+    objects = values >= (1 if values.max() == 1 else _half(values))
+    return _marked(Reference(objects, np.zeros_like(objects), objects.astype(np.int64)), path)
+
+
+def reference_of_labels(labels: np.ndarray, void: np.ndarray, path: str) -> Reference:
+    """A reference of numbered objects.
+
+    Args:
+        labels: (H, W) int64, 0 outside all objects.
+        void: (H, W) bool, the pixels that are left out, whatever their label.
+        path: the name of its file in errors.
+
+    Raises:
+        PictureError: it marks no object.
+    """
+    objects = (labels != 0) & ~void
+    return _marked(Reference(objects, void, np.where(objects, labels, 0)), path)
+
+
+def _marked(reference: Reference, path: str) -> Reference:
+    if not reference.objects.any():
+        raise PictureError(f"the reference mask {path} marks no object")
+    return reference
+
+
+def _values(image: Image.Image, path: str) -> tuple[np.ndarray, bool]:
     """The values (H, W) int64 of a mask, and whether they are labels for sure."""
     alpha = _alpha(image)
     if image.mode == "P":
@@ -174,7 +258,7 @@ def _of_labels(values: np.ndarray) -> Reference:
     return Reference((values != 0) & ~void, void, values)
 
 
-def _chosen(values: np.ndarray, object_ids: Sequence[int], path: Path) -> Reference:
+def _chosen(values: np.ndarray, object_ids: Sequence[int], path: str) -> Reference:
     """The labels that are asked for; 255 is void where it is none of them and there are more than two values."""
     there = np.unique(values)
     if missing := sorted(set(object_ids) - set(there.tolist())):
@@ -186,7 +270,7 @@ def _chosen(values: np.ndarray, object_ids: Sequence[int], path: Path) -> Refere
     return Reference(objects, void, np.where(objects, values, 0))
 
 
-def _check(reference: Reference, values: np.ndarray, path: Path) -> None:
+def _check(reference: Reference, values: np.ndarray, path: str) -> None:
     """Refuse a mask that says nothing: no object, or no background."""
     if not reference.objects.any():
         raise PictureError(f"the reference mask {path} marks no object; pixels other than 0 are taken as object")
@@ -216,7 +300,9 @@ def resized(reference: Reference, size: tuple[int, int]) -> Reference:
     if reference.size == size:
         return reference
     labels = None if reference.labels is None else expand_cells(reference.labels, size)
-    return Reference(expand_cells(reference.objects, size), expand_cells(reference.void, size), labels)
+    x, y = size[0] / reference.size[0], size[1] / reference.size[1]
+    boxes = tuple((x0 * x, y0 * y, x1 * x, y1 * y) for x0, y0, x1, y1 in reference.boxes)
+    return Reference(expand_cells(reference.objects, size), expand_cells(reference.void, size), labels, boxes)
 
 
 def bounded(reference: Reference) -> Reference:
@@ -245,12 +331,13 @@ def check_proportions(size: tuple[int, int], picture: tuple[int, int]) -> None:
         raise PictureError(f"the reference mask is {w} x {h} pixels for a picture of {width} x {height}; {why}")
 
 
-def reference_of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Reference:
+def reference_of_boxes(boxes: Sequence[Box], size: tuple[int, int], *, whole: bool = False) -> Reference:
     """Boxes as a reference: the pixels whose centres they contain, numbered from 1, smaller boxes on top.
 
     Args:
         boxes: (x0, y0, x1, y1) in pixels of the upright picture, half-open.
         size: (W, H) of the picture.
+        whole: whether boxes may cover the picture, as in data sets, and are kept as they are beside their pixels.
 
     Raises:
         OptionError: no box, or one that is empty, outside the picture, or covers all of it.
@@ -268,9 +355,9 @@ def reference_of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Reference
                 "x0, y0, x1, y1 with x0 < x1 and y0 < y1"
             )
         labels[inside] = number
-    if labels.all():
+    if labels.all() and not whole:
         raise OptionError(f"the boxes leave no background in a picture of {width} x {height}")
-    return Reference(labels > 0, np.zeros(labels.shape, bool), labels)
+    return Reference(labels > 0, np.zeros(labels.shape, bool), labels, tuple(boxes) if whole else ())
 
 
 def parse_reference(text: str, picture_size: tuple[int, int], object_ids: Sequence[int] = ()) -> Reference:

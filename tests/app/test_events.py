@@ -228,7 +228,7 @@ def test_every_event_of_the_page_and_what_draws_its_boards_is_guarded() -> None:
     bare = [f.name for f in blocks.fns.values() if f.fn is not None and not hasattr(f.fn, "__wrapped__")]
     assert not bare and sum(f.fn is not None for f in blocks.fns.values()) > 10
     boards = [block for block in blocks.blocks.values() if type(block).__name__ in ("BoardView", "InspectView")]
-    assert len(boards) == 3 and all(hasattr(type(board).postprocess, "__wrapped__") for board in boards)
+    assert len(boards) == 4 and all(hasattr(type(board).postprocess, "__wrapped__") for board in boards)
 
 
 def test_our_fault_names_where_to_report() -> None:

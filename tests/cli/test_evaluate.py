@@ -45,12 +45,50 @@ def test_a_faulty_photo_or_mask_is_named_and_the_rest_is_scored(
     for more in ([], ["--rules"]):
         status, out, err = run_command(capsys, *command, *more)
         assert status == 0 and out.startswith("**discs**, 2 photos, 2 left out")
-        left_out = [line for line in err.splitlines() if line.startswith("left out: ")]
+        left_out = sorted(line for line in err.splitlines() if line.startswith("left out: "))
         assert len(left_out) == 2 and "1.png marks no object" in left_out[0] and "3.jpg is empty" in left_out[1]
     for photo in (folder / "images").iterdir():
         photo.write_bytes(b"")
     status, out, err = run_command(capsys, *command)
-    assert status == 2 and "none of the photos of discs can be scored. 0.jpg: 0.jpg is empty" in err
+    assert status == 2 and "none of the photos of discs can be scored. 0.jpg is empty" in err
+
+
+def test_out_holds_rows_tables_and_plots_and_goes_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    folder, out = make_mask_set(tmp_path / "discs"), tmp_path / "out"
+    command = ["evaluate", folder, "-c", checkpoints["simpool"], "--size", "48", "--device", "cpu", "-o", out]
+    status, text, _ = run_command(capsys, *command, "--faithfulness", "2", "--data-set", "pairs")
+    assert status == 0 and "4 photos scored, 0 of all by an earlier run" in text
+    names = {"localization.csv", "protocols.csv", "faithfulness.csv", "rows.parquet", "results.json", "tables.md"}
+    assert names <= {path.name for path in out.iterdir()}
+    assert text.startswith((out / "tables.md").read_text().split("\n\n")[0])
+    assert "--faithfulness 2" in read_results(out / "results.json").table("discs/protocols").command
+    status, text, _ = run_command(capsys, *command, "--faithfulness", "2")
+    assert status == 0 and "4 of all by an earlier run" in text
+    status, _, err = run_command(capsys, *command)
+    assert status == 2 and "holds a run with other settings" in err
+    status, text, _ = run_command(capsys, *command, "--overwrite")
+    assert status == 0 and "0 of all by an earlier run" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["-o", "out", "--protocols"], "--out holds every table of DATASET"),
+        (["--faithfulness"], "--faithfulness needs --out"),
+        (["--data-set", "vocs"], "there is no kind of data set 'vocs'"),
+        (["--data-set", "cub"], "as CUB-200-2011 it lacks"),
+        (["--split", "val"], "which has no splits"),
+        (["--batch", "0"], "the batch must be positive"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_loaded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], sentence: str
+) -> None:
+    folder = make_mask_set(tmp_path / "discs")
+    status, _, err = run_command(capsys, "evaluate", folder, "-c", "nothing_of_this_name", *options)
+    assert status == 2 and sentence in err
 
 
 def test_protocols_are_a_table_of_their_own_with_the_baselines(

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from simpool_viz import record
 from simpool_viz.board.board import Settings
-from simpool_viz.evaluation.datasets import MaskSet
+from simpool_viz.evaluation.datasets import DataSet
 from simpool_viz.evaluation.protocols import PROTOCOLS, evaluate_protocols, protocols_table
 from simpool_viz.images import read_picture
 from simpool_viz.maps.request import MapRequest
@@ -18,15 +18,16 @@ from simpool_viz.scores.localization import centre_prior, energy, iou_at_best_th
 from simpool_viz.scores.references import read_reference
 from simpool_viz.scores.results import DRAWS
 from simpool_viz.scores.threshold_curves import scaled_map
+from tests.evaluation.datasets.trees import pairs_of
 from tests.oracles.masks import bilinear, largest
 
 
-def test_every_figure_is_that_of_the_definitions(data: MaskSet, resnet: Encoder) -> None:
+def test_every_figure_is_that_of_the_definitions(data: DataSet, resnet: Encoder) -> None:
     methods = evaluate_protocols(data, [resnet], [MapRequest("pooling")], Settings(size=48))
     assert [m.label for m in methods] == ["small_simpool: Pooling attention", "centre prior", "whole picture"]
     rows = protocols_table(data, methods).rows
     curves, hits, best, inside, truth, steps = [], [], [], [], [], []
-    for image, mask in data.pairs:
+    for image, mask in pairs_of(data):
         recording = record(resnet, image, 48)
         attention, reference = recording.map("pooling"), read_reference(mask, recording.picture.size)
         (true_box,) = object_boxes(reference)
@@ -53,10 +54,10 @@ def test_every_figure_is_that_of_the_definitions(data: MaskSet, resnet: Encoder)
     assert set(rows[0]) == {"map", *PROTOCOLS, "max_box_acc_v2_above_prior", "pxap_above_prior"}
 
 
-def test_baselines_have_the_box_of_the_picture_and_the_share_of_the_object(data: MaskSet, resnet: Encoder) -> None:
+def test_baselines_have_the_box_of_the_picture_and_the_share_of_the_object(data: DataSet, resnet: Encoder) -> None:
     methods = evaluate_protocols(data, [resnet], [], Settings(size=48))
     _, prior, whole = protocols_table(data, methods).rows
-    references = [read_reference(mask, read_picture(image).size) for image, mask in data.pairs]
+    references = [read_reference(mask, read_picture(image).size) for image, mask in pairs_of(data)]
     shares = [float(r.objects.mean()) for r in references]
     boxes = [iou_of_box((0, 0, *r.size), object_boxes(r)) for r in references]
     assert whole["pxap"][0] == pytest.approx(np.mean(shares), abs=0.01)  # type: ignore[index]
@@ -68,10 +69,10 @@ def test_baselines_have_the_box_of_the_picture_and_the_share_of_the_object(data:
     assert prior["energy"][0] == pytest.approx(np.mean(inside), abs=1e-5)  # type: ignore[index]
 
 
-def test_intervals_are_of_photos_drawn_again_with_the_threshold_chosen_anew(data: MaskSet, resnet: Encoder) -> None:
+def test_intervals_are_of_photos_drawn_again_with_the_threshold_chosen_anew(data: DataSet, resnet: Encoder) -> None:
     methods = evaluate_protocols(data, [resnet], [], Settings(size=48))
-    own, n = methods[0], len(data.pairs)
-    boxes = np.stack(own.boxes)
+    own, n = methods[0], len(pairs_of(data))
+    boxes = own.boxes
     table = protocols_table(data, methods)
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS)
     accuracies = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from simpool_viz.scores.boxes import (
     reached,
     resized_boxes,
 )
-from simpool_viz.scores.references import Reference
+from simpool_viz.scores.references import Reference, reference_of_boxes, resized
 from simpool_viz.scores.threshold_curves import scaled_map
 
 SIDE = 40
@@ -82,3 +83,39 @@ def test_max_box_accuracy_takes_the_best_threshold_of_each_iou_over_the_set() ->
     shares = np.stack([reached(curve, (0.3, 0.5, 0.7)) for curve in curves]).mean(0)
     assert max_box_accuracy(shares[:2]) == 1 and max_box_accuracy(shares[2:]) == 0.5
     assert max_box_accuracy(shares) == pytest.approx((1 + 1 + 0.5) / 3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_components_have_the_boxes_of_outer_contours_and_contours_of_holes_add_others(seed: int) -> None:
+    """The released code of MaxBoxAccV2 takes the boxes of all contours, those around holes too; here every component
+    has one, which is that of its outer contour."""
+    mask = (scaled_map(np.random.default_rng(seed).random((7, 5)), SIDE) > 0.4).astype(np.uint8)
+
+    def contour_boxes(mode: int) -> set[tuple[int, ...]]:
+        contours, _ = cv2.findContours(mask, mode, cv2.CHAIN_APPROX_SIMPLE)
+        found = map(cv2.boundingRect, contours)
+        return {(x, y, x + w, y + h) for x, y, w, h in found}
+
+    parts, _ = label(mask, np.ones((3, 3)))
+    boxes = {(x.start, y.start, x.stop, y.stop) for y, x in find_objects(parts)}
+    inside = {  # a component within a hole of another one has an outer contour that is no outermost one
+        box for box in boxes if box not in contour_boxes(cv2.RETR_EXTERNAL)
+    }
+    assert contour_boxes(cv2.RETR_EXTERNAL) <= boxes <= contour_boxes(cv2.RETR_TREE)
+    assert boxes - inside == contour_boxes(cv2.RETR_EXTERNAL)
+
+
+def test_a_ring_has_one_box_where_contours_have_two() -> None:
+    ring = np.zeros((SIDE, SIDE))
+    ring[5:35, 5:35], ring[12:28, 12:28] = 1, 0
+    outer, hole = np.array([[5, 5, 35, 35]]), np.array([[11, 11, 29, 29]])
+    assert box_curves(ring, outer).min() == 1 and box_curves(ring, hole).max() == pytest.approx(18**2 / 30**2)
+    contours, _ = cv2.findContours(ring.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    assert sorted(cv2.boundingRect(one) for one in contours) == [(5, 5, 30, 30), (11, 11, 18, 18)]
+
+
+def test_boxes_of_a_data_set_are_kept_where_they_hide_each_other_and_follow_the_size() -> None:
+    given = [(0.0, 0.0, 10.0, 8.0), (0.0, 0.0, 40.0, 20.0), (2.0, 2.0, 4.0, 4.0)]
+    reference = reference_of_boxes(given, (40, 20), whole=True)
+    assert object_boxes(reference).tolist() == [list(box) for box in given] and reference.objects.all()
+    assert object_boxes(resized(reference, (20, 10))).tolist() == [[v / 2 for v in box] for box in given]

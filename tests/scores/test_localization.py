@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.classification import binary_jaccard_index
 
 from simpool_viz.images import Geometry
 from simpool_viz.maps.attention_map import AttentionMap
@@ -318,3 +320,13 @@ def test_a_map_is_scored_by_its_default_mask_and_large_references_smaller() -> N
     assert score_map(attention, truth) == score_map(attention, bounded(truth))
     small = Reference(objects[:90, :130] | (np.arange(130) > 70), objects[:90, :130])
     assert bounded(small) is small
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_iou_is_the_jaccard_index_of_torchmetrics_without_void(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask, objects, void = rng.random((3, 23, 41)) < np.array([0.4, 0.5, 0.2])[:, None, None]
+    reference = Reference(objects & ~void, void)
+    truth = torch.from_numpy(np.where(void, 2, objects).astype(np.int64))
+    wanted = binary_jaccard_index(torch.from_numpy(mask.astype(np.int64)), truth, ignore_index=2)
+    assert iou(mask, reference) == pytest.approx(float(wanted), abs=1e-6)

@@ -3,6 +3,7 @@ says nothing."""
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +14,16 @@ from PIL import Image
 
 from simpool_viz.errors import OptionError, PictureError
 from simpool_viz.images import read_picture
-from simpool_viz.scores.references import Reference, parse_reference, read_reference, reference_of_boxes, resized
+from simpool_viz.scores.references import (
+    Reference,
+    parse_reference,
+    read_grey_mask,
+    read_labels,
+    read_reference,
+    reference_of_boxes,
+    reference_of_labels,
+    resized,
+)
 from tests.helpers import one_object
 
 # --- mask files
@@ -323,3 +333,40 @@ def test_boxes_mark_the_pixels_whose_centres_they_hold(tmp_path: Path) -> None:
 def test_boxes_that_say_nothing_are_refused(boxes: list[tuple[float, float, float, float]], told: str) -> None:
     with pytest.raises(OptionError, match=told):
         reference_of_boxes(boxes, (40, 30))
+
+
+def test_labels_are_the_numbers_that_are_stored(tmp_path: Path) -> None:
+    numbers = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    palette = Image.fromarray(numbers).convert("P")
+    palette.putdata(numbers.ravel().tolist())
+    palette.putpalette([7] * 768)  # greys of one colour say nothing of the numbers
+    for name, image in (("palette.png", palette), ("grey.png", Image.fromarray(numbers))):
+        image.save(tmp_path / name)
+        assert np.array_equal(read_labels(tmp_path / name, name), numbers)
+    Image.fromarray(numbers.astype(np.uint16) * 1000).save(tmp_path / "deep.png")
+    assert read_labels(tmp_path / "deep.png", "deep.png").max() == 11000
+    Image.new("RGB", (9, 9), (200, 10, 10)).save(tmp_path / "colour.png")
+    with pytest.raises(PictureError, match=r"reference mask colour\.png cannot be read: it is a colour picture"):
+        read_labels(tmp_path / "colour.png", "colour.png")
+
+
+def test_a_grey_mask_is_cut_at_half_also_where_255_is_rare() -> None:
+    """As labels it would be three objects and void."""
+    values = np.zeros((20, 30), np.uint8)
+    values[2:8, 2:8], values[3:7, 3:7], values[4, 4] = 51, 153, 255
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG")
+    reference = read_grey_mask(io.BytesIO(file.getvalue()), "a.png")
+    assert np.array_equal(reference.objects, values >= 128) and not reference.void.any()
+    assert len(reference.instances) == 1
+
+
+def test_numbered_objects_leave_void_out() -> None:
+    labels = np.zeros((6, 8), np.int64)
+    labels[0:2, 0:2], labels[3:5, 3:6] = 4, 9
+    void = np.zeros(labels.shape, bool)
+    void[3:5, 5] = True
+    reference = reference_of_labels(labels, void, "a.png")
+    assert [int(one.sum()) for one in reference.instances] == [4, 4] and reference.void.sum() == 2
+    with pytest.raises(PictureError, match=r"a\.png marks no object"):
+        reference_of_labels(labels, labels > 0, "a.png")

@@ -1,0 +1,339 @@
+"""An evaluation in a folder: a row per photo and map, tables, plots and boards; one that was stopped goes on.
+
+OUT/journal.jsonl          a line per batch of photos that is scored, written when its part is whole
+OUT/parts/*.parquet        the scores and counts of a batch
+OUT/rows.parquet           when all is done: a row per photo and map, in the order of the set, faults with their reason
+OUT/results.json, tables.md, TABLE.csv    the tables
+OUT/plots/*.png, OUT/boards/*.jpg         curves, pairs of maps photo by photo, the best and the worst photos
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simpool_viz.batch.boards import Job
+from simpool_viz.batch.lock import locked
+from simpool_viz.batch.preparing import Fault
+from simpool_viz.batch.writing import Journal, check_folder
+from simpool_viz.board.board import Settings, make_board
+from simpool_viz.drawing.render import render_board
+from simpool_viz.errors import needs_packages
+from simpool_viz.evaluation.datasets import DataSet
+from simpool_viz.evaluation.passes import Pace, Scored, require_scores, score_set
+from simpool_viz.evaluation.plots import draw_scatter, draw_threshold_curves
+from simpool_viz.evaluation.protocols import MEANS, ProtocolCounts, protocols_table
+from simpool_viz.evaluation.scoring import FIGURES, MapScores, score_photo
+from simpool_viz.evaluation.table import Method, faithfulness_table, localization_table
+from simpool_viz.export import weights_digest
+from simpool_viz.outputs import csv_text, write_picture, written_whole
+from simpool_viz.scores.boxes import LEVELS, V2_IOUS
+from simpool_viz.scores.results import FILE, Table, keep_tables
+from simpool_viz.scores.threshold_curves import STEPS
+
+PARTS, ROWS = "parts", "rows.parquet"
+RANKED = "iou_at_true_area"  # by which photos are best or worst, and two maps are compared
+EXAMPLES = 6  # boards of the best and of the worst photos
+PAIRS = 6  # plots of the first map with another one
+LINES = 12  # of the curves over thresholds
+_TEXTS = ("picture", "label", "request", "fault")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an evaluation in a folder gave.
+
+    Attributes:
+        tables: by name: localization, protocols and, where they were measured, faithfulness.
+        scored: number of photos that have scores.
+        earlier: how many of all photos an earlier run had done.
+        faults: photos without scores, with the reason.
+        notes: what an earlier run had left in disorder, in sentences.
+    """
+
+    tables: dict[str, Table]
+    scored: int
+    earlier: int
+    faults: list[Fault]
+    notes: list[str]
+
+
+def evaluate_into(
+    out: Path,
+    data: DataSet,
+    job: Job,
+    pace: Pace | None = None,
+    object_ids: Sequence[int] = (),
+    *,
+    overwrite: bool = False,
+    command: str = "",
+) -> Evidence:
+    """Evaluate maps on a data set and write rows, tables, plots and boards into a folder.
+
+    A run that was stopped, however that happened, goes on: batches in the journal of `out` are not computed again, and
+    the result is the same. Photos that cannot be read are tried again.
+
+    Args:
+        out: the folder; that of an earlier run with the same settings is resumed.
+        data: photos with references.
+        job: checkpoints, maps and settings.
+        pace: how the set is gone through; its batch is one of the settings.
+        object_ids: the labels that count as object.
+        overwrite: discard what an earlier run has done.
+        command: kept with the tables.
+
+    Raises:
+        DataError: none of the photos can be scored, or another run writes to `out`.
+        MapError: no checkpoint has any of the maps.
+        FileExistsError: `out` holds something else, or a run with other settings.
+        MissingPackageError: pyarrow is not installed.
+    """
+    _arrow()
+    pace, out = pace or Pace(), Path(out)
+    check_folder(out)
+    faults: list[Fault] = []
+    with locked(out) as note:
+        journal = Journal(out, _settings(data, job, pace, object_ids), overwrite)
+        parts = out / PARTS
+        if not journal.done:
+            shutil.rmtree(parts, ignore_errors=True)
+        journal.done = {name: line for name, line in journal.done.items() if (parts / f"{name}.parquet").is_file()}
+        done = {key for line in journal.done.values() for key in line.get("photos", [])}
+        earlier = len(done)
+        for batch in score_set(data, job, score_photo, pace, object_ids, faults, done):
+            name = f"{batch.places[0]:08d}"
+            with written_whole(parts / f"{name}.parquet") as part:
+                _write_part(part, batch)
+            journal.add({"key": name, "rows": [], "scores": [], "skipped": [], "photos": batch.keys})
+        kept = _Kept([parts / f"{name}.parquet" for name in sorted(journal.done)])
+        faults = [*kept.faults(), *faults]
+        require_scores(data, kept.count, faults)
+        _write_rows(out / ROWS, kept, data, faults)
+        tables = _tables(data, kept, job.settings, command)
+        _write_tables(out, data, tables)
+        _write_plots(out / "plots", data, kept)
+        _write_boards(out / "boards", data, kept, job, object_ids)
+    return Evidence(tables, kept.count, earlier, faults, [*filter(None, [note, journal.repair])])
+
+
+def _arrow() -> Any:
+    with needs_packages("evaluating into a folder", "pyarrow"):
+        import pyarrow as arrow
+    return arrow
+
+
+def keys_of(data: DataSet) -> list[str]:
+    """The keys of a data set's photos, without reading them."""
+    keys = getattr(data.samples, "keys", None)
+    return keys if keys is not None else [sample.key for sample in data.samples]
+
+
+def _settings(data: DataSet, job: Job, pace: Pace, object_ids: Sequence[int]) -> dict[str, Any]:
+    """What must be the same for a run to be resumed."""
+    keys = hashlib.sha256("\n".join(keys_of(data)).encode()).hexdigest()
+    return {
+        "data": {"name": data.name, "kind": data.kind, "photos": len(data), "keys": keys},
+        "object_ids": list(object_ids),
+        "checkpoints": [[encoder.facts.name, weights_digest(encoder)] for encoder in job.encoders],
+        "maps": [request.label for request in job.requests],
+        "settings": asdict(job.settings),
+        "batch": pace.batch,
+    }
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _schema() -> Any:
+    arrow = _arrow()
+    numbers = [("place", arrow.int64()), ("row", arrow.int32()), ("checkpoint", arrow.int32())]
+    texts = [(name, arrow.string()) for name in _TEXTS]
+    figures = [(name, arrow.float64()) for name in FIGURES]
+    return arrow.schema([*numbers, *texts, *figures, ("boxes", arrow.binary()), ("steps", arrow.binary())])
+
+
+def _write_part(path: Path, batch: Scored[list[MapScores]]) -> None:
+    import pyarrow.parquet as parquet
+
+    rows: list[dict[str, Any]] = []
+    for place, key, scores, model in zip(batch.places, batch.keys, batch.scores, batch.model, strict=True):
+        about = {"place": place, "picture": key}
+        if isinstance(scores, Fault):
+            rows.append(about | {"row": 0, "fault": scores.sentence})
+            continue
+        for number, one in enumerate([*scores, *model]):
+            rows.append(about | {"row": number} | _row_of(one))
+    table = _arrow().Table.from_pylist(rows, schema=_schema())
+    parquet.write_table(table, path)
+
+
+def _row_of(one: MapScores) -> dict[str, Any]:
+    row: dict[str, Any] = {"checkpoint": one.checkpoint, "label": one.label, "request": one.request, **one.figures}
+    if one.counts is not None:
+        row["boxes"] = np.packbits(one.counts.boxes).tobytes()
+        row["steps"] = zlib.compress(one.counts.steps.astype("<i4").tobytes(), 1)
+    return row
+
+
+class _Kept:
+    """The scores in some parts, read map by map.
+
+    Args:
+        files: the parts.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        import pyarrow.dataset as dataset
+
+        self._data = dataset.dataset([str(file) for file in files], schema=_schema())
+        plain = [name for name in _schema().names if name not in ("boxes", "steps")]
+        table = self._data.to_table(columns=plain)
+        self.table = table.sort_by([("place", "ascending"), ("row", "ascending")])
+        self.places = np.asarray(self.table["place"])
+        self._faulty = np.asarray(self.table["fault"].is_valid())
+        self.count = len(np.unique(self.places[~self._faulty]))
+
+    def faults(self) -> list[Fault]:
+        """The photos whose reference could not be read."""
+        some = self.table.filter(self._faulty)
+        pairs = zip(some["picture"].to_pylist(), some["fault"].to_pylist(), strict=True)
+        return [Fault(key, sentence) for key, sentence in pairs]
+
+    def maps(self, counted: bool = True) -> list[tuple[int, str, str]]:
+        """(checkpoint, request, label) of each map, in their order, the baselines last.
+
+        Args:
+            counted: those that have counts; else those that have insertion and deletion.
+        """
+        figure = "iou" if counted else "deletion"
+        chosen = self.table.filter(np.asarray(self.table[figure].is_valid()))
+        columns = (chosen[name].to_pylist() for name in ("checkpoint", "request", "label"))
+        keys = dict.fromkeys(zip(*columns, strict=True))
+        return sorted(keys, key=lambda key: key[0] < 0)
+
+    def figures(self, key: tuple[int, str, str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The numbers (n,) of the photos of a map, and its figures (n,) by name."""
+        own = self._of(self.table, key)
+        columns = {name: np.asarray(own[name].fill_null(np.nan)) for name in FIGURES}
+        return np.asarray(own["place"]), columns
+
+    def _of(self, table: Any, key: tuple[int, str, str]) -> Any:
+        import pyarrow.compute as compute
+
+        same = compute.and_(compute.equal(table["checkpoint"], key[0]), compute.equal(table["request"], key[1]))
+        return table.filter(compute.and_(same, compute.equal(table["label"], key[2])))
+
+    def counts(self, key: tuple[int, str, str]) -> ProtocolCounts:
+        """What the protocols count of a map."""
+        columns = ["place", "row", "checkpoint", "request", "label", "boxes", "steps", *MEANS]
+        import pyarrow.dataset as dataset
+
+        wanted = (dataset.field("checkpoint") == key[0]) & (dataset.field("request") == key[1])
+        own = self._of(self._data.to_table(columns=columns, filter=wanted), key).sort_by("place")
+        boxes = [np.unpackbits(np.frombuffer(one, np.uint8)) for one in own["boxes"].to_pylist()]
+        size = (len(V2_IOUS) + 1, LEVELS)
+        steps = [np.frombuffer(zlib.decompress(one), "<i4") for one in own["steps"].to_pylist()]
+        return ProtocolCounts(
+            key[2],
+            np.stack([one[: size[0] * size[1]].reshape(size) for one in boxes]).astype(bool),
+            np.stack(steps).reshape(-1, 2, STEPS + 1),
+            {name: np.asarray(own[name]) for name in MEANS},
+        )
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def _write_rows(path: Path, kept: _Kept, data: DataSet, faults: Sequence[Fault]) -> None:
+    """The rows of all photos, those that could not be read among them."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    there = set(kept.table["picture"].to_pylist())
+    missing = {fault.key: fault.sentence for fault in faults if fault.key not in there}
+    places = {key: place for place, key in enumerate(keys_of(data)) if key in missing}
+    more = [{"place": places[key], "picture": key, "row": 0, "fault": why} for key, why in missing.items()]
+    table = arrow.concat_tables([kept.table, arrow.Table.from_pylist(more, schema=kept.table.schema)])
+    table = table.sort_by([("place", "ascending"), ("row", "ascending")])
+    with written_whole(path) as part:
+        parquet.write_table(table.drop_columns(["place", "row"]).rename_columns({"label": "map"}), part)
+
+
+def _tables(data: DataSet, kept: _Kept, settings: Settings, command: str) -> dict[str, Table]:
+    methods = []
+    for key in kept.maps():
+        _, columns = kept.figures(key)
+        methods.append(Method.of_columns(key[2], columns))
+    tables = {
+        "localization": localization_table(data, methods, settings),
+        "protocols": protocols_table(data, (kept.counts(key) for key in kept.maps())),
+    }
+    if measured := kept.maps(counted=False):
+        tables["faithfulness"] = faithfulness_table(data, [(key, kept.figures(key)) for key in measured], kept.count)
+    return {name: replace(table, command=command) for name, table in tables.items()}
+
+
+def _write_tables(out: Path, data: DataSet, tables: Mapping[str, Table]) -> None:
+    (out / FILE).unlink(missing_ok=True)
+    keep_tables(out / FILE, {f"{data.name}/{name}": table for name, table in tables.items()})
+    with written_whole(out / "tables.md") as part:
+        part.write_text("\n\n".join(table.markdown() for table in tables.values()) + "\n", encoding="utf-8")
+    for name, table in tables.items():
+        with written_whole(out / f"{name}.csv") as part:
+            part.write_text(csv_text(csv_records(table)), encoding="utf-8", newline="")
+
+
+def csv_records(table: Table) -> list[dict[str, Any]]:
+    """The rows of a table for a CSV file: a figure with an interval is three columns, NAME, NAME_low and NAME_high."""
+    records = []
+    for row in table.rows:
+        record: dict[str, Any] = {}
+        for name, cell in row.items():
+            if isinstance(cell, (list, tuple)):
+                record |= {name: cell[0], f"{name}_low": cell[1], f"{name}_high": cell[2]}
+            else:
+                record[name] = "" if cell is None else cell
+        records.append(record)
+    return records
+
+
+def _write_plots(folder: Path, data: DataSet, kept: _Kept) -> None:
+    maps = kept.maps()
+    own, plain = ([key for key in maps if (key[0] < 0) == baseline] for baseline in (False, True))
+    curves = [kept.counts(key) for key in [*own[: LINES - len(plain)], *plain]]
+    _save(draw_threshold_curves(curves, data.name), folder / "threshold_curves.png")
+    first, *others = [*own, *plain[:1]]
+    places, columns = kept.figures(first)
+    for number, key in enumerate(others[:PAIRS], 1):
+        other_places, other = kept.figures(key)
+        _, one, two = np.intersect1d(places, other_places, return_indices=True)
+        values = columns[RANKED][one], other[RANKED][two]
+        _save(draw_scatter((first[2], key[2]), values, "IoU at true area"), folder / f"pair_{number}.png")
+
+
+def _write_boards(folder: Path, data: DataSet, kept: _Kept, job: Job, object_ids: Sequence[int]) -> None:
+    """Boards of the photos that the first map is best and worst on, all maps on each."""
+    places, columns = kept.figures(kept.maps()[0])
+    order = np.argsort(columns[RANKED], kind="stable")
+    settings = replace(job.settings, faithfulness=0)
+    for name, chosen in (("worst", order[:EXAMPLES]), ("best", order[::-1][:EXAMPLES])):
+        samples = [data.samples[int(places[i])] for i in chosen]
+        pictures = [sample.picture() for sample in samples]
+        references = {
+            i: sample.reference(picture.size, object_ids)
+            for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True))
+        }
+        board = make_board(pictures, job.encoders, job.requests, settings, references)
+        _save(render_board(board), folder / f"{name}.jpg")
+
+
+def _save(picture: Any, path: Path) -> None:
+    with written_whole(path) as part:
+        write_picture(picture, part)
