@@ -202,7 +202,9 @@ def _vgg(state: Mapping[str, Tensor], outputs: int) -> tuple[str, Any]:
             f"its layers are not those of a VGG, which has {_BLOCKS_OF_VGG} blocks of convolutions and a classifier of "
             "three layers; load the model itself in Python, load_checkpoint(model)"
         )
-    model = VGG(make_layers(layers, normed), num_classes=1, init_weights=False)  # type: ignore[arg-type]
+    with torch.device("meta"):  # its first linear layer alone has 400 MB, and gives way to that of the file
+        model = VGG(nn.Identity(), num_classes=1, init_weights=False)
+    model.features = make_layers(layers, normed)  # type: ignore[arg-type]
     for number, width in zip((0, 3, 6), widths, strict=False):
         model.classifier[number] = nn.Linear(width.shape[1], width.shape[0])
     depth = len(convs) + 3
