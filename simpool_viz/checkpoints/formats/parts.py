@@ -302,7 +302,8 @@ def check_axes(state: Mapping[str, Tensor], source: str) -> None:
     """
     for key, value in state.items():
         axes = next((axes for names, axes in AXES.items() if re.fullmatch(names, key)), value.ndim)
-        if value.ndim != axes or value.numel() == 0:
+        pointwise = axes == 2 and value.ndim == 4 and value.shape[2:] == (1, 1)  # a convolution that is a linear layer
+        if (value.ndim != axes and not pointwise) or value.numel() == 0:
             raise CheckpointError(
                 f"{source}: {key} has shape {tuple(value.shape)}, where {axes} axes of at least 1 are expected"
             )

@@ -200,7 +200,7 @@ def linear_head(state: dict[str, Tensor], prefix: str, names: dict[str, str]) ->
     if not {f"{prefix}.weight", f"{prefix}.bias"} & set(state):
         return None
     names |= {f"{prefix}.{part}": f"head.{part}" for part in ("weight", "bias")}
-    rows, width = state[f"{prefix}.weight"].shape
+    rows, width = state[f"{prefix}.weight"].shape[:2]
     return nn.Linear(width, rows)
 
 
