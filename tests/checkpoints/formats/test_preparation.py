@@ -240,7 +240,7 @@ def test_model_that_no_tensor_tells_is_the_one_that_timms_trainer_wrote(tmp_path
     with torch.no_grad():
         assert (encoder(x).logits - model(x)).abs().max() < 1e-5
     assert any("built as timm's mobilenetv2_035, as its trainer wrote" in note for note in report.notes)
-    with pytest.raises(ValueError, match="is not recognised as a ViT or a CNN by its tensors.*arch="):
+    with pytest.raises(ValueError, match=r"is not recognised as a ViT or a CNN by its tensors.*arch="):
         load_with_report(save_weights(tmp_path, model.state_dict()), device="cpu")
 
 
