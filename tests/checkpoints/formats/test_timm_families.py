@@ -184,7 +184,7 @@ def test_no_coatnet_is_offered_from_timm_and_other_maxxvits_are() -> None:
 def offered() -> list[str]:
     """Offered models that build quickly, two of each module of timm; benchmarks/families.py goes through all."""
     names = [name.removeprefix("timm:").partition(".")[0] for name in timm_tags()]
-    quick = ("tiny", "small", "atto", "nano", "_b0", "18", "002", "121", "11", "050", "xxs", "pico")
+    quick = ("beit_base", "tiny", "small", "atto", "nano", "_b0", "18", "002", "121", "11", "050", "xxs", "pico")
     found: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         module = timm.models._registry._model_to_module[name]
