@@ -112,7 +112,7 @@ def convnext(weights: Weights, settings: LoadOptions) -> Parts:
     second = any(".mlp.grn." in key for key in state)
     stem = state.get("stem.0.weight")
     backbone: Any = ConvNeXt(
-        in_chans=3 if stem is None else stem.shape[1],
+        in_chans=1 if stem is not None and stem.shape[1:2] == (1,) else 3,
         depths=tuple(depths),
         dims=tuple(dims),
         num_classes=0,

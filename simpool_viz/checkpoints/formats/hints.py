@@ -204,6 +204,7 @@ def _transformers(config: Mapping[str, Any]) -> dict[str, Any]:
         table["act"] = ACTIVATIONS.get(str(own["hidden_act"]), str(own["hidden_act"]))
     if size := own.get("image_size"):
         pair = isinstance(size, (list, tuple)) and len(size) == 2 and size[0] != size[1]
+        pair = pair and all(isinstance(side, int) for side in size)
         table |= {"picture": tuple(size), "size": min(size)} if pair else {"size": _last(size)}
     labels = config.get("id2label")
     if labels and not _are_numbers(labels):
