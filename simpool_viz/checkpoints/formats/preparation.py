@@ -54,7 +54,7 @@ def prepare_facts(
     hints = weights.hints
     if settings.arch:
         hints = hints.over(hints_of_tag(settings.arch.removeprefix("timm:")))
-    elif hints.trained and not any(weights.args.get(key) for key in OTHER_TRAINERS):
+    elif config_of(hints.trained) and not any(weights.args.get(key) for key in OTHER_TRAINERS):
         hints = hints.over(dataclasses.replace(hints_of_tag(hints.trained), size=0))
     notes: list[str] = []
     mean, std = settings.mean or hints.mean, settings.std or hints.std
