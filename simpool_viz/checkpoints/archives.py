@@ -53,7 +53,7 @@ def _plain(array: np.ndarray) -> np.ndarray:
 
 
 def refuse_torchscript(path: Path, names: Sequence[str]) -> None:
-    """Refuse a TorchScript archive, which holds a program beside its tensors.
+    """Refuse an archive of TorchScript or torch.export, which holds a program beside its tensors.
 
     Args:
         path: of a zip archive.
@@ -62,6 +62,11 @@ def refuse_torchscript(path: Path, names: Sequence[str]) -> None:
     Raises:
         CheckpointError: it is one.
     """
+    if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names):
+        raise CheckpointError(
+            f"{path.name} is a program of torch.export with its weights, and programs of others are not run here. If "
+            "you trust it, save torch.export.load(...).state_dict as .safetensors and load that"
+        )
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         raise CheckpointError(
             f"{path.name} is TorchScript, a program with its weights, and programs of others are not run here. If you "

@@ -25,10 +25,11 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str, names: Map
         CheckpointError: a tensor is missing, unknown, or of another shape; the message lists them.
     """
     refuse(faults_of(module, state, names), source, recognised=names is not None)
-    own = module.state_dict()
+    own = module.state_dict()  # it also says in which version each module writes its tensors, which a new table loses
     given = {key if names is None else names[key]: value for key, value in state.items()}
+    own.update({k: v.reshape(own[k].shape).to(own[k].dtype) for k, v in given.items()})
     with torch.no_grad():
-        module.load_state_dict(own | {k: v.reshape(own[k].shape).to(own[k].dtype) for k, v in given.items()})
+        module.load_state_dict(own)
 
 
 def faults_of(module: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str] | None = None) -> list[str]:

@@ -62,6 +62,7 @@ ALLOWED: list[Any] = [
 ]
 TABLE = 16 * 2**20  # bytes of an archive's table of contents: that of some 200,000 tensors
 PICKLE = 4 * 2**20  # bytes of a pickle, without the numbers of its tensors: some 30,000 tensors; and its steps
+LAYERS = ("torch.nn.modules.", "timm.models.", "timm.layers.", "torchvision.models.", "transformers.models.")
 IN_MEMORY = 2**30  # bytes of a .safetensors file up to which it is read; a larger one is mapped
 _REPLACED = {"_codecs.encode": _encode, "builtins.bytearray": _bytearray}  # of what PyTorch itself allows
 _LOCK = threading.Lock()  # the list of allowed globals is the whole process's
@@ -87,18 +88,39 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
         if path.exists() and not path.is_file():
             raise CheckpointError(f"{path.name} is a pipe or a device, not a file; copy what it gives into a file")
         with path.open("rb") as file:
-            start = file.read(9)
+            start = file.read(64)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its name") from None
     if not start:
         raise CheckpointError(f"{path.name} is empty; copy or download it again")
-    if start[8:] == b"{" or path.suffix == ".safetensors":
+    if fault := _other_kind(path, start):
+        raise CheckpointError(fault)
+    if start[8:9] == b"{" or path.suffix == ".safetensors":
         return read_safetensors(path)
     if start.startswith(b"PK") and path.suffix == ".npz":
         return read_npz(path), {}
     if start.startswith(b"PK"):
         _check_archive(path)
     return _read_pickle(path), {}
+
+
+def _other_kind(path: Path, start: bytes) -> str:
+    """A sentence on a file that is known not to be a checkpoint of PyTorch; "" for others.
+
+    Args:
+        path: of the file.
+        start: its first bytes.
+    """
+    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        return f"{path.name} is a web page, as a download gives that first asks for consent; download the file itself"
+    if start.startswith(b"version https://git-lfs"):
+        return f"{path.name} is a pointer of Git LFS, not the file that it stands for; fetch that with: git lfs pull"
+    if start.startswith(b"\x89HDF") or path.suffix in (".onnx", ".tflite", ".pb", ".keras", ".mlmodel", ".engine"):
+        return (
+            f"{path.name} is a file of another framework; save the weights of the PyTorch model that it was made from, "
+            "model.state_dict(), as .safetensors"
+        )
+    return ""
 
 
 def read_safetensors(path: Path, called: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -264,6 +286,13 @@ def _refusal(path: Path) -> str:
             others = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # it reads zip archives only, and these bytes may be anything
         others = []
+    if classes := [name for name in sorted(others) if name.startswith(LAYERS)]:
+        return (
+            f"{path.name} holds a whole model, pickled with its classes ({', '.join(classes[:3])}, ...), and code of "
+            "others is not run here; nothing in it was run and nothing was loaded. If you trust it, save "
+            "torch.load(..., weights_only=False).state_dict() as .safetensors and load that, or give the model itself "
+            "to load_checkpoint in Python"
+        )
     content = f"asks for {', '.join(sorted(others)[:8])}" if others else "is damaged, or asks for code"
     return (
         f"{path.name} {content}, beside tensors; nothing in it was run and nothing was loaded. "

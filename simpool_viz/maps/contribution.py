@@ -17,6 +17,7 @@ from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.common import make_rows, needs_classifier, wanted_classes
 from simpool_viz.maps.registry import register_map
 from simpool_viz.modeling.encoder import Encoder
+from simpool_viz.modeling.layers.head_layers import HiddenLayer
 from simpool_viz.tensors import wide
 
 
@@ -27,6 +28,11 @@ def _why_not(encoder: Encoder) -> str | None:
         return "it has no linear head, so there is no class to contribute to"
     if not encoder.pooling.additive:
         return f"the vector of {encoder.pooling.title} pooling is not a sum of what single tokens give"
+    if isinstance(encoder.norm, (HiddenLayer, nn.Sequential)):
+        return (
+            "a layer with a non-linearity stands between pooling and head, so no logit is a sum over positions; "
+            "'gradcam' shows where its gradient is"
+        )
     norm = getattr(encoder.norm, "norm", encoder.norm)
     if isinstance(norm, nn.BatchNorm1d):
         fixed = norm.running_mean is not None and not norm.training

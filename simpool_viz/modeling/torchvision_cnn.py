@@ -9,7 +9,20 @@ from torch import Tensor, nn
 from simpool_viz.modeling.pooling import Pooling, create_pooling
 from simpool_viz.modeling.pooling.own import OwnHead
 
-FAMILIES = ("DenseNet", "EfficientNet", "MobileNetV2", "MobileNetV3", "RegNet", "VGG")
+FAMILIES = (
+    *("DenseNet", "EfficientNet", "GoogLeNet", "MNASNet", "MobileNetV2", "MobileNetV3", "RegNet", "ShuffleNetV2"),
+    "VGG",
+)
+# Layers one after another whose last output is the features, of models that do not hold them as `features`.
+_LAYERS = {
+    "GoogLeNet": (
+        *("conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a", "inception3b", "maxpool3", "inception4a"),
+        *("inception4b", "inception4c", "inception4d", "inception4e", "maxpool4", "inception5a", "inception5b"),
+    ),
+    "MNASNet": ("layers",),
+    "RegNet": ("stem", "trunk_output"),
+    "ShuffleNetV2": ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5"),
+}
 
 
 class TorchvisionCNN(nn.Module):
@@ -32,20 +45,23 @@ class TorchvisionCNN(nn.Module):
                 module.inplace = False
         family = type(model).__name__
         first = next((m for m in _head(model).modules() if isinstance(m, nn.Linear)), None)
-        if first is None:  # its classifier was removed
+        if family == "VGG":
+            self.num_features = int([m for m in model.features if isinstance(m, nn.Conv2d)][-1].out_channels)
+        elif first is None:  # its classifier was removed
             norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
             self.num_features = int(norms[-1].num_features) if norms else 512
         else:
-            self.num_features = int(first.in_features) // (49 if family == "VGG" else 1)
+            self.num_features = int(first.in_features)
         self.feature_info = [{"num_chs": self.num_features, "reduction": 32, "module": "model"}]
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D, H / 32, W / 32)."""
         model: Any = self.model
-        if type(model).__name__ == "RegNet":
-            return model.trunk_output(model.stem(x))
-        features: Tensor = model.features(x)
-        return features.relu() if type(model).__name__ == "DenseNet" else features
+        family = type(model).__name__
+        features: Tensor = model._transform_input(x) if family == "GoogLeNet" else x
+        for name in _LAYERS.get(family, ("features",)):
+            features = getattr(model, name)(features)
+        return features.relu() if family == "DenseNet" else features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The layers of VGG's head: (B, D, h, w) -> (B, K), or where `pre_logits` is set the inputs of the last one."""
@@ -71,5 +87,5 @@ class TorchvisionCNN(nn.Module):
 
 
 def _head(model: Any) -> nn.Module:
-    head: nn.Module = model.fc if type(model).__name__ == "RegNet" else model.classifier
+    head: nn.Module = model.fc if hasattr(model, "fc") else model.classifier
     return head

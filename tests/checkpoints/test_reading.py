@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from simpool_viz import load_checkpoint
@@ -141,3 +143,45 @@ def test_training_checkpoints_of_numpy_1_and_2_both_load(tmp_path: Path) -> None
     older = made.with_numpy_1_names(newer, tmp_path / "older.pth")
     first, second = (load_checkpoint(path, device="cpu") for path in (newer, older))
     assert torch.equal(first.pooling.wq.weight, second.pooling.wq.weight)
+
+
+@pytest.mark.parametrize("where", ["whole", "entry"])
+@pytest.mark.parametrize("package", ["timm", "torchvision", "torch"])
+def test_whole_model_is_not_unpickled_and_the_sentence_says_what_to_do(
+    tmp_path: Path, package: str, where: str
+) -> None:
+    if package == "timm":
+        model: Any = timm.create_model("vit_tiny_patch16_224", depth=1)
+    else:
+        model = torchvision.models.resnet18() if package == "torchvision" else torch.nn.Linear(2, 2)
+    torch.save(model if where == "whole" else {"epoch": 1, "model": model}, tmp_path / "whole.pt")
+    with pytest.raises(
+        ValueError, match=r"whole\.pt holds a whole model, pickled with its classes .*not run"
+    ) as caught:
+        load_checkpoint(tmp_path / "whole.pt", device="cpu")
+    assert "state_dict() as .safetensors" in str(caught.value) and "load_checkpoint in Python" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.pth", b"<!DOCTYPE html><html><head>", "is a web page, as a download gives that first asks"),
+        ("a.safetensors", b"\n <html>", "is a web page"),
+        ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "is a file of another framework"),
+        ("a.onnx", b"\x08\x07\x12\x07pytorch", "is a file of another framework"),
+    ],
+)
+def test_file_that_is_no_checkpoint_of_pytorch_is_told_apart(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name.replace('.', chr(92) + '.')} {says}"):
+        load_checkpoint(tmp_path / name, device="cpu")
+
+
+def test_program_of_torch_export_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    torch.export.save(program, tmp_path / "a.pt2")
+    with pytest.raises(ValueError, match=r"a\.pt2 is a program of torch\.export with its weights"):
+        load_checkpoint(tmp_path / "a.pt2", device="cpu")

@@ -38,6 +38,10 @@ def resnet(weights: Weights, settings: LoadOptions) -> Parts:
         CheckpointError: SimPool in parts, or a stem or a stage of another kind.
     """
     state = dict(weights.state)
+    if "conv1.weight" not in state and any(key.startswith("conv1.") for key in state):
+        raise CheckpointError(
+            "its stem is one of several convolutions, as of timm's ResNet-D; name it as a model of timm with arch="
+        )
     bottleneck = any(re.match(r"layer1\.0\.(conv|bn)3\.", key) for key in state)
     stages = [count_of(state, f"layer{i}.") for i in _stages(state)]
     widths = tuple(state[f"layer{i}.0.conv1.weight"].shape[0] for i in _stages(state))
@@ -53,10 +57,16 @@ def resnet(weights: Weights, settings: LoadOptions) -> Parts:
         backbone = CifarResNet(block, stages, channels, stem[0])
         depth = sum(stages) * (3 if bottleneck else 2) + 2
         kind = f"CIFAR ResNet-{depth}"
-    elif len(stages) == 4 and stem == (64, 3, 7, 7):
+    elif len(stages) == 4 and stem in ((64, 3, 7, 7), (64, 1, 7, 7)):
         backbone = ResNet(
-            block, tuple(stages), num_classes=0, channels=channels, cardinality=groups, base_width=base_width
-        )  # type: ignore[arg-type]
+            block,
+            tuple(stages),  # type: ignore[arg-type]
+            num_classes=0,
+            in_chans=stem[1],
+            channels=channels,
+            cardinality=groups,
+            base_width=base_width,
+        )
         kind = "ResNeXt" if groups > 1 else "Wide ResNet" if base_width > 64 else "ResNet"
     else:
         raise CheckpointError(
@@ -99,15 +109,22 @@ def convnext(weights: Weights, settings: LoadOptions) -> Parts:
             raise CheckpointError(f"{_original_name(name) if original else name} is missing")
         dims.append(state[name].shape[0])
     scaled = any(key.endswith(".gamma") for key in state)
+    second = any(".mlp.grn." in key for key in state)
+    stem = state.get("stem.0.weight")
     backbone: Any = ConvNeXt(
-        depths=tuple(depths), dims=tuple(dims), num_classes=0, ls_init_value=1e-6 if scaled else None
+        in_chans=1 if stem is not None and stem.shape[1:2] == (1,) else 3,
+        depths=tuple(depths),
+        dims=tuple(dims),
+        num_classes=0,
+        ls_init_value=1e-6 if scaled else None,
+        use_grn=second,
     )
     backbone.head = nn.Identity()
     names = {_original_name(name) if original else name: f"backbone.{name}" for name in backbone.state_dict()}
     names |= {key: f"backbone.{name}" for name, key in own.items()}
     norms = ("norm", "head.norm", "norm_output")
     norm = next((p for p in norms if {f"{p}.weight", f"{p}.bias"} & set(weights.state)), None)
-    what = f"ConvNeXt of {'-'.join(map(str, depths))} blocks, {dims[0]} to {dims[-1]} channels"
+    what = f"ConvNeXt{' V2' if second else ''} of {'-'.join(map(str, depths))} blocks, {dims[0]} to {dims[-1]} channels"
     head = "head.fc" if {"head.fc.weight", "head.fc.bias"} & set(weights.state) else "head"
     return _finish(what, backbone, weights, settings, names, head, norm)
 
@@ -117,6 +134,7 @@ def _convnext_name(key: str) -> str:
     key = re.sub(r"^downsample_layers\.0\.", "stem.", key)
     key = re.sub(r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample.", key)
     key = re.sub(r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2.", key)
+    key = key.replace(".grn.gamma", ".mlp.grn.weight").replace(".grn.beta", ".mlp.grn.bias")
     return re.sub(r"\.pwconv([12])\.", r".mlp.fc\1.", key.replace(".dwconv.", ".conv_dw."))
 
 
@@ -125,6 +143,7 @@ def _original_name(name: str) -> str:
     name = re.sub(
         r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1.", re.sub(r"^stem\.", "downsample_layers.0.", name)
     )
+    name = name.replace(".mlp.grn.weight", ".grn.gamma").replace(".mlp.grn.bias", ".grn.beta")
     return re.sub(r"\.mlp\.fc([12])\.", r".pwconv\1.", name.replace(".blocks.", ".").replace(".conv_dw.", ".dwconv."))
 
 
@@ -175,25 +194,32 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
     from simpool_viz.modeling.encoder import Facts
 
     asked, (tag, own_notes) = tag, _with_activation(tag, weights, settings)
-    classes = max(
-        (v.shape[0] for k, v in weights.state.items() if k in ("head.weight", "fc.weight", "head.fc.weight")), default=0
-    )
-    encoder = encoder_from_timm(
-        create_backbone(tag, **{**_model_args(weights, settings), "num_classes": classes}), Facts(tag)
-    )
+    why = "asked for" if settings.arch else "config.json says" if weights.hints.arch else "its trainer wrote"
+    heads = {f"{name}.weight" for name in ("head", "fc", "head.fc", *_classifiers(tag))}
+    classes = max((v.shape[0] for k, v in weights.state.items() if k in heads), default=0)
+    args = _model_args(weights, settings)
+    if settings.grid and "patch_embed.proj.weight" in weights.state:
+        args["img_size"] = tuple(n * weights.state["patch_embed.proj.weight"].shape[-1] for n in settings.grid)
+    encoder = encoder_from_timm(create_backbone(tag, **{**args, "num_classes": classes}), Facts(tag))
     model, simpool = encoder.backbone, find_simpool(weights.state)
     own = model.state_dict()
     names = {key: f"backbone.{key}" for key in weights.state if key in own}
     pooling, norm, notes = (
         encoder.pooling,
         encoder.norm,
-        [f"built as timm's {asked}, as {'asked for' if settings.arch else 'config.json says'}", *own_notes],
+        [f"built as timm's {asked}, as {why}", *own_notes],
     )
     if simpool is not None:
         pooling, gamma_notes = _pooling(weights, settings, simpool, encoder.dim)
         notes += gamma_notes
         names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
     return Parts(weights.state, f"timm {tag}", model, pooling, norm, encoder.head, names, notes)
+
+
+def _classifiers(tag: str) -> tuple[str, ...]:
+    """The names of a timm model's classifiers."""
+    named_there = getattr(config_of(tag), "classifier", None) or ()
+    return (named_there,) if isinstance(named_there, str) else tuple(named_there)
 
 
 def _with_activation(tag: str, weights: Weights, settings: LoadOptions) -> tuple[str, list[str]]:

@@ -9,25 +9,33 @@ from typing import Any
 
 from torch import Tensor
 
-from simpool_viz.checkpoints.formats import flax, meta, torchvision, torchvision_cnns, transformers
+from simpool_viz.checkpoints.formats import clip, flax, meta, torchvision, torchvision_cnns, transformers
 from simpool_viz.checkpoints.formats.flax import as_torch
-from simpool_viz.checkpoints.formats.hints import Hints, names_of
+from simpool_viz.checkpoints.formats.hints import Hints, names_of, read_hints
 from simpool_viz.checkpoints.formats.parts import check_axes
-from simpool_viz.checkpoints.formats.prefixes import choose_prefix, prefixes_of, take, unwrap, with_plain_head
+from simpool_viz.checkpoints.formats.prefixes import (
+    choose_prefix,
+    prefixes_of,
+    take,
+    unwrap,
+    with_plain_head,
+    without_deep_head,
+)
 from simpool_viz.checkpoints.reading import check_tensor
 from simpool_viz.errors import CheckpointError
 
+LARGEST_SIDE = 2048  # pixels of a training's pictures
 MOST_TENSORS = 10_000  # of a model; the deepest that are published have some 3,000
-NAMINGS = (*transformers.NAMINGS, *torchvision.NAMINGS, *meta.NAMINGS, *flax.NAMINGS)
+NAMINGS = (*transformers.NAMINGS, *torchvision.NAMINGS, *meta.NAMINGS, *flax.NAMINGS, *clip.NAMINGS)
 OTHER_ENTRIES = (
     *("model_ema", "ema", "model_state_dict", "model_state", "state", "net", "network", "weights", "params", "module"),
-    *("encoder", "backbone"),
+    *("target_encoder", "encoder", "backbone"),  # I-JEPA evaluates the first of them
 )
 # Of ResNets for CIFAR, as their trainers normalise it.
 CIFAR = Hints(
     "CIFAR-10, since it is a ResNet for CIFAR", mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.201), size=32
 )
-CLASSES = ("class_to_idx", "classes", "class_names", "label_names", "id2label")
+CLASSES = ("class_to_idx", "idx_to_class", "classes", "class_names", "label_names", "id2label")
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ def find_weights(content: Any, source: str, which: str = "", hints: Hints | None
     entries = {_name(key, source): value for key, value in table.items() if entry or not _is_note(key, value)}
     state = {key: check_tensor(key, value, source) for key, value in entries.items()}
     args = _settings(content.get("args", content.get("meta"))) if entry else {}
+    hints = hints.over(_hints_of_training(content, args, source)) if entry else hints
     if family in ("supervised", "deit", "lightning", "training") and _is_probe(state):
         family = "probe"
     if family == "probe":
@@ -125,10 +134,17 @@ def _of_model(
         dropped |= others
         hints = hints.over(naming.hints)
         notes.append(f"read by the names of {naming.title}")
+        if naming is clip.VIT:
+            act, note = clip.activation(whole, weights.hints.act)
+            hints, notes = hints.over(Hints(act=act)), [*notes, note]
     if torchvision_cnns.family_of(state):
         hints = hints.over(torchvision_cnns.HINTS)
+        if torchvision_cnns.family_of(state) == "googlenet":
+            dropped |= torchvision_cnns.auxiliary(state)
         notes.append("read by the names of torchvision's CNNs")
     elif prefixes:
+        state, heads_layers = without_deep_head(state)
+        dropped |= heads_layers
         state = with_plain_head(state)
     dropped |= {key: reason for key in state for reason in [_why_dropped(key)] if reason}
     kept = {k: v for k, v in state.items() if k not in dropped}
@@ -197,6 +213,26 @@ def _own_hints(content: Mapping[Any, Any], source: str) -> Hints:
         if content.get(key) and isinstance(content[key], (Mapping, list, tuple)):
             return Hints(f"{source}'s {key}", classes=names_of(content[key], f"{source}: {key}"))
     return Hints()
+
+
+def _hints_of_training(content: Mapping[Any, Any], args: Mapping[str, Any], source: str) -> Hints:
+    """What a trainer's settings say of its pictures, as timm's writes them, and the name of the model."""
+    name = content.get("arch") if "version" in content else None  # timm's trainer writes both
+    table: dict[str, Any] = {"trained": name} if isinstance(name, str) and name else {}
+    for key in ("mean", "std"):
+        value = args.get(key)
+        if isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value):
+            table[key] = tuple(float(v) for v in value)
+    shape = args.get("input_size")
+    size = args.get("img_size") or (shape[-1] if isinstance(shape, (list, tuple)) and shape else 0)
+    if isinstance(size, int) and 0 < size <= LARGEST_SIDE:
+        table["size"] = size
+    if isinstance(args.get("interpolation"), str):
+        table["interpolation"] = args["interpolation"]
+    try:
+        return read_hints(table | {"source": "the settings of its training"}, source)
+    except CheckpointError:  # of another trainer, whose settings mean something else
+        return Hints()
 
 
 def _some(content: Mapping[Any, Any]) -> str:

@@ -27,6 +27,12 @@ ACTIVATIONS = {
 }
 
 
+def _none_or_two(given: tuple[int, ...]) -> tuple[int, ...]:
+    if len(given) not in (0, 2) or not all(given):
+        raise PydanticCustomError("two", "two numbers above 0")
+    return given
+
+
 def _none_or_three(given: tuple[float, ...]) -> tuple[float, ...]:
     if len(given) not in (0, 3):
         raise PydanticCustomError("three", "three numbers")
@@ -43,17 +49,20 @@ class Hints:
     Attributes:
         source: where mean and std come from, for notes.
         arch: timm's name of the model.
+        trained: timm's name of the model as its trainer states it, for tensors that are not recognised.
         tag: of its weights in timm, as after the point of a name.
         notes: of timm on those weights.
         model_args: for `timm.create_model`.
         num_heads: of a ViT.
         eps: of its layer norms.
         act: activation of its MLPs, in timm's naming.
+        pool: "patches" for the mean of a ViT's patches before its final norm, where no tensor shows it.
         pos_embed: how its position embedding is resized, as in `LoadOptions`.
         rope_theta: base of its rotary embedding.
         mean: (3,), subtracted from RGB values in [0, 1].
         std: (3,), by which they are divided then.
         size: side in pixels of its training's pictures.
+        picture: (height, width) in pixels of those, where they were not square.
         interpolation: with which those were resized.
         classes: names of its head's outputs.
         license: of the weights.
@@ -63,17 +72,20 @@ class Hints:
 
     source: str = ""
     arch: str = ""
+    trained: str = ""
     tag: str = ""
     notes: tuple[str, ...] = ()
     model_args: dict[str, Any] = field(default_factory=dict)
     num_heads: Natural = 0
     eps: NotNegative = 0.0
     act: str = ""
+    pool: str = ""
     pos_embed: str = ""
     rope_theta: NotNegative = 0.0
     mean: Three = ()
     std: Annotated[tuple[Annotated[Number, Field(gt=0)], ...], AfterValidator(_none_or_three)] = ()
     size: Annotated[Natural, Field(le=2048)] = 0
+    picture: Annotated[tuple[Annotated[Natural, Field(le=4096)], ...], AfterValidator(_none_or_two)] = ()
     interpolation: str = ""
     classes: tuple[str, ...] = ()
     license: str = ""
@@ -189,13 +201,11 @@ def _transformers(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(own.get("rope_parameters"), Mapping) and own["rope_parameters"].get("rope_theta"):
         table["rope_theta"] = own["rope_parameters"]["rope_theta"]
     if own.get("hidden_act"):
-        if own["hidden_act"] not in ACTIVATIONS:
-            raise CheckpointError(
-                f"{CONFIG}: the activation {own['hidden_act']!r} is not one of {', '.join(ACTIVATIONS)}"
-            )
-        table["act"] = ACTIVATIONS[own["hidden_act"]]
-    if own.get("image_size"):
-        table["size"] = _last(own["image_size"])
+        table["act"] = ACTIVATIONS.get(str(own["hidden_act"]), str(own["hidden_act"]))
+    if size := own.get("image_size"):
+        pair = isinstance(size, (list, tuple)) and len(size) == 2 and size[0] != size[1]
+        pair = pair and all(isinstance(side, int) for side in size)
+        table |= {"picture": tuple(size), "size": min(size)} if pair else {"size": _last(size)}
     labels = config.get("id2label")
     if labels and not _are_numbers(labels):
         table["classes"] = names_of(labels, CONFIG)

@@ -1,4 +1,4 @@
-"""The names of Meta's own files: DINOv2's (also of a training in shards) and DINOv3's."""
+"""The names of Meta's own files: DINOv2's (also of a training in shards), DINOv3's and SAM's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 from simpool_viz.checkpoints.formats.hints import Hints
 from simpool_viz.checkpoints.formats.naming import Naming, State
+from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 MASKED = "stands for masked patches in training only"
 
@@ -68,4 +69,10 @@ DINOV3 = Naming(
     hints=Hints("DINOv3's code", eps=1e-5),
     finish=_biases,
 )
-NAMINGS = (DINOV3, CHUNKS, DINOV2)
+SAM = Naming(
+    "Meta's SAM",
+    ("patch_embed.proj", "blocks.{i}.attn.rel_pos_h", "blocks.{i}.mlp.lin1"),
+    {"blocks.{i}.mlp.lin1": "blocks.{i}.mlp.fc1", "blocks.{i}.mlp.lin2": "blocks.{i}.mlp.fc2"},
+    hints=Hints("SAM's code", mean=IMAGENET_MEAN, std=IMAGENET_STD, size=1024),
+)
+NAMINGS = (DINOV3, CHUNKS, DINOV2, SAM)

@@ -50,11 +50,18 @@ def load_module(module: nn.Module, name: str = "", **options: Any) -> tuple[Enco
     config: Any = getattr(module, "config", None)
     table = config.to_dict() if hasattr(config, "to_dict") else {}
     hints = hints_of(table, {}) if isinstance(table, dict) else Hints()
+    hints = hints.over(Hints(num_heads=_heads_of(module)))
     state = {key: value.detach().cpu() for key, value in module.state_dict().items()}
     weights = find_weights(state, name, "", hints)
     facts, notes = prepare_facts(Path(name), name, settings, weights, {})
     encoder, report = build_encoder(weights, facts, settings)
     return encoder, dataclasses.replace(report, container="model in memory", notes=(*report.notes, *notes))
+
+
+def _heads_of(module: nn.Module) -> int:
+    """The number of heads that the attention of a ViT in memory has; 0 where none says it."""
+    found = (getattr(part, "num_heads", 0) for part in module.modules())
+    return next((heads for heads in found if isinstance(heads, int) and not isinstance(heads, bool) and heads > 0), 0)
 
 
 def _of_timm(module: nn.Module, name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:

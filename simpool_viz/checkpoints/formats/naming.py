@@ -1,7 +1,7 @@
 """From the names of another program to timm's: an origin is a table of names, and this file applies it.
 
 In a table "{i}" stands for the number of a block, and a name for a tensor of that name or for all that a module of that
-name holds (`.weight`, `.bias`).
+name holds (`.weight`, `.bias`, and the statistics of a batch norm).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from simpool_viz.checkpoints.formats.hints import Hints
 from simpool_viz.errors import CheckpointError
 
 State = dict[str, Tensor]
+_PARTS = "weight|bias|running_mean|running_var|num_batches_tracked"
 IN_A_ROW = ("cls_token", "reg_token", "register_tokens", "pos_embed")  # (1, n, D) in timm, with any axes elsewhere
 
 
@@ -31,6 +32,7 @@ class Naming:
         fused: timm's -> theirs that it is made of, one after another.
         dropped: pattern of their names -> the reason why they are not used.
         hints: what the origin implies.
+        unless: names that a state dict of this origin does not have.
         finish: changes the renamed state dict in place, where a tensor is to be cut or turned.
     """
 
@@ -40,10 +42,13 @@ class Naming:
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
     hints: Hints = field(default_factory=Hints)
+    unless: tuple[str, ...] = ()
     finish: Callable[[State], None] | None = None
 
     def fits(self, state: Mapping[str, Tensor]) -> bool:
         """Whether a state dict is of this origin."""
+        if any(_pattern(sign).fullmatch(key) for sign in self.unless for key in state):
+            return False
         return all(any(_pattern(sign).fullmatch(key) for key in state) for sign in self.signs)
 
     def translate(self, state: Mapping[str, Tensor]) -> tuple[State, dict[str, str]]:
@@ -90,7 +95,7 @@ class Naming:
 
 def _pattern(name: str) -> re.Pattern[str]:
     """(number of the block, what follows the name)."""
-    return re.compile(re.escape(name).replace(re.escape("{i}"), r"(?P<i>\d+)") + r"(?P<rest>\.(weight|bias)|)")
+    return re.compile(re.escape(name).replace(re.escape("{i}"), r"(?P<i>\d+)") + rf"(?P<rest>\.({_PARTS})|)")
 
 
 def _filled(name: str, match: re.Match[str]) -> str:

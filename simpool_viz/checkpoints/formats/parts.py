@@ -30,7 +30,7 @@ UNSET: Any = object()
 ENTRIES = ("teacher", "student", "state_dict", "state_dict_ema", "model", "model_ema")
 AXES = {  # of the tensors from whose shapes a model's sizes are read
     r"(.*\.)?(conv\d|dwconv|conv_dw)\.weight|patch_embed\.proj\.weight": 4,
-    r"(0\.)?cls_token|reg_token|register_tokens|pos_embed": 3,
+    r"(0\.)?cls_token|dist_token|reg_token|register_tokens": 3,
     r"(.*\.)?(wq|wk|q|k)\.weight|blocks\.\d+\.mlp\.fc[12]\.weight": 2,
     r"(head|fc|head\.fc|2|0\.v|0\.attention_pred\.0)\.weight": 2,
     r"(head|fc|head\.fc)\.bias": 1,
@@ -63,6 +63,12 @@ def _above_zero(given: tuple[float, ...]) -> tuple[float, ...]:
     return given
 
 
+def _none_or_two(given: tuple[int, ...]) -> tuple[int, ...]:
+    if len(given) not in (0, 2):
+        raise PydanticCustomError("two", "rows and columns, as in 16x8")
+    return given
+
+
 def _names_or_path(given: Any) -> Any:
     """The path of a file of names, or, in Python, the names themselves."""
     if isinstance(given, (str, os.PathLike)):
@@ -89,6 +95,9 @@ class LoadOptions:
     )
     pos_embed: str = field(
         default="", metadata={"help": "how a ViT's position embedding is resized: timm, dino or transformers"}
+    )
+    grid: Annotated[tuple[Positive, ...], AfterValidator(_none_or_two)] = field(
+        default=(), metadata={"help": "rows x columns of a ViT's position embedding where it is not square, as 16x8"}
     )
     size: Positive = field(default=0, metadata={"help": "shorter side in pixels at which its maps are best"})
     mean: Three = field(default=(), metadata={"help": "subtracted from RGB values in [0, 1]: 0.5 or 0.5+0.5+0.5"})
@@ -293,7 +302,8 @@ def check_axes(state: Mapping[str, Tensor], source: str) -> None:
     """
     for key, value in state.items():
         axes = next((axes for names, axes in AXES.items() if re.fullmatch(names, key)), value.ndim)
-        if value.ndim != axes or value.numel() == 0:
+        pointwise = axes == 2 and value.ndim == 4 and value.shape[2:] == (1, 1)  # a convolution that is a linear layer
+        if (value.ndim != axes and not pointwise) or value.numel() == 0:
             raise CheckpointError(
                 f"{source}: {key} has shape {tuple(value.shape)}, where {axes} axes of at least 1 are expected"
             )

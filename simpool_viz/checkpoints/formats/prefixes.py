@@ -22,6 +22,8 @@ SIGNS = (
     ("conv_proj.weight", "class_token"),
     ("features.0.0.weight", "features.1.0.layer_scale"),
     ("embedding.kernel",),
+    ("class_embedding", "conv1.weight", "transformer.resblocks.0.ln_1.weight"),
+    ("0.weight", "1.running_mean", "4.0.conv1.weight"),
     *torchvision_cnns.SIGNS.values(),
 )
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
@@ -41,14 +43,21 @@ COPIES = (
 CONTRASTIVE = ("encoder_q", "encoder_k", "base_encoder", "momentum_encoder", "momentum", "online")
 HEADS = r"(head|fc|classifier|cls_head|linear|linear_head|cls_classifier|visual_projection)"
 TRAINING = {
-    r"((?:.*\.)?(dino_|ibot_)?head)\.(mlp\.\d|last_layer\.)": "projection head of the self-supervised training",
+    r"(?:.*\.)?\w*head\.(mlp\.\d|last_layer\.)": "projection head of the self-supervised training",
     r"(dino_head|ibot_head|projection_head|projector|proj_head|predictor|prototypes)\b": (
         "projection head of the self-supervised training"
     ),
     r"decoder": "decoder of the masked training",
     r"(criterion|loss|\w*_loss|loss_fn|\w*metrics?|\w*_?acc(uracy)?\d*|mixup|cutmix)\b": "part of a loss or a metric",
     r"queue|queue_ptr|center$": "memory of the contrastive training",
+    r"(prompt_encoder|mask_decoder)\.|pixel_(mean|std)$": "the part of SAM that makes masks",
 }
+# What stands beside the part for pictures in a model of pictures and texts.
+TEXTS = (
+    r"(text|text_model|transformer|token_embedding|ln_final)\.|(text_projection|positional_embedding)\b"
+    r"|logit_(scale|bias)$|attn_mask$|(input_resolution|context_length|vocab_size)$"
+)
+SEVERAL_LAYERS = "a head of several layers, since no tensor says what is between them"
 
 
 def unwrap(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -136,10 +145,12 @@ def take(state: Mapping[str, Tensor], prefix: str, others: list[str]) -> tuple[d
     dropped: dict[str, str] = {}
     for key, value in state.items():
         inside = bool(prefix) and key.startswith(prefix)
-        name = key.removeprefix(prefix) if inside else key
+        name = key.removeprefix(prefix) if inside else _beside(key, prefix)
         copy = next((other for other in others if other != prefix and other and key.startswith(other)), "")
         reason = next((why for start, why in TRAINING.items() if re.match(start, name)), "")
         beside = prefix and not inside
+        if beside and not reason and prefix.startswith("visual.") and re.match(TEXTS, name):
+            reason = "the part for texts"
         if copy:
             reason = f"another copy of the model, {copy.rstrip('.')}"
         elif beside and key.split(".")[0] in COPIES and key.split(".")[0] != prefix.split(".")[0]:
@@ -153,6 +164,35 @@ def take(state: Mapping[str, Tensor], prefix: str, others: list[str]) -> tuple[d
         else:
             kept[name] = value
     return kept, dropped
+
+
+def _beside(key: str, prefix: str) -> str:
+    """The name of a tensor beside the model, without the parts that both of them stand in.
+
+    Classifiers of transformers' models for pictures and texts get a name of their own, since they read other tokens
+    than those that are trained beside such a model.
+    """
+    parts = prefix.split(".")[:-1]
+    around = next((p for n in range(len(parts) - 1, 0, -1) if key.startswith(p := ".".join(parts[:n]) + ".")), "")
+    name = key.removeprefix(around)
+    own = parts[-1:] == ["vision_model"] and around == "".join(f"{part}." for part in parts[:-1])
+    return f"image_{name}" if own and name.startswith("classifier.") else name
+
+
+def without_deep_head(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Leave out a head of several linear layers in a row, as of MLPs and of contrastive projections.
+
+    Args:
+        state: of a model without its prefix.
+
+    Returns:
+        The other tensors, and those of the head, with the reason.
+    """
+    found = {key: m for key in state if (m := re.fullmatch(rf"{HEADS}\.(\d+)(?:\.\d+)*\.\w+", key))}
+    layers = [m[1] for key, m in found.items() if key.endswith(".weight") and state[key].ndim == 2]
+    deep = {head for head in layers if layers.count(head) > 1}
+    dropped = {key: SEVERAL_LAYERS for key, m in found.items() if m[1] in deep}
+    return {key: value for key, value in state.items() if key not in dropped}, dropped
 
 
 def with_plain_head(state: dict[str, Tensor]) -> dict[str, Tensor]:

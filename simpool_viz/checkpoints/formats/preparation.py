@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ SUBSETS = {
     21843: "imagenet-21k-goog",
 }
 UNNAMED = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
+USUAL_SIZE = 224
+OTHER_TRAINERS = ("gp", "mode")  # settings of SimPool's, who had the mean and std of ImageNet for every model
 KNOWN = ("self-supervised", "supervised", "deit")  # trainings of this field, all with the mean and std of ImageNet
 
 
@@ -51,12 +54,17 @@ def prepare_facts(
     hints = weights.hints
     if settings.arch:
         hints = hints.over(hints_of_tag(settings.arch.removeprefix("timm:")))
+    elif config_of(hints.trained) and not any(weights.args.get(key) for key in OTHER_TRAINERS):
+        hints = hints.over(dataclasses.replace(hints_of_tag(hints.trained), size=0))
     notes: list[str] = []
     mean, std = settings.mean or hints.mean, settings.std or hints.std
     if (hints.mean or hints.std) and not (settings.mean and settings.std):
         notes.append(f"mean {_numbers(mean)} and std {_numbers(std)}, from {hints.source or 'the file'}")
-    elif not (mean and std) and weights.family not in KNOWN:
-        notes.append("mean and std of ImageNet are assumed; say mean= and std= if it was trained with others")
+    elif not (mean and std):
+        usual = ", as trainings of this kind have them" if weights.family in KNOWN else ""
+        notes.append(f"mean and std of ImageNet are assumed{usual}; say mean= and std= if it was trained with others")
+    if not (settings.size or hints.size):
+        notes.append(f"its maps are made at {USUAL_SIZE} px, since the file states no size; else say size=")
     if hints.interpolation and hints.interpolation != "bicubic":
         notes.append(
             f"it was trained on pictures resized by {hints.interpolation} interpolation; here they are bicubic"
@@ -65,7 +73,7 @@ def prepare_facts(
     return Facts(
         name=name or path.name,
         title=metadata.get("title") or (name or path.name if path.name in UNNAMED else path.name).split(".")[0],
-        size=settings.size or hints.size or 224,
+        size=settings.size or hints.size or USUAL_SIZE,
         mean=mean or IMAGENET_MEAN,
         std=std or IMAGENET_STD,
         classes=_classes(settings, hints, outputs, path.name, notes),

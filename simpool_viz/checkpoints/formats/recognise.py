@@ -7,10 +7,14 @@ file is used, or dropped for a reason that the report gives.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import timm
 import torch
+from torch import Tensor
 
 from simpool_viz.checkpoints.filling import faults_of, fill, refuse
 from simpool_viz.checkpoints.formats import cnns, torchvision_cnns, vits
@@ -18,6 +22,23 @@ from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts
 from simpool_viz.errors import CheckpointError, SimpoolError
 from simpool_viz.modeling.encoder import Encoder, Facts
+
+# Beginnings of names, and what to do about files that have them.
+TIMMS = "timm has this model under names of its own: load timm:<tag>, or a file of that with arch="
+UNSHOWN = {
+    (r"lora_[AB]\.",): "it is an adapter; merge it into its model (merge_and_unload in peft) and save that",
+    (r"features\.1\.0\.attn\.relative_position_bias_table",): TIMMS,
+    (r"blocks\.0\.layers\.0\.layers\.MBconv",): TIMMS,
+    (r"features\.\d+\.squeeze\.weight",): "SqueezeNet averages class scores, not features; no map here shows that",
+    (r"Conv2d_1a_3x3\.",): "Inception's layers are not padded to the picture, so its features have no exact places",
+    (r"features\.10\.weight", r"classifier\.1\.weight"): (
+        "AlexNet's first layers are not padded to the picture, so its features have no exact places"
+    ),
+    (r"encoder\.layers\.0\.blocks\.0\.attention\.self",): TIMMS,
+    (r"encoder\.stages\.\d+\.layers\.0\.",): TIMMS,
+    (r"encoder\.layer\.\d+\.lambda_1",): TIMMS,
+}
+SAM_TAGS = {768: "samvit_base_patch16", 1024: "samvit_large_patch16", 1280: "samvit_huge_patch16"}  # by width
 
 
 @dataclass(frozen=True)
@@ -105,10 +126,19 @@ def _parts(weights: Weights, settings: LoadOptions, source: str) -> Parts:
     if parts is None:
         some = ", ".join(list(weights.state)[:5])
         raise CheckpointError(
-            f"{source} is not recognised as a ViT or a CNN by its tensors ({some}, ...); name a model of "
-            "timm with arch="
+            f"{source} is not recognised as a ViT or a CNN by its tensors ({some}, ...); {_advice(weights.state)}"
         )
     return parts
+
+
+def _advice(state: Mapping[str, Tensor]) -> str:
+    """What to do with tensors that are not recognised."""
+    for signs, says in UNSHOWN.items():
+        if all(any(re.search(rf"(^|\.){sign}", key) for key in state) for sign in signs):
+            return says
+    if {key for key in state} <= {"weight", "bias"}:
+        return "it is a single layer; load the model that it belongs to"
+    return "name a model of timm with arch="
 
 
 def _recognise(weights: Weights, settings: LoadOptions) -> Parts | None:
@@ -120,6 +150,11 @@ def _recognise(weights: Weights, settings: LoadOptions) -> Parts | None:
     def has(*starts: str) -> bool:
         return all(any(key.startswith(start) for key in state) for start in starts)
 
+    if "blocks.0.attn.rel_pos_h" in state and "neck.0.weight" in state:
+        width = state["neck.0.weight"].shape[1]
+        if width not in SAM_TAGS:
+            raise CheckpointError(f"no encoder of SAM has {width} channels; name it as a model of timm with arch=")
+        return cnns.named(SAM_TAGS[width], weights, settings)
     if has("patch_embed.proj.", "blocks.0.attn.qkv."):
         return vits.recognise(weights, settings)
     if has("bn1.", "layer1.0."):
@@ -128,4 +163,6 @@ def _recognise(weights: Weights, settings: LoadOptions) -> Parts | None:
         return torchvision_cnns.recognise_torchvision(state)
     if has("downsample_layers.0.", "stages.0.") or has("stem.0.", "stages.0.blocks.0.conv_dw."):
         return cnns.convnext(weights, settings)
+    if timm.is_model(weights.hints.trained):
+        return cnns.named(weights.hints.trained, weights, settings)
     return None

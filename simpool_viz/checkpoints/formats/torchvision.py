@@ -1,4 +1,7 @@
-"""The names of torchvision's ViT and ConvNeXt; its ResNets, ResNeXts and Wide ResNets are timm's."""
+"""The names of torchvision's ViT and ConvNeXt; its ResNets, ResNeXts and Wide ResNets are timm's.
+
+ResNets are also read from their layers in a row, `nn.Sequential(*model.children())`, which many trainings keep.
+"""
 
 from __future__ import annotations
 
@@ -59,4 +62,11 @@ CONVNEXT = Naming(
     hints=_HINTS,
     finish=_scales_in_a_row,
 )
-NAMINGS = (VIT, CONVNEXT)
+_PARTS = [f"{kind}{number}" for kind in ("conv", "bn") for number in (1, 2, 3)] + ["downsample.0", "downsample.1"]
+RESNET_IN_A_ROW = Naming(
+    "a ResNet's layers in a row",
+    ("0", "1.running_mean", "4.{i}.conv1", "7.{i}.conv1"),
+    {"0": "conv1", "1": "bn1", "9": "fc"}
+    | {f"{stage + 3}.{{i}}.{part}": f"layer{stage}.{{i}}.{part}" for stage in (1, 2, 3, 4) for part in _PARTS},
+)
+NAMINGS = (VIT, CONVNEXT, RESNET_IN_A_ROW)

@@ -1,4 +1,5 @@
-"""CNNs of torchvision by the names and shapes of their tensors: DenseNet, EfficientNet, MobileNet, RegNet and VGG.
+"""CNNs of torchvision by the names and shapes of their tensors: DenseNet, EfficientNet, GoogLeNet, MNASNet, MobileNet,
+RegNet, ShuffleNet and VGG.
 
 Its ResNets are timm's, and its ViTs and ConvNeXts are read by timm's layers (see torchvision.py).
 """
@@ -24,13 +25,30 @@ HINTS = Hints("torchvision's weights", mean=IMAGENET_MEAN, std=IMAGENET_STD, int
 SIGNS = {
     "densenet": ("features.conv0.weight", "features.norm5.weight"),
     "efficientnet": ("features.0.0.weight", "features.1.0.block.0.0.weight"),
+    "googlenet": ("conv1.conv.weight", "inception3a.branch1.conv.weight"),
+    "mnasnet": ("layers.0.weight", "layers.8.0.layers.0.weight"),
     "mobilenet_v2": ("features.0.0.weight", "features.1.conv.0.0.weight"),
     "mobilenet_v3": ("features.0.0.weight", "features.1.block.0.0.weight"),
     "regnet": ("stem.0.weight", "trunk_output.block1.block1-0.f.a.0.weight"),
+    "shufflenet_v2": ("conv1.0.weight", "stage2.0.branch1.0.weight"),
     "vgg": ("features.0.weight", "classifier.0.weight"),
 }
 # Where the classifier stands; None: hidden layers stand before it.
-CLASSIFIER = {"densenet": "classifier", "efficientnet": "classifier.1", "mobilenet_v2": "classifier.1", "regnet": "fc"}
+CLASSIFIER = {
+    "densenet": "classifier",
+    "efficientnet": "classifier.1",
+    "googlenet": "fc",
+    "mnasnet": "classifier.1",
+    "mobilenet_v2": "classifier.1",
+    "regnet": "fc",
+    "shufflenet_v2": "fc",
+}
+AUXILIARY = "a classifier in the middle, which training alone uses"
+INPUT_OF_GOOGLENET = (
+    "weights of torchvision's GoogLeNet were trained with a mean and std of 0.5, others mostly with ImageNet's: say "
+    "mean=0.5&std=0.5 for the former"
+)
+_BLOCKS_OF_VGG = 5  # each ends with a pooling, so that a token has 32 pixels
 _HEAD = r"(classifier|fc)((?:\.\d+)*)\.(weight|bias)"
 
 
@@ -41,7 +59,19 @@ def family_of(state: Mapping[str, Tensor]) -> str:
         state: tensors by name, without prefixes.
     """
     found = next((family for family, signs in SIGNS.items() if all(sign in state for sign in signs)), "")
-    return "" if found == "vgg" and state["features.0.weight"].ndim != 4 else found
+    if found == "vgg" or (not found and _is_bare_vgg(state)):
+        return "vgg" if state["features.0.weight"].shape[1:] == (3, 3, 3) else ""
+    return found
+
+
+def _is_bare_vgg(state: Mapping[str, Tensor]) -> bool:
+    """Whether there are the convolutions of a VGG and nothing else."""
+    return "features.0.weight" in state and all(re.match(r"features\.\d+\.\w+$", key) for key in state)
+
+
+def auxiliary(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """The tensors of a GoogLeNet that training alone uses, with the reason."""
+    return {key: AUXILIARY for key in state if re.match(r"aux[12]\.", key)}
 
 
 def recognise_torchvision(state: Mapping[str, Tensor]) -> Parts:
@@ -55,13 +85,17 @@ def recognise_torchvision(state: Mapping[str, Tensor]) -> Parts:
     """
     family = family_of(state)
     state, outputs = _plain(dict(state), family)
-    name, model = _regnet(state, outputs) if family == "regnet" else _listed(state, family, outputs)
+    if family in ("regnet", "vgg"):
+        name, model = (_regnet if family == "regnet" else _vgg)(state, outputs)
+    else:
+        name, model = _listed(state, family, outputs)
     if not outputs:
-        setattr(model, "fc" if family == "regnet" else "classifier", nn.Identity())
+        setattr(model, CLASSIFIER.get(family, "classifier").partition(".")[0], nn.Identity())
     backbone = TorchvisionCNN(model)
     pooling, norm, head = backbone.parts()
     names = {key: f"backbone.model.{key}" for key in state}
-    return Parts(state, f"torchvision's {name}", backbone, pooling, norm, head, names, [])
+    notes = [INPUT_OF_GOOGLENET] if family == "googlenet" else []
+    return Parts(state, f"torchvision's {name}", backbone, pooling, norm, head, names, notes)
 
 
 def _plain(state: dict[str, Tensor], family: str) -> tuple[dict[str, Tensor], int]:
@@ -94,7 +128,7 @@ def _listed(state: Mapping[str, Tensor], family: str, outputs: int) -> tuple[str
     shapes = _compared(state)
     for name in _names(family):
         if _shapes(name).items() == shapes.items():
-            return name, get_model(name, weights=None, num_classes=outputs or 1)
+            return name, get_model(name, weights=None, num_classes=outputs or 1, **_options(name))
     raise CheckpointError(
         f"none of torchvision's models {', '.join(_names(family))} has tensors of its shapes; load the model itself in "
         "Python, load_checkpoint(model)"
@@ -114,7 +148,12 @@ def _shapes(name: str) -> dict[str, tuple[int, ...]]:
     from torchvision.models import get_model
 
     with torch.device("meta"):
-        return _compared(get_model(name, weights=None).state_dict())
+        return _compared(get_model(name, weights=None, **_options(name)).state_dict())
+
+
+def _options(name: str) -> dict[str, Any]:
+    """Of GoogLeNet, whose random start takes a minute."""
+    return {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
 
 
 def _compared(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -139,3 +178,34 @@ def _regnet(state: Mapping[str, Tensor], outputs: int) -> tuple[str, Any]:
     params = BlockParams(depths, widths, groups, bottlenecks, [2] * 4, 0.25 if kind == "Y" else None)
     model = RegNet(params, num_classes=outputs or 1, stem_width=len(state["stem.0.weight"]))
     return f"RegNet{kind} of {'-'.join(map(str, depths))} blocks, {widths[0]} to {widths[-1]} channels", model
+
+
+def _vgg(state: Mapping[str, Tensor], outputs: int) -> tuple[str, Any]:
+    """A VGG by the shapes of its tensors: its convolutions can be of any number and width.
+
+    Raises:
+        CheckpointError: its layers are not those of a VGG.
+    """
+    from torchvision.models.vgg import VGG, make_layers
+
+    weights = [key for key in state if re.fullmatch(r"features\.\d+\.weight", key) and state[key].ndim == 4]
+    convs = sorted(int(key.split(".")[1]) for key in weights)
+    normed = "features.1.running_mean" in state
+    layers: list[str | int] = []
+    for this, following in zip(convs, [*convs[1:], convs[-1] + 100], strict=True):
+        layers.append(len(state[f"features.{this}.weight"]))
+        if following - this > 2 + normed:  # a convolution, its norm and a ReLU; then a pooling
+            layers.append("M")
+    widths = [state[f"classifier.{n}.weight"] for n in (0, 3, 6) if f"classifier.{n}.weight" in state]
+    if layers.count("M") != _BLOCKS_OF_VGG or len(widths) not in (0, 3) or any(w.ndim != 2 for w in widths):
+        raise CheckpointError(
+            f"its layers are not those of a VGG, which has {_BLOCKS_OF_VGG} blocks of convolutions and a classifier of "
+            "three layers; load the model itself in Python, load_checkpoint(model)"
+        )
+    with torch.device("meta"):  # its first linear layer alone has 400 MB, and gives way to that of the file
+        model = VGG(nn.Identity(), num_classes=1, init_weights=False)
+    model.features = make_layers(layers, normed)  # type: ignore[arg-type]
+    for number, width in zip((0, 3, 6), widths, strict=False):
+        model.classifier[number] = nn.Linear(width.shape[1], width.shape[0])
+    depth = len(convs) + 3
+    return f"VGG{depth}{' with batch norms' if normed else ''} of {layers[0]} to {layers[-2]} channels", model

@@ -50,6 +50,7 @@ VIT = Naming(
         r"decoder\.": "decoder of the masked training",
     },
     Hints("transformers' defaults", eps=1e-12, pos_embed="transformers", mean=HALF, std=HALF),
+    ("encoder.layer.{i}.lambda_1",),  # BEiT's
 )
 VIT_IN_MEMORY = Naming(
     VIT.title,
@@ -154,7 +155,7 @@ def _dinov3(start: str) -> Naming:
         {"blocks.{i}.attn.qkv.weight": tuple(f"{block}attention.{part}_proj.weight" for part in "qkv")},
         {r"embeddings\.mask_token$": MASKED, r"rope_embeddings\.": "fixed by the size of a head"},
         Hints("transformers' defaults", eps=1e-5),
-        _plain_mlp,
+        finish=_plain_mlp,
     )
 
 
@@ -211,7 +212,7 @@ SIGLIP = Naming(
     _TOWER_QKV,
     _TOWER_DROPPED,
     Hints("transformers' defaults", eps=1e-6, act="gelu_tanh", pos_embed="transformers", mean=HALF, std=HALF),
-    _siglip_pooling,
+    finish=_siglip_pooling,
 )
 CLIP = Naming(
     "transformers' CLIP",
@@ -228,7 +229,24 @@ CLIP = Naming(
         std=CLIP_STD,
     ),
 )
+# Its classifiers read the mean of the patches, of SigLIP after the last norm and of CLIP before it.
+SIGLIP_CLASSIFIER = dataclasses.replace(
+    SIGLIP,
+    title="transformers' SigLIP for classification",
+    signs=(*SIGLIP.signs, "image_classifier"),
+    names=SIGLIP.names | {"image_classifier": "head"},
+    dropped=_TOWER_DROPPED | {r"head\.": "the attention pooling, which its classifier does not read"},
+)
+CLIP_CLASSIFIER = dataclasses.replace(
+    CLIP,
+    title="transformers' CLIP for classification",
+    signs=(*CLIP.signs, "image_classifier"),
+    names=CLIP.names | {"image_classifier": "head"},
+    dropped=_TOWER_DROPPED | {r"post_layernorm\.": "the norm of the class token, which its classifier does not read"},
+    hints=dataclasses.replace(CLIP.hints, pool="patches"),
+)
 NAMINGS = (
+    *(SIGLIP_CLASSIFIER, CLIP_CLASSIFIER),
     *(DEIT, DEIT_IN_MEMORY, VIT, VIT_IN_MEMORY, DINOV2_REGISTERS, DINOV2_REGISTERS_IN_MEMORY, DINOV2, DINOV2_IN_MEMORY),
     *(DINOV3, DINOV3_IN_MEMORY, SIGLIP, CLIP),
 )

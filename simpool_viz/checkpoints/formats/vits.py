@@ -12,17 +12,21 @@ from typing import Any
 
 import torch
 from timm.layers import SwiGLUPacked
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simpool_viz.checkpoints.formats.containers import Weights
+from simpool_viz.checkpoints.formats.hints import ACTIVATIONS, CONFIG
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, count_of, find_simpool, gamma_of
 from simpool_viz.errors import CheckpointError
+from simpool_viz.modeling.layers.head_layers import TwoHeads
 from simpool_viz.modeling.layers.life import insert_life
 from simpool_viz.modeling.layers.sar import remove_last_skip
 from simpool_viz.modeling.pooling import Pooling, create_pooling
+from simpool_viz.modeling.pooling.own import BothTokens
 
 _ARCHS = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12, "vit_large": 16}
 # Heads of the published ViTs by width; those of 7B parameters alone have heads of 128 channels.
@@ -52,13 +56,13 @@ class DinoVisionTransformer(VisionTransformer):
         height, width = x.shape[1:3]
         table: Tensor = self.pos_embed  # type: ignore[assignment]
         embedded = 0 if self.no_embed_class else self.num_prefix_tokens
-        side = math.isqrt(table.shape[1] - embedded)
+        rows, columns = self.patch_embed.grid_size
         place = table[:, embedded:]
         always = self.rule == "dino" and not self.num_prefix_tokens
-        if always or not height == width == side:
-            place = place.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        if always or (height, width) != (rows, columns):
+            place = place.reshape(1, rows, columns, -1).permute(0, 3, 1, 2)
             if self.rule == "dino":
-                scale = ((height + 0.1) / side, (width + 0.1) / side)
+                scale = ((height + 0.1) / rows, (width + 0.1) / columns)
                 place = F.interpolate(place, scale_factor=scale, mode="bicubic")
             else:
                 place = F.interpolate(place, size=(height, width), mode="bicubic")
@@ -92,30 +96,39 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
     names = {key: f"backbone.{key}" for key in state}
     simpool = find_simpool(state)
     dim, colours, patch, side = state["patch_embed.proj.weight"].shape
-    if colours != 3 or patch != side:
+    if colours not in (1, 3) or patch != side:
         raise CheckpointError(
-            f"patch_embed.proj.weight has shape {dim, colours, patch, side}, not that of square patches of 3 colours"
+            f"patch_embed.proj.weight has shape {dim, colours, patch, side}, not that of square patches of 3 "
+            "colours, or of 1 in grey"
         )
     depth = count_of(state, "blocks.")
     before_norm = simpool is not None and weights.family != "supervised" and not simpool.prefix.startswith("gp.")
-    kwargs = _kwargs(state, dim, depth) | _layers(state, weights, dim)
+    grid = _grid_asked(weights, settings, patch)
+    kwargs, (rows, columns) = _kwargs(state, dim, grid)
+    kwargs |= _layers(state, weights, dim)
     kwargs["num_heads"], heads_notes = _heads(weights, settings, dim)
-    if before_norm:
+    bare = weights.hints.pool == "patches"
+    if before_norm or bare:
         kwargs["final_norm"] = False
     rule = _rule(weights, settings, kwargs)
+    both = "dist_token" in state
     kind = VisionTransformer if rule == "timm" else DinoVisionTransformer
-    side = math.isqrt(
-        state["pos_embed"].shape[1] - (0 if kwargs["no_embed_class"] else kwargs["reg_tokens"] + kwargs["class_token"])
-    )
-    backbone = kind(
-        img_size=side * patch,
+    if both and rule != "timm":
+        raise CheckpointError(f"a distilled DeiT's position embedding is resized by timm's rule, not by {rule}")
+    if both:
+        kind = VisionTransformerDistilled
+    backbone: Any = kind(
+        img_size=(rows * patch, columns * patch),
         patch_size=patch,
+        in_chans=colours,
         embed_dim=dim,
         depth=depth,
         num_classes=0,
         dynamic_img_size=True,
         **kwargs,
     )
+    if both and kwargs["no_embed_class"]:
+        backbone.pos_embed = nn.Parameter(torch.empty(1, rows * columns, dim))
     if isinstance(backbone, DinoVisionTransformer):
         backbone.rule = rule
     _fit_blocks(backbone, state)
@@ -129,18 +142,48 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
     elif kwargs["global_pool"] == "map":
         pooling = create_pooling("latent", dim, module=backbone.attn_pool)
         names |= {f"attn_pool.{key}": f"pooling.module.{key}" for key in pooling.module.state_dict()}  # type: ignore[union-attr, operator]
-        backbone.attn_pool = None  # type: ignore[assignment]
+        backbone.attn_pool = None
+    elif both:
+        pooling = BothTokens(dim)
     else:
-        pooling = create_pooling("cls" if kwargs["global_pool"] == "token" else "gap", dim)
+        pooling = create_pooling("cls" if kwargs["global_pool"] == "token" and not bare else "gap", dim)
     if before_norm or kwargs["global_pool"] == "avg":
         norm, own = nn.LayerNorm(dim, eps=weights.hints.eps or 1e-6), "norm" if before_norm else "fc_norm"
         names |= {f"{own}.{part}": f"norm.{part}" for part in ("weight", "bias")}
         backbone.fc_norm = nn.Identity()
-    head = linear_head(state, "head", names)
+    head: nn.Module | None = linear_head(state, "head", names)
+    if both:
+        head = _two_heads(state, names, head)
+    if pooling.name == "gap" and kwargs["class_token"] and bare:
+        notes.append("its classifier reads the mean of the patches before the final norm")
     notes += [*heads_notes, f"the position embedding is {RULES[rule]}"]
     what = f"ViT, {depth} blocks of {dim} channels and {kwargs['num_heads']} heads, patches of {patch} px"
     extras = [n for n, there in (("LIFE", _has_life(state)), ("no skip in the last block", _no_skip(state))) if there]
     return Parts(state, ", ".join([what, *extras]), backbone, pooling, norm, head, names, notes)
+
+
+def _two_heads(state: dict[str, Tensor], names: dict[str, str], head: nn.Linear | None) -> nn.Module | None:
+    """The two classifiers of a distilled DeiT; None where the file has none.
+
+    Raises:
+        CheckpointError: one of them is missing.
+    """
+    other = linear_head(state, "head_dist", names)
+    if head is None and other is None:
+        return None
+    if head is None or other is None:
+        raise CheckpointError(f"{'head' if head is None else 'head_dist'}.weight is missing")
+    for own, place in (("head", "head.head"), ("head_dist", "head.other")):
+        names |= {f"{own}.{part}": f"{place}.{part}" for part in ("weight", "bias")}
+    return TwoHeads(head, other)
+
+
+def _grid_asked(weights: Weights, settings: LoadOptions, patch: int) -> tuple[int, int] | None:
+    """The grid (rows, columns) of the position embedding, where an option or a description says it."""
+    if settings.grid:
+        return settings.grid[0], settings.grid[1]
+    picture = weights.hints.picture
+    return (picture[0] // patch, picture[1] // patch) if picture else None
 
 
 def linear_head(state: dict[str, Tensor], prefix: str, names: dict[str, str]) -> nn.Linear | None:
@@ -157,32 +200,43 @@ def linear_head(state: dict[str, Tensor], prefix: str, names: dict[str, str]) ->
     if not {f"{prefix}.weight", f"{prefix}.bias"} & set(state):
         return None
     names |= {f"{prefix}.{part}": f"head.{part}" for part in ("weight", "bias")}
-    rows, width = state[f"{prefix}.weight"].shape
+    rows, width = state[f"{prefix}.weight"].shape[:2]
     return nn.Linear(width, rows)
 
 
 def _rename_registers(state: dict[str, Tensor]) -> None:
     """DINOv2's own files add the class token's place to it and none to the registers; timm holds the sum."""
     table = state["pos_embed"]
-    state["cls_token"], state["pos_embed"] = state["cls_token"] + table[:, :1], table[:, 1:]
+    state["cls_token"], state["pos_embed"] = state["cls_token"].float() + table[:, :1].float(), table[:, 1:]
     state["reg_token"] = state.pop("register_tokens")
 
 
-def _kwargs(state: dict[str, Tensor], dim: int, depth: int) -> dict[str, Any]:
-    """Arguments of timm's VisionTransformer, from what tensors there are."""
+def _kwargs(state: dict[str, Tensor], dim: int, grid: tuple[int, int] | None) -> tuple[dict[str, Any], tuple[int, int]]:
+    """Arguments of timm's VisionTransformer, from what tensors there are, and the grid of its position embedding."""
     registers = state["reg_token"].shape[1] if "reg_token" in state else 0
     if "pos_embed" not in state:
         raise CheckpointError(
             "it has no pos_embed, so its positions are of another kind; name it as a model of timm with arch="
         )
-    cls, places = int("cls_token" in state), state["pos_embed"].shape[1]
-    embedded = [p for p in (cls + registers, 0) if math.isqrt(max(0, places - p)) ** 2 == places - p]
+    if state["pos_embed"].ndim != 3:
+        raise CheckpointError(f"pos_embed has shape {tuple(state['pos_embed'].shape)}, where 3 axes are expected")
+    cls, places = int("cls_token" in state) + int("dist_token" in state), state["pos_embed"].shape[1]
+    fits = (lambda n: n == grid[0] * grid[1]) if grid else (lambda n: math.isqrt(max(0, n)) ** 2 == n)
+    embedded = [p for p in (cls + registers, 0) if fits(places - p)]
+    if grid and not embedded:
+        raise CheckpointError(
+            f"its {places} position embeddings are not those of {grid[0]} x {grid[1]} patches and "
+            f"{cls + registers} tokens before them"
+        )
     if not embedded and not cls and math.isqrt(places - 1) ** 2 == places - 1:
         raise CheckpointError(
             f"a token before the patches, cls_token or reg_token, is missing; it has {places} position embeddings"
         )
     if not embedded:
-        raise CheckpointError(f"{places} position embeddings are no square grid; name it as a model of timm with arch=")
+        raise CheckpointError(
+            f"{places} position embeddings are no square grid; say its rows and columns of patches, as in grid=16x8"
+        )
+    side = math.isqrt(places - embedded[0])
     if not any(key.startswith("blocks.0.mlp.fc1.") for key in state):
         raise CheckpointError("it has an MLP of another kind than fc1, fc2; name it as a model of timm with arch=")
     pool = (
@@ -206,7 +260,7 @@ def _kwargs(state: dict[str, Tensor], dim: int, depth: int) -> dict[str, Any]:
         "global_pool": pool,
         "fc_norm": False if pool != "avg" else None,
         "weight_init": "skip",
-    }
+    }, grid or (side, side)
 
 
 def _layers(state: dict[str, Tensor], weights: Weights, dim: int) -> dict[str, Any]:
@@ -215,7 +269,10 @@ def _layers(state: dict[str, Tensor], weights: Weights, dim: int) -> dict[str, A
     found: dict[str, Any] = {"norm_layer": partial(nn.LayerNorm, eps=weights.hints.eps or 1e-6)}
     if rows == 2 * columns:
         return found | {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": (rows + 0.5) / dim}
-    return found | ({"act_layer": weights.hints.act} if weights.hints.act else {})
+    act = weights.hints.act
+    if act and act not in ACTIVATIONS.values():
+        raise CheckpointError(f"{CONFIG}: the activation {act!r} is not one of {', '.join(ACTIVATIONS)}")
+    return found | ({"act_layer": act} if act else {})
 
 
 def _with_rope(state: dict[str, Tensor], weights: Weights, settings: LoadOptions) -> Parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +160,77 @@ def test_every_map_that_is_offered_for_a_resnet_of_cifar_is_made(tmp_path: Path)
     earlier = recording.map("gradcam", layer="layer2").weights
     assert earlier.shape[1:] == (2 * h, 2 * w)
     assert len(recording.gates) == 9
+
+
+@pytest.mark.parametrize("way", ["timm", "original"])
+def test_convnext_v2_is_read_by_both_names(tmp_path: Path, way: str) -> None:
+    """With its response normalisation, which the original holds as (1, 1, 1, C)."""
+    import timm
+
+    torch.manual_seed(0)
+    sizes = {"depths": (1, 1, 2, 1), "dims": (16, 24, 32, 40)}
+    model = timm.create_model("convnextv2_nano", num_classes=5, **sizes).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    state = dict(model.state_dict())
+    if way == "original":
+        state = {_original_v2(key): v.reshape(1, 1, 1, -1) if ".grn." in key else v for key, v in state.items()}
+    encoder, report = load_with_report(save_weights(tmp_path, {"model": state}), device="cpu")
+    x = random_images(64, 96)
+    with torch.no_grad():
+        wanted = model(x)
+        assert (encoder(x).logits - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    assert "ConvNeXt V2 of 1-1-2-1 blocks" in report.architecture
+
+
+def _original_v2(key: str) -> str:
+    key = re.sub(r"^stem\.", "downsample_layers.0.", key).replace(".blocks.", ".").replace("conv_dw", "dwconv")
+    key = re.sub(r"^stages\.(\d)\.downsample", r"downsample_layers.\1", key)
+    key = key.replace(".mlp.grn.weight", ".grn.gamma").replace(".mlp.grn.bias", ".grn.beta")
+    return re.sub(r"\.mlp\.fc", ".pwconv", key).replace("head.norm", "norm").replace("head.fc", "head")
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+@pytest.mark.parametrize("bottleneck", [True, False])
+def test_layers_of_a_resnet_in_a_row_are_its_own(tmp_path: Path, bottleneck: bool, prefix: str) -> None:
+    """nn.Sequential(*model.children()), with the classifier and without."""
+    state = made.resnet(bottleneck=bottleneck, classes=0 if prefix else 5)
+    numbers = {"conv1": 0, "bn1": 1, "fc": 9} | {f"layer{i}": i + 3 for i in (1, 2, 3, 4)}
+    row = {f"{prefix}{numbers[key.partition('.')[0]]}.{key.partition('.')[2]}": value for key, value in state.items()}
+    found, report = load_with_report(save_weights(tmp_path, row), device="cpu")
+    wanted, _ = load_with_report(save_weights(tmp_path, state, "plain.pth"), device="cpu")
+    x = random_images(64, 96)
+    with torch.no_grad():
+        one, other = found(x), wanted(x)
+    assert torch.equal(one.vector, other.vector) and (one.logits is None) == bool(prefix)
+    assert prefix or torch.equal(one.logits, other.logits)
+    assert any("a ResNet's layers in a row" in note for note in report.notes)
+
+
+def test_resnet_of_another_stem_is_named(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("resnet26d", num_classes=3).eval()
+    path = save_weights(tmp_path, model.state_dict())
+    with pytest.raises(ValueError, match="its stem is one of several convolutions, as of timm's ResNet-D; name it"):
+        load_with_report(path, device="cpu")
+    encoder, _ = load_with_report(path, device="cpu", arch="resnet26d")
+    x = random_images(64, 96)
+    with torch.no_grad():
+        assert (encoder(x).logits - model(x)).abs().max() < 1e-4
+
+
+def test_classifier_of_every_name_is_read_with_arch(tmp_path: Path) -> None:
+    """timm calls it head, fc, head.fc, classifier, last_linear or, as a convolution of 1 x 1, fc again."""
+    import timm
+
+    for tag in ("mobilenetv2_035", "resnetv2_18", "legacy_seresnet18", "dla46_c", "regnetx_002"):
+        torch.manual_seed(0)
+        model = timm.create_model(tag, num_classes=3).eval()
+        path = save_weights(tmp_path, model.state_dict())
+        encoder, _ = load_with_report(path, device="cpu", arch=tag)
+        x = random_images(64, 96)
+        with torch.no_grad():
+            wanted = model(x)
+        assert (encoder(x).logits - wanted).abs().max() <= 1e-4 * wanted.abs().max(), tag

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from timm.layers import SwiGLUPacked
 from torch import nn
 
+from simpool_viz.checkpoints.formats.recognise import SAM_TAGS
 from simpool_viz.checkpoints.load import load_with_report
 from tests.helpers import save_weights
 
@@ -92,3 +94,33 @@ def test_plain_file_of_dinov2_is_resized_by_its_own_code(tmp_path: Path) -> None
 
 def way_of(way: str) -> dict[str, str]:
     return {"pos_embed": way} if way else {}
+
+
+def test_sams_own_file_is_the_encoder_of_timm_without_its_decoder(tmp_path: Path) -> None:
+    """A narrow one, as config.json describes it; by its width a file alone is one of the three published."""
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 48, "depth": 2, "num_heads": 4, "neck_chans": 24, "global_attn_indexes": [1]}
+    model = timm.create_model("samvit_base_patch16", num_classes=0, img_size=64, **sizes).eval()
+    state = {f"image_encoder.{key.replace('mlp.fc', 'mlp.lin')}": value for key, value in model.state_dict().items()}
+    state |= {
+        "mask_decoder.iou_token.weight": torch.ones(1, 4),
+        "prompt_encoder.no_mask_embed.weight": torch.ones(1, 4),
+    }
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    config = {"architecture": "samvit_base_patch16", "num_classes": 0, "model_args": sizes | {"img_size": 64}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    encoder, report = load_with_report(tmp_path, device="cpu")
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        wanted = model.forward_features(x).flatten(2).transpose(1, 2)
+        assert (encoder.tokens(x).patches - wanted).abs().max() < 1e-4
+    assert report.dropped == {"the part of SAM that makes masks": 2} and encoder.facts.size == 1024
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match="no encoder of SAM has 48 channels"):
+        load_with_report(tmp_path / "pytorch_model.bin", device="cpu")
+
+
+def test_published_sams_are_known_by_their_width() -> None:
+    for width, tag in SAM_TAGS.items():
+        with torch.device("meta"):
+            assert timm.create_model(tag, num_classes=0, depth=1).embed_dim == width

@@ -135,3 +135,60 @@ def test_torchscript_is_refused_in_a_sentence(tmp_path: Path) -> None:
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "a.pt"))
     with pytest.raises(ValueError, match=r"a\.pt is TorchScript, a program with its weights"):
         load_with_report(tmp_path / "a.pt", device="cpu")
+
+
+def test_simsiam_loses_its_projection_and_predictor(tmp_path: Path) -> None:
+    state = made.resnet()
+    head = {f"encoder.fc.{n}.weight": torch.ones(8, width) for n, width in ((0, 512), (3, 8))}
+    head |= {f"encoder.fc.1.{part}": torch.ones(8) for part in ("weight", "bias", "running_mean", "running_var")}
+    more = {"predictor.0.weight": torch.ones(4, 8), "predictor.3.weight": torch.ones(8, 4)}
+    content = {"state_dict": behind("module.", behind("encoder.", state) | head | more), "arch": "resnet50"}
+    report = assert_loads_as(save_weights(tmp_path, content), state)
+    assert report.dropped == {
+        "projection head of the self-supervised training": 2,
+        "a head of several layers, since no tensor says what is between them": 6,
+    }
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_head_of_several_layers_is_dropped_with_the_reason(tmp_path: Path, kind: str) -> None:
+    state, name, width = (made.resnet(), "fc", 512) if kind == "resnet" else (made.vit(64, 2, grid=4), "head", 64)
+    mlp = {f"{name}.0.weight": torch.randn(9, width), f"{name}.0.bias": torch.randn(9)}
+    mlp |= {f"{name}.3.weight": torch.randn(5, 9), f"{name}.3.bias": torch.randn(5)}
+    path = save_weights(tmp_path, state | mlp)
+    report = assert_loads_as(path, state)
+    assert report.dropped == {"a head of several layers, since no tensor says what is between them": 4}
+    assert load_with_report(path, device="cpu")[0].head is None
+
+
+def test_ijepa_takes_the_encoder_that_its_paper_evaluates(tmp_path: Path) -> None:
+    context, target = (made.vit(64, 2, grid=4, cls=False, seed=seed) for seed in (0, 1))
+    content = {
+        "encoder": behind("module.", context),
+        "predictor": {"module.predictor_embed.weight": torch.ones(2, 2)},
+        "target_encoder": behind("module.", target),
+        "opt": {},
+    }
+    path = save_weights(tmp_path, content, "in1k-ep300.pth.tar")
+    assert "entry target_encoder" in assert_loads_as(path, target).container
+    assert_loads_as(path, context, weights="encoder")
+
+
+def test_classifier_beside_the_model_inside_a_lightning_module(tmp_path: Path) -> None:
+    """transformers' model as `self.model`: both parts stand behind the same words."""
+    state = made.vit(64, 2, grid=4)
+    linear = {"model.classifier.weight": torch.randn(5, 64), "model.classifier.bias": torch.randn(5)}
+    content = {"pytorch-lightning_version": "2", "state_dict": behind("model.vit.", state) | linear}
+    path = save_weights(tmp_path, content, "last.ckpt")
+    assert_loads_as(path, state)
+    assert torch.equal(load_with_report(path, device="cpu")[0].head.weight, linear["model.classifier.weight"])
+
+
+def test_student_and_teacher_of_a_lightning_module_with_heads_of_their_own(tmp_path: Path) -> None:
+    student, teacher = (made.vit(64, 2, grid=4, seed=seed) for seed in (0, 1))
+    heads = {f"{who}_head.mlp.0.weight": torch.ones(3, 3) for who in ("student", "teacher")}
+    content = behind("student.backbone.", student) | behind("teacher.backbone.", teacher) | heads
+    path = save_weights(tmp_path, {"state_dict": content, "pytorch-lightning_version": "2"})
+    report = assert_loads_as(path, teacher)
+    assert report.dropped["projection head of the self-supervised training"] == 2
+    assert_loads_as(path, student, weights="student")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,56 @@ def test_arch_with_a_tag_that_timm_does_not_have_is_a_sentence(tmp_path: Path) -
     path = save_weights(tmp_path, tiny().state_dict())
     with pytest.raises(ValueError, match="no weights called 'mine' of vit_tiny_patch16_224; leave the tag out, or"):
         load_checkpoint(path, device="cpu", arch="vit_tiny_patch16_224.mine")
+
+
+def trained(model: Any, arch: str, **args: Any) -> dict[str, Any]:
+    """The file of timm's trainer."""
+    settings = argparse.Namespace(**{"mean": None, "std": None, "img_size": None, "input_size": None} | args)
+    return {"epoch": 3, "arch": arch, "state_dict": model.state_dict(), "optimizer": {}, "version": 2, "args": settings}
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_file_of_timms_trainer_brings_its_pictures(tmp_path: Path, given: bool) -> None:
+    """From its settings, else those that timm has for the model, which the trainer then took."""
+    args: dict[str, Any] = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "img_size": 96} if given else {}
+    path = save_weights(tmp_path, trained(tiny(num_classes=3), "vit_tiny_patch16_224", **args), "model_best.pth.tar")
+    encoder, report = load_with_report(path, device="cpu")
+    if given:
+        assert (encoder.facts.mean, encoder.facts.std, encoder.facts.size) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 96)
+        assert any("from the settings of its training" in note for note in report.notes)
+    else:
+        assert encoder.facts.mean == (0.5, 0.5, 0.5)
+        assert any("from timm's vit_tiny_patch16_224" in note for note in report.notes)
+    assert load_checkpoint(path, device="cpu", mean=0.25).facts.mean == (0.25, 0.25, 0.25)
+
+
+def test_model_that_no_tensor_tells_is_the_one_that_timms_trainer_wrote(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("mobilenetv2_035", num_classes=3).eval()
+    path = save_weights(tmp_path, trained(model, "mobilenetv2_035"), "model_best.pth.tar")
+    encoder, report = load_with_report(path, device="cpu")
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert (encoder(x).logits - model(x)).abs().max() < 1e-5
+    assert any("built as timm's mobilenetv2_035, as its trainer wrote" in note for note in report.notes)
+    with pytest.raises(ValueError, match=r"is not recognised as a ViT or a CNN by its tensors.*arch="):
+        load_with_report(save_weights(tmp_path, model.state_dict()), device="cpu")
+
+
+@pytest.mark.parametrize("container", ["plain", "model", "state_dict", "supervised", "self-supervised"])
+def test_no_mean_and_no_size_is_assumed_in_silence(tmp_path: Path, container: str) -> None:
+    state = made.vit(64, 1, grid=4)
+    content = {
+        "plain": lambda: state,
+        "model": lambda: {"model": state, "optimizer": {}},
+        "state_dict": lambda: {"state_dict": state},
+        "supervised": lambda: made.supervised(state),
+        "self-supervised": lambda: made.self_supervised(state, mode="official"),
+    }[container]()
+    path = save_weights(tmp_path, content)
+    _, report = load_with_report(path, device="cpu", num_heads=1)
+    told = " ".join(report.notes)
+    assert "mean and std of ImageNet are assumed" in told or "from timm's" in told
+    assert "its maps are made at 224 px, since the file states no size" in told
+    _, report = load_with_report(path, device="cpu", num_heads=1, mean=0.5, std=0.5, size=64)
+    assert "ImageNet" not in " ".join(report.notes) and "px, since" not in " ".join(report.notes)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from simpool_viz import load_checkpoint, record
+from simpool_viz.checkpoints.published import _MODULES, timm_tags
 from simpool_viz.images import fit
 from simpool_viz.maps.registry import map_methods, maps_of, own_map
 from simpool_viz.modeling.encoder import Encoder
@@ -175,7 +176,35 @@ def test_timm_has_the_families_that_are_named_as_supported() -> None:
 
 
 def test_no_coatnet_is_offered_from_timm_and_other_maxxvits_are() -> None:
-    from simpool_viz.checkpoints.published import timm_tags
 
     offered = [name for name in timm_tags() if "coat" in name or "maxvit" in name or "mci" in name]
     assert any("maxvit" in name for name in offered) and not any("coat" in name or "mci" in name for name in offered)
+
+
+def offered() -> list[str]:
+    """Offered models that build quickly, two of each module of timm; benchmarks/families.py goes through all."""
+    names = [name.removeprefix("timm:").partition(".")[0] for name in timm_tags()]
+    quick = ("beit_base", "tiny", "small", "atto", "nano", "_b0", "18", "002", "121", "11", "050", "xxs", "pico")
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        module = timm.models._registry._model_to_module[name]
+        if any(word in name for word in quick) and len(found.setdefault(module, [])) < 2:
+            found[module].append(name)
+    return [name for pair in found.values() for name in pair]
+
+
+def test_offered_models_of_every_module_are_encoders_that_say_which_maps_they_have() -> None:
+    """Without weights: enough for the reasons, which the maps themselves give where they are asked for."""
+    from simpool_viz.checkpoints.formats.timm import encoder_from_timm
+    from simpool_viz.modeling.encoder import Facts
+    from simpool_viz.modeling.spec import create_backbone
+
+    names = offered()
+    assert {timm.models._registry._model_to_module[name] for name in names} == set(_MODULES)
+    for name in names:
+        with torch.device("meta"):
+            encoder = encoder_from_timm(create_backbone(name, pretrained=False), Facts(name))
+        maps = maps_of(encoder)
+        assert maps["how"] is None and all(why is None or len(why) > 15 for why in maps.values()), name
+        assert (maps["rollout"] is None) == (not encoder.lacks_matrices), name
+        assert (maps["gradcam"] is None) == (encoder.head is not None), name

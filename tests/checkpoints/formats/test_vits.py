@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from simpool_viz import load_checkpoint, record
 from simpool_viz.checkpoints.load import load_with_report
@@ -196,3 +197,99 @@ def test_sar_checkpoint_without_a_last_norm_has_no_last_skip(tmp_path: Path, siz
     )
     assert_tokens(encoder, state, size, heads=2, quirk=False, no_skip=True)
     assert "no skip in the last block" in report.architecture
+
+
+def test_grid_of_positions_that_is_not_square_is_asked_for(tmp_path: Path) -> None:
+    """As re-identification (256 x 128) and pose (256 x 192) have it; no tensor tells 6 x 2 from 3 x 4."""
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "vit_tiny_patch16_224", depth=1, img_size=(96, 32), num_classes=3, dynamic_img_size=True
+    ).eval()
+    path = save_weights(tmp_path, model.state_dict())
+    with pytest.raises(ValueError, match=r"13 position embeddings are no square grid; say .* as in grid=16x8"):
+        load_checkpoint(path, device="cpu")
+    with pytest.raises(ValueError, match=r"13 position embeddings are not those of 6 x 3 patches and 1 tokens"):
+        load_checkpoint(f"{path}?grid=6x3", device="cpu")
+    with pytest.raises(ValueError, match=r"grid= takes rows and columns, as in 16x8"):
+        load_checkpoint(path, device="cpu", grid=[6])
+    for rule in ("timm", "dino"):
+        encoder = load_checkpoint(f"{path}?grid=6x2&pos_embed={rule}", device="cpu")
+        for size in ((96, 32), (64, 96)):
+            x = random_images(*size)
+            with torch.inference_mode():
+                found, wanted = encoder(x).logits, model(x)
+            same = (found - wanted).abs().max() < 1e-5
+            assert same == (rule == "timm" or size == (96, 32))
+    with pytest.raises(ValueError, match=r"does not fit.*blocks\.1\.norm1\.weight is missing"):  # of twelve blocks
+        load_checkpoint(f"{path}?grid=6x2&arch=vit_tiny_patch16_224", device="cpu")
+
+
+@pytest.mark.parametrize("heads", [True, False])
+def test_distilled_deit_has_both_tokens(tmp_path: Path, heads: bool) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "deit_tiny_distilled_patch16_224", depth=2, num_classes=5, img_size=64, dynamic_img_size=True
+    ).eval()
+    state = {key: value for key, value in model.state_dict().items() if heads or not key.startswith("head")}
+    path = save_weights(tmp_path, {"model": state})
+    encoder, report = load_with_report(path, device="cpu")
+    for size in ((64, 64), (48, 96)):
+        x = random_images(*size)
+        with torch.inference_mode():
+            tokens, wanted = encoder.tokens(x), model.forward_features(x)
+            assert (torch.cat([tokens.prefix, tokens.patches], 1) - wanted).abs().max() < 1e-5
+            if heads:
+                assert (encoder(x).logits - model(x)).abs().max() < 1e-5
+    assert (encoder.head is None) == (not heads) and "CLS and distillation" in " ".join(report.lines())
+    recording = record(encoder, make_photo(), 64)
+    assert {name.split(",")[0] for name in recording.map("cls").names} == {"class", "distillation"}
+    if heads:
+        state.pop("head_dist.weight"), state.pop("head_dist.bias")
+        with pytest.raises(ValueError, match=r"head_dist\.weight is missing"):
+            load_checkpoint(save_weights(tmp_path, state), device="cpu")
+    with pytest.raises(ValueError, match="a distilled DeiT's position embedding is resized by timm's rule"):
+        load_checkpoint(path, device="cpu", pos_embed="dino")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_other_precisions_give_what_their_numbers_say(tmp_path: Path, dtype: torch.dtype, suffix: str) -> None:
+    """Also where two tensors are added on the way, as for DINOv2's registers: the sum is not rounded again."""
+    state = {key: value.to(dtype) for key, value in made.vit(192, 2, grid=4).items()}
+    state["register_tokens"] = torch.randn(1, 2, 192).to(dtype)
+    exact = {key: value.float() for key, value in state.items()}
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "pth":
+        torch.save(state, path)
+    else:
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+    found = load_checkpoint(path, device="cpu")
+    wanted = load_checkpoint(save_weights(tmp_path, exact, "exact.pth"), device="cpu")
+    x = random_images(96, 64)
+    assert all(parameter.dtype == torch.float32 for parameter in found.parameters())
+    with torch.inference_mode():
+        assert torch.equal(found.tokens(x).patches, wanted.tokens(x).patches)
+
+
+def test_file_of_a_grey_model_sees_a_grey_picture(tmp_path: Path) -> None:
+    import timm
+
+    for tag, options in (
+        ("vit_tiny_patch16_224", {"depth": 1, "img_size": 64}),
+        ("resnet18", {}),
+        ("convnext_atto", {}),
+    ):
+        torch.manual_seed(0)
+        model = timm.create_model(tag, in_chans=1, num_classes=3, **options).eval()
+        encoder = load_checkpoint(save_weights(tmp_path, model.state_dict()), device="cpu")
+        x = random_images(64, 64)
+        grey = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+        with torch.inference_mode():
+            assert encoder.grey and (encoder(x).logits - model(grey)).abs().max() < 1e-4
+    four = timm.create_model("vit_tiny_patch16_224", depth=1, in_chans=4, img_size=64).state_dict()
+    with pytest.raises(ValueError, match=r"\(192, 4, 16, 16\), not that of square patches of 3 colours"):
+        load_checkpoint(save_weights(tmp_path, four), device="cpu")
