@@ -16,7 +16,7 @@ import gradio as gr
 from gradio import processing_utils
 
 from simpool_viz.app.address import LOOK, OWN_PHOTO, Choice, asked, read_address, script
-from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
+from simpool_viz.app.board.component import BoardState, BoardView, Photo, Ran, Sent
 from simpool_viz.app.checkpoint_list import CheckpointList, bundled_groups, hub_groups
 from simpool_viz.app.choice import FORGET_CHOICE, compare_choice, first_choice, open_link, remember_choice
 from simpool_viz.app.class_rows import ClassRows
@@ -147,12 +147,14 @@ class ComparePage:
             raise OptionError(f"{len(photos)} photos were given; at most {MOST_PHOTOS} are compared here at once")
         pictures, sent = [read_picture(photo) for photo in photos], Sent()
         keys = tuple(photo_key(photo) for photo in photos)
+        ran = Ran(tuple(photos), tuple(checkpoints), tuple(maps))
         found = [self.reference.of(photo, references) for photo in photos]
         given = {i: one for i, one in enumerate(found) if one is not None}
         payloads = {keys[i]: reference_payload(one) for i, one in given.items()}
 
-        def state(board: Board, waiting: str) -> BoardState:
-            return BoardState(board, waiting, sent, keys, payloads, "" if waiting else _said(board))
+        def state(board: Board, waiting: str, steps: int = 0) -> BoardState:
+            made_of = replace(ran, steps=steps)
+            return BoardState(board, waiting, sent, keys, payloads, "" if waiting else _said(board), made_of)
 
         settings = Settings()
         empty = Board(pictures, [], {}, [], settings)
@@ -164,7 +166,7 @@ class ComparePage:
         requests = [MapRequest(name) for name in maps]
         scored = {i: one.reference for i, one in given.items()}
         for done, board in enumerate(iterate_board(pictures, encoders, requests, settings, scored), 1):
-            yield state(board, self._waiting(checkpoints, done, len(pictures)))
+            yield state(board, self._waiting(checkpoints, done, len(pictures)), done)
 
     def _fetched(self, name: str, own: OwnCheckpoints | None) -> Iterator[str]:
         """Wait for a checkpoint of the hub, and say now and then how much of it is here."""
