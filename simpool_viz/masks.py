@@ -17,6 +17,7 @@ import numpy as np
 
 from simpool_viz.errors import MapError, OptionError
 from simpool_viz.images import Geometry, expand_cells
+from simpool_viz.outputs import Displayed
 
 Box = tuple[int, int, int, int]
 MOST_SMOOTHING = 2.0  # cells
@@ -377,7 +378,7 @@ def _taps(cells: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class ObjectMask:
+class ObjectMask(Displayed):
     """A thresholded map: the object mask on the token grid and in pixels.
 
     Attributes:

@@ -1,8 +1,10 @@
-"""Writing results: files and folders that appear complete or not at all, and tables as CSV and as Markdown."""
+"""Writing results: files and folders that appear complete or not at all, tables as CSV and as Markdown, and what a
+notebook shows of a value."""
 
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import os
 import shutil
@@ -15,6 +17,23 @@ from typing import Any
 from PIL import Image
 
 LOST = "lost+found"  # a folder of the file system itself, at the root of a disk
+
+
+class Displayed:
+    """A value that a notebook shows as a picture with a caption, by `drawing/notebook.py`.
+
+    That room lies below those whose values it draws, so it is found by its name, and only when a notebook asks.
+    """
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture as a PNG; None where there is none."""
+        found: bytes | None = importlib.import_module("simpool_viz.drawing.notebook").display_png(self)
+        return found
+
+    def _repr_html_(self) -> str | None:
+        """The picture with a caption; None where there is no picture."""
+        found: str | None = importlib.import_module("simpool_viz.drawing.notebook").display_html(self)
+        return found
 
 
 @contextmanager

@@ -27,12 +27,13 @@ from simpool_viz.modeling.encoder import Encoder, Output
 from simpool_viz.modeling.layers.sar import NoSkipBlock
 from simpool_viz.modeling.pooling import Pooled, Tokens
 from simpool_viz.modeling.sharing import backbones_of, shared_blocks, shares_forward
+from simpool_viz.outputs import Displayed
 from simpool_viz.tensors import enough_memory
 from simpool_viz.timing import Profile
 
 
 @dataclass(frozen=True)
-class Recording(Recorded):
+class Recording(Displayed, Recorded):
     """The data recorded from one forward pass on one picture, and its maps. Fields as in `Recorded`."""
 
     def map(self, name: str, **options: Any) -> AttentionMap:

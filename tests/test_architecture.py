@@ -132,11 +132,13 @@ def test_no_file_name_stands_twice() -> None:
 WHOLE = (
     "architecture",
     "benchmarks",
+    "container",
     "docs",
     "docstring_examples",
     "examples",
     "ground",
     "memory",
+    "notebooks",
     "run",
     "site",
     "wheel",

@@ -20,11 +20,8 @@ def _choose(given: str) -> str:
 
 
 def _keep(given: str) -> str:
-    """JavaScript that keeps the inputs of a run, for what is taken away, and what tells them from others."""
-    return (
-        f"window.simpoolGiven = {given}; {_choose('window.simpoolGiven')} "
-        f"const [p, c, m, , f] = window.simpoolGiven; window.simpoolRun = {_CHOICE};"
-    )
+    """JavaScript that keeps what tells the inputs of a run from others."""
+    return f"{_choose(given)} const [p, c, m, , f] = window.simpoolChoice; window.simpoolRun = {_CHOICE};"
 
 
 def _tell_notes(notes: str) -> str:

@@ -16,7 +16,7 @@ import gradio as gr
 from gradio import processing_utils
 
 from simpool_viz.app.address import LOOK, OWN_PHOTO, Choice, asked, read_address, script
-from simpool_viz.app.board.component import BoardState, BoardView, Photo, Sent
+from simpool_viz.app.board.component import BoardState, BoardView, Photo, Ran, Sent
 from simpool_viz.app.checkpoint_list import CheckpointList, bundled_groups, hub_groups
 from simpool_viz.app.choice import FORGET_CHOICE, compare_choice, first_choice, open_link, remember_choice
 from simpool_viz.app.class_rows import ClassRows
@@ -28,7 +28,8 @@ from simpool_viz.app.store import EncoderStore
 from simpool_viz.app.style_controls import dispatch, style_controls
 from simpool_viz.app.take_away import TakeAway
 from simpool_viz.app.visits import upload_folder
-from simpool_viz.board.board import Board, Settings, iterate_board
+from simpool_viz.app.zero import BoardMaker, ZeroGpu
+from simpool_viz.board.board import Board, Settings
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.checkpoints.catalogue import usable
@@ -80,10 +81,12 @@ class ComparePage:
 
     Args:
         store: the bundled checkpoints.
+        zero: where boards are made on a ZeroGPU Space.
     """
 
-    def __init__(self, store: EncoderStore) -> None:
+    def __init__(self, store: EncoderStore, zero: ZeroGpu | None = None) -> None:
         self.store = store
+        self.boards, self._here = BoardMaker(self.find, zero), BoardMaker(self.find)
         # Classifiers first. What is damaged is left out: its folder's name and the reason.
         here, self.left_out = usable()
         entries = sorted((entry for entry, _ in here.values()), key=lambda entry: entry.spec.dense)
@@ -142,17 +145,20 @@ class ComparePage:
         maps: list[str],
         own: OwnCheckpoints | None = None,
         references: References | None = None,
+        boards: BoardMaker | None = None,
     ) -> Iterator[BoardState]:
         if len(photos) > MOST_PHOTOS:
             raise OptionError(f"{len(photos)} photos were given; at most {MOST_PHOTOS} are compared here at once")
         pictures, sent = [read_picture(photo) for photo in photos], Sent()
         keys = tuple(photo_key(photo) for photo in photos)
+        ran = Ran(tuple(photos), tuple(checkpoints), tuple(maps))
         found = [self.reference.of(photo, references) for photo in photos]
         given = {i: one for i, one in enumerate(found) if one is not None}
         payloads = {keys[i]: reference_payload(one) for i, one in given.items()}
 
-        def state(board: Board, waiting: str) -> BoardState:
-            return BoardState(board, waiting, sent, keys, payloads, "" if waiting else _said(board))
+        def state(board: Board, waiting: str, steps: int = 0) -> BoardState:
+            made_of = replace(ran, steps=steps)
+            return BoardState(board, waiting, sent, keys, payloads, "" if waiting else _said(board), made_of)
 
         settings = Settings()
         empty = Board(pictures, [], {}, [], settings)
@@ -160,11 +166,11 @@ class ComparePage:
         for name in checkpoints:
             for waiting in self._fetched(name, own):
                 yield state(empty, waiting)
-        encoders = [self.find(name, own) for name in checkpoints]
         requests = [MapRequest(name) for name in maps]
         scored = {i: one.reference for i, one in given.items()}
-        for done, board in enumerate(iterate_board(pictures, encoders, requests, settings, scored), 1):
-            yield state(board, self._waiting(checkpoints, done, len(pictures)))
+        growing = (boards or self.boards).iterate(pictures, checkpoints, requests, settings, scored, own)
+        for done, board in enumerate(growing, 1):
+            yield state(board, self._waiting(checkpoints, done, len(pictures)), done)
 
     def _fetched(self, name: str, own: OwnCheckpoints | None) -> Iterator[str]:
         """Wait for a checkpoint of the hub, and say now and then how much of it is here."""
@@ -293,7 +299,7 @@ class ComparePage:
         photo, names = str(photos[FIRST_PHOTO]), self.first_checkpoints
         try:
             for _ in range(2):
-                *_, last = self._states([photo], names, self._first_maps())
+                *_, last = self._states([photo], names, self._first_maps(), boards=self._here)
         except SimpoolError as error:  # a damage that only the tensors show; the page opens without a board
             logger.warning("no first board: %s", error)
             return None

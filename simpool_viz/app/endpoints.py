@@ -20,8 +20,9 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from simpool_viz.app.events import UNREADABLE, event_handler, refusal
-from simpool_viz.app.visits import upload_folder
-from simpool_viz.board.board import Board, Row, Settings, make_board
+from simpool_viz.app.visits import VisitedBlocks, upload_folder
+from simpool_viz.app.zero import BoardMaker
+from simpool_viz.board.board import Board, Row, Settings
 from simpool_viz.board.inspection import Lens, facts_of, questions_of
 from simpool_viz.board.inspection import inspect as ask
 from simpool_viz.checkpoints.catalogue import usable
@@ -70,18 +71,32 @@ def typed(function: Function) -> Function:
     return cast(Function, called)
 
 
+_PHOTO = {"path": "cat.jpg", "meta": {"_type": "gradio.FileData"}}  # the name that an upload was answered with
+_CHECKPOINTS = ["resnet_gap", "resnet_simpool"]
+# What /gradio_api/info gives as examples, by endpoint and parameter; the defaults where a parameter is not named.
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "compare": {"photos": [_PHOTO], "checkpoints": _CHECKPOINTS},
+    "inspect": {"photo": _PHOTO, "checkpoint": "vit_simpool", "at": [220.0, 150.0]},
+    "score": {"photo": _PHOTO, "reference": {**_PHOTO, "path": "cat_mask.png"}, "checkpoints": _CHECKPOINTS},
+    "discover": {"photo": _PHOTO},
+    "list_checkpoints": {},
+}
+
+
 class Endpoints:
     """The functions of the endpoints.
 
     Args:
         find: a checkpoint by name, as `ComparePage.find`.
+        boards: makes boards, as `ComparePage.boards`.
     """
 
-    def __init__(self, find: Callable[[str], Encoder]) -> None:
-        self.find = find
+    def __init__(self, find: Callable[[str], Encoder], boards: BoardMaker) -> None:
+        self.find, self.boards = find, boards
 
-    def build(self) -> None:
-        """Add the endpoints to the app that is being built."""
+    def build(self, blocks: VisitedBlocks) -> None:
+        """Add the endpoints to an app that is being built."""
+        blocks.examples = EXAMPLES
         for function in (self.compare, self.inspect, self.score, self.discover, self.list_checkpoints):
             # A board is as much work as one of the page, so it waits in the same line.
             gr.api(event_handler(function), api_name=function.__name__, concurrency_id="look")
@@ -108,8 +123,8 @@ class Endpoints:
             The rows: for each photo, checkpoint and map the class predicted, the mask's boxes in pixels and its share of the photo, the spatial entropy in nats and the times in milliseconds; what had to be left out, and why
             The board as a picture
         """  # noqa: E501 (Gradio reads one line for each)
-        board = make_board(self._photos(photos), self._encoders(checkpoints), maps, Settings(mask=mask))
-        return _answer(board, grids)
+        names, pictures = _checkpoints(checkpoints), [read_picture(photo) for photo in self._photos(photos)]
+        return _answer(self.boards.make(pictures, names, maps, Settings(mask=mask)), grids)
 
     @typed
     def inspect(
@@ -145,7 +160,7 @@ class Endpoints:
             int(fusion) if fusion.isdecimal() else fusion,
             target=target or None,
         )
-        recording = record(self._encoders([checkpoint])[0], self._photos([photo])[0])
+        recording = record(self.find(_checkpoints([checkpoint])[0]), self._photos([photo])[0])
         answer = ask(recording, question, lens)
         if not answer.rows:
             raise OptionError(" ".join(answer.notes))
@@ -188,7 +203,8 @@ class Endpoints:
         """  # noqa: E501 (Gradio reads one line for each)
         picture = read_picture(_file(photo))
         truth = read_reference(_file(reference), picture.size)
-        board = make_board([picture], self._encoders(checkpoints), maps, Settings(mask=mask), {0: truth})
+        names, settings = _checkpoints(checkpoints), Settings(mask=mask)
+        board = self.boards.make([picture], names, maps, settings, {0: truth})
         told, drawn = _answer(board, grids)
         return told | {"baselines": score_baselines(board.references[0])}, drawn
 
@@ -215,8 +231,8 @@ class Endpoints:
             The object as a picture
         """
         request = MapRequest(method, {"seed": seed} if seed else {})
-        board = make_board(self._photos([photo]), self._encoders([checkpoint]), [request], Settings(mask="mass:1"))
-        return _answer(board, grids)
+        pictures, names = [read_picture(one) for one in self._photos([photo])], _checkpoints([checkpoint])
+        return _answer(self.boards.make(pictures, names, [request], Settings(mask="mass:1")), grids)
 
     def list_checkpoints(self) -> dict[str, Any]:
         """List everything that the other tools take by name: checkpoints, maps, mask rules.
@@ -243,17 +259,18 @@ class Endpoints:
             "masks": [{"name": one.name, "title": one.title, "summary": one.summary} for one in mask_rules().values()],
         }
 
-    def _encoders(self, names: list[str]) -> list[Encoder]:
-        if not 0 < len(names) <= CHECKPOINTS_A_CALL:
-            raise OptionError(f"1 to {CHECKPOINTS_A_CALL} checkpoints are taken in one call, not {len(names)}")
-        if len({split_size(name) for name in names}) < len(names):
-            raise OptionError("each checkpoint is named once")
-        return [self.find(name) for name in names]
-
     def _photos(self, files: list[FileData]) -> list[Path]:
         if not isinstance(files, list) or not 0 < len(files) <= PHOTOS_A_CALL:
             raise OptionError(f"photos are a list of 1 to {PHOTOS_A_CALL} files")
         return [_file(one) for one in files]
+
+
+def _checkpoints(names: list[str]) -> list[str]:
+    if not 0 < len(names) <= CHECKPOINTS_A_CALL:
+        raise OptionError(f"1 to {CHECKPOINTS_A_CALL} checkpoints are taken in one call, not {len(names)}")
+    if len({split_size(name) for name in names}) < len(names):
+        raise OptionError("each checkpoint is named once")
+    return names
 
 
 def _place(at: list[float]) -> tuple[float, float]:

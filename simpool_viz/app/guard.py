@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 Scope = dict[str, Any]
 API = "/gradio_api/"
+TOOLS = f"{API}mcp"
 # Of Gradio's own, which this app does not use: it would fetch from elsewhere, or tell who does what.
 CLOSED = ("/monitoring", f"{API}proxy=", f"{API}dev/", f"{API}vibe-", f"{API}undo-vibe-", f"{API}profiling/")
 HEADERS = [
@@ -67,7 +69,7 @@ class Guard:
         limits: of one visitor.
         waiting: the visitors (as `visitor_of` names them) of the events that wait or run, one for each.
         stopping: whether the server is about to end.
-        proxies: as in `visitor_of`.
+        visitors: tells visitors apart; of every private address a proxy's word is taken where left out.
     """
 
     def __init__(
@@ -76,10 +78,10 @@ class Guard:
         limits: Limits,
         waiting: Callable[[], Iterable[str]],
         stopping: Callable[[], bool],
-        proxies: Sequence[Network] = (),
+        visitors: Visitors | None = None,
     ) -> None:
         self.app, self.limits, self.waiting, self.stopping = app, limits, waiting, stopping
-        self.proxies = proxies
+        self.visitors = visitors or Visitors()
         self._requests = Buckets(limits.burst, limits.rate)
         self._bytes = Buckets(limits.hourly, limits.hourly / 3600)
 
@@ -101,7 +103,7 @@ class Guard:
             if path == "/healthz":
                 raise _Refused(503, "The server is about to end.") if self.stopping() else _Refused(200, "ok")
             receive = self._checked(scope, path, receive)
-            await self.app(scope, receive, answer)
+            await self.app(self.visitors.marked(scope) if path.startswith(TOOLS) else scope, receive, answer)
         except _Refused as refusal:
             if begun:
                 raise
@@ -119,10 +121,10 @@ class Guard:
             return receive
         if self.stopping():
             raise _Refused(503, "The server is about to end; try again in a minute.")
-        visitor, files = visitor_of(scope, self.proxies), path.startswith(f"{API}upload")
+        visitor, files = self.visitors.of(scope), path.startswith(f"{API}upload")
         if not self._requests.take(visitor, 1):
             raise _Refused(429, "Too many requests came from your address; wait a minute and go on.")
-        if path.rstrip("/").endswith("/queue/join"):
+        if path.rstrip("/").endswith("/queue/join") or path.startswith(f"{API}call/"):
             waiting = sum(other == visitor for other in self.waiting())
             if waiting >= self.limits.running:
                 raise _Refused(429, f"{waiting} requests from your address are not finished; wait for one of them.")
@@ -142,6 +144,36 @@ class Guard:
             return message
 
         return counted
+
+
+class Visitors:
+    """Tells visitors apart by their addresses, also those of tools: their calls come a second time, from the server.
+
+    Gradio answers a call of a tool by calling itself, and passes the headers of the first request on. So the first one
+    is given a header that names its visitor, with a word that nobody outside of this process knows.
+
+    Args:
+        proxies: as in `visitor_of`.
+    """
+
+    HEADER = b"x-simpool-visitor"
+
+    def __init__(self, proxies: Sequence[Network] = ()) -> None:
+        self.proxies = proxies
+        self._word = secrets.token_hex().encode()
+
+    def of(self, scope: Scope) -> str:
+        """The visitor of a request."""
+        for name, value in scope["headers"]:
+            word, _, visitor = value.partition(b" ")
+            if name == self.HEADER and secrets.compare_digest(word, self._word):
+                return str(visitor.decode("latin-1"))
+        return visitor_of(scope, self.proxies)
+
+    def marked(self, scope: Scope) -> Scope:
+        """The same request with the header that names its visitor."""
+        named = (self.HEADER, self._word + b" " + self.of(scope).encode("latin-1", "replace"))
+        return {**scope, "headers": [*(one for one in scope["headers"] if one[0] != self.HEADER), named]}
 
 
 class Buckets:

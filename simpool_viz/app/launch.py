@@ -66,6 +66,10 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
     _use_private_folder()
     import gradio as gr
 
+    from simpool_viz.app.zero import ZeroGpu, find_package
+
+    package = find_package()  # before anything touches CUDA
+
     from simpool_viz.app.choice import PHONE
     from simpool_viz.app.compare import ComparePage
     from simpool_viz.app.endpoints import Endpoints
@@ -73,7 +77,8 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
     from simpool_viz.app.store import EncoderStore
     from simpool_viz.app.visits import VisitedBlocks
 
-    page = ComparePage(EncoderStore(device))
+    zero = None if package is None else ZeroGpu(package)
+    page = ComparePage(EncoderStore("cpu" if zero else device), zero)
     for name, fault in page.left_out.items():
         logger.warning("the bundled checkpoint %s is left out: %s", name, fault)
     if not page.checkpoints:
@@ -84,7 +89,7 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
         gr.Markdown(INTRO, elem_classes="simpool-intro")
         panels = build_pages(page)
         page.begin(blocks)
-        Endpoints(page.find).build()
+        Endpoints(page.find, page.boards).build(blocks)
         blocks.load(
             None, None, panels, js=_close_where_narrow(len(panels), PHONE), queue=False, api_visibility="private"
         )
@@ -93,11 +98,15 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
         if page.left_out:
             gr.Markdown(_left_out(page.left_out), elem_classes="simpool-intro", elem_id="left-out")
         gr.Markdown(
-            f"Computed on `{page.store.where()}`. Photos are deleted within two hours. Your own checkpoints and what "
-            "you inspect are kept for an hour of rest, and freed within a minute of closing the page.",
+            f"Computed on `{page.store.where()}`{', boards on ZeroGPU' if zero else ''}. Photos are deleted within two "
+            "hours. Your own checkpoints and what you inspect are kept for an hour of rest, and freed within a minute "
+            "of closing the page.",
             elem_classes="simpool-intro",
         )
         blocks.listen()
+    if zero:  # what is placed when the app starts is on the GPU of each call
+        for name in page.whole[: zero.store.limit]:
+            zero.store.get(name)
     if warm:
         for name in page.whole[: page.store.limit]:
             page.find(name)
@@ -161,9 +170,10 @@ def serve(
     *,
     warm: bool = False,
     proxies: Sequence[Any] = (),
+    patience: float = 6.0,
     **options: Any,
 ) -> None:
-    """Serve the app until SIGTERM or SIGINT, and end within ten seconds of it, whatever runs.
+    """Serve the app until SIGTERM or SIGINT, and end soon after it, whatever runs.
 
     The address is printed when it answers. The process must be left when this returns: a model that still runs in
     another thread cannot be stopped.
@@ -174,6 +184,7 @@ def serve(
         device: as in `launch`.
         warm: as in `build`.
         proxies: as in `launch`.
+        patience: seconds in which running requests may finish then.
         options: further arguments of `gr.Blocks.launch`, such as auth.
 
     Raises:
@@ -193,7 +204,7 @@ def serve(
     print(f"simpool_viz answers at {address}", flush=True)
     ending.wait()
     print("ending", flush=True)
-    finish(blocks)
+    finish(blocks, patience)
 
 
 def _launched(
@@ -208,13 +219,15 @@ def _launched(
     from starlette.middleware import Middleware
 
     from simpool_viz.app.ending import unfinished
-    from simpool_viz.app.guard import Guard, Limits, visitor_of
+    from simpool_viz.app.guard import Guard, Limits, Visitors
     from simpool_viz.app.tools import mend
 
-    def waiting() -> list[str]:
-        return [visitor_of(event.request.scope, proxies) for event in unfinished(blocks)]
+    visitors = Visitors(proxies)
 
-    told = {"limits": Limits(), "waiting": waiting, "stopping": stopping, "proxies": proxies}
+    def waiting() -> list[str]:
+        return [visitors.of(event.request.scope) for event in unfinished(blocks)]
+
+    told = {"limits": Limits(), "waiting": waiting, "stopping": stopping, "visitors": visitors}
     guard = Middleware(Guard, **told)  # type: ignore[arg-type]
     options = options | {"app_kwargs": {"middleware": [guard]} | options.get("app_kwargs", {})}
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]

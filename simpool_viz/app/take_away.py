@@ -1,13 +1,16 @@
 """What leaves the page: the board it shows as one ZIP, a figure for a paper, and the lines that make it again.
 
-Pressing a button computes the board anew from what was run, with the masks, colours and order that the browser shows,
-so that nothing of a visit has to be kept for it.
+Pressing a button computes the board anew from what the board says it was made of (`component.Ran`), with the masks,
+colours and order that the browser shows, so that nothing of a visit has to be kept for it. A run that failed or was
+stopped before it had rows leaves the board as it was, and so what is taken; of one that ended half-way, the rows are
+taken that are shown.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import gradio as gr
 from gradio import processing_utils
 
 from simpool_viz.app.board.component import AMOUNTS, SMOOTHINGS, BoardState
-from simpool_viz.app.events import checked_number, event_handler, refusal
+from simpool_viz.app.events import checked_index, checked_number, event_handler, refusal
 from simpool_viz.app.visits import upload_folder
 from simpool_viz.board.board import Board, Settings
 from simpool_viz.board.comparison import arrange
@@ -29,12 +32,16 @@ from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.repeat import Asked, python_snippet, shell_snippet
 
 TITLES = {"one": "one column", "two": "two columns"}
-# What was run, and how the browser draws it; the choice itself where nothing was run yet, as on the first board.
+# How the browser draws the board, and what it was made of, in place of what is chosen now.
 _SHOWN = """(...given) => {
-  const run = window.simpoolGiven ?? given.slice(4), shown = {};
+  const shown = {};
   document.querySelector('#board .simpool-board').dispatchEvent(
     new CustomEvent('simpool-ask', { bubbles: true, detail: shown }));
-  return [shown, ...given.slice(1, 4), ...run];
+  const { ran, ...drawn } = shown, [, , , , , , , own, , references] = given;
+  if (!ran) return [drawn, ...given.slice(1)];
+  const [photo, ...photos] = ran.photos;
+  const run = [photo, ran.checkpoints, ran.maps, own, photos, references];
+  return [{ ...drawn, steps: ran.steps }, ...given.slice(1, 4), ...run];
 }"""
 
 # The page's own address, once it says what is chosen now (address.js); without a clipboard (plain http), to be copied.
@@ -154,14 +161,35 @@ class TakeAway:
     def _shown(self, shown: Any, given: tuple[Any, ...]) -> tuple[Board, DrawingStyle, Asked, list[Encoder]]:
         """The board as the browser draws it, and what it was asked for with."""
         settings, style, group, sort = drawn_by(shown)
-        state = None
-        for state in self.run(*given):  # noqa: B007
-            pass
-        if state is None or not state.board.rows:
-            raise refusal("The board is empty; choose checkpoints and maps that fit, and press Run.")
-        board = arrange(recut(state.board, settings), group, sort)
         checkpoints, maps, own = self.names(*given)
+        steps = checked_index(shown.get("steps", 0), "the number of recordings")
+        made = self._made(steps, given) if steps else None
+        if made is None or not made.rows:
+            raise refusal("The board is empty; choose checkpoints and maps that fit, and press Run.")
+        board = arrange(recut(_begun(made, steps, len(checkpoints)), settings), group, sort)
+        checkpoints = checkpoints[:steps]  # those of one photo, of which a run that was stopped has no more
         return board, style, Asked(checkpoints, maps, group, sort), [self.find(name, own) for name in checkpoints]
+
+    def _made(self, steps: int, given: tuple[Any, ...]) -> Board | None:
+        """The board after so many recordings, or all of them."""
+        state = None
+        for state in self.run(*given):
+            if state.ran and state.ran.steps >= steps:
+                break
+        return state and state.board
+
+
+def _begun(board: Board, steps: int, checkpoints: int) -> Board:
+    """A board without the photos that it has no recording of.
+
+    Args:
+        board: with all photos.
+        steps: recordings that are on it.
+        checkpoints: how many recordings a photo has.
+    """
+    count = -(-steps // max(1, checkpoints))
+    references = {i: one for i, one in board.references.items() if i < count}
+    return replace(board, pictures=board.pictures[:count], references=references)
 
 
 def drawn_by(shown: Any) -> tuple[Settings, DrawingStyle, str, str]:

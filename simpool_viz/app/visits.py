@@ -161,6 +161,7 @@ class VisitedBlocks(GuardedBlocks):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._closed: dict[str, float] = {}
+        self.examples: dict[str, dict[str, Any]] = {}  # of endpoints' parameters, by their names
 
     async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
         """As in `gr.Blocks`; what the visit holds is noted."""
@@ -172,6 +173,16 @@ class VisitedBlocks(GuardedBlocks):
         answer = await super().process_api(*given, **named)
         HELD.claim(visit, upload_folder(), answer.get("data"))
         return answer
+
+    def get_api_info(self, *given: Any, **named: Any) -> Any:
+        """As in `gr.Blocks`, with examples of our own: Gradio's name places of this machine or elsewhere."""
+        info = super().get_api_info(*given, **named)
+        for name, about in info["named_endpoints"].items():
+            ours = self.examples.get(name.strip("/"), {})
+            for parameter in about["parameters"]:
+                default = parameter["parameter_default"]
+                parameter["example_input"] = ours.get(parameter["parameter_name"], default)
+        return info
 
     def listen(self) -> None:
         """Hear of files once they are uploaded, and of pages that close; to be called at the end of `with`."""

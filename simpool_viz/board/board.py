@@ -21,6 +21,7 @@ from simpool_viz.masks import Cut, ObjectMask, choose_cut, make_mask, parse_rule
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.stem import stems_once
 from simpool_viz.modeling.sharing import sharing_groups
+from simpool_viz.outputs import Displayed
 from simpool_viz.recording import Recording, record_shared
 from simpool_viz.refinement import REFINEMENTS, refine
 from simpool_viz.scores.faithfulness import Faithfulness, faithfulness
@@ -216,7 +217,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Board:
+class Board(Displayed):
     """Pictures and the maps made of them.
 
     Attributes:

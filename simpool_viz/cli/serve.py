@@ -41,6 +41,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--warm", action="store_true", help="load the models before the address is printed, not when they are chosen"
     )
     parser.add_argument(
+        "--grace",
+        type=float,
+        default=6.0,
+        metavar="SECONDS",
+        help="how long requests have to finish once the server is asked to end (default: 6)",
+    )
+    parser.add_argument(
         "--mcp", action="store_true", help="offer the endpoints as tools of the Model Context Protocol too"
     )
     parser.add_argument(
@@ -52,6 +59,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.port is not None and not 0 < arguments.port < 65_536:
         raise OptionError(f"a port lies between 1 and 65535, not {arguments.port}")
+    if not 0 <= arguments.grace <= 3600:
+        raise OptionError(f"--grace takes 0 to 3600 seconds, not {arguments.grace:g}")
     users = _users(arguments.auth)
     if arguments.mcp and users:
         raise OptionError("--mcp and --auth exclude each other, since a tool cannot log in; leave one of them out")
@@ -69,7 +78,8 @@ def _run(arguments: argparse.Namespace) -> None:
     begin_log()
     where = {"host": arguments.host, "port": arguments.port, "device": arguments.device}
     how = {"root_path": arguments.root_path, "share": arguments.share, "mcp_server": arguments.mcp or None}
-    serve(**where, warm=arguments.warm, proxies=proxies, auth=users or None, **how)
+    told = {"warm": arguments.warm, "proxies": proxies, "patience": arguments.grace}
+    serve(**where, **told, auth=users or None, **how)
     if folder := os.environ.get("GRADIO_TEMP_DIR"):
         _delete(Path(folder))
     sys.stdout.flush()

@@ -11,13 +11,14 @@ import torch
 from simpool_viz.errors import OptionError
 from simpool_viz.images import Geometry
 from simpool_viz.masks import ObjectMask, choose_cut, make_mask
+from simpool_viz.outputs import Displayed
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 
 FUSIONS: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max, "min": np.min}
 
 
 @dataclass(frozen=True)
-class AttentionMap:
+class AttentionMap(Displayed):
     """One or more maps on a token grid.
 
     Attributes:

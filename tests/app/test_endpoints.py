@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,8 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from simpool_viz import Lens, Settings, inspect, load_checkpoint, load_checkpoints, make_board, record
+from simpool_viz.app.endpoints import EXAMPLES
+from simpool_viz.app.guard import Visitors
 from simpool_viz.app.launch import launch
 from simpool_viz.board.board import Board, Row
 from simpool_viz.checkpoints.bundle import bundled_folder
@@ -151,6 +154,10 @@ def test_only_these_endpoints_are_told_and_no_place_of_this_machine(address: str
     assert set(re.findall(r"https?://[^/\"\\ ]+", text)) == {address.rstrip("/")}
     for place in (str(bundled_folder("assets").parent), "/tmp", "/home", "/usr"):
         assert place not in text
+    for name, about in info["named_endpoints"].items():
+        examples = {one["parameter_name"]: one["example_input"] for one in about["parameters"]}
+        assert EXAMPLES[name.strip("/")].items() <= examples.items()
+        assert all("http" not in json.dumps(example) for example in examples.values())
 
 
 def test_a_client_of_mcp_lists_the_tools_and_gets_json_and_pictures(address: str) -> None:
@@ -189,3 +196,49 @@ def test_a_client_of_mcp_lists_the_tools_and_gets_json_and_pictures(address: str
         assert Image.open(io.BytesIO(base64.b64decode(picture.data))).width > 300
     assert "checkpoints" in json.loads(listed.content[0].text)
     assert refused.isError and "no bundled checkpoint is called" in refused.content[0].text
+
+
+async def compare_by_tool(address: str, maps: list[str], source: str) -> Any:
+    """A board over MCP, by a client that connects from an address of its own."""
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    def client(headers: Any = None, timeout: Any = None, auth: Any = None) -> httpx.AsyncClient:
+        transport = httpx.AsyncHTTPTransport(local_address=source)
+        return httpx.AsyncClient(
+            headers=headers, timeout=timeout, auth=auth, transport=transport, follow_redirects=True
+        )
+
+    photo = "data:image/jpeg;base64," + base64.b64encode(EXAMPLE.read_bytes()).decode()
+    async with (
+        streamablehttp_client(f"{address}gradio_api/mcp/", httpx_client_factory=client) as (reading, writing, _),
+        ClientSession(reading, writing) as session,
+    ):
+        await session.initialize()
+        given = {"photos": [photo], "checkpoints": NAMES, "maps": maps, "grids": True}
+        return await session.call_tool("compare", given)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address of this machine")
+def test_two_tools_at_once_get_the_boards_of_python_and_each_has_limits_of_its_own(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[str] = []
+    of = Visitors.of
+
+    def noted(self: Visitors, scope: Any) -> str:
+        visitor = of(self, scope)
+        if scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/queue/join"):
+            joined.append(visitor)
+        return visitor
+
+    monkeypatch.setattr(Visitors, "of", noted)
+    maps = {"127.0.0.2": ["own"], "127.0.0.3": ["gradcam"]}
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(*(compare_by_tool(address, wanted, source) for source, wanted in maps.items()))
+
+    for answer, wanted in zip(asyncio.run(both()), maps.values(), strict=True):
+        assert not answer.isError
+        agrees(json.loads(answer.content[0].text), board_of(NAMES, wanted).rows)
+    assert set(joined) == set(maps), "what the server calls for a tool counts for the tool"

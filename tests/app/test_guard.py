@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from simpool_viz.app.guard import Buckets, Guard, Limits, networks, visitor_of
+from simpool_viz.app.guard import API, Buckets, Guard, Limits, Visitors, networks, visitor_of
 
 STRANGER = "8.8.8.8"
 
@@ -125,3 +125,36 @@ def test_buckets_fill_at_their_rate_and_are_bounded(monkeypatch: pytest.MonkeyPa
     assert [buckets.take("a", 1) for _ in range(2)] == [True, False]
     monkeypatch.setattr(Buckets, "MOST", 3)
     assert all(buckets.take(str(i), 1) for i in range(9)) and len(buckets) == 3
+
+
+@pytest.mark.parametrize("path", ["queue/join", "call/compare", "call/v2/compare"])
+def test_a_call_over_plain_http_counts_like_one_of_the_page(path: str) -> None:
+    guard = made(waiting=lambda: [STRANGER] * 3, running=3)
+    assert ask(guard, f"{API}{path}")[0] == 429 and ask(guard, f"{API}{path}", client="9.9.9.9")[0] == 200
+
+
+def test_what_the_server_calls_for_a_tool_counts_for_the_tools_visitor() -> None:
+    """A call of a tool comes to the server, which calls itself with the same headers, from its own address."""
+    visitors, calls = Visitors(), []
+
+    async def with_tools(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"].startswith(f"{API}mcp"):
+            again = {**scope, "path": f"{API}queue/join", "client": ("127.0.0.1", 2)}
+            await guard(again, receive, send)
+        else:
+            calls.append(visitors.of(scope))
+            await reading(scope, receive, send)
+
+    guard = Guard(with_tools, Limits(running=1), lambda: calls, bool, visitors)
+    statuses = [ask(guard, f"{API}mcp/", client=client)[0] for client in (STRANGER, STRANGER, "9.9.9.9")]
+    assert statuses == [200, 429, 200] and calls == [STRANGER, "9.9.9.9"]
+
+
+def test_nobody_outside_can_say_whose_call_it_is() -> None:
+    guard = made(waiting=lambda: [STRANGER], running=1)
+    for claimed in ("9.9.9.9", "word 9.9.9.9", " 9.9.9.9"):
+        assert ask(guard, f"{API}queue/join", x_simpool_visitor=claimed)[0] == 429
+    scope = {"client": (STRANGER, 1), "headers": [(Visitors.HEADER, b"x 9.9.9.9")]}
+    marked = Visitors().marked(scope)
+    assert len(marked["headers"]) == 1 and marked["headers"][0][1].endswith(STRANGER.encode())
+    assert Visitors().of(marked) == STRANGER, "the word of another process is none"

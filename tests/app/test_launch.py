@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from simpool_viz.app.launch import build
+from simpool_viz.app import ending
+from simpool_viz.app import launch as launching
+from simpool_viz.app.launch import build, serve
+from simpool_viz.app.store import EncoderStore
 from simpool_viz.checkpoints import bundle
 from simpool_viz.errors import CheckpointError
-from tests.helpers import run_command
+from tests.helpers import run_command, save_small
 
 
 @pytest.fixture
@@ -56,3 +60,31 @@ def test_without_any_checkpoint_it_is_one_sentence(models: Path, left: str, caps
     if left != "gone":
         with pytest.raises(CheckpointError, match="no bundled checkpoint can be used"):
             build("cpu")
+
+
+def test_warm_loads_every_checkpoint_before_the_address_is_printed(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_small(models / "c", "gap", "third")  # the page's first board has two
+    order: list[str] = []
+    loaded = EncoderStore.get
+
+    def get(store: EncoderStore, name: str, progress: Any = None) -> Any:
+        order.append(name)
+        return loaded(store, name, progress)
+
+    def launched(blocks: Any, *_: Any, **__: Any) -> tuple[Any, str, str]:
+        order.append("answers")
+        return blocks, "http://here/", ""
+
+    monkeypatch.setattr(EncoderStore, "get", get)
+    monkeypatch.setattr(launching, "_launched", launched)
+    monkeypatch.setattr(ending.Ending, "listen", lambda self: None)
+    monkeypatch.setattr(ending.Ending, "wait", lambda self: order.append(capsys.readouterr().out))
+    monkeypatch.setattr(ending, "finish", lambda blocks, patience: None)
+    for warm in (True, False):
+        order.clear()
+        serve(device="cpu", warm=warm)
+        *before, answers, printed = order
+        assert set(before) <= {"small_gap", "small_simpool", "third"} and len(set(before)) == (3 if warm else 2)
+        assert answers == "answers" and printed.splitlines()[-1] == "simpool_viz answers at http://here/"

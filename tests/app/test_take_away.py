@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,21 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from simpool_viz import OptionError, Settings, load_checkpoints, make_board
-from simpool_viz.app.board.component import FIRST_STYLE
+from simpool_viz import OptionError, Settings, load_checkpoint, load_checkpoints, make_board, read_picture
+from simpool_viz.app.board.component import FIRST_STYLE, BoardState, Ran
 from simpool_viz.app.compare import ComparePage
 from simpool_viz.app.store import EncoderStore
 from simpool_viz.app.take_away import TakeAway, drawn_by
+from simpool_viz.board.board import iterate_board
 from simpool_viz.board.comparison import arrange
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.export import row_names
+from simpool_viz.maps.request import MapRequest
 
 EXAMPLE = bundled_folder("assets") / "chelsea.jpg"
 STYLE = FIRST_STYLE | {"rule": "mass", "amount": 0.35, "largest": True, "smoothing": 0.5, "opacity": 0.3}
-SHOWN = {"style": STYLE | {"boxes": False}, "group": "map", "sort": "entropy", "lowest": True}
+SHOWN = {"style": STYLE | {"boxes": False}, "group": "map", "sort": "entropy", "lowest": True, "steps": 2}
 
 
 def test_what_the_browser_says_becomes_settings_and_style() -> None:
@@ -80,3 +84,31 @@ def test_the_zip_holds_the_board_as_python_makes_it(monkeypatch: pytest.MonkeyPa
     assert "mass:0.35" in (folder / "again.sh").read_text() and str(tmp_path) not in (folder / "again.py").read_text()
     with pytest.raises(gr.Error, match="captions are"):
         taker.take_everything(SHOWN, "one", ["overlay"], ["colour"], *given)
+
+
+def test_of_a_run_that_ended_half_way_the_rows_are_taken_that_are_shown(tmp_path: Path) -> None:
+    """Two photos with two checkpoints: after one recording, after three, after all, and before any."""
+    encoders = {name: load_checkpoint(f"{name}?size=96", device="cpu") for name in ("resnet_gap", "resnet_simpool")}
+    photos = [EXAMPLE, EXAMPLE.with_name("coffee.jpg")]
+
+    def run(*_: Any) -> Iterator[BoardState]:
+        ran = Ran(tuple(map(str, photos)), tuple(encoders), ("own",))
+        pictures = [read_picture(photo) for photo in photos]
+        for n, board in enumerate(iterate_board(pictures, list(encoders.values()), [MapRequest("own")], Settings()), 1):
+            yield BoardState(board, "", ran=replace(ran, steps=n))
+            if n == 3:  # the browser was told of three recordings
+                yield BoardState(board, "still waiting", ran=replace(ran, steps=n))
+
+    taker = TakeAway(run, lambda name, own: encoders[name], lambda *_: (list(encoders), ["own"], None))
+    for steps, places, names in (
+        (1, [(0, "resnet_gap")], ["resnet_gap"]),
+        (3, [(0, "resnet_gap"), (0, "resnet_simpool"), (1, "resnet_gap")], list(encoders)),
+        (4, [(i, name) for i in range(2) for name in encoders], list(encoders)),
+    ):
+        shown = {"style": FIRST_STYLE, "steps": steps}
+        board, _, asked, found = taker._shown(shown, ())
+        assert [(row.picture, row.checkpoint) for row in board.rows] == [(i, f"{n}?size=96") for i, n in places]
+        assert len(board.pictures) == len({i for i, _ in places}) and asked.checkpoints == names
+        assert found == [encoders[name] for name in names]
+    with pytest.raises(gr.Error, match="The board is empty"):
+        taker.take_lines({"style": FIRST_STYLE}, "one", [], [])

@@ -54,3 +54,9 @@ def test_tools_cannot_log_in(capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.setattr("simpool_viz.app.launch.build", lambda device, warm: pytest.fail("the app was built"))
     status, _, err = run_command(capsys, "serve", "--mcp", "--auth", "ada:b")
     assert status == 2 and "--mcp and --auth exclude each other" in err
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "99999"])
+def test_the_time_to_finish_is_bounded(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run_command(capsys, "serve", f"--grace={seconds}")
+    assert status == 2 and "--grace takes 0 to 3600 seconds" in err

@@ -93,3 +93,32 @@ def test_what_no_figure_can_be_is_refused(board: Board) -> None:
         figure_file(paper_figure(board), "eps")
     with pytest.raises(MapError, match="no row yet"):
         paper_figure(Board(board.pictures, [], {}, [], Settings()))
+
+
+def test_a_pdf_read_back_has_its_words_as_text_and_its_maps_as_pictures(board: Board) -> None:
+    pdfium = pytest.importorskip("pypdfium2")
+    figure = paper_figure(board, width="one", pictures=["overlay", "mask"], captions=list(CAPTIONS))
+    document = pdfium.PdfDocument(figure_file(figure, "pdf"))
+    (page,) = document
+    assert page.get_width() == pytest.approx(72 * WIDTHS["one"])
+    text = " ".join(page.get_textpage().get_text_range().split())
+    for caption in {line for line in words(figure) if line.strip()}:
+        assert " ".join(caption.split()) in text
+    kinds = [thing.type for thing in page.get_objects()]
+    image, path = pdfium.raw.FPDF_PAGEOBJ_IMAGE, pdfium.raw.FPDF_PAGEOBJ_PATH
+    assert kinds.count(image) == len(figure.axes), "each map, mask and colour bar is one embedded picture"
+    assert kinds.count(path) <= 2, "nothing but the ground is drawn by lines"
+    drawn = np.asarray(page.render(scale=2).to_pil().convert("RGB"))
+    assert (drawn[0] == 255).all() and drawn.std() > 20
+
+
+def test_an_svg_has_its_maps_as_embedded_png_and_fetches_nothing(board: Board) -> None:
+    from xml.etree import ElementTree
+
+    svg = ElementTree.fromstring(figure_file(paper_figure(board, captions=list(CAPTIONS)), "svg"))
+    name = "{http://www.w3.org/2000/svg}"
+    images = list(svg.iter(f"{name}image"))
+    links = [one.get("{http://www.w3.org/1999/xlink}href") or "" for one in images]
+    assert images and all(link.startswith("data:image/png;base64,") for link in links)
+    texts = {"".join(one.itertext()) for one in svg.iter(f"{name}text")}
+    assert {"wide.png", "tall.png"} <= texts and not list(svg.iter(f"{name}script"))

@@ -16,6 +16,7 @@ from PIL import Image
 
 from simpool_viz.app.endpoints import Endpoints
 from simpool_viz.app.visits import upload_folder
+from simpool_viz.app.zero import BoardMaker
 from simpool_viz.errors import OptionError, SimpoolError
 from simpool_viz.maps.registry import map_methods
 from simpool_viz.masks import mask_rules
@@ -47,6 +48,9 @@ def find(name: str) -> Encoder:
     if name not in ENCODERS:
         raise OptionError(f"no checkpoint is called {name!r}")
     return ENCODERS[name]
+
+
+ENDPOINTS = Endpoints(find, BoardMaker(lambda name, own: find(name)))
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +93,12 @@ def placed(sent: Any, files: dict[str, Any]) -> Any:
     grids=st.booleans(),
 )
 def test_compare_answers_any_json(files: dict[str, Any], photos: Any, **sent: Any) -> None:
-    answered(Endpoints(find).compare, photos=placed(photos, files), **sent)
+    answered(ENDPOINTS.compare, photos=placed(photos, files), **sent)
 
 
 @given(maps=st.lists(MAPS, min_size=1, max_size=2), mask=MASKS)
 def test_compare_answers_any_map_and_mask(files: dict[str, Any], maps: Any, mask: Any) -> None:
-    answered(Endpoints(find).compare, photos=[files[PHOTO]], checkpoints=list(ENCODERS), maps=maps, mask=mask)
+    answered(ENDPOINTS.compare, photos=[files[PHOTO]], checkpoints=list(ENCODERS), maps=maps, mask=mask)
 
 
 @given(
@@ -107,7 +111,7 @@ def test_compare_answers_any_map_and_mask(files: dict[str, Any], maps: Any, mask
     target=st.sampled_from(["", "0", "-1", "99", "no class"]) | JSON,
 )
 def test_inspect_answers_any_json(files: dict[str, Any], photo: Any, **sent: Any) -> None:
-    answered(Endpoints(find).inspect, photo=placed(photo, files), **sent)
+    answered(ENDPOINTS.inspect, photo=placed(photo, files), **sent)
 
 
 @given(
@@ -117,14 +121,14 @@ def test_inspect_answers_any_json(files: dict[str, Any], photo: Any, **sent: Any
     target=st.sampled_from(["", "0", "-1", "99", "no class"]),
 )
 def test_inspect_answers_any_question(files: dict[str, Any], **sent: Any) -> None:
-    answered(Endpoints(find).inspect, photo=files[PHOTO], checkpoint="small_simpool", **sent)
+    answered(ENDPOINTS.inspect, photo=files[PHOTO], checkpoint="small_simpool", **sent)
 
 
 @given(photo=FILES, reference=FILES, checkpoints=st.lists(NAMES, max_size=2) | JSON, maps=st.lists(MAPS, max_size=2))
 def test_score_answers_any_json(files: dict[str, Any], photo: Any, reference: Any, **sent: Any) -> None:
-    answered(Endpoints(find).score, photo=placed(photo, files), reference=placed(reference, files), **sent)
+    answered(ENDPOINTS.score, photo=placed(photo, files), reference=placed(reference, files), **sent)
 
 
 @given(photo=FILES, checkpoint=NAMES | JSON, method=st.sampled_from(["lost", "tokencut"]) | JSON, seed=MAPS | JSON)
 def test_discover_answers_any_json(files: dict[str, Any], photo: Any, **sent: Any) -> None:
-    answered(Endpoints(find).discover, photo=placed(photo, files), **sent)
+    answered(ENDPOINTS.discover, photo=placed(photo, files), **sent)

@@ -114,6 +114,7 @@ element.addEventListener("simpool-look", (event) => {
 // How the board is drawn at the moment, for what leaves the page: the answer is written into the question.
 element.addEventListener("simpool-ask", (event) => {
   Object.assign(event.detail, { style: { ...style }, view: ui.chosen ? ui.view : "", group: ui.group, sort: ui.sort, lowest: ui.lowest, cells: ui.cells });
+  if (board?.value.ran) event.detail.ran = board.value.ran;
 });
 
 // How a link wants it drawn and arranged; a view that it does not name is the one that suits the number of photos.

@@ -125,6 +125,30 @@ class Sent:
 
 
 @dataclass(frozen=True)
+class Ran:
+    """What a board was made of, by which the page makes it again when something is taken away.
+
+    Attributes:
+        photos: files.
+        checkpoints: names.
+        maps: names.
+        steps: recordings that are on the board, each photo's one after the other: all of them unless it grows, or its
+            run failed or was stopped.
+    """
+
+    photos: tuple[str, ...]
+    checkpoints: tuple[str, ...]
+    maps: tuple[str, ...]
+    steps: int = 0
+
+    def payload(self) -> dict[str, Any]:
+        """As data for the browser, its photos as files of the app."""
+        photos = [{"path": photo, "meta": {"_type": "gradio.FileData"}} for photo in self.photos]
+        named = {"checkpoints": list(self.checkpoints), "maps": list(self.maps)}
+        return {"photos": photos, **named, "steps": self.steps}
+
+
+@dataclass(frozen=True)
 class BoardState:
     """A board as shown while it grows.
 
@@ -135,6 +159,7 @@ class BoardState:
         keys: of each photo, what tells it from others.
         references: payload of the reference of a photo, by that key.
         said: what is announced to screen readers once the board is complete.
+        ran: what it was made of; None where nothing of it can be taken away.
     """
 
     board: Board
@@ -143,6 +168,7 @@ class BoardState:
     keys: tuple[str, ...] = ()
     references: dict[str, dict[str, Any]] = field(default_factory=dict)
     said: str = ""
+    ran: Ran | None = None
 
 
 def _encode(values: Any) -> str:
@@ -297,6 +323,7 @@ class BoardView(gr.HTML):
             "waiting": value.waiting,
             "said": value.said,
             "run": sent.run,
+            "ran": value.ran and value.ran.payload(),
         }
 
     def photo_payload(self, picture: Picture, index: int, sent: Sent) -> dict[str, Any]:
