@@ -35,7 +35,7 @@ from simpool_viz.batch.boards import Job, batches_of_one_shape
 from simpool_viz.batch.cost import Measured, Site, most_devices, readers_needed, run_rate
 from simpool_viz.batch.engine import cut_to_parts
 from simpool_viz.batch.inputs import find_items
-from simpool_viz.batch.parts import Cluster, part_paths, run_parts
+from simpool_viz.batch.part_files import Cluster, part_paths, run_parts
 from simpool_viz.batch.places import contents
 from simpool_viz.batch.preparing import Fault
 from simpool_viz.batch.rows import BoardWork
@@ -147,7 +147,7 @@ def _wait(device: torch.device) -> None:
 @contextmanager
 def _stamped(stamps: list[float]) -> Iterator[None]:
     """Notes when each part is written."""
-    from simpool_viz.batch import parts
+    from simpool_viz.batch import part_files as parts
 
     original = parts._run
 

@@ -4,7 +4,7 @@ The list of items is cut into parts of a fixed number. A part is the unit of eve
 own items in their order, so that its rows are the same to the last digit wherever and whenever they are computed; it
 becomes one parquet file, which appears whole or not at all; and a run that goes on after an interruption computes the
 parts that are missing. `Work` says what is done with the items of a part, and knows nothing of engines. `local_parts`
-runs it here, `ray_engine.ray_parts` on a cluster; `parts.run_parts` chooses, and keeps the folder.
+runs it here, `ray_engine.ray_parts` on a cluster; `part_files.run_parts` chooses, and keeps the folder.
 
 A further kind of work, such as scoring against reference masks, is a class with the four members of `Work`.
 """
@@ -32,7 +32,7 @@ MOST_WAITING = 64  # items whose rows are being made while the model goes on
 Rows = list[dict[str, Any]]
 
 
-class Entry(Protocol):
+class Listed(Protocol):
     """What the engine needs to know of an item; `inputs.Item` is one.
 
     Attributes:
@@ -61,7 +61,7 @@ class Part:
 
     number: int
     first: int
-    items: Sequence[Entry]
+    items: Sequence[Listed]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class PartReport:
 Write = Callable[[PartReport, "pyarrow.Table"], None]
 
 
-def cut_to_parts(items: Sequence[Entry], size: int) -> list[Part]:
+def cut_to_parts(items: Sequence[Listed], size: int) -> list[Part]:
     """The list in parts of `size` items; the last may be smaller."""
     starts = range(0, len(items), size)
     return [Part(number, start, items[start : start + size]) for number, start in enumerate(starts)]

@@ -89,7 +89,7 @@ def find_items(inputs: Sequence[str | os.PathLike[str]]) -> list[Item]:
             items.append(Item(key, place, label))
     if not items:
         kinds = ", ".join(s[1:] for s in SUFFIXES)
-        raise DataError(f"no picture ({kinds}) lies in {', '.join(map(os.fspath, inputs))}")
+        raise DataError(f"no picture ({kinds}) lies in {', '.join([os.fspath(one) for one in inputs])}")
     return items
 
 

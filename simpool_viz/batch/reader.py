@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from simpool_viz.batch.engine import require_pyarrow
-from simpool_viz.batch.parts import MANIFEST, RUN, part_paths, report_of
+from simpool_viz.batch.part_files import MANIFEST, RUN, part_paths, report_of
 from simpool_viz.errors import DataError
 from simpool_viz.mask_files import mask_of_runs
 

@@ -23,7 +23,7 @@ from simpool_viz.batch.boards import Job, batches_of_one_shape, make_boards
 from simpool_viz.batch.engine import Made, Rows, require_pyarrow
 from simpool_viz.batch.inputs import find_items
 from simpool_viz.batch.local import run_settings
-from simpool_viz.batch.parts import Cluster, check_parts_folder, run_parts
+from simpool_viz.batch.part_files import Cluster, check_parts_folder, run_parts
 from simpool_viz.batch.preparing import Fault, Prepared, prepare
 from simpool_viz.batch.writing import BatchReport
 from simpool_viz.board.board import Board, Row, Settings

@@ -21,7 +21,7 @@ WRITTEN = {"files": "a file of maps and drawn pictures for each photo", "parquet
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    from simpool_viz.batch.parts import ENGINES
+    from simpool_viz.batch.part_files import ENGINES
 
     parser.add_argument(
         "inputs",
@@ -64,7 +64,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from simpool_viz.batch.parts import Cluster
+    from simpool_viz.batch.part_files import Cluster
     from simpool_viz.drawing.pixels import DrawingStyle
     from simpool_viz.maps.request import parse_maps
 

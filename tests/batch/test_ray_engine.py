@@ -19,7 +19,7 @@ from simpool_viz.batch import engine, ray_engine
 from simpool_viz.batch.boards import Job
 from simpool_viz.batch.engine import Made, PartReport, cut_to_parts
 from simpool_viz.batch.inputs import Item, find_items
-from simpool_viz.batch.parts import MANIFEST, Cluster, PartFiles, part_paths, report_of, run_parts
+from simpool_viz.batch.part_files import MANIFEST, Cluster, PartFiles, part_paths, report_of, run_parts
 from simpool_viz.batch.places import Remote
 from simpool_viz.batch.rows import BoardWork
 from simpool_viz.board.board import Settings

@@ -21,7 +21,7 @@ from simpool_viz.batch import engine
 from simpool_viz.batch.engine import Made
 from simpool_viz.batch.inputs import Item
 from simpool_viz.batch.lock import locked
-from simpool_viz.batch.parts import MANIFEST, RUN, Cluster, part_paths, report_of, run_parts
+from simpool_viz.batch.part_files import MANIFEST, RUN, Cluster, part_paths, report_of, run_parts
 from simpool_viz.batch.preparing import Fault
 from simpool_viz.errors import DataError, OptionError
 from tests.batch.readers import read_number

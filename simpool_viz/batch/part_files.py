@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from simpool_viz.batch.engine import (
-    Entry,
+    Listed,
     Part,
     PartReport,
     Work,
@@ -64,7 +64,7 @@ class Cluster:
 
 def run_parts(
     work: Work,
-    items: Sequence[Entry],
+    items: Sequence[Listed],
     out: Path,
     settings: dict[str, Any],
     *,
