@@ -176,7 +176,7 @@ class TakeAway:
         for state in self.run(*given):
             if state.ran and state.ran.steps >= steps:
                 break
-        return state and state.board
+        return state.board if state else None
 
 
 def _begun(board: Board, steps: int, checkpoints: int) -> Board:

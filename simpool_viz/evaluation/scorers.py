@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
@@ -78,11 +79,11 @@ class Scorers:
             maps: of the photo.
         """
         # The photo is not needed any more, and may be large.
-        given = scorer, Sample(sample.key, b"", sample.truth), size, object_ids, maps
+        call = partial(_score, scorer, Sample(sample.key, b"", sample.truth), size, object_ids, maps)
         if self._pool is not None:
-            return self._pool.submit(_score, *given)
+            return self._pool.submit(call)
         future: Future[Any] = Future()
-        future.set_result(_score(*given))
+        future.set_result(call())
         return future
 
 

@@ -234,14 +234,14 @@ SIGLIP_CLASSIFIER = dataclasses.replace(
     SIGLIP,
     title="transformers' SigLIP for classification",
     signs=(*SIGLIP.signs, "image_classifier"),
-    names=SIGLIP.names | {"image_classifier": "head"},
+    names={**SIGLIP.names, "image_classifier": "head"},
     dropped=_TOWER_DROPPED | {r"head\.": "the attention pooling, which its classifier does not read"},
 )
 CLIP_CLASSIFIER = dataclasses.replace(
     CLIP,
     title="transformers' CLIP for classification",
     signs=(*CLIP.signs, "image_classifier"),
-    names=CLIP.names | {"image_classifier": "head"},
+    names={**CLIP.names, "image_classifier": "head"},
     dropped=_TOWER_DROPPED | {r"post_layernorm\.": "the norm of the class token, which its classifier does not read"},
     hints=dataclasses.replace(CLIP.hints, pool="patches"),
 )

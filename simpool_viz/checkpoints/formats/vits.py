@@ -151,9 +151,8 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
         norm, own = nn.LayerNorm(dim, eps=weights.hints.eps or 1e-6), "norm" if before_norm else "fc_norm"
         names |= {f"{own}.{part}": f"norm.{part}" for part in ("weight", "bias")}
         backbone.fc_norm = nn.Identity()
-    head: nn.Module | None = linear_head(state, "head", names)
-    if both:
-        head = _two_heads(state, names, head)
+    linear = linear_head(state, "head", names)
+    head: nn.Module | None = _two_heads(state, names, linear) if both else linear
     if pooling.name == "gap" and kwargs["class_token"] and bare:
         notes.append("its classifier reads the mean of the patches before the final norm")
     notes += [*heads_notes, f"the position embedding is {RULES[rule]}"]
