@@ -32,7 +32,7 @@ MOST_WAITING = 64  # items whose rows are being made while the model goes on
 Rows = list[dict[str, Any]]
 
 
-class Listed(Protocol):
+class ListedItem(Protocol):
     """What the engine needs to know of an item; `inputs.Item` is one.
 
     Attributes:
@@ -61,7 +61,7 @@ class Part:
 
     number: int
     first: int
-    items: Sequence[Listed]
+    items: Sequence[ListedItem]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class PartReport:
 Write = Callable[[PartReport, "pyarrow.Table"], None]
 
 
-def cut_to_parts(items: Sequence[Listed], size: int) -> list[Part]:
+def cut_to_parts(items: Sequence[ListedItem], size: int) -> list[Part]:
     """The list in parts of `size` items; the last may be smaller."""
     starts = range(0, len(items), size)
     return [Part(number, start, items[start : start + size]) for number, start in enumerate(starts)]

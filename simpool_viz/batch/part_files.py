@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from simpool_viz.batch.engine import (
-    Listed,
+    ListedItem,
     Part,
     PartReport,
     Work,
@@ -64,7 +64,7 @@ class Cluster:
 
 def run_parts(
     work: Work,
-    items: Sequence[Listed],
+    items: Sequence[ListedItem],
     out: Path,
     settings: dict[str, Any],
     *,

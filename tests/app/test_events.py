@@ -124,7 +124,7 @@ def test_a_wrong_photo_ends_the_wait_of_a_second_one_too(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "/tmp/x")
 
-    monkeypatch.setattr("simpool_viz.app.compare.iterate_board", full)
+    monkeypatch.setattr("simpool_viz.app.zero.iterate_board", full)
     states = []
     with pytest.raises(gr.Error, match=r"^'No space left on device\.'$"):
         for state in compare.run(str(photos["wide"]), ["resnet_simpool?size=64"], ["pooling"]):

@@ -89,7 +89,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "reference marks nothing": ([*COMPARE, *SMALL, "--reference", "{black}"], "black.png marks no object"),
     "out is a file": (["compare", "{wide}", "-o", "{text}", *SMALL], "already exists"),
-    "evaluate without folders": (["evaluate", "{here}", *SMALL], "must hold the folders images/ and masks/"),
+    "evaluate without folders": (["evaluate", "{here}", *SMALL], "holds no mask for any of the 1 images"),
     "evaluate with an unknown rule": (["evaluate", "{here}", "--mask", "x"], "no mask rule is called 'x'"),
     "unknown recipe": (["train", "resnet_huge"], "there is no recipe 'resnet_huge'; bundled are"),
     "setting without value": (["train", "resnet_gap", "--set", "seed"], "--set takes key=value, not 'seed'"),
