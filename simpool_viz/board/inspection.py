@@ -37,7 +37,7 @@ class Lens:
         block: number of an attention block from 0; negative from the last.
         fusion: of heads: "mean", "max", "min", or the index of one.
         first: number of the block at which roll-outs begin.
-        residual: weight of the skip connection in roll-outs, in [0, 1].
+        residual: weight of the skip connection in roll-outs, in [0, 1], or "measured", as in `RolloutOptions`.
         target: a class by name or index; the predicted one where None.
         also: a second class, whose tokens join those of `target` in a Dense Attention Roll-Out.
         discard: share of each block's lowest weights that roll-outs set to 0, in [0, 1).
@@ -47,7 +47,7 @@ class Lens:
     block: int = -1
     fusion: str | int = "mean"
     first: int = 0
-    residual: float = 0.5
+    residual: float | str = 0.5
     target: str | int | None = None
     also: str | int | None = None
     discard: float = 0.0

@@ -18,6 +18,7 @@ from simpool_viz.cli.options import (
     add_overwrite,
     chosen_encoders,
     chosen_settings,
+    residual_weight,
 )
 from simpool_viz.errors import OptionError
 
@@ -81,9 +82,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--residual",
-        type=float,
+        type=residual_weight,
         default=RolloutOptions().residual,
-        help="with --scenes: weight of the skip connection in roll-outs (default: %(default)s)",
+        help="with --scenes: weight of the skip connection in roll-outs, or measured: each block's own (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--rules",

@@ -6,7 +6,15 @@ import argparse
 import dataclasses
 import json
 
-from simpool_viz.cli.options import Command, add_device, add_out, add_overwrite, alternatives, number_or_name
+from simpool_viz.cli.options import (
+    Command,
+    add_device,
+    add_out,
+    add_overwrite,
+    alternatives,
+    number_or_name,
+    residual_weight,
+)
 from simpool_viz.errors import OptionError
 
 DESCRIPTION = """\
@@ -51,9 +59,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--residual",
-        type=float,
+        type=residual_weight,
         default=default.residual,
-        help="weight of the skip connection in roll-outs (default: %(default)s)",
+        help="weight of the skip connection in roll-outs, or measured: each block's own (default: %(default)s)",
     )
     parser.add_argument(
         "--discard",

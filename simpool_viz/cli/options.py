@@ -136,6 +136,14 @@ def number_or_name(text: str) -> int | str:
     return int(text) if text.lstrip("-").isdigit() else text
 
 
+def residual_weight(text: str) -> float | str:
+    """The weight of a skip connection from text: a number, or a word, which roll-outs check."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def add_drawing(parser: argparse.ArgumentParser, *more: str) -> None:
     """Add how `compare` and `batch` draw maps.
 

@@ -48,7 +48,7 @@ class SceneScores:
     pixels: np.ndarray
     area: np.ndarray
     mass: dict[str, np.ndarray]
-    residual: float
+    residual: float | str
 
 
 def open_scenes(folder: Path) -> list[tuple[Path, Path]]:
@@ -73,7 +73,7 @@ def evaluate_scenes(
     encoders: Sequence[Encoder],
     folder: Path,
     size: int | None = None,
-    residual: float = 0.5,
+    residual: float | str = 0.5,
     progress: bool = False,
 ) -> list[SceneScores]:
     """Segment the scenes of a folder with several checkpoints.
@@ -82,7 +82,7 @@ def evaluate_scenes(
         encoders: dense checkpoints of the same classes.
         folder: as in `open_scenes`.
         size: shorter side in pixels; each checkpoint's own by default.
-        residual: weight of the skip connection in roll-outs, in [0, 1].
+        residual: weight of the skip connection in roll-outs, in [0, 1], or "measured", as in `RolloutOptions`.
         progress: whether to show a progress bar.
 
     Returns:
@@ -106,7 +106,7 @@ def score_scenes(
     encoder: Encoder,
     scenes: Sequence[tuple[Path, Path]],
     size: int | None = None,
-    residual: float = 0.5,
+    residual: float | str = 0.5,
     progress: bool = False,
 ) -> SceneScores:
     """Segment scenes and measure the maps of the classes that are present and predicted.
@@ -115,7 +115,7 @@ def score_scenes(
         encoder: a dense checkpoint.
         scenes: paths of (photo, label map), as from `open_scenes`. A label is the index of a class; others are void.
         size: shorter side in pixels; the checkpoint's own by default.
-        residual: weight of the skip connection in roll-outs, in [0, 1].
+        residual: weight of the skip connection in roll-outs, in [0, 1], or "measured", as in `RolloutOptions`.
         progress: whether to show a progress bar.
 
     Raises:
@@ -154,7 +154,7 @@ def _read_labels(path: Path, recording: Recording) -> np.ndarray:
 
 
 def _mass_on_classes(
-    recording: Recording, classes: list[int], labels: np.ndarray, count: int, residual: float
+    recording: Recording, classes: list[int], labels: np.ndarray, count: int, residual: float | str
 ) -> dict[str, np.ndarray]:
     """For each map of `MAPS`, (K,) shares of its mass on each class's pixels; NaN for classes not in `classes`."""
     shares = {name: np.full(count, np.nan) for name in MAPS}
@@ -234,7 +234,7 @@ def mass_table(row: SceneScores) -> Table:
         Column("hard_minus_rollout", "hard minus roll-out", "points"),
     )
     caption = (
-        f"residual weight {row.residual:g}; mass of the map on the class's true pixels (%), where the class is "
+        f"residual weight {row.residual}; mass of the map on the class's true pixels (%), where the class is "
         "there and found"
     )
     tables = {
