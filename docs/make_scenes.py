@@ -19,7 +19,8 @@ from simpool_viz.drawing.board_picture import FAINT, INK, PAPER, font
 from simpool_viz.drawing.pixels import DrawingStyle, colour_map, palette
 from simpool_viz.maps.scale import scale_of
 
-CHECKPOINTS, CLASSES, RESIDUAL = ("camvid_vit", "camvid_vit_life"), ("road", "car", "building", "sky"), 0.8
+CHECKPOINTS, CLASSES, RESIDUAL = ("camvid_vit", "camvid_vit_life"), ("road", "car", "building", "sky"), "measured"
+FIRST = 10  # of the blocks that were trained on streets; roll-outs through all twelve are nearly even
 WIDTH, GAP, TOP, LEFT = 220, 8, 34, 120
 
 
@@ -32,11 +33,11 @@ def cells(checkpoint: str, scene: str) -> list[np.ndarray | None]:
     pictures: list[np.ndarray | None] = [palette(len(found.names))[found.pixels(size)]]
     here = [name for name in CLASSES if found.names.index(name) in found.found()]
     maps = (
-        dict(zip(here, recording.map("dense_rollout", classes=here, residual=RESIDUAL).weights, strict=True))
+        dict(zip(here, recording.map("dense_rollout", classes=here, residual=RESIDUAL, first=FIRST).weights, strict=True))
         if here
         else {}
     )
-    for weights in (*(maps.get(name) for name in CLASSES), recording.map("rollout", residual=RESIDUAL).weights[0]):
+    for weights in (*(maps.get(name) for name in CLASSES), recording.map("rollout", residual=RESIDUAL, first=FIRST).weights[0]):
         pictures.append(
             None if weights is None else colour_map(weights, scale_of(weights, "uniform"), False, style, size)
         )
