@@ -25,8 +25,7 @@ from simpool_viz.batch.preparing import Prepared, prepare_picture
 from simpool_viz.board.board import Settings
 from simpool_viz.evaluation.datasets import DataSet, open_data_set
 from simpool_viz.evaluation.keeping import evaluate_into
-from simpool_viz.evaluation.passes import Pace, score_set
-from simpool_viz.evaluation.scoring import score_photo
+from simpool_viz.evaluation.passes import Pace, photo_scores
 from simpool_viz.images import normalise
 from simpool_viz.maps.request import parse_maps
 
@@ -58,8 +57,7 @@ def forward_seconds(job: Job, batches: Sequence[Sequence[Prepared]]) -> float:
 def pass_seconds(data: DataSet, job: Job, pace: Pace) -> float:
     """Seconds of one pass: reading, recording, maps and scores, nothing written."""
     started = time.perf_counter()
-    for _ in score_set(data, job, score_photo, pace):
-        pass
+    photo_scores(data, job, pace)
     return time.perf_counter() - started
 
 

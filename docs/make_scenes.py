@@ -21,6 +21,7 @@ from simpool_viz.maps.scale import scale_of
 
 CHECKPOINTS, CLASSES, RESIDUAL = ("camvid_vit", "camvid_vit_life"), ("road", "car", "building", "sky"), "measured"
 FIRST = 10  # of the blocks that were trained on streets; roll-outs through all twelve are nearly even
+FROM = {"residual": RESIDUAL, "first": FIRST}
 WIDTH, GAP, TOP, LEFT = 220, 8, 34, 120
 
 
@@ -32,12 +33,8 @@ def cells(checkpoint: str, scene: str) -> list[np.ndarray | None]:
     size, style = (WIDTH, round(WIDTH * height / width)), DrawingStyle(smooth=True)
     pictures: list[np.ndarray | None] = [palette(len(found.names))[found.pixels(size)]]
     here = [name for name in CLASSES if found.names.index(name) in found.found()]
-    maps = (
-        dict(zip(here, recording.map("dense_rollout", classes=here, residual=RESIDUAL, first=FIRST).weights, strict=True))
-        if here
-        else {}
-    )
-    for weights in (*(maps.get(name) for name in CLASSES), recording.map("rollout", residual=RESIDUAL, first=FIRST).weights[0]):
+    maps = dict(zip(here, recording.map("dense_rollout", classes=here, **FROM).weights, strict=True)) if here else {}
+    for weights in (*(maps.get(name) for name in CLASSES), recording.map("rollout", **FROM).weights[0]):
         pictures.append(
             None if weights is None else colour_map(weights, scale_of(weights, "uniform"), False, style, size)
         )

@@ -3,6 +3,7 @@ fetched."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,11 @@ from tests.photos import CLASSES, shape_photo, write_parquet
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """On a busy machine more threads wait for each other longer than such small models compute."""
+    """On a busy machine more threads wait for each other longer than such small models compute.
+
+    Processes that tests start have one too, since another number of threads changes the last digits.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

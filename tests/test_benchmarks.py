@@ -127,8 +127,8 @@ def test_memory_of_a_process_and_its_children_is_seen_along_the_way() -> None:
     if not Path("/proc/self/statm").exists():
         pytest.skip("the system does not say what a process has")
     before = batch.memory_of_tree(os.getpid())
-    held = np.ones(2**24, np.uint8)
-    assert batch.memory_of_tree(os.getpid()) - before > 0.8 * held.nbytes
+    held = np.ones(2**28, np.uint8)  # more than what was freed before and is used again
+    assert batch.memory_of_tree(os.getpid()) - before > 0.5 * held.nbytes
     alone = batch.memory_of_tree(os.getpid())
     code = "x = bytearray(b'1' * 2**25); print(1, flush=True); input()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from simpool_viz.app.board.component import BoardState, BoardView
+from simpool_viz.app.board.component import BoardState, BoardView, Photo
 from simpool_viz.app.events import checked_index, event_handler, sent_value
 from simpool_viz.app.style_controls import style_controls
 from simpool_viz.errors import OptionError
@@ -97,7 +97,7 @@ class EvidencePage:
         with gr.Row():
             self.table = gr.Dropdown(titles, value=first.name, label="Measured on", elem_id="evidence-table")
             self.column = gr.Dropdown(columns, value=columns[0][1], label="Figure", elem_id="evidence-figure")
-        self.plot = gr.Image(
+        self.plot = Photo(
             value=self._plot(first, columns[0][1]),
             label="The figure of every map with its 95 % interval",
             interactive=False,

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from simpool_viz.batch.preparing import Fault, Frame, Prepared
-from simpool_viz.board.board import Board, Row, Settings, blocks_of, record_rows
+from simpool_viz.board.board import Board, Row, Settings, blocks_of, record_rows, require_rows
+from simpool_viz.errors import MapError
 from simpool_viz.images import Picture, normalise
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
@@ -58,7 +59,17 @@ class Job:
         return replace(self, encoders=[encoder.to(device) for encoder in self.encoders])
 
 
-def batches_of_one_shape(read: Iterator[Prepared | Fault], batch: int, faults: list[Fault]) -> Iterator[list[Prepared]]:
+class HasShape(Protocol):
+    """What is batched: a `Prepared`, or what holds one."""
+
+    @property
+    def shape(self) -> tuple[tuple[int, int], ...]: ...
+
+
+Shaped = TypeVar("Shaped", bound=HasShape)
+
+
+def batches_of_one_shape(read: Iterator[Shaped | Fault], batch: int, faults: list[Fault]) -> Iterator[list[Shaped]]:
     """Collect pictures of one shape into batches. At most eight batches of pictures wait, then the fullest goes.
 
     Args:
@@ -66,7 +77,7 @@ def batches_of_one_shape(read: Iterator[Prepared | Fault], batch: int, faults: l
         batch: number of pictures of a batch.
         faults: to which what cannot be read is added.
     """
-    buckets: dict[Any, list[Prepared]] = {}
+    buckets: dict[Any, list[Shaped]] = {}
     for one in read:
         if isinstance(one, Fault):
             faults.append(one)
@@ -106,6 +117,32 @@ def make_boards(job: Job, batch: Sequence[Prepared]) -> list[Board]:
         Board([picture], [r for i in sorted(own) for r in own[i]], {}, list(skipped), job.settings)
         for picture, own in boards
     ]
+
+
+def boards_or_faults(job: Job, batch: Sequence[Prepared], faults: list[Fault]) -> Iterator[tuple[Prepared, Board]]:
+    """The board of each picture of a batch. Where a picture has no such map, as one without the class that a roll-out
+    starts from, it is a fault, and the others are recorded one by one.
+
+    Args:
+        job: checkpoints, maps and settings.
+        batch: prepared pictures of one `shape`.
+        faults: to which pictures without such a map are added.
+
+    Raises:
+        MapError: no checkpoint has any of the maps.
+        OptionError: as in `record_rows`.
+    """
+    try:
+        boards = make_boards(job, batch)
+    except MapError as error:
+        if len(batch) == 1:
+            faults.append(Fault(batch[0].key, str(error)))
+        else:
+            for one in batch:
+                yield from boards_or_faults(job, [one], faults)
+        return
+    require_rows(boards[0].rows, boards[0].skipped)
+    yield from zip(batch, boards, strict=True)
 
 
 def _record(job: Job, number: int, batch: Sequence[Prepared], pictures: Sequence[Picture]) -> list[list[Recording]]:

@@ -6,14 +6,15 @@ becomes one parquet file, which appears whole or not at all; and a run that goes
 parts that are missing. `Work` says what is done with the items of a part, and knows nothing of engines. `local_parts`
 runs it here, `ray_engine.ray_parts` on a cluster; `part_files.run_parts` chooses, and keeps the folder.
 
-A further kind of work, such as scoring against reference masks, is a class with the four members of `Work`.
+`rows.BoardWork` is what `batch` does, `evaluation.keeping.EvaluationWork` what `evaluate` does; a further kind of work
+is a class with the four members of `Work`.
 """
 
 from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -210,6 +211,23 @@ def require_pyarrow() -> Any:
     return pyarrow
 
 
+def read_items(
+    read: Callable[[str, Any], Any], items: Iterable[tuple[str, Any]], workers: int, ahead: int, stack: ExitStack
+) -> Iterator[Any]:
+    """What `Work.read` makes of items, in their order.
+
+    Args:
+        read: as in `Work`.
+        items: key and place of each.
+        workers: number of processes that read; 0 for none, and all is read here.
+        ahead: how many at most are read before they are asked for.
+        stack: ends the processes when it is closed.
+    """
+    if not workers:
+        return (read(key, place) for key, place in contents(items))
+    return work_ahead(read, ((key, (place,)) for key, place in contents(items)), workers, ahead, stack)
+
+
 def local_parts(work: Work, parts: Sequence[Part], write: Write, *, workers: int, ahead: int) -> Iterator[PartReport]:
     """Do the work on this machine: processes read, this thread runs the models, threads make rows and write.
 
@@ -217,7 +235,7 @@ def local_parts(work: Work, parts: Sequence[Part], write: Write, *, workers: int
         work: what is done, its models on the device of their choice.
         parts: in the order in which they are done.
         write: writes a part; called in a thread, one part at a time.
-        workers: number of processes that read.
+        workers: number of processes that read; 0 for none, and this thread reads.
         ahead: how many items at most are read before the models need them.
 
     Yields:
@@ -225,9 +243,8 @@ def local_parts(work: Work, parts: Sequence[Part], write: Write, *, workers: int
     """
     with ExitStack() as stack:
         items = ((item.key, item.place) for part in parts for item in part.items)
-        given = ((key, (place,)) for key, place in contents(items))
         count = min(workers, sum(len(part.items) for part in parts))
-        read = work_ahead(work.read, given, count, ahead, stack)
+        read = read_items(work.read, items, count, ahead, stack)
         pool, writer = ThreadPoolExecutor(half_the_cores()), ThreadPoolExecutor(1)
         for one in (pool, writer):
             stack.callback(one.shutdown, wait=True, cancel_futures=True)

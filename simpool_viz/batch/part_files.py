@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Cluster:
 
     Attributes:
         engine: "local", worker processes of this machine and one device; or "ray", Ray Data.
-        workers: processes that read, with "local"; half the cores by default.
+        workers: processes that read, with "local"; half the cores by default, and 0 for none.
         models: copies of the models, with "ray", each on a device of its own; by default one for each GPU, or one.
         address: of an existing Ray cluster; by default the one of RAY_ADDRESS, else one is started here.
     """
@@ -56,8 +56,8 @@ class Cluster:
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise OptionError(f"the engine is {' or '.join(ENGINES)}, not {self.engine!r}")
-        if any(count is not None and count < 1 for count in (self.workers, self.models)):
-            raise OptionError("the numbers of workers and of models must be positive")
+        if (self.models is not None and self.models < 1) or (self.workers is not None and self.workers < 0):
+            raise OptionError("the number of models must be positive, and that of workers must not be negative")
         if self.engine == "local" and (self.models is not None or self.address is not None):
             raise OptionError("several models at once and the address of a cluster go with --engine ray")
 
@@ -74,6 +74,7 @@ def run_parts(
     device: str = "cpu",
     overwrite: bool = False,
     progress: bool = False,
+    then: Callable[[Sequence[Path]], None] | None = None,
 ) -> BatchReport:
     """Do some work on items and write its rows as parquet files, from where an earlier run ended.
 
@@ -89,6 +90,8 @@ def run_parts(
         device: of the models, for the manifest and for "ray".
         overwrite: discard an earlier run and start over.
         progress: whether to show a progress bar.
+        then: called with the files of all parts when they are there, before the manifest is written and another run may
+            write to `out`.
 
     Returns:
         Counts, faults and duration.
@@ -121,6 +124,8 @@ def run_parts(
                 reports[report.number] = report
                 bar.update(report.items)
         in_order = [reports[part.number] for part in parts]
+        if then is not None:
+            then([PartFiles(out).path(part.number) for part in parts])
         _finish(out, facts, in_order, device)
     faults = [fault for report in in_order for fault in report.faults]
     return BatchReport(
@@ -135,7 +140,8 @@ def _run(
         return
     write = PartFiles(out)
     if cluster.engine == "local":
-        yield from local_parts(work, parts, write, workers=cluster.workers or half_the_cores(), ahead=ahead)
+        workers = half_the_cores() if cluster.workers is None else cluster.workers
+        yield from local_parts(work, parts, write, workers=workers, ahead=ahead)
         return
     from simpool_viz.batch.ray_engine import ray_parts
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from simpool_viz.errors import DataError, MissingPackageError, OptionError, PictureError, SimpoolError, needs_packages
 
@@ -212,11 +212,23 @@ def _unpacked(place: Stretch, name: str) -> bytes:
     return content
 
 
+class Shelved(Protocol):
+    """A place of another package that is read together with those that stand beside it, in their order."""
+
+    @classmethod
+    def fetch(cls, items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+        """The same keys, each with what any process can read, or the error that says why there is nothing.
+
+        Args:
+            items: key and place of each, all of this class.
+        """
+
+
 def contents(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """The same keys with places that any process can read; what only lies in an order is read here, as bytes.
 
     Args:
-        items: key and place of each picture. What is none of the places is passed on.
+        items: key and place of each picture. What is none of the places, and not `Shelved`, is passed on.
 
     Yields:
         The keys in their order, each with a `Path`, `Remote`, `Stretch`, the bytes of the file, or a `SimpoolError` or
@@ -227,13 +239,17 @@ def contents(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
             yield from _cells(url, some)
         elif kind is Streamed:
             yield from _members(url, some)
+        elif hasattr(kind, "fetch"):
+            yield from kind.fetch(some)
         else:
             yield from ((key, _fetched(place, key)) for key, place in some)
 
 
 def _shelf(item: tuple[str, Any]) -> tuple[type, str]:
     place = item[1]
-    return (type(place), place.url) if isinstance(place, (Cell, Streamed)) else (object, "")
+    if isinstance(place, (Cell, Streamed)):
+        return type(place), place.url
+    return (type(place), "") if hasattr(place, "fetch") else (object, "")
 
 
 def _fetched(place: Any, key: str) -> Any:

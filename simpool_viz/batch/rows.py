@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from simpool_viz.batch.boards import Job, batches_of_one_shape, make_boards
+from simpool_viz.batch.boards import Job, batches_of_one_shape, boards_or_faults
 from simpool_viz.batch.engine import Made, Rows, require_pyarrow
 from simpool_viz.batch.inputs import find_items
 from simpool_viz.batch.local import run_settings
@@ -29,7 +29,7 @@ from simpool_viz.batch.writing import BatchReport
 from simpool_viz.board.board import Board, Row, Settings
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import LONGEST, SUFFIXES, render_row, row_scales
-from simpool_viz.errors import MapError, OptionError
+from simpool_viz.errors import OptionError
 from simpool_viz.export import weights_digest
 from simpool_viz.maps.request import MapRequest, parse_map
 from simpool_viz.mask_files import run_lengths
@@ -112,27 +112,11 @@ class BoardWork:
         """
         faults: list[Fault] = []
         for batch in batches_of_one_shape(read, self.batch, faults):
-            for one, board in self._boards(batch, faults):
+            for one, board in boards_or_faults(self.job, batch, faults):
                 original = one.geometries[0].original
                 yield Made(one.key, partial(self._rows, board, original), notes=board.skipped)
         for fault in faults:
             yield Made(fault.key, _no_rows, fault.sentence)
-
-    def _boards(self, batch: Sequence[Prepared], faults: list[Fault]) -> Iterator[tuple[Prepared, Board]]:
-        """The boards of a batch. Where a picture has no such map, as one without the class that a roll-out starts from,
-        it is a fault, and the others are recorded one by one."""
-        try:
-            boards = make_boards(self.job, batch)
-        except MapError as error:
-            if len(batch) == 1:
-                faults.append(Fault(batch[0].key, str(error)))
-            else:
-                for one in batch:
-                    yield from self._boards([one], faults)
-            return
-        if not boards[0].rows:
-            raise MapError("none of these checkpoints has any of these maps. " + " ".join(boards[0].skipped))
-        yield from zip(batch, boards, strict=True)
 
     def _rows(self, board: Board, original: tuple[int, int]) -> Rows:
         scales = row_scales(board, self.drawn)

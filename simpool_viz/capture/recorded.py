@@ -81,7 +81,9 @@ class Recorded:
         found = [self.image, self.tokens.patches, self.tokens.prefix, self.vector, self.logits, self.dense_logits]
         found += [self.pooled.vector, self.pooled.weights, self.pooled.scores, vars(self).get("token_scores")]
         calls = [self.blocks[i] for i in self.blocks.kept] + [self.pool_attention]
-        found += [t for call in calls if call is not None for t in (call.query, call.key, call.bias, call.lse)]
+        for call in calls:
+            if call is not None:
+                found += [call.query, call.key, call.bias, call.lse, call.skip_share]
         found += [t for gate in self.gates for t in (gate.values, gate.features)]
         return [tensor for tensor in found if tensor is not None]
 

@@ -142,8 +142,9 @@ def convert(source: Path, target: Path, which: str = "", *, hints: Hints | None 
             source.name, "probing head", "no backbone", "a probing head", _count(weights.state), len(weights.state)
         )
     else:
-        facts, _ = prepare_facts(source, "", settings, weights, metadata)
+        facts, notes = prepare_facts(source, "", settings, weights, metadata)
         _, report = build_encoder(dataclasses.replace(weights, state=dict(weights.state)), facts, settings)
+        report = dataclasses.replace(report, notes=(*report.notes, *notes))
         metadata = {
             k: v for k, v in dataclasses.asdict(facts).items() if k in ("title", "source", "license", "accuracy")
         }

@@ -10,9 +10,11 @@ from simpool_viz.cli.options import (
     Command,
     add_computation,
     add_drawing,
+    add_engine,
     add_out,
     add_overwrite,
     chosen_encoders,
+    chosen_engine,
     chosen_settings,
 )
 from simpool_viz.errors import OptionError, PictureError
@@ -21,8 +23,6 @@ WRITTEN = {"files": "a file of maps and drawn pictures for each photo", "parquet
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    from simpool_viz.batch.part_files import ENGINES
-
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -49,29 +49,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that read pictures (default: half the cores)"
     )
-    parser.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default="local",
-        help="worker processes and one device, or Ray Data on a cluster, with --write parquet (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--models", type=int, metavar="N", help="copies of the models with --engine ray (default: one for each GPU)"
-    )
-    parser.add_argument(
-        "--ray-address", metavar="ADDRESS", help="of an existing cluster (default: RAY_ADDRESS, else one is started)"
-    )
+    add_engine(parser, "with --write parquet")
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from simpool_viz.batch.part_files import Cluster
     from simpool_viz.drawing.pixels import DrawingStyle
     from simpool_viz.maps.request import parse_maps
 
     parquet = arguments.write == "parquet"
     if not parquet and (arguments.engine != "local" or arguments.part is not None):
         raise OptionError("--engine ray and --part go with --write parquet")
-    cluster = Cluster(arguments.engine, arguments.workers, arguments.models, arguments.ray_address)
+    cluster = chosen_engine(arguments, arguments.workers)
     requests, settings = parse_maps(arguments.map), chosen_settings(arguments)
     style = DrawingStyle(arguments.colours, arguments.opacity, arguments.smooth is not False)
     encoders = chosen_encoders(arguments)

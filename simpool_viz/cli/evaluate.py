@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from simpool_viz.cli.options import (
     Command,
     add_computation,
+    add_engine,
     add_object_ids,
     add_out,
     add_overwrite,
     chosen_encoders,
+    chosen_engine,
     chosen_settings,
     residual_weight,
 )
@@ -68,6 +70,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="processes that read photos, and as many that score them; 0 for none (default: half the cores)",
     )
+    parser.add_argument(
+        "--part",
+        type=int,
+        metavar="N",
+        help="with OUT: photos of a part, of which a stopped run keeps those that are whole (default: 8 batches)",
+    )
+    add_engine(parser, "with OUT")
     parser.add_argument(
         "--photos",
         type=Path,
@@ -136,7 +145,10 @@ def _run(arguments: argparse.Namespace) -> None:
         raise OptionError("--out holds every table of DATASET; leave --rules, --protocols, --photos and --scenes out")
     if arguments.faithfulness and not arguments.out:
         raise OptionError("--faithfulness needs --out, where its table is kept")
-    pace = Pace(arguments.batch, arguments.workers, progress=True)
+    if (arguments.engine != "local" or arguments.part is not None) and not arguments.out:
+        raise OptionError("--engine ray and --part need --out, where parts are kept")
+    pace = Pace(arguments.batch, arguments.workers, progress=True, part=arguments.part)
+    chosen_engine(arguments, None)  # refused before anything is loaded
     settings, ids = chosen_settings(arguments), arguments.object_ids
     sets = [open_data_set(folder, arguments.data_set, arguments.split, ids) for folder in arguments.data]
     encoders = chosen_encoders(arguments, dense=bool(arguments.scenes))
@@ -192,6 +204,7 @@ def _evaluate_into(
     from simpool_viz.export import plain_name
     from simpool_viz.maps.request import parse_maps
 
+    cluster = chosen_engine(arguments, pace.workers_for(len(data)))
     settings = replace(chosen_settings(arguments), faithfulness=arguments.faithfulness)
     out = arguments.out / plain_name(data.name) if several else arguments.out
     made = evaluate_into(
@@ -202,12 +215,13 @@ def _evaluate_into(
         arguments.object_ids,
         overwrite=arguments.overwrite,
         command=_command(arguments.words),
+        cluster=cluster,
     )
     for note in made.notes:
         print(note, file=sys.stderr)
     for name, table in made.tables.items():
         add(f"{data.name}/{name}", table)
-    print(f"{made.scored} photos scored, {made.earlier} of all by an earlier run; {out} holds rows, tables and plots")
+    print(f"{made.scored} photos scored, {made.earlier} of them by an earlier run; {out} holds rows, tables and plots")
     return made.faults
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from simpool_viz.batch.part_files import Cluster
     from simpool_viz.board.board import Settings
     from simpool_viz.modeling.encoder import Encoder
 
@@ -194,6 +195,44 @@ def chosen_encoders(arguments: argparse.Namespace, dense: bool = False) -> list[
     if not names:
         raise OptionError("no checkpoint is bundled with this installation; name one with -c, such as -c timm:<tag>")
     return load_checkpoints(names, device=arguments.device, progress=True)
+
+
+def add_engine(parser: argparse.ArgumentParser, where: str) -> None:
+    """Add the options that say where the work is done.
+
+    Args:
+        parser: of the command.
+        where: with which option of it an engine may be chosen.
+    """
+    from simpool_viz.batch.part_files import ENGINES
+
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="local",
+        help=f"worker processes and one device, or Ray Data on a cluster, {where} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--models", type=int, metavar="N", help="copies of the models with --engine ray (default: one for each GPU)"
+    )
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of an existing cluster (default: RAY_ADDRESS, else one is started)"
+    )
+
+
+def chosen_engine(arguments: argparse.Namespace, workers: int | None) -> Cluster:
+    """What the options of `add_engine` say.
+
+    Args:
+        arguments: of the command.
+        workers: processes that read, with the local engine.
+
+    Raises:
+        OptionError: options that do not go together.
+    """
+    from simpool_viz.batch.part_files import Cluster
+
+    return Cluster(arguments.engine, workers, arguments.models, arguments.ray_address)
 
 
 def chosen_settings(arguments: argparse.Namespace) -> Settings:

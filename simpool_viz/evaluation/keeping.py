@@ -1,7 +1,6 @@
 """An evaluation in a folder: a row per photo and map, tables, plots and boards; one that was stopped goes on.
 
-OUT/journal.jsonl          a line per batch of photos that is scored, written when its part is whole
-OUT/parts/*.parquet        the scores and counts of a batch
+OUT/parts/                 the scores and counts of so many photos each, as `batch.part_files` keeps a run
 OUT/rows.parquet           when all is done: a row per photo and map, in the order of the set, faults with their reason
 OUT/results.json, tables.md, TABLE.csv    the tables
 OUT/plots/*.png, OUT/boards/*.jpg         curves, pairs of maps photo by photo, the best and the worst photos
@@ -9,31 +8,31 @@ OUT/plots/*.png, OUT/boards/*.jpg         curves, pairs of maps photo by photo, 
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simpool_viz.batch.boards import Job
-from simpool_viz.batch.lock import locked
+from simpool_viz.batch.engine import Made, Rows
+from simpool_viz.batch.part_files import RUN, Cluster, run_parts
 from simpool_viz.batch.preparing import Fault
-from simpool_viz.batch.writing import Journal, check_folder
 from simpool_viz.board.board import Settings, make_board
 from simpool_viz.drawing.render import render_board
 from simpool_viz.errors import needs_packages
 from simpool_viz.evaluation.datasets import DataSet
-from simpool_viz.evaluation.passes import Pace, Scored, require_scores, score_set
+from simpool_viz.evaluation.passes import Pace, Scored, Scoring, require_scores
 from simpool_viz.evaluation.plots import draw_scatter, draw_threshold_curves
 from simpool_viz.evaluation.protocols import MEANS, ProtocolCounts, protocols_table
+from simpool_viz.evaluation.scorers import ReadSample, Scorers
 from simpool_viz.evaluation.scoring import FIGURES, MapScores, score_photo
 from simpool_viz.evaluation.table import Method, faithfulness_table, localization_table
 from simpool_viz.export import weights_digest
-from simpool_viz.outputs import csv_text, write_picture, written_whole
+from simpool_viz.outputs import LOST, csv_text, write_picture, written_whole
 from simpool_viz.scores.boxes import LEVELS, V2_IOUS
 from simpool_viz.scores.results import FILE, Table, keep_tables
 from simpool_viz.scores.threshold_curves import STEPS
@@ -43,7 +42,8 @@ RANKED = "iou_at_true_area"  # by which photos are best or worst, and two maps a
 EXAMPLES = 6  # boards of the best and of the worst photos
 PAIRS = 6  # plots of the first map with another one
 LINES = 12  # of the curves over thresholds
-_TEXTS = ("picture", "label", "request", "fault")
+_TOLD = ("checkpoint", "picture", "map", "request", "fault")
+_COUNTS = ("boxes", "steps")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Evidence:
     Attributes:
         tables: by name: localization, protocols and, where they were measured, faithfulness.
         scored: number of photos that have scores.
-        earlier: how many of all photos an earlier run had done.
+        earlier: how many of these an earlier run had scored.
         faults: photos without scores, with the reason.
         notes: what an earlier run had left in disorder, in sentences.
     """
@@ -74,53 +74,77 @@ def evaluate_into(
     *,
     overwrite: bool = False,
     command: str = "",
+    cluster: Cluster | None = None,
 ) -> Evidence:
     """Evaluate maps on a data set and write rows, tables, plots and boards into a folder.
 
-    A run that was stopped, however that happened, goes on: batches in the journal of `out` are not computed again, and
-    the result is the same. Photos that cannot be read are tried again.
+    A run that was stopped, however that happened, goes on: parts that are there are not computed again, and the result
+    is the same, whichever engine makes it.
 
     Args:
-        out: the folder; that of an earlier run with the same settings is resumed.
+        out: the folder, which every node of a cluster sees; that of an earlier run with the same settings is resumed.
         data: photos with references.
         job: checkpoints, maps and settings.
-        pace: how the set is gone through; its batch is one of the settings.
+        pace: how the set is gone through; its batch and its part are among the settings.
         object_ids: the labels that count as object.
         overwrite: discard what an earlier run has done.
         command: kept with the tables.
+        cluster: the engine; processes of this machine, as many as `pace` says, by default.
 
     Raises:
         DataError: none of the photos can be scored, or another run writes to `out`.
         MapError: no checkpoint has any of the maps.
-        FileExistsError: `out` holds something else, or a run with other settings.
-        MissingPackageError: pyarrow is not installed.
+        FileExistsError: `out` holds something else, or a run with other settings or photos.
+        MissingPackageError: pyarrow, or ray for its engine, is not installed.
     """
     _arrow()
     pace, out = pace or Pace(), Path(out)
-    check_folder(out)
-    faults: list[Fault] = []
-    with locked(out) as note:
-        journal = Journal(out, _settings(data, job, pace, object_ids), overwrite)
-        parts = out / PARTS
-        if not journal.done:
-            shutil.rmtree(parts, ignore_errors=True)
-        journal.done = {name: line for name, line in journal.done.items() if (parts / f"{name}.parquet").is_file()}
-        done = {key for line in journal.done.values() for key in line.get("photos", [])}
-        earlier = len(done)
-        for batch in score_set(data, job, score_photo, pace, object_ids, faults, done):
-            name = f"{batch.places[0]:08d}"
-            with written_whole(parts / f"{name}.parquet") as part:
-                _write_part(part, batch)
-            journal.add({"key": name, "rows": [], "scores": [], "skipped": [], "photos": batch.keys})
-        kept = _Kept([parts / f"{name}.parquet" for name in sorted(journal.done)])
-        faults = [*kept.faults(), *faults]
-        require_scores(data, kept.count, faults)
-        _write_rows(out / ROWS, kept, data, faults)
-        tables = _tables(data, kept, job.settings, command)
+    _check_out(out)
+    workers = pace.workers_for(len(data))
+    cluster = cluster or Cluster(workers=workers)
+    counts: list[int] = []
+    tables: dict[str, Table] = {}
+
+    def write_results(parts: Sequence[Path]) -> None:
+        kept = _Kept(parts)
+        if not kept.count:  # they hold nothing but reasons, which may be mended
+            for part in parts:
+                part.unlink()
+        require_scores(data, kept.count, kept.faults())
+        counts.append(kept.count)
+        _write_rows(out / ROWS, kept)
+        tables.update(_tables(data, kept, job.settings, command))
         _write_tables(out, data, tables)
         _write_plots(out / "plots", data, kept)
         _write_boards(out / "boards", data, kept, job, object_ids)
-    return Evidence(tables, kept.count, earlier, faults, [*filter(None, [note, journal.repair])])
+
+    with Scorers(workers if cluster.engine == "local" else 0) as scorers:
+        report = run_parts(
+            EvaluationWork(Scoring(job, score_photo, tuple(object_ids), pace.batch, scorers)),
+            [_Item(key, place) for key, place in data.places()],
+            out / PARTS,
+            _settings(data, job, pace, object_ids),
+            size=pace.photos,
+            cluster=cluster,
+            ahead=pace.photos,
+            device=str(job.device),
+            overwrite=overwrite,
+            progress=pace.progress,
+            then=write_results,
+        )
+    return Evidence(tables, counts[0], report.earlier, report.faults, report.notes)
+
+
+def _check_out(out: Path) -> None:
+    """Check that an evaluation may write to a folder.
+
+    Raises:
+        FileExistsError: it holds something else.
+    """
+    if (out / PARTS / RUN).is_file() or not out.exists():
+        return
+    if not out.is_dir() or any(path.name not in (PARTS, LOST) for path in out.iterdir()):
+        raise FileExistsError(f"{out} already exists and is no earlier run; choose another folder")
 
 
 def _arrow() -> Any:
@@ -129,17 +153,10 @@ def _arrow() -> Any:
     return arrow
 
 
-def keys_of(data: DataSet) -> list[str]:
-    """The keys of a data set's photos, without reading them."""
-    keys = getattr(data.samples, "keys", None)
-    return keys if keys is not None else [sample.key for sample in data.samples]
-
-
 def _settings(data: DataSet, job: Job, pace: Pace, object_ids: Sequence[int]) -> dict[str, Any]:
-    """What must be the same for a run to be resumed."""
-    keys = hashlib.sha256("\n".join(keys_of(data)).encode()).hexdigest()
+    """What must be the same for a run to be resumed, beside the photos and the size of a part."""
     return {
-        "data": {"name": data.name, "kind": data.kind, "photos": len(data), "keys": keys},
+        "data": {"name": data.name, "kind": data.kind},
         "object_ids": list(object_ids),
         "checkpoints": [[encoder.facts.name, weights_digest(encoder)] for encoder in job.encoders],
         "maps": [request.label for request in job.requests],
@@ -151,31 +168,66 @@ def _settings(data: DataSet, job: Job, pace: Pace, object_ids: Sequence[int]) ->
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _schema() -> Any:
-    arrow = _arrow()
-    numbers = [("place", arrow.int64()), ("row", arrow.int32()), ("checkpoint", arrow.int32())]
-    texts = [(name, arrow.string()) for name in _TEXTS]
-    figures = [(name, arrow.float64()) for name in FIGURES]
-    return arrow.schema([*numbers, *texts, *figures, ("boxes", arrow.binary()), ("steps", arrow.binary())])
+@dataclass(frozen=True)
+class _Item:
+    """A photo, as `batch.engine.ListedItem`."""
+
+    key: str
+    place: Any
+    label: str = ""
 
 
-def _write_part(path: Path, batch: Scored[list[MapScores]]) -> None:
-    import pyarrow.parquet as parquet
+@dataclass(frozen=True)
+class EvaluationWork:
+    """The scores and counts of photos, as `batch.engine.Work`: a row for each map and baseline.
 
-    rows: list[dict[str, Any]] = []
-    for place, key, scores, model in zip(batch.places, batch.keys, batch.scores, batch.model, strict=True):
-        about = {"place": place, "picture": key}
-        if isinstance(scores, Fault):
-            rows.append(about | {"row": 0, "fault": scores.sentence})
-            continue
-        for number, one in enumerate([*scores, *model]):
-            rows.append(about | {"row": number} | _row_of(one))
-    table = _arrow().Table.from_pylist(rows, schema=_schema())
-    parquet.write_table(table, path)
+    Attributes:
+        scoring: of photos.
+    """
+
+    scoring: Scoring[list[MapScores]]
+
+    @property
+    def fields(self) -> Sequence[Any]:
+        """The columns: which map, its figures, and what the protocols count, packed."""
+        arrow = _arrow()
+        columns = {"checkpoint": arrow.int32(), "map": arrow.string(), "request": arrow.string()}
+        columns |= dict.fromkeys(FIGURES, arrow.float64()) | dict.fromkeys(_COUNTS, arrow.binary())
+        return [arrow.field(name, kind) for name, kind in columns.items()]
+
+    @property
+    def read(self) -> Callable[[str, Any], Any]:
+        """Reads a photo and its reference."""
+        return self.scoring.read
+
+    def on(self, device: str) -> EvaluationWork:
+        """The same work, its models on a device."""
+        return EvaluationWork(self.scoring.on(device))
+
+    def record(self, read: Iterator[ReadSample | Fault]) -> Iterator[Made]:
+        """Record photos in batches of one shape, and score each.
+
+        Raises:
+            MapError: no checkpoint has any of the maps.
+            SimpoolError: a process that scores was ended.
+        """
+        for one in self.scoring.scored(read):
+            if isinstance(one, Fault):
+                yield Made(one.key, _no_rows, one.sentence)
+            else:
+                yield Made(one.key, partial(_rows_of, one), notes=one.notes)
+
+
+def _no_rows() -> Rows:
+    return [{}]
+
+
+def _rows_of(photo: Scored[list[MapScores]]) -> Rows:
+    return [_row_of(one) for one in (*photo.scores(), *photo.model)]
 
 
 def _row_of(one: MapScores) -> dict[str, Any]:
-    row: dict[str, Any] = {"checkpoint": one.checkpoint, "label": one.label, "request": one.request, **one.figures}
+    row: dict[str, Any] = {"checkpoint": one.checkpoint, "map": one.label, "request": one.request, **one.figures}
     if one.counts is not None:
         row["boxes"] = np.packbits(one.counts.boxes).tobytes()
         row["steps"] = zlib.compress(one.counts.steps.astype("<i4").tobytes(), 1)
@@ -192,16 +244,14 @@ class _Kept:
     def __init__(self, files: Sequence[Path]) -> None:
         import pyarrow.dataset as dataset
 
-        self._data = dataset.dataset([str(file) for file in files], schema=_schema())
-        plain = [name for name in _schema().names if name not in ("boxes", "steps")]
-        table = self._data.to_table(columns=plain)
-        self.table = table.sort_by([("place", "ascending"), ("row", "ascending")])
-        self.places = np.asarray(self.table["place"])
-        self._faulty = np.asarray(self.table["fault"].is_valid())
-        self.count = len(np.unique(self.places[~self._faulty]))
+        self._data = dataset.dataset([str(file) for file in files])
+        table = self._data.to_table(columns=["index", *_TOLD, *FIGURES])
+        self.table = table.replace_schema_metadata(None)  # which is about the first part
+        self._faulty = np.asarray(self.table["fault"]) != ""
+        self.count = len(np.unique(np.asarray(self.table["index"])[~self._faulty]))
 
     def faults(self) -> list[Fault]:
-        """The photos whose reference could not be read."""
+        """The photos without scores."""
         some = self.table.filter(self._faulty)
         pairs = zip(some["picture"].to_pylist(), some["fault"].to_pylist(), strict=True)
         return [Fault(key, sentence) for key, sentence in pairs]
@@ -214,7 +264,7 @@ class _Kept:
         """
         figure = "iou" if counted else "deletion"
         chosen = self.table.filter(np.asarray(self.table[figure].is_valid()))
-        columns = (chosen[name].to_pylist() for name in ("checkpoint", "request", "label"))
+        columns = (chosen[name].to_pylist() for name in ("checkpoint", "request", "map"))
         keys = dict.fromkeys(zip(*columns, strict=True))
         return sorted(keys, key=lambda key: key[0] < 0)
 
@@ -222,21 +272,21 @@ class _Kept:
         """The numbers (n,) of the photos of a map, and its figures (n,) by name."""
         own = self._of(self.table, key)
         columns = {name: np.asarray(own[name].fill_null(np.nan)) for name in FIGURES}
-        return np.asarray(own["place"]), columns
+        return np.asarray(own["index"]), columns
 
     def _of(self, table: Any, key: tuple[int, str, str]) -> Any:
         import pyarrow.compute as compute
 
         same = compute.and_(compute.equal(table["checkpoint"], key[0]), compute.equal(table["request"], key[1]))
-        return table.filter(compute.and_(same, compute.equal(table["label"], key[2])))
+        return table.filter(compute.and_(same, compute.equal(table["map"], key[2])))
 
     def counts(self, key: tuple[int, str, str]) -> ProtocolCounts:
         """What the protocols count of a map."""
-        columns = ["place", "row", "checkpoint", "request", "label", "boxes", "steps", *MEANS]
         import pyarrow.dataset as dataset
 
+        columns = ["checkpoint", "request", "map", *_COUNTS, *MEANS]
         wanted = (dataset.field("checkpoint") == key[0]) & (dataset.field("request") == key[1])
-        own = self._of(self._data.to_table(columns=columns, filter=wanted), key).sort_by("place")
+        own = self._of(self._data.to_table(columns=columns, filter=wanted), key)
         boxes = [np.unpackbits(np.frombuffer(one, np.uint8)) for one in own["boxes"].to_pylist()]
         size = (len(V2_IOUS) + 1, LEVELS)
         steps = [np.frombuffer(zlib.decompress(one), "<i4") for one in own["steps"].to_pylist()]
@@ -251,19 +301,15 @@ class _Kept:
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-def _write_rows(path: Path, kept: _Kept, data: DataSet, faults: Sequence[Fault]) -> None:
-    """The rows of all photos, those that could not be read among them."""
-    import pyarrow as arrow
+def _write_rows(path: Path, kept: _Kept) -> None:
+    """The rows of all photos, those that could not be scored among them."""
+    import pyarrow.compute as compute
     import pyarrow.parquet as parquet
 
-    there = set(kept.table["picture"].to_pylist())
-    missing = {fault.key: fault.sentence for fault in faults if fault.key not in there}
-    places = {key: place for place, key in enumerate(keys_of(data)) if key in missing}
-    more = [{"place": places[key], "picture": key, "row": 0, "fault": why} for key, why in missing.items()]
-    table = arrow.concat_tables([kept.table, arrow.Table.from_pylist(more, schema=kept.table.schema)])
-    table = table.sort_by([("place", "ascending"), ("row", "ascending")])
+    table = kept.table.select([*_TOLD, *FIGURES])
+    reasons = compute.if_else(compute.equal(table["fault"], ""), None, table["fault"])
     with written_whole(path) as part:
-        parquet.write_table(table.drop_columns(["place", "row"]).rename_columns({"label": "map"}), part)
+        parquet.write_table(table.set_column(_TOLD.index("fault"), "fault", reasons), part)
 
 
 def _tables(data: DataSet, kept: _Kept, settings: Settings, command: str) -> dict[str, Table]:

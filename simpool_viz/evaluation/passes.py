@@ -1,32 +1,31 @@
-"""One pass over a data set: photos are read ahead, recorded in batches of one shape, and scored off the main path.
+"""What is done with the photos of a data set: each is read with its reference, recorded in a batch of one shape, and
+scored off the main path.
 
-Batches are made of photos that stand near each other in the set, always of the same ones, so that a pass that goes on
-where another one was stopped computes what that one would have computed, to the last digit.
+Batches are made of photos of one part of the set, a fixed number that follow each other, so that scores are the same to
+the last digit whether they are made here, in a folder that an evaluation goes on in, or on a cluster.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from typing import Any, Generic
 
 import numpy as np
 import torch
 
-from simpool_viz.batch.boards import Job, make_boards
-from simpool_viz.batch.preparing import Fault, Frame, Prepared, prepare_picture
-from simpool_viz.batch.workers import read_ahead
-from simpool_viz.board.board import Board, Row, Settings, require_rows
-from simpool_viz.errors import DataError, OptionError, SimpoolError
-from simpool_viz.evaluation.datasets import DataSet, Sample
-from simpool_viz.evaluation.scorers import ScoreOf, Scorer, Scorers, fault_of
+from simpool_viz.batch.boards import Job, batches_of_one_shape, boards_or_faults
+from simpool_viz.batch.engine import MOST_WAITING, read_items
+from simpool_viz.batch.preparing import Fault, Prepared
+from simpool_viz.board.board import Board, Row, Settings
+from simpool_viz.errors import DataError, OptionError
+from simpool_viz.evaluation.datasets import DataSet
+from simpool_viz.evaluation.scorers import ReadSample, ScoreOf, Scorer, Scorers, fault_of, read_sample
 from simpool_viz.evaluation.scoring import BASELINES, MapScores, MapToScore, score_photo
 from simpool_viz.images import Picture, normalise
 from simpool_viz.masks import DINO_CUT, Box
@@ -35,7 +34,7 @@ from simpool_viz.scores.faithfulness import faithfulness
 from simpool_viz.scores.localization import centre_prior
 
 DISCOVERY = ("lost", "tokencut")  # their maps are 0 outside the one object that they draw
-WINDOW = 8  # batches; photos that are nearer to each other than this may share a forward
+WINDOW = 8  # batches of a part
 FEW = 8  # photos that are read and scored faster than processes start
 
 
@@ -47,18 +46,26 @@ class Pace:
         batch: photos of a forward pass.
         workers: processes that read photos, and as many that score; half the cores where None, and 0 for none at all.
         progress: whether to show a progress bar.
+        part: photos of which batches are made, and which are computed anew at most where a run is stopped; eight
+            batches where None.
 
     Raises:
-        OptionError: a batch or a number of workers that does not exist.
+        OptionError: a batch, a part or a number of workers that does not exist.
     """
 
     batch: int = 16
     workers: int | None = None
     progress: bool = False
+    part: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or (self.workers is not None and self.workers < 0):
-            raise OptionError("the batch must be positive, and the number of workers must not be negative")
+        if self.batch < 1 or self.photos < 1 or (self.workers or 0) < 0:
+            raise OptionError("the batch must be positive, a part too, and the number of workers must not be negative")
+
+    @property
+    def photos(self) -> int:
+        """The photos of a part."""
+        return WINDOW * self.batch if self.part is None else self.part
 
     def workers_for(self, photos: int) -> int:
         """The number of processes of each kind for so many photos."""
@@ -69,64 +76,70 @@ class Pace:
 
 @dataclass(frozen=True)
 class Scored(Generic[ScoreOf]):
-    """A batch of photos that is scored.
+    """A photo that is recorded.
 
     Attributes:
-        places: the number of each photo in the data set.
-        keys: their keys.
-        scores: of each, or the `Fault` of its reference.
-        model: what was measured with the model alone, of each.
+        key: of the photo.
+        scores: gives what the scorer makes of it.
+        model: what was measured with the model alone.
+        notes: maps that a checkpoint does not have, in sentences.
     """
 
-    places: list[int]
-    keys: list[str]
-    scores: list[ScoreOf | Fault]
-    model: list[list[MapScores]]
+    key: str
+    scores: Callable[[], ScoreOf]
+    model: list[MapScores]
+    notes: Sequence[str]
 
 
-def score_set(
-    data: DataSet,
-    job: Job,
-    scorer: Scorer[ScoreOf],
-    pace: Pace | None = None,
-    object_ids: Sequence[int] = (),
-    faults: list[Fault] | None = None,
-    done: Collection[str] = (),
-) -> Iterator[Scored[ScoreOf]]:
-    """Score the maps of every photo of a data set, batch by batch.
+@dataclass(frozen=True)
+class Scoring(Generic[ScoreOf]):
+    """How photos are scored, wherever that is done.
 
-    Args:
-        data: photos with references.
+    Attributes:
         job: checkpoints, maps and settings.
         scorer: a function at the top of a module, of a reference and the maps of its photo.
-        pace: how it is gone through.
         object_ids: the labels that count as object.
-        faults: to which each photo is added that cannot be read, with the reason.
-        done: keys of photos that are left out since their scores are known. Those of a batch must be together.
-
-    Raises:
-        MapError: no checkpoint has any of the maps.
-        SimpoolError: processes end before they have done anything.
+        batch: photos of a forward pass.
+        scorers: where it is scored.
     """
-    pace, faults = pace or Pace(), [] if faults is None else faults
-    left = len(data) - len(done)
-    with ExitStack() as stack:
-        workers = pace.workers_for(left)
-        pool = stack.enter_context(Scorers(workers))
-        bar = stack.enter_context(_bar(left, data.name, pace.progress))
-        waiting: deque[tuple[list[_Read], list[list[MapScores]], list[Future[Any]]]] = deque()
-        for batch in _batches(_read(data, job, pace.batch, workers, done, stack), pace.batch, faults, bar):
-            boards = make_boards(job, [one.prepared for one in batch])
-            require_rows(boards[0].rows, boards[0].skipped)
-            futures = [
-                pool.submit(scorer, one.sample, _size(one), tuple(object_ids), _maps(board, job))
-                for one, board in zip(batch, boards, strict=True)
-            ]
-            waiting.append((batch, _faithfulness_of_baselines(job, batch), futures))
-            while len(waiting) > 2:
-                yield _finished(*waiting.popleft(), bar)
-        while waiting:
-            yield _finished(*waiting.popleft(), bar)
+
+    job: Job
+    scorer: Scorer[ScoreOf]
+    object_ids: tuple[int, ...] = ()
+    batch: int = 16
+    scorers: Scorers = field(default_factory=Scorers)
+
+    @property
+    def read(self) -> Callable[[str, Any], ReadSample | Fault]:
+        """Reads a photo and its reference."""
+        return partial(read_sample, frames=self.job.frames, object_ids=self.object_ids)
+
+    def on(self, device: str) -> Scoring[ScoreOf]:
+        """The same, its models on a device."""
+        return replace(self, job=self.job.on(device))
+
+    def scored(self, read: Iterator[ReadSample | Fault]) -> Iterator[Scored[ScoreOf] | Fault]:
+        """Record the photos of one part and begin to score each.
+
+        Args:
+            read: what `read` made of them, in their order.
+
+        Yields:
+            Every photo once, those that cannot be read or recorded as a `Fault`.
+
+        Raises:
+            MapError: no checkpoint has any of the maps.
+            SimpoolError: a process that scores was ended.
+        """
+        faults: list[Fault] = []
+        for batch in batches_of_one_shape(read, self.batch, faults):
+            references = {one.prepared.key: one.reference for one in batch}
+            made = list(boards_or_faults(self.job, [one.prepared for one in batch], faults))
+            model = _faithfulness_of_baselines(self.job, [prepared for prepared, _ in made])
+            for (prepared, board), own in zip(made, model, strict=True):
+                scores = self.scorers.begin(self.scorer, references[prepared.key], _maps(board, self.job))
+                yield Scored(prepared.key, scores, own, board.skipped)
+        yield from (fault_of(fault.key, DataError(fault.sentence)) for fault in faults)
 
 
 def scores_in_order(
@@ -139,22 +152,41 @@ def scores_in_order(
 ) -> list[ScoreOf]:
     """The scores of every photo that can be scored, in the order of the set.
 
-    Args are those of `score_set`; `faults` also takes the references that cannot be read.
+    Args:
+        data: photos with references.
+        job: checkpoints, maps and settings.
+        scorer: a function at the top of a module, of a reference and the maps of its photo.
+        pace: how the set is gone through.
+        object_ids: the labels that count as object.
+        faults: to which each photo is added that cannot be scored, with the reason.
 
     Raises:
-        MapError: as in `score_set`.
+        MapError: no checkpoint has any of the maps.
         DataError: none of the photos can be scored.
+        SimpoolError: processes end before they have done anything.
     """
-    faults = [] if faults is None else faults
+    pace, faults, places = pace or Pace(), [] if faults is None else faults, data.places()
     before, scores = len(faults), {}
-    for batch in score_set(data, job, scorer, pace, object_ids, faults):
-        for place, score in zip(batch.places, batch.scores, strict=True):
-            if isinstance(score, Fault):
-                faults.append(score)
-            else:
-                scores[place] = score
+    with ExitStack() as stack:
+        workers = pace.workers_for(len(places))
+        scorers = stack.enter_context(Scorers(workers))
+        scoring = Scoring(job, scorer, tuple(object_ids), pace.batch, scorers)
+        bar = stack.enter_context(_bar(len(places), data.name, pace.progress))
+        read = read_items(scoring.read, places, workers, pace.photos, stack)
+        waiting: deque[Scored[ScoreOf]] = deque()
+        for first in range(0, len(places), pace.photos):
+            for one in scoring.scored(islice(read, min(pace.photos, len(places) - first))):
+                bar.update()
+                if isinstance(one, Fault):
+                    faults.append(one)
+                    continue
+                waiting.append(one)
+                if len(waiting) > MOST_WAITING:
+                    done = waiting.popleft()
+                    scores[done.key] = done.scores()
+        scores |= {one.key: one.scores() for one in waiting}
     require_scores(data, len(scores), faults[before:])
-    return [scores[place] for place in sorted(scores)]
+    return [scores[key] for key, _ in places if key in scores]
 
 
 def require_scores(data: DataSet, count: int, faults: Sequence[Fault]) -> None:
@@ -166,75 +198,6 @@ def require_scores(data: DataSet, count: int, faults: Sequence[Fault]) -> None:
     if not count:
         reason = f" {faults[0].sentence}" if faults else ""
         raise DataError(f"none of the photos of {data.name} can be scored.{reason}")
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A photo that is read, and its number in the set."""
-
-    place: int
-    sample: Sample
-    prepared: Prepared
-
-
-def _size(one: _Read) -> tuple[int, int]:
-    return one.prepared.geometries[0].original
-
-
-def _read(
-    data: DataSet, job: Job, batch: int, workers: int, done: Collection[str], stack: ExitStack
-) -> Iterator[tuple[int, Sample, Prepared | Fault]]:
-    """The photos that are left, in their order."""
-    left = ((place, sample) for place, sample in enumerate(data.samples) if sample.key not in done)
-    frames, ahead = job.frames, WINDOW * batch
-    if workers and data.samples and isinstance(data.samples, list):
-        files = list(left)
-        paths = {sample.key: sample.photo for _, sample in files if isinstance(sample.photo, Path)}
-        prepared = read_ahead(paths, frames, None, workers, ahead, stack)
-        yield from ((place, sample, one) for (place, sample), one in zip(files, prepared, strict=True))
-    elif workers:
-        threads = stack.enter_context(ThreadPoolExecutor(workers))
-        begun: deque[tuple[int, Sample, Future[Prepared | Fault]]] = deque()
-        for place, sample in left:
-            begun.append((place, sample, threads.submit(_prepared, sample, frames)))
-            if len(begun) > ahead:
-                yield _awaited(*begun.popleft())
-        while begun:
-            yield _awaited(*begun.popleft())
-    else:
-        yield from ((place, sample, _prepared(sample, frames)) for place, sample in left)
-
-
-def _awaited(place: int, sample: Sample, one: Future[Prepared | Fault]) -> tuple[int, Sample, Prepared | Fault]:
-    return place, sample, one.result()
-
-
-def _prepared(sample: Sample, frames: Sequence[Frame]) -> Prepared | Fault:
-    try:
-        return prepare_picture(sample.picture(), frames, None)
-    except (SimpoolError, OSError, MemoryError) as error:
-        return fault_of(sample.key, error)
-
-
-def _batches(
-    read: Iterable[tuple[int, Sample, Prepared | Fault]], size: int, faults: list[Fault], bar: Any
-) -> Iterator[list[_Read]]:
-    """Batches of one shape. Their photos are of one window of the set, whichever of them are left."""
-    for _, window in groupby(read, lambda one: one[0] // (WINDOW * size)):
-        of_shape: dict[Any, list[_Read]] = {}
-        for place, sample, prepared in window:
-            if isinstance(prepared, Fault):
-                faults.append(fault_of(sample.key, SimpoolError(prepared.sentence)))
-                bar.update()
-                continue
-            same = of_shape.setdefault(prepared.shape, [])
-            same.append(_Read(place, sample, prepared))
-            if len(same) == size:
-                yield of_shape.pop(prepared.shape)
-        yield from of_shape.values()
 
 
 def _bar(total: int, name: str, shown: bool) -> Any:
@@ -279,19 +242,19 @@ def _box(row: Row, settings: Settings) -> Box | None:
     return next(iter(boxes), None)
 
 
-def _faithfulness_of_baselines(job: Job, batch: Sequence[_Read]) -> list[list[MapScores]]:
+def _faithfulness_of_baselines(job: Job, batch: Sequence[Prepared]) -> list[list[MapScores]]:
     """Insertion and deletion of each baseline with each checkpoint, where they are asked for, of each photo.
 
     A constant map has no order, so that the whole picture's tokens come in a random one, the same for every photo.
     """
     found: list[list[MapScores]] = [[] for _ in batch]
-    if not job.settings.faithfulness:
+    if not job.settings.faithfulness or not batch:
         return found
     for group, members in enumerate(job.groups):
         encoders = [job.encoders[i] for i in members]
         facts = encoders[0].facts
-        pixels = torch.from_numpy(np.stack([one.prepared.inputs[group] for one in batch]))
-        inputs = [(Picture(one.prepared.display, one.sample.key), one.prepared.geometries[group]) for one in batch]
+        pixels = torch.from_numpy(np.stack([one.inputs[group] for one in batch]))
+        inputs = [(Picture(one.display, one.key), one.geometries[group]) for one in batch]
         recorded = record_prepared(encoders, inputs, normalise(pixels, facts.mean, facts.std), ())
         for number, encoder, recordings in zip(members, encoders, recorded, strict=True):
             if encoder.classifier is None:
@@ -303,19 +266,6 @@ def _faithfulness_of_baselines(job: Job, batch: Sequence[_Read]) -> list[list[Ma
                     areas = faithfulness(recording, weights, job.settings.faithfulness).areas
                     own.append(MapScores(number, f"{encoder.facts.name}: {name}", name, dict(areas), None))
     return found
-
-
-def _finished(
-    batch: Sequence[_Read], model: list[list[MapScores]], futures: Sequence[Future[Any]], bar: Any
-) -> Scored[Any]:
-    try:
-        scores = [future.result() for future in futures]
-    except BrokenProcessPool as error:
-        raise SimpoolError(
-            "a process that scores was ended, perhaps since memory ran out; take fewer --workers and start again"
-        ) from error
-    bar.update(len(batch))
-    return Scored([one.place for one in batch], [one.sample.key for one in batch], scores, model)
 
 
 def photo_scores(

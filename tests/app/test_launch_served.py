@@ -122,7 +122,7 @@ def test_page_and_assets_come_through_a_proxy_under_its_prefix(proxied: str) -> 
     root = proxied.rstrip("/")
     config = httpx.get(f"{proxied}config", timeout=PATIENT).json()
     assert config["root"].rstrip("/") == root and httpx.get(f"{proxied}healthz", timeout=PATIENT).status_code == 200
-    assets = set(re.findall(r'(?:src|href)="([^"#]+\.(?:js|css)[^"]*)"', page))
+    assets = set(re.findall(r'(?:src|href)="([^"#]+\.(?:js|css)(?:\?[^"]*)?)"', page))
     assert assets
     for asset in assets:
         answer = httpx.get(str(httpx.URL(proxied).join(asset)), timeout=PATIENT)

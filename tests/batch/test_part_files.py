@@ -152,7 +152,7 @@ def test_a_run_of_other_settings_or_pictures_is_left_alone_unless_it_is_overwrit
     ("options", "words"),
     [
         ({"engine": "dask"}, "local or ray"),
-        ({"workers": 0}, "must be positive"),
+        ({"workers": -1}, "must not be negative"),
         ({"engine": "ray", "models": 0}, "must be positive"),
         ({"models": 2}, "go with --engine ray"),
         ({"address": "auto"}, "go with --engine ray"),

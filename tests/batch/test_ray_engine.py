@@ -24,9 +24,12 @@ from simpool_viz.batch.places import Remote
 from simpool_viz.batch.rows import BoardWork
 from simpool_viz.board.board import Settings
 from simpool_viz.errors import DataError, MapError, OptionError, SimpoolError
+from simpool_viz.evaluation.datasets import open_data_set
+from simpool_viz.evaluation.keeping import evaluate_into
+from simpool_viz.evaluation.passes import Pace
 from simpool_viz.maps.request import parse_map
 from simpool_viz.modeling.encoder import Encoder
-from tests.helpers import make_photo
+from tests.helpers import make_mask_set, make_photo
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -113,6 +116,45 @@ def test_result_is_the_local_one_also_after_lost_processes(cluster: None, resnet
         assert parquet.read_table(one).equals(parquet.read_table(other), check_metadata=True)
     names = {path.name for path in begun.iterdir()}
     assert not {name for name in names if name.startswith(".part-")} and MANIFEST in names
+
+
+def test_evaluations_of_both_engines_are_the_same_to_the_last_digit(
+    cluster: None, resnet: Encoder, tmp_path: Path
+) -> None:
+    data = open_data_set(make_mask_set(tmp_path / "discs"))
+    (tmp_path / "discs" / "images" / "2.jpg").write_bytes(b"torn")
+    job, pace = Job([resnet], [parse_map(m) for m in ("pooling", "gradcam")], Settings(size=48)), Pace(2, 0, part=2)
+    local = evaluate_into(tmp_path / "local", data, job, pace)
+    made = evaluate_into(tmp_path / "ray", data, job, pace, cluster=Cluster("ray", models=2))
+    assert made.tables == local.tables and made.faults == local.faults and made.scored == local.scored == 3
+    same_evaluations(tmp_path / "ray", tmp_path / "local")
+
+
+def same_evaluations(out: Path, other: Path) -> None:
+    for one, two in zip(part_paths(out / "parts"), part_paths(other / "parts"), strict=True):
+        assert parquet.read_table(one).equals(parquet.read_table(two), check_metadata=True)
+    for name in ("rows.parquet", "results.json", "tables.md", "localization.csv", "protocols.csv"):
+        assert (out / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_stages_of_an_evaluation_one_after_the_other_give_that_of_the_local_engine(
+    resnet: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "get", pickle.loads)
+    data = open_data_set(make_mask_set(tmp_path / "discs"))
+    (tmp_path / "discs" / "masks" / "1.png").unlink()
+    job, pace = Job([resnet], [parse_map("pooling")], Settings(size=48)), Pace(2, 0, part=2)
+    evaluate_into(tmp_path / "local", data, job, pace)
+
+    def one_after_the_other(work: Any, parts: Any, write: Any, **options: Any) -> Iterator[PartReport]:
+        recorder = ray_engine._Recorder([ray.cloudpickle.dumps(work)], "cpu", torch.get_num_threads())
+        for part in reversed(parts):
+            made = recorder(ray_engine._read({"part": pickle.dumps(part)}, work.read))
+            yield ray_engine._told(ray_engine._write(made, pickle.loads(pickle.dumps(write))))
+
+    monkeypatch.setattr(ray_engine, "ray_parts", one_after_the_other)
+    evaluate_into(tmp_path / "ray", data, job, pace, cluster=Cluster("ray"))
+    same_evaluations(tmp_path / "ray", tmp_path / "local")
 
 
 def test_stages_one_after_the_other_give_the_files_of_the_local_engine(

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from simpool_viz import Settings, make_board, read_batch, write_batch
-from simpool_viz.batch import engine, rows
+from simpool_viz.batch import boards, engine
 from simpool_viz.batch.boards import Job, make_boards
 from simpool_viz.batch.preparing import Prepared
 from simpool_viz.batch.reader import BatchRow
@@ -147,7 +147,7 @@ def test_a_picture_without_the_class_that_is_asked_for_is_a_row_with_its_reason(
             raise AbsentClassError(f"no token of {absent[0]} has the class car")
         return make_boards(job, batch)
 
-    monkeypatch.setattr(rows, "make_boards", refusing)
+    monkeypatch.setattr(boards, "make_boards", refusing)
     work = BoardWork(job, batch=4)
     made = list(work.record(work.read(str(i), png) for i, png in enumerate(photos(8))))
     assert sorted(one.key for one in made) == [str(i) for i in range(8)]

@@ -59,17 +59,17 @@ def test_out_holds_rows_tables_and_plots_and_goes_on(
     folder, out = make_mask_set(tmp_path / "discs"), tmp_path / "out"
     command = ["evaluate", folder, "-c", checkpoints["simpool"], "--size", "48", "--device", "cpu", "-o", out]
     status, text, _ = run_command(capsys, *command, "--faithfulness", "2", "--data-set", "pairs")
-    assert status == 0 and "4 photos scored, 0 of all by an earlier run" in text
+    assert status == 0 and "4 photos scored, 0 of them by an earlier run" in text
     names = {"localization.csv", "protocols.csv", "faithfulness.csv", "rows.parquet", "results.json", "tables.md"}
     assert names <= {path.name for path in out.iterdir()}
     assert text.startswith((out / "tables.md").read_text().split("\n\n")[0])
     assert "--faithfulness 2" in read_results(out / "results.json").table("discs/protocols").command
     status, text, _ = run_command(capsys, *command, "--faithfulness", "2")
-    assert status == 0 and "4 of all by an earlier run" in text
+    assert status == 0 and "4 of them by an earlier run" in text
     status, _, err = run_command(capsys, *command)
     assert status == 2 and "holds a run with other settings" in err
     status, text, _ = run_command(capsys, *command, "--overwrite")
-    assert status == 0 and "0 of all by an earlier run" in text
+    assert status == 0 and "0 of them by an earlier run" in text
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,9 @@ def test_out_holds_rows_tables_and_plots_and_goes_on(
         (["--data-set", "cub"], "as CUB-200-2011 it lacks"),
         (["--split", "val"], "which has no splits"),
         (["--batch", "0"], "the batch must be positive"),
+        (["--part", "0", "-o", "out"], "the batch must be positive, a part too"),
+        (["--engine", "ray"], "--engine ray and --part need --out"),
+        (["--ray-address", "ada:6379", "-o", "out"], "the address of a cluster go with --engine ray"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(

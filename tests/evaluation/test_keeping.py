@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from simpool_viz import load_checkpoint
+from simpool_viz.batch import boards
 from simpool_viz.batch.boards import Job
+from simpool_viz.batch.part_files import part_paths
 from simpool_viz.batch.preparing import Prepared
 from simpool_viz.board.board import Settings
-from simpool_viz.evaluation import passes
+from simpool_viz.errors import DataError
 from simpool_viz.evaluation.datasets import DataSet, open_data_set
 from simpool_viz.evaluation.keeping import Evidence, csv_records, evaluate_into
 from simpool_viz.evaluation.passes import Pace
@@ -31,12 +33,13 @@ SIZES = [(91, 60), (60, 91), (80, 50)]
 PHOTOS = 12
 MAPS = [MapRequest("pooling"), MapRequest("contribution")]
 SMALL = Settings(size=48)
+PACE = Pace(batch=2, workers=0, part=4)  # three parts
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from simpool_viz import load_checkpoint
 from simpool_viz.batch.boards import Job
-from simpool_viz.batch.writing import Journal
+from simpool_viz.batch.part_files import PartFiles
 from simpool_viz.board.board import Settings
 from simpool_viz.evaluation.datasets import open_data_set
 from simpool_viz.evaluation.keeping import evaluate_into
@@ -44,18 +47,18 @@ from simpool_viz.evaluation.passes import Pace
 from simpool_viz.maps.request import MapRequest
 
 folder, checkpoint, out = map(Path, sys.argv[1:4])
-add, left = Journal.add, [int(sys.argv[4])]
+write, left = PartFiles.__call__, [int(sys.argv[4])]
 
-def add_and_end(journal, line):
+def write_or_end(files, report, table):
     if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)  # its part is written, its line is not
+        os.kill(os.getpid(), signal.SIGKILL)
     left[0] -= 1
-    add(journal, line)
+    write(files, report, table)
 
-Journal.add = add_and_end
+PartFiles.__call__ = write_or_end
 maps = [MapRequest("pooling"), MapRequest("contribution")]
 job = Job([load_checkpoint(checkpoint, device="cpu")], maps, Settings(size=48))
-evaluate_into(out, open_data_set(folder), job, Pace(batch=2, workers=0))
+evaluate_into(out, open_data_set(folder), job, Pace(batch=2, workers=0, part=4))
 """
 
 
@@ -80,7 +83,7 @@ def encoder(checkpoints: dict[str, Path]) -> Encoder:
 
 
 def run(out: Path, photos: Path, encoder: Encoder, **more: object) -> Evidence:
-    return evaluate_into(out, open_data_set(photos), Job([encoder], MAPS, SMALL), Pace(batch=2, workers=0), **more)  # type: ignore[arg-type]
+    return evaluate_into(out, open_data_set(photos), Job([encoder], MAPS, SMALL), PACE, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +108,7 @@ def test_every_photo_has_its_rows_in_the_order_of_the_set_and_faults_their_reaso
 
 
 def test_tables_are_those_of_the_python_calls_and_of_every_format(whole: Path, photos: Path, encoder: Encoder) -> None:
-    data, pace = open_data_set(photos), Pace(batch=2, workers=0)
+    data, pace = open_data_set(photos), PACE
     methods = evaluate(data, [encoder], MAPS, SMALL, pace)
     kept = read_results(whole / "results.json")
     assert kept.table("mixed/localization").rows == localization_table(data, methods, SMALL).rows
@@ -125,37 +128,63 @@ def test_plots_and_boards_are_there(whole: Path) -> None:
             assert min(picture.size) > 100 and len(picture.convert("L").getcolors() or []) > 8
 
 
-@pytest.mark.parametrize("batches", [0, 3])
+@pytest.mark.parametrize("parts", [0, 2])
 def test_a_run_that_was_killed_goes_on_to_the_same_result_without_doing_anything_twice(
-    whole: Path, photos: Path, encoder: Encoder, checkpoints: dict[str, Path], tmp_path: Path, batches: int,
+    whole: Path, photos: Path, encoder: Encoder, checkpoints: dict[str, Path], tmp_path: Path, parts: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
-    command = [sys.executable, "-c", KILLED, str(photos), str(checkpoints["simpool"]), str(out), str(batches)]
+    command = [sys.executable, "-c", KILLED, str(photos), str(checkpoints["simpool"]), str(out), str(parts)]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -9
-    lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()][1:]
-    done = {key for line in lines for key in line["photos"]}
-    assert len(lines) == batches and not (out / "rows.parquet").exists()
-    assert len(list((out / "parts").iterdir())) == batches + 1, "one part has no line yet"
-    written = {line["key"]: (out / "parts" / f"{line['key']}.parquet").stat().st_mtime_ns for line in lines}
+    written = {path: path.stat().st_mtime_ns for path in part_paths(out / "parts")}
+    assert len(written) == parts and not (out / "rows.parquet").exists()
+    done = {key for path in written for key in parquet.read_table(path)["picture"].to_pylist()}
+    assert len(done) == 4 * parts
     forwards: list[str] = []
 
     def make_and_count(job: Job, batch: list[Prepared]) -> object:
         forwards.extend(one.key for one in batch)
         return make_boards(job, batch)
 
-    make_boards = passes.make_boards
-    monkeypatch.setattr(passes, "make_boards", make_and_count)
+    make_boards = boards.make_boards
+    monkeypatch.setattr(boards, "make_boards", make_and_count)
     made = run(out, photos, encoder)
-    assert made.earlier == len(done) and not set(forwards) & done and len(forwards) == len(set(forwards))
-    assert len(forwards) + len(done) == PHOTOS - 1, "all but the torn photo"
-    assert all((out / "parts" / f"{key}.parquet").stat().st_mtime_ns == time for key, time in written.items())
-    assert parquet.read_table(out / "rows.parquet").equals(parquet.read_table(whole / "rows.parquet"))
-    for name in ("results.json", "tables.md", "localization.csv", "protocols.csv"):
-        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert any("did not come to its end" in note for note in made.notes)
+    assert made.earlier == len(done - {"04.png", "07.png"}) and made.scored == PHOTOS - 2
+    assert sorted(forwards) == sorted({f"{i:02d}.png" for i in range(PHOTOS)} - {"04.png", "07.png"} - done)
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items())
+    same_results(out, whole)
     forwards.clear()
     again = run(out, photos, encoder)
     assert not forwards and again.tables == made.tables, "nothing is left to do"
+
+
+def same_results(out: Path, other: Path) -> None:
+    """Two evaluations are the same to the last digit."""
+    for one, two in zip(part_paths(out / "parts"), part_paths(other / "parts"), strict=True):
+        assert parquet.read_table(one).equals(parquet.read_table(two), check_metadata=True)
+    assert (out / "rows.parquet").read_bytes() == (other / "rows.parquet").read_bytes()
+    for name in ("results.json", "tables.md", "localization.csv", "protocols.csv"):
+        assert (out / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_processes_that_read_and_score_give_the_same(
+    whole: Path, photos: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    job = Job([encoder], MAPS, SMALL)
+    evaluate_into(tmp_path / "out", open_data_set(photos), job, Pace(batch=2, workers=1, part=4))
+    same_results(tmp_path / "out", whole)
+
+
+def test_a_set_without_a_score_is_tried_again(photos: Path, encoder: Encoder, tmp_path: Path) -> None:
+    folder, torn = tmp_path / "mixed", (photos / "images" / "00.png").read_bytes()[:900]
+    shutil.copytree(photos, folder)
+    for photo in (folder / "images").iterdir():
+        photo.write_bytes(torn)
+    with pytest.raises(DataError, match=r"none of the photos of mixed can be scored\. 00\.png"):
+        run(tmp_path / "out", folder, encoder)
+    shutil.copytree(photos, folder, dirs_exist_ok=True)
+    assert run(tmp_path / "out", folder, encoder).scored == PHOTOS - 2
 
 
 def test_other_settings_and_other_folders_are_refused(
@@ -163,11 +192,9 @@ def test_other_settings_and_other_folders_are_refused(
 ) -> None:
     data = open_data_set(photos)
     with pytest.raises(FileExistsError, match="holds a run with other settings"):
-        evaluate_into(whole, data, Job([encoder], MAPS[:1], SMALL), Pace(batch=2, workers=0))
-    with pytest.raises(FileExistsError, match="holds a run with other settings"):
-        evaluate_into(
-            whole, DataSet("mixed", "pairs", list(data.samples)[:-1]), Job([encoder], MAPS, SMALL), Pace(2, 0)
-        )
+        evaluate_into(whole, data, Job([encoder], MAPS[:1], SMALL), PACE)
+    with pytest.raises(FileExistsError, match=r"a run over other pictures \(12 then, 11 now\)"):
+        evaluate_into(whole, DataSet("mixed", "pairs", list(data.samples)[:-1]), Job([encoder], MAPS, SMALL), PACE)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(FileExistsError, match="is no earlier run"):

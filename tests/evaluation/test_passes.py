@@ -10,12 +10,13 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
+from simpool_viz.batch import boards
 from simpool_viz.batch.boards import Job
-from simpool_viz.batch.preparing import Fault
-from simpool_viz.board.board import Settings
-from simpool_viz.errors import DataError, OptionError
+from simpool_viz.batch.preparing import Fault, Prepared
+from simpool_viz.board.board import Board, Settings
+from simpool_viz.errors import AbsentClassError, DataError, OptionError
 from simpool_viz.evaluation.datasets import DataSet, open_data_set
-from simpool_viz.evaluation.passes import Pace, photo_scores, score_set
+from simpool_viz.evaluation.passes import Pace, photo_scores, scores_in_order
 from simpool_viz.evaluation.scoring import MapToScore
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
@@ -28,6 +29,10 @@ POOLING = [MapRequest("pooling")]
 
 def nothing(reference: Reference, maps: Sequence[MapToScore]) -> int:
     return len(maps)
+
+
+def width(reference: Reference, maps: Sequence[MapToScore]) -> int:
+    return reference.size[0]
 
 
 def test_batches_of_any_size_and_worker_processes_give_the_scores_of_photos_alone(
@@ -44,18 +49,45 @@ def test_batches_of_any_size_and_worker_processes_give_the_scores_of_photos_alon
                 assert (one.counts.boxes != other.counts.boxes).mean() < 0.01
 
 
-def test_a_batch_is_of_one_shape_and_what_is_done_does_not_change_the_others(data: DataSet, resnet: Encoder) -> None:
+def test_a_batch_is_of_one_shape_and_of_one_part(
+    data: DataSet, resnet: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     many = DataSet("many", "pairs", [
         type(one)(f"{copy}/{one.key}", one.photo, one.truth) for copy in range(3) for one in data.samples
     ])  # fmt: skip
-    job, pace = Job([resnet], POOLING, Settings(size=48)), Pace(batch=2, workers=0)
-    batches = [batch.keys for batch in score_set(many, job, nothing, pace)]
-    assert sorted(key for batch in batches for key in batch) == sorted(one.key for one in many.samples)
-    assert all(len({key[2:] for key in batch}) == 1 and len(batch) <= 2 for batch in batches), "of one shape"
-    for stop in range(len(batches)):
-        done = {key for batch in batches[:stop] for key in batch}
-        left = [batch.keys for batch in score_set(many, job, nothing, pace, done=done)]
-        assert left == batches[stop:]
+    batches: list[list[Prepared]] = []
+    make_boards = boards.make_boards
+    monkeypatch.setattr(boards, "make_boards", lambda job, batch: batches.append(batch) or make_boards(job, batch))
+    job = Job([resnet], POOLING, Settings(size=48))
+    assert scores_in_order(many, job, nothing, Pace(batch=2, workers=0, part=5)) == [1] * len(many)
+    keys = [one.key for one in many.samples]
+    assert sorted(one.key for batch in batches for one in batch) == sorted(keys)
+    for batch in batches:
+        assert len({one.shape for one in batch}) == 1 and len(batch) <= 2
+        assert len({keys.index(one.key) // 5 for one in batch}) == 1, "of one part"
+
+
+def test_scores_come_back_in_the_order_of_the_set(data: DataSet, resnet: Encoder) -> None:
+    job, widths = Job([resnet], POOLING, Settings(size=48)), [one.picture().size[0] for one in data.samples]
+    assert len(set(widths)) > 1
+    assert scores_in_order(data, job, width, Pace(batch=2, workers=0)) == widths
+
+
+def test_a_photo_without_the_class_that_is_asked_for_is_a_row_with_its_reason(
+    data: DataSet, resnet: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_boards = boards.make_boards
+
+    def refusing(job: Job, batch: list[Prepared]) -> list[Board]:
+        if any(one.key == "1.jpg" for one in batch):
+            raise AbsentClassError("no token has the class car")
+        return make_boards(job, batch)
+
+    monkeypatch.setattr(boards, "make_boards", refusing)
+    faults: list[Fault] = []
+    job = Job([resnet], POOLING, Settings(size=48))
+    assert len(scores_in_order(data, job, nothing, Pace(batch=4, workers=0), faults=faults)) == len(data) - 1
+    assert faults == [Fault("1.jpg", "1.jpg: no token has the class car")]
 
 
 def test_tables_of_bytes_give_the_scores_of_the_same_files(data: DataSet, resnet: Encoder, tmp_path: Path) -> None:
@@ -85,7 +117,7 @@ def test_faults_are_rows_and_a_set_of_nothing_else_is_refused(resnet: Encoder, t
 
 
 def test_impossible_paces_are_refused() -> None:
-    for wrong in ({"batch": 0}, {"workers": -1}):
+    for wrong in ({"batch": 0}, {"workers": -1}, {"part": 0}):
         with pytest.raises(OptionError, match="the batch must be positive"):
             Pace(**wrong)
     assert Pace().workers_for(4) == 0 and Pace().workers_for(400) >= 1 and Pace(workers=3).workers_for(4) == 3

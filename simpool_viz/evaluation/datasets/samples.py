@@ -101,6 +101,12 @@ class DataSet:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def places(self) -> list[tuple[str, Any]]:
+        """Key and place of each sample for `batch.engine`, without reading any: the place is the sample itself, or
+        where it stands in a table."""
+        own = getattr(self.samples, "places", None)
+        return [(sample.key, sample) for sample in self.samples] if own is None else own()
+
     def renamed(self, name: str) -> DataSet:
         """The same set under another name."""
         return replace(self, name=name)

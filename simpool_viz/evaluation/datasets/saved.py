@@ -60,7 +60,7 @@ def _open_saved(folder: Path, split: str) -> Sequence[Sample]:
     if missing := [path.name for path in files if not path.is_file()]:
         raise DataError(f"{folder} lacks {', '.join(missing)}, which its state.json names")
     tables = [(path, _read(path)) for path in files]
-    starts = [tuple(range(table.num_rows)) or (0,) for _, table in tables]
+    starts = [range(max(1, table.num_rows)) for _, table in tables]
     return table_samples(
         [
             ArrowFile(path, table.num_rows, columns_of_bytes(table.schema), start)

@@ -7,7 +7,7 @@ is gone through; a single one can be asked for too.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -42,13 +42,13 @@ class TableFile:
         path: the file.
         rows: their number.
         columns: names of the columns with bytes of pictures.
-        groups: number of the first row of each group that is read at once.
+        groups: number of the first row of each group that is read at once, from 0.
     """
 
     path: Path
     rows: int
     columns: tuple[str, ...]
-    groups: tuple[int, ...] = (0,)
+    groups: Sequence[int] = (0,)
 
     def blocks(self, names: Sequence[str], first: int = 0) -> Iterator[list[dict[str, Any]]]:
         """The rows of these columns, some at a time, from the group on that holds row `first`."""
@@ -84,8 +84,15 @@ class TableSamples(Sequence[Sample]):
     def __post_init__(self) -> None:
         object.__setattr__(self, "_ends", list(accumulate(file.rows for file in self.files)))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "keys"}  # which each process can name
+
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
+
+    def places(self) -> list[tuple[str, TableRow]]:
+        """Key and place of each row, as of `DataSet`."""
+        return [(key, TableRow(self, number)) for number, key in enumerate(self.keys)]
 
     @cached_property
     def keys(self) -> list[str]:
@@ -93,11 +100,18 @@ class TableSamples(Sequence[Sample]):
         return [f"{file.path.stem}/{row}" for file in self.files for row in range(file.rows)]
 
     def __iter__(self) -> Iterator[Sample]:
-        for file in self.files:
-            yield from self._of(file)
+        return self.starting_at(0)
+
+    def starting_at(self, number: int) -> Iterator[Sample]:
+        """The samples from one on, in their order."""
+        before = 0
+        for file, end in zip(self.files, self._ends, strict=True):
+            if number < end:
+                yield from self._of(file, max(0, number - before))
+            before = end
 
     def _of(self, file: TableFile, first: int = 0) -> Iterator[Sample]:
-        row = max(start for start in file.groups if start <= first)
+        row = file.groups[bisect.bisect_right(file.groups, first) - 1]
         for block in file.blocks([self.picture, self.mask], first):
             for values in block:
                 if row >= first:
@@ -116,9 +130,7 @@ class TableSamples(Sequence[Sample]):
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(index)
-        number = bisect.bisect_right(self._ends, place)
-        before = self._ends[number - 1] if number else 0
-        return next(self._of(self.files[number], place - before))
+        return next(self.starting_at(place))
 
     def _sample(self, key: str, values: dict[str, Any]) -> Sample:
         photo, mask = (_bytes(values[name]) for name in (self.picture, self.mask))
@@ -126,6 +138,30 @@ class TableSamples(Sequence[Sample]):
         if mask is not None:
             truth = MaskFile(mask, f"of {key}")
         return Sample(key, photo or b"", truth)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """Where a sample stands in tables, as `batch.places.Shelved`.
+
+    Attributes:
+        samples: all of them.
+        number: its own, from 0.
+    """
+
+    samples: TableSamples
+    number: int
+
+    @classmethod
+    def fetch(cls, items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Sample]]:
+        """As of `Shelved`: each run of rows that follow each other is read once."""
+        stream: Iterator[Sample] = iter(())
+        following = -1
+        for key, place in items:
+            if place.number != following:
+                stream = place.samples.starting_at(place.number)
+            following = place.number + 1
+            yield key, next(stream)
 
 
 def _bytes(value: Any) -> bytes | None:

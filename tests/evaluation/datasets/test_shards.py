@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
+from simpool_viz.batch.places import contents
 from simpool_viz.errors import DataError, OptionError
 from simpool_viz.evaluation.datasets import open_data_set
 from tests.evaluation.datasets.trees import SIZE, file_bytes, rectangle, references
@@ -64,3 +66,17 @@ def test_other_columns_and_torn_files_are_explained(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="is no readable parquet file"):
         open_data_set(tmp_path)
+
+
+def test_places_give_the_rows_in_any_selection_and_travel_without_the_names(tmp_path: Path) -> None:
+    for number, count in enumerate((40, 3)):
+        table = arrow.table(rows(count, 40 * number))
+        parquet.write_table(table, tmp_path / f"part-{number}.parquet", row_group_size=16)
+    data = open_data_set(tmp_path)
+    every = list(data.samples)
+    places = data.places()
+    assert [key for key, _ in places] == [one.key for one in every]
+    for chosen in (range(43), [0, 1, 2], [15, 16, 39, 40, 42], [41], []):
+        some = pickle.loads(pickle.dumps([places[i] for i in chosen]))
+        assert list(contents(some)) == [(every[i].key, every[i]) for i in chosen]
+    assert "keys" not in vars(pickle.loads(pickle.dumps(places[0][1])).samples)

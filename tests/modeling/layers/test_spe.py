@@ -108,5 +108,5 @@ def test_spec_builds_it_and_a_recording_shows_its_gates() -> None:
     assert len(recording.gates) == 8 and recording.map("gates").names == ("gated", "ungated")
     for values in gates_by_depth(recording).values():
         assert values.min() >= 0 and values.max() <= 1
-    with pytest.raises(ValueError, match="inside a backbone goes one of spe, life, nosn, not 'x'"):
+    with pytest.raises(ValueError, match="inside a backbone goes one of spe, life, nosn, se, cbam, eca, srm, not 'x'"):
         EncoderSpec("resnet18", "gap", 3, inside="x").build(Facts("x"))
