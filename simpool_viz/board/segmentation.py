@@ -80,7 +80,7 @@ def segment(recording: Recording) -> Segmentation:
         >>> from simpool_viz import load_checkpoint, record, segment
         >>> segmentation = segment(record(load_checkpoint("camvid_vit"), "street.jpg", size=128))
         >>> segmentation.labels.shape, segmentation.size, len(segmentation.names)
-        ((16, 24), (741, 500), 11)
+        ((9, 14), (741, 500), 11)
         >>> round(float(segmentation.shares().sum()), 6)
         1.0
     """

@@ -129,6 +129,9 @@ def test_page_and_assets_come_through_a_proxy_under_its_prefix(proxied: str) -> 
         assert answer.status_code == 200 and answer.content, asset
         assert str(answer.url).startswith(root), f"{asset} lies outside of the prefix"
     urls = set(re.findall(r'"url":\s*"(http[^"]+)"', json.dumps(config)))
+    urls = {
+        url for url in urls if httpx.URL(url).host == httpx.URL(proxied).host
+    }  # Gradio's own examples lie elsewhere
     assert urls and all(url.startswith(f"{root}/gradio_api/file=") for url in urls)
     assert httpx.get(sorted(urls)[0], timeout=PATIENT).headers["content-type"].startswith("image/")
 

@@ -90,9 +90,9 @@ class TableSamples(Sequence[Sample]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def places(self) -> list[tuple[str, TableRow]]:
+    def places(self) -> list[tuple[str, ShardRow]]:
         """Key and place of each row, as of `DataSet`."""
-        return [(key, TableRow(self, number)) for number, key in enumerate(self.keys)]
+        return [(key, ShardRow(self, number)) for number, key in enumerate(self.keys)]
 
     @cached_property
     def keys(self) -> list[str]:
@@ -141,7 +141,7 @@ class TableSamples(Sequence[Sample]):
 
 
 @dataclass(frozen=True)
-class TableRow:
+class ShardRow:
     """Where a sample stands in tables, as `batch.places.Shelved`.
 
     Attributes:
