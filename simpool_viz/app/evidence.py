@@ -100,17 +100,20 @@ class EvidencePage:
         self.plot = Photo(
             value=self._plot(first, columns[0][1]),
             label="The figure of every map with its 95 % interval",
+            show_label=False,
             interactive=False,
             buttons=[],
             elem_id="evidence-plot",
         )
         with gr.Accordion("All figures", open=False):
             self.text = gr.Markdown(first.table.markdown(), elem_id="evidence-text")
+        gr.Markdown("### Open an example as a board")
         self.examples = gr.Gallery(
             value=[(str(photo), photo.stem) for photo in self.photos],
-            label="Open an example as a board",
+            label="Examples",
+            show_label=False,
             columns=6,
-            height=150,
+            height="auto",
             buttons=[],
             allow_preview=False,
             interactive=False,
@@ -118,7 +121,7 @@ class EvidencePage:
             elem_id="evidence-examples",
         )
         style_controls("evidence", shown=False)
-        self.view = BoardView(elem_id="evidence")
+        self.view = BoardView(kind="evidence", elem_id="evidence")
         self.photo = gr.State()
         common: dict[str, Any] = {"api_visibility": "private"}
         self.table.input(self.show, self.table, [self.column, self.text, self.plot], **common)

@@ -212,7 +212,7 @@ class InspectPage:
             made = visit.prepare(photo, self.find(checkpoint, own), size)
             if not visit.begun:  # meanwhile
                 visit.kept |= made
-                return self.record(photo, checkpoint, size, question, own, visit, others)
+                return self.record(photo, checkpoint, size, question or "pooling", own, visit, others)
         return [gr.skip()] * len(self.recording_event["outputs"])
 
     def _follow(self, kept: KeptRecording, question: str) -> list[Any]:

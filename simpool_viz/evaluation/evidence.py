@@ -13,6 +13,19 @@ from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.references import read_reference
 from simpool_viz.scores.results import FORMS, Column, Results, Table
 
+# What the tables of the results measure, by the beginning of their names, in the order of the page.
+GROUPS = {
+    "vit": "ViT group",
+    "vit_ssl": "ViTs without labels",
+    "resnet": "ResNet group",
+    "heads": "Heads on a frozen ResNet",
+    "masks": "Default masks",
+    "masks_heads": "Default masks of the heads",
+    "discovery": "Objects discovered",
+    "thin": "The base of the ViTs",
+    "start": "SimPool's random start",
+}
+
 
 @dataclass(frozen=True)
 class MeasuredTable:
@@ -30,8 +43,10 @@ class MeasuredTable:
 
     @property
     def title(self) -> str:
-        """For readers: its name, and its heading without Markdown."""
-        return f"{self.name}: {self.table.title.replace('*', '')}"
+        """For readers: what it measures, and its heading without Markdown."""
+        group, _, rest = self.name.partition("/")
+        between = f", {rest.rpartition('/')[0]}" if "/" in rest else ""
+        return f"{GROUPS.get(group, group)}{between}: {self.table.title.replace('*', '')}"
 
     @property
     def columns(self) -> list[Column]:
@@ -44,7 +59,7 @@ class MeasuredTable:
 
 
 def measured_tables(results: Results, here: Collection[str]) -> list[MeasuredTable]:
-    """The tables of maps whose checkpoints are here.
+    """The tables of maps whose checkpoints are here, in the order of `GROUPS`.
 
     Args:
         results: such as `bundled_results`.
@@ -56,7 +71,12 @@ def measured_tables(results: Results, here: Collection[str]) -> list[MeasuredTab
         one = MeasuredTable(name, table, checkpoints)
         if table.columns[0].name == "map" and checkpoints and set(checkpoints) <= set(here) and one.columns:
             found.append(one)
-    return found
+    places = {group: place for place, group in enumerate(GROUPS)}
+
+    def place(one: MeasuredTable) -> tuple[int, bool]:
+        return places.get(one.name.partition("/")[0], len(places)), not one.name.endswith("/horses")  # the larger set
+
+    return sorted(found, key=place)
 
 
 def checkpoints_of(command: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ def test_another_table_and_figure_are_drawn_and_an_example_opens_as_a_board(open
     expect(plot).to_be_visible(timeout=30_000)
     first = plot.get_attribute("src")
     page.get_by_label("Measured on").click()
-    page.get_by_role("option", name="resnet/horses: horses, 327 photos").click()
+    page.get_by_role("option", name="ResNet group: horses, 327 photos").click()
     expect(plot).not_to_have_attribute("src", first or "", timeout=30_000)
     page.get_by_text("All figures").click()
     row = bundled_results().table("resnet/horses").rows[0]["map"]
@@ -46,4 +46,11 @@ def test_the_page_fits_a_phone(browser: Browser, app_url: str):
     page.get_by_role("tab", name="Evidence").click()
     expect(page.locator("#evidence-plot img")).to_be_visible(timeout=30_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    examples = page.locator("#evidence-examples .thumbnail-item")
+    examples.last.scroll_into_view_if_needed()
+    boxes = [box for item in examples.all() if (box := item.bounding_box())]
+    frame = page.locator("#evidence-examples").bounding_box()
+    assert frame is not None and len(boxes) == len(example_photos()) and all(box["width"] > 80 for box in boxes)
+    assert all(frame["x"] <= box["x"] and box["x"] + box["width"] <= frame["x"] + frame["width"] for box in boxes)
+    assert all(box["y"] + box["height"] <= frame["y"] + frame["height"] + 1 for box in boxes)
     page.close()

@@ -9,10 +9,13 @@ from simpool_viz.scores.results import Column, Results, Table, bundled_results
 
 def test_tables_of_maps_whose_checkpoints_are_here_are_shown() -> None:
     names = {one.name: one for one in measured_tables(bundled_results(), catalogue())}
+    assert next(iter(names)).startswith("vit/") and names["discovery/student/horses"].title.startswith(
+        "Objects discovered, student: horses"
+    )
     assert {"vit/horses", "vit/coco_open", "resnet/horses", "resnet/coco_open", "vit_ssl/horses"} <= set(names)
     assert not {"vit/objects", "discovery/teacher/horses", "scenes/camvid/test/iou"} & set(names)
     one = names["vit/horses"]
-    assert one.title == "vit/horses: horses, 327 photos" and one.checkpoints[:2] == ("vit_cls", "vit_gap")
+    assert one.title == "ViT group: horses, 327 photos" and one.checkpoints[:2] == ("vit_cls", "vit_gap")
     assert "iou_at_true_area" in [column.name for column in one.columns]
     assert measured_tables(bundled_results(), ["vit_cls"]) != list(names.values())
 

@@ -71,11 +71,17 @@ async function loadImage(url) {
   return image;
 }
 
+const NOTHING_YET = {
+  compare: "Drop a photo, choose checkpoints and maps, and press Run.",
+  inspect: "Choose a photo and a checkpoint, and press Run.",
+  evidence: "Choose one of the photos above; its maps by the checkpoints of the table stand here.",
+};
+
 async function load() {
   const value = withPins(props.value), mine = ++drawn, known = keepFacts(value ?? {});
   if (!value || !value.photos) {
     board = null;
-    return empty(props.kind === "inspect" ? "Choose a photo and a checkpoint, and press Run." : "Drop a photo, choose checkpoints and maps, and press Run.");
+    return empty(NOTHING_YET[props.kind] ?? NOTHING_YET.compare);
   }
   if (board && value.run === board.value.run && !pins.length && !board.pinned) grow(value);
   else if (!(await begin(value, mine, known))) return;

@@ -32,7 +32,7 @@ function buildRow(row) {
   if (row.lines.length || row.baseline) more.append(buildFigures(row));
   if (row.about.length) more.append(buildAbout(row));
   if (props.kind === "compare" && row.classifies && row.pinned === undefined) more.append(buildCurvesButton(row));
-  if (props.kind === "compare" && !row.baseline && row.pinned === undefined) more.append(buildInspectButton(row));
+  if (props.kind !== "inspect" && !row.baseline && row.pinned === undefined) more.append(buildInspectButton(row));
   if (element.closest("#board") && row.of_class && row.pinned === undefined) more.append(buildClassChoice(row));
   if (props.kind === "inspect") more.append(buildPinButton(row));
   if (row.pinned !== undefined) more.append(buildUnpinButton(row));
