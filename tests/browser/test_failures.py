@@ -56,8 +56,9 @@ def test_a_bug_in_what_is_sent_to_the_browser_ends_the_wait_too(opened: Opened, 
 def test_a_bug_in_inspect_is_told_as_ours_and_covers_no_control(opened: Opened, monkeypatch: pytest.MonkeyPatch):
     page, _ = opened
     page.get_by_role("tab", name="Inspect").click()
+    expect(page.locator("#inspected .row").first).to_be_visible(timeout=60_000)
     with monkeypatch.context() as planted:
-        plant_bug(planted, "contribution")
+        plant_bug(planted, "pooling")
         page.locator("#look").click()
         expect_our_fault(page)
     page.wait_for_timeout(500)
