@@ -143,7 +143,7 @@ def compare(page: Page, draw: random.Random, given: dict[str, Any], alone: dict[
     """A board, and whether it is the one that the request had alone, which the first one is kept as."""
     photo, chosen = draw.randrange(len(given["photos"])), draw.randrange(len(CHECKPOINTS))
     file = page.upload(f"photo{photo}.jpg", given["photos"][photo])
-    (board,) = page.ask("compare", file, CHECKPOINTS[chosen], ["own"], None, None, None)
+    (board,) = page.ask("run", file, CHECKPOINTS[chosen], ["own"], None, None, None)
     return alone.setdefault((photo, chosen), essence(board)) == essence(board)
 
 
@@ -158,7 +158,7 @@ def inspect(page: Page, draw: random.Random, given: dict[str, Any], _: Any) -> b
 def take(page: Page, draw: random.Random, given: dict[str, Any], _: Any) -> bool:
     """The board as a ZIP."""
     file = page.upload("photo.jpg", draw.choice(given["photos"]))
-    shown = {"style": given["style"], "group": "none", "sort": "", "lowest": False}
+    shown = {"style": given["style"], "group": "none", "sort": "", "lowest": False, "steps": 1}
     page.ask("take_everything", shown, "two", ["overlay"], ["map"], file, ["resnet_simpool"], ["own"], None, None, None)
     return True
 
@@ -169,7 +169,7 @@ def bring(page: Page, draw: random.Random, given: dict[str, Any], _: Any) -> boo
     page.ask("recognise", file, "", None)
     (name,) = page.ask("use", None, [], ["own"])[0]["value"]
     photo = page.upload("photo.jpg", draw.choice(given["photos"]))
-    (board,) = page.ask("compare", photo, [name], ["own"], None, None, None)
+    (board,) = page.ask("run", photo, [name], ["own"], None, None, None)
     return bool(board["rows"])
 
 
@@ -189,7 +189,7 @@ def rubbish(page: Page, draw: random.Random) -> None:
     """
     post, join = page.client.post, f"{API}/queue/join"
     noise = draw.randbytes(draw.randrange(2000))
-    whole = {"fn_index": page.functions["compare"], "session_hash": uuid.uuid4().hex}
+    whole = {"fn_index": page.functions["run"], "session_hash": uuid.uuid4().hex}
     kind = draw.randrange(6)
     if kind == 0:
         answer = post(join, content=noise, headers={"content-type": "application/json"})
@@ -204,7 +204,7 @@ def rubbish(page: Page, draw: random.Random) -> None:
     else:
         file = page.upload("photo.jpg", noise or b"x")
         try:
-            page.ask("compare", file, ["vit_gap"], ["own"], None, None, None)
+            page.ask("run", file, ["vit_gap"], ["own"], None, None, None)
         except Failed as refusal:
             if "fault of ours" in str(refusal) or str(ROOT) in str(refusal):
                 raise
@@ -306,7 +306,7 @@ def run(visitors: int, minutes: float, share: float, seed: int, folder: Path) ->
             for chosen in range(len(CHECKPOINTS)):
                 with Page(address, functions) as page:
                     file = page.upload(f"photo{photo}.jpg", given["photos"][photo])
-                    (board,) = page.ask("compare", file, CHECKPOINTS[chosen], ["own"], None, None, None)
+                    (board,) = page.ask("run", file, CHECKPOINTS[chosen], ["own"], None, None, None)
                     alone[photo, chosen] = essence(board)
         for work, _ in WORKS.values():
             with Page(address, functions) as page:
