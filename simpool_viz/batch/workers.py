@@ -138,11 +138,15 @@ class _Readers:
 
 
 def _begin_worker() -> None:
-    """Give a worker a lower priority: it takes the time that the forward pass leaves, not its cores. It ends with its
-    parent, however that ends, and leaves Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Give a worker a lower priority: it takes the time that the forward pass leaves, not its cores."""
+    follow_parent()
     if hasattr(os, "nice"):
         os.nice(5)
+
+
+def follow_parent() -> None:
+    """Let this process end with its parent, however that ends, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -6,20 +6,17 @@ Nothing here imports PyTorch, since they start with this file.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
-import signal
-import threading
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.connection import wait
 from typing import TypeVar
 
 from simpool_viz.batch.preparing import Fault, Frame, Prepared, prepare_picture
+from simpool_viz.batch.workers import follow_parent
 from simpool_viz.errors import SimpoolError
 from simpool_viz.evaluation.datasets.samples import Sample
 from simpool_viz.evaluation.scoring import MapToScore
@@ -96,7 +93,7 @@ class Scorers:
     def __enter__(self) -> Scorers:
         if self.count:
             context = multiprocessing.get_context("spawn")  # a fork of a process with PyTorch's threads can hang
-            self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin_scorer)
+            self._pool = ProcessPoolExecutor(self.count, context, initializer=follow_parent)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,16 +130,3 @@ def _awaited(future: Future[ScoreOf]) -> ScoreOf:
         return future.result()
     except BrokenProcessPool as error:
         raise SimpoolError(_ENDED) from error
-
-
-def _begin_scorer() -> None:
-    """It ends with its parent, however that ends, and leaves Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

@@ -22,6 +22,11 @@ from simpool_viz.modeling.layers.branches import gate_branches
 VARIANTS = ("official", "figure")
 
 
+def share_of_maximum(p: Tensor) -> Tensor:
+    """lambda = p0^2 / (p0^2 + p1^2), the weight of the maximum in [0, 1], of p (2,)."""
+    return p[0] ** 2 / (p[0] ** 2 + p[1] ** 2)
+
+
 class SPE(nn.Module):
     """Gates the channels of a feature map (B, C, h, w).
 
@@ -53,7 +58,7 @@ class SPE(nn.Module):
     @property
     def share(self) -> Tensor:
         """lambda, the weight of the maximum in [0, 1]."""
-        return self.p[0] ** 2 / (self.p[0] ** 2 + self.p[1] ** 2)
+        return share_of_maximum(self.p)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""

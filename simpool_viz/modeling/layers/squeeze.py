@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.layers.branches import gate_branches
+from simpool_viz.modeling.layers.spe import SPE, share_of_maximum
 
 SQUEEZES = ("avg", "max", "min", "max+min", "adaptive")
 
@@ -51,7 +52,7 @@ class Squeeze(nn.Module):
     def share(self) -> Tensor | None:
         """The weight of the maximum in [0, 1], of which the minimum has the rest; None for the mean."""
         if self.p is not None:
-            return self.p[0] ** 2 / (self.p[0] ** 2 + self.p[1] ** 2)
+            return share_of_maximum(self.p)
         fixed = {"max": 1.0, "min": 0.0, "max+min": 0.5}
         return torch.tensor(fixed[self.kind]) if self.kind in fixed else None
 
@@ -225,8 +226,6 @@ def shares_of_maximum(backbone: nn.Module) -> dict[str, float]:
     Returns:
         lambda in [0, 1] by the name of the gating module, in the order of the modules; empty where there is none.
     """
-    from simpool_viz.modeling.layers.spe import SPE
-
     found: dict[str, float] = {}
     for name, module in backbone.named_modules():
         share = module.share if isinstance(module, SPE) else None
