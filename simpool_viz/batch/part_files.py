@@ -25,14 +25,14 @@ from simpool_viz.batch.engine import (
     local_parts,
     require_pyarrow,
 )
-from simpool_viz.batch.lock import HOLDER, LOCK, locked
+from simpool_viz.batch.lock import locked
 from simpool_viz.batch.workers import half_the_cores
-from simpool_viz.batch.writing import BatchReport, require_folder
+from simpool_viz.batch.writing import PART, BatchReport, check_folder, require_folder
 from simpool_viz.errors import DataError, OptionError
 from simpool_viz.export import FORMAT, versions
-from simpool_viz.outputs import LOST, written_whole
+from simpool_viz.outputs import written_whole
 
-RUN, MANIFEST, TEMPORARY = "run.json", "manifest.json", ".part-"
+RUN, MANIFEST = "run.json", "manifest.json"
 ENGINES = ("local", "ray")
 _ABOUT = b"simpool_viz"  # the key of a part's report in the metadata of its file
 
@@ -107,7 +107,7 @@ def run_parts(
     started, cluster, out = time.perf_counter(), cluster or Cluster(), Path(out)
     if size < 1:
         raise OptionError("the number of pictures of a part must be positive")
-    check_parts_folder(out)
+    check_folder(out, RUN)
     parts = cut_to_parts(items, size)
     digest = hashlib.sha256("\n".join(item.key for item in items).encode()).hexdigest()
     facts = {"settings": json.loads(json.dumps(settings)), "part": size, "items": len(items), "keys": digest}
@@ -209,19 +209,6 @@ def report_of(path: Path) -> PartReport | None:
         return None
 
 
-def check_parts_folder(out: Path) -> None:
-    """Check that a run may write parts to a folder.
-
-    Raises:
-        FileExistsError: it holds something else.
-    """
-    if (out / RUN).is_file() or not out.exists():
-        return
-    known = (LOCK, HOLDER, LOST)
-    if not out.is_dir() or any(p.name not in known and not p.name.startswith(TEMPORARY) for p in out.iterdir()):
-        raise FileExistsError(f"{out} already exists and is no earlier run; choose another folder")
-
-
 @dataclass(frozen=True)
 class _Earlier:
     """The parts of an earlier run, and how many of its files are damaged."""
@@ -232,7 +219,7 @@ class _Earlier:
 
 def _begin(out: Path, facts: dict[str, Any], parts: Sequence[Part], overwrite: bool) -> _Earlier:
     """Take over an earlier run, or begin anew."""
-    for left in out.glob(f"{TEMPORARY}*"):  # of a run that was killed
+    for left in out.glob(f"{PART}*"):  # of a run that was killed
         shutil.rmtree(left, ignore_errors=True)
     if (out / RUN).is_file() and not overwrite:
         _check_same(out, facts)

@@ -23,9 +23,9 @@ from simpool_viz.batch.boards import Job, batches_of_one_shape, boards_or_faults
 from simpool_viz.batch.engine import Made, Rows, require_pyarrow
 from simpool_viz.batch.inputs import find_items
 from simpool_viz.batch.local import run_settings
-from simpool_viz.batch.part_files import Cluster, check_parts_folder, run_parts
+from simpool_viz.batch.part_files import RUN, Cluster, run_parts
 from simpool_viz.batch.preparing import Fault, Prepared, prepare
-from simpool_viz.batch.writing import BatchReport
+from simpool_viz.batch.writing import BatchReport, check_folder
 from simpool_viz.board.board import Board, Row, Settings
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import LONGEST, SUFFIXES, render_row, row_scales
@@ -188,7 +188,7 @@ def write_batch(
         raise OptionError("the number of pictures of a forward pass must be positive")
     require_pyarrow()
     out = Path(out)
-    check_parts_folder(out)
+    check_folder(out, RUN)
     requests = [parse_map(one) if isinstance(one, str) else one for one in maps]
     work = BoardWork(Job(encoders, requests, settings or Settings()), drawn, pictures, batch)
     facts = run_settings(work.job, drawn, pictures) | {"batch": batch, "weights": [weights_digest(e) for e in encoders]}

@@ -91,16 +91,17 @@ def require_folder(out: Path) -> None:
         raise DataError(f"{out} is gone, which was there when its run began; start the run again")
 
 
-def check_folder(out: Path) -> None:
+def check_folder(out: Path, mark: str = JOURNAL) -> None:
     """Check that a run may write to a folder.
 
     Args:
         out: the folder, which need not exist.
+        mark: name of the file by which an earlier run is known.
 
     Raises:
         FileExistsError: it holds something else than a run.
     """
-    if (out / JOURNAL).is_file() or not out.exists():
+    if (out / mark).is_file() or not out.exists():
         return
     # What the lock, a file system or a run that was killed at once leaves behind.
     known = (LOCK, HOLDER, LOST)
