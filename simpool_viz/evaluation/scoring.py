@@ -7,11 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from simpool_viz.masks import Box, ObjectMask
-from simpool_viz.scores.boxes import V2_IOUS, box_curves, iou_of_box, largest_box, object_boxes, reached, resized_boxes
+from simpool_viz.scores.boxes import (
+    V2_IOUS,
+    LevelBoxes,
+    box_curves,
+    iou_of_box,
+    largest_box,
+    level_boxes,
+    object_boxes,
+    reached,
+    resized_boxes,
+)
 from simpool_viz.scores.localization import baselines, centre_prior, jaccard, score_baselines, score_map
 from simpool_viz.scores.references import Reference
 from simpool_viz.scores.threshold_curves import SIDE, count_steps, scaled_map
@@ -100,11 +111,10 @@ def score_photo(reference: Reference, maps: Sequence[MapToScore]) -> list[MapSco
     truth = object_boxes(reference)
     scored = [_scored(one, reference, truth) for one in maps]
     plain = score_baselines(reference)
-    priors = {"centre prior": centre_prior((SIDE, SIDE)), "whole picture": np.ones((1, 1))}
     for name, (_, mask) in baselines(reference).items():
         box = largest_box(mask)
         figures = plain[name] | _jaccard(mask[None], reference) | {"corloc": float(iou_of_box(box, truth) >= 0.5)}
-        scored.append(MapScores(-1, name, name, figures, count_photo(priors[name], truth, reference)))
+        scored.append(MapScores(-1, name, name, figures, _count(*_cut_baseline(name), truth, reference)))
     return scored
 
 
@@ -137,6 +147,18 @@ def count_photo(weights: np.ndarray, truth: np.ndarray, reference: Reference) ->
         reference: the reference mask.
     """
     scaled = scaled_map(weights)
-    every, largest = box_curves(scaled, resized_boxes(truth, reference.size, (SIDE, SIDE)))
+    return _count(scaled, level_boxes(scaled), truth, reference)
+
+
+@cache
+def _cut_baseline(name: str) -> tuple[np.ndarray, LevelBoxes]:
+    """A baseline at the size of the protocols and its boxes, which are the same for every photo."""
+    prior = centre_prior((SIDE, SIDE)) if name == "centre prior" else np.ones((1, 1))
+    scaled = scaled_map(prior)
+    return scaled, level_boxes(scaled)
+
+
+def _count(scaled: np.ndarray, found: LevelBoxes, truth: np.ndarray, reference: Reference) -> Counts:
+    every, largest = box_curves(found, resized_boxes(truth, reference.size, (SIDE, SIDE)))
     boxes = np.concatenate([reached(every, V2_IOUS), reached(largest, (0.5,))])
     return Counts(boxes, count_steps(scaled, reference).astype(np.int32))

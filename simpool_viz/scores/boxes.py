@@ -10,6 +10,7 @@ released code, the thresholds k / 1000 cut a map of 8 bits, so that 255 masks ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -74,31 +75,75 @@ def largest_box(grid: np.ndarray) -> Box | None:
     return next(iter(component_boxes(largest_component(grid))), None)
 
 
-def box_curves(scaled: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The IoU of a map's boxes with the true boxes at each threshold.
+@dataclass(frozen=True)
+class LevelBoxes:
+    """The boxes of a map's components at each threshold; the mask at k is floor(255 v) > k.
+
+    Attributes:
+        boxes: (n, 4) in pixels of the map, in the order of the masks that they belong to.
+        starts: (m,) the first box of each mask.
+        largest: (m,) the box of each mask's component with the most pixels, the topmost of equals.
+        masks: (255,) the mask of each threshold.
+    """
+
+    boxes: np.ndarray
+    starts: np.ndarray
+    largest: np.ndarray
+    masks: np.ndarray
+
+
+def level_boxes(scaled: np.ndarray) -> LevelBoxes:
+    """Cut a map at every threshold.
 
     Args:
         scaled: (side, side) in [0, 1], from `scaled_map`; a constant one has the whole picture as its only box.
-        truth: (n, 4) boxes in pixels of that square.
-
-    Returns:
-        (2, 255): of the best of all components, for MaxBoxAccV2, and of the component with the largest area, for
-        MaxBoxAcc. The mask at k is floor(255 v) > k.
     """
     levels = np.floor(scaled * LEVELS).astype(np.uint8)
-    side = scaled.shape[0]
     if levels.max() == 0:
-        return np.full((2, LEVELS), iou_of_box((0, 0, side, side), truth))
-    curves = np.zeros((2, LEVELS))
-    there = np.unique(levels)
-    for cut, following in zip(there[:-1].tolist(), there[1:].tolist(), strict=True):
-        mask = (levels > cut).view(np.uint8)
-        stats = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)[2][1:]
-        boxes = np.column_stack([stats[:, :2], stats[:, :2] + stats[:, 2:4]])
-        ious = box_ious(boxes, truth).max(1)
-        curves[:, cut:following] = [[ious.max()], [ious[stats[:, 4].argmax()]]]
-    curves[:, : there[0]] = curves[:, there[0] : there[0] + 1]
-    return curves
+        levels[:] = LEVELS
+    cuts = np.flatnonzero(np.bincount(levels.ravel(), minlength=LEVELS + 1)[:-1])  # where the mask changes
+    cuts = cuts if len(cuts) else np.array([0])
+    found = [_components((levels > cut).view(np.uint8)) for cut in cuts.tolist()]
+    starts = np.cumsum([0, *(len(boxes) for boxes, _ in found)])[:-1]
+    largest = starts + np.array([number for _, number in found])
+    masks = (np.searchsorted(cuts, np.arange(LEVELS), side="right") - 1).clip(min=0)
+    return LevelBoxes(np.concatenate([boxes for boxes, _ in found]), starts, largest, masks)
+
+
+def box_curves(found: LevelBoxes, truth: np.ndarray) -> np.ndarray:
+    """The IoU of a map's boxes with the true boxes at each threshold.
+
+    Args:
+        found: the boxes of the map.
+        truth: (n, 4) boxes in pixels of the map.
+
+    Returns:
+        (2, 255): of the best of all components, for MaxBoxAccV2, and of the largest component, for MaxBoxAcc.
+    """
+    ious = box_ious(found.boxes, truth).max(1)
+    return np.stack([np.maximum.reduceat(ious, found.starts), ious[found.largest]])[:, found.masks]
+
+
+def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The boxes of the 8-connected components of a mask (h, w) uint8 that is not empty, (n, 4), and which of them has
+    the most pixels.
+
+    Contours find them in a quarter of the time of labels. The polygon through the border pixels' centres has
+    A + B / 2 + 1 pixels (Pick's theorem, A the area and B the steps of the border), and a hole, whose polygon runs
+    through the pixels around it, A - B / 2 + 1.
+    """
+    contours, ((*links,),) = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    outer = [i for i, (_, _, _, parent) in enumerate(links) if parent < 0][::-1]  # the topmost first
+    corners = np.array([cv2.boundingRect(contours[i]) for i in outer])
+    corners[:, 2:] += corners[:, :2]
+    if len(outer) == 1:
+        return corners, 0
+    pixels = dict.fromkeys(outer, 0.0)
+    for i, (contour, (_, _, _, parent)) in enumerate(zip(contours, links, strict=True)):
+        steps = len(contour) if len(contour) > 1 else 0
+        sign = 1 if parent < 0 else -1
+        pixels[i if parent < 0 else parent] += sign * (cv2.contourArea(contour) + sign * steps / 2 + 1)
+    return corners, int(np.argmax([pixels[i] for i in outer]))
 
 
 def max_box_accuracy(shares: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from simpool_viz.evaluation.protocols import PROTOCOLS, evaluate_protocols, prot
 from simpool_viz.images import read_picture
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.boxes import box_curves, iou_of_box, object_boxes, resized_boxes
+from simpool_viz.scores.boxes import box_curves, iou_of_box, level_boxes, object_boxes, resized_boxes
 from simpool_viz.scores.localization import centre_prior, energy, iou_at_best_threshold
 from simpool_viz.scores.references import read_reference
 from simpool_viz.scores.results import DRAWS
@@ -32,7 +32,7 @@ def test_every_figure_is_that_of_the_definitions(data: DataSet, resnet: Encoder)
         attention, reference = recording.map("pooling"), read_reference(mask, recording.picture.size)
         (true_box,) = object_boxes(reference)
         scaled = scaled_map(attention.weights[0])
-        curves.append(box_curves(scaled, resized_boxes(true_box[None], reference.size, (224, 224))))
+        curves.append(box_curves(level_boxes(scaled), resized_boxes(true_box[None], reference.size, (224, 224))))
         (box,) = attention.mask("mass", 0.6, largest=True).boxes
         assert attention.mask("mass", 0.6, largest=True).grid.sum() == largest(attention.mask("mass", 0.6).grid).sum()
         hits.append(iou_of_box(box, true_box[None]) >= 0.5)

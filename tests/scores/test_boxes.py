@@ -14,6 +14,7 @@ from simpool_viz.scores.boxes import (
     box_ious,
     iou_of_box,
     largest_box,
+    level_boxes,
     max_box_accuracy,
     object_boxes,
     reached,
@@ -56,7 +57,7 @@ def test_largest_box_is_that_of_the_largest_component() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_box_curves_are_those_of_a_thousand_thresholds_tried_one_by_one(seed: int) -> None:
     scaled, truth = scaled_map(np.random.default_rng(seed).random((6, 8)), SIDE), some_boxes(seed, 2) + 0.25
-    curves = box_curves(scaled, truth)
+    curves = box_curves(level_boxes(scaled), truth)
     eight_bits = np.floor(255 * scaled)
     for k in range(1000):
         cut = int(k / 1000 * 255)
@@ -68,13 +69,30 @@ def test_box_curves_are_those_of_a_thousand_thresholds_tried_one_by_one(seed: in
         assert any(curves[1, cut] == pytest.approx(ious[i]) for i in np.flatnonzero(sizes == sizes.max()))
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.45, 0.6, 0.8])
+def test_the_largest_component_of_noise_has_the_most_pixels(share: float) -> None:
+    """Noise has single pixels, spurs, rings and components within holes."""
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        scaled = (rng.random((40, 40)) < share).astype(float)
+        parts, _ = label(scaled, np.ones((3, 3)))
+        sizes = np.bincount(parts.ravel())[1:]
+        boxes = [(x.start, y.start, x.stop, y.stop) for y, x in find_objects(parts)]
+        for chosen in (boxes[i] for i in np.flatnonzero(sizes == sizes.max())):
+            _, largest = box_curves(level_boxes(scaled), np.array([chosen]))
+            assert largest.min() == largest.max() and (largest[0] == 1 or (sizes == sizes.max()).sum() > 1)
+
+
 def test_boxes_of_blobs_by_hand() -> None:
     scaled = np.zeros((SIDE, SIDE))
     scaled[0:10, 0:10], scaled[20:30, 20:40] = 1.0, 0.5
-    every, largest = box_curves(scaled, np.array([[0, 0, 10, 10]]))
+    every, largest = box_curves(level_boxes(scaled), np.array([[0, 0, 10, 10]]))
     assert every.tolist() == [1.0] * 255, "the first blob is a component of its own at every threshold"
     assert largest.tolist() == [0.0] * 127 + [1.0] * 128, "below one half the second blob is the larger one"
-    assert box_curves(np.zeros((SIDE, SIDE)), np.array([[0, 0, SIDE, SIDE // 2]])).tolist() == [[0.5] * 255] * 2
+    assert (
+        box_curves(level_boxes(np.zeros((SIDE, SIDE))), np.array([[0, 0, SIDE, SIDE // 2]])).tolist()
+        == [[0.5] * 255] * 2
+    )
 
 
 def test_max_box_accuracy_takes_the_best_threshold_of_each_iou_over_the_set() -> None:
@@ -109,7 +127,9 @@ def test_a_ring_has_one_box_where_contours_have_two() -> None:
     ring = np.zeros((SIDE, SIDE))
     ring[5:35, 5:35], ring[12:28, 12:28] = 1, 0
     outer, hole = np.array([[5, 5, 35, 35]]), np.array([[11, 11, 29, 29]])
-    assert box_curves(ring, outer).min() == 1 and box_curves(ring, hole).max() == pytest.approx(18**2 / 30**2)
+    assert box_curves(level_boxes(ring), outer).min() == 1 and box_curves(
+        level_boxes(ring), hole
+    ).max() == pytest.approx(18**2 / 30**2)
     contours, _ = cv2.findContours(ring.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
     assert sorted(cv2.boundingRect(one) for one in contours) == [(5, 5, 30, 30), (11, 11, 18, 18)]
 

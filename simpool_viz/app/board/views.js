@@ -127,6 +127,7 @@ function buildAgreementCell(row, other) {
   const cell = make("td"), button = make("button", "");
   button.type = "button";
   button.dataset.pair = `${board.rows.indexOf(row)} ${board.rows.indexOf(other)}`;
+  button.setAttribute("aria-label", `${row.title} and ${other.title}`); // with their IoU once it is drawn
   button.addEventListener("click", () => { ui.view = "pair"; [ui.first, ui.second] = button.dataset.pair.split(" ").map(Number); rebuild(); });
   cell.append(button);
   return cell;
