@@ -198,6 +198,12 @@ def _read_weights(folder: Path) -> tuple[State, dict[str, str]]:
     return read_safetensors(path, str(path))
 
 
+def folder_beside(folder: Path, name: str) -> Path | None:
+    """The checkpoint folder of a name, beside another folder or bundled; None where there is none."""
+    places = (folder.parent / name, bundled_folder("models") / name)
+    return next((place for place in places if (place / CONFIG).is_file()), None)
+
+
 def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
     """Find the checkpoint folder that holds the backbone, stem or trunk of another one.
 
@@ -209,9 +215,8 @@ def base_folder(folder: Path, base: str, part: str = "backbone") -> Path:
     Raises:
         CheckpointError: it is in neither place.
     """
-    for place in (folder.parent, bundled_folder("models")):
-        if (place / base / CONFIG).is_file():
-            return place / base
+    if found := folder_beside(folder, base):
+        return found
     what = "is a head on the backbone of" if part == "backbone" else f"stands on the {part} of"
     raise CheckpointError(
         f"{folder} {what} {base!r}, which is not in {folder.parent}; put that checkpoint folder there"

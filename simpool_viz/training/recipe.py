@@ -246,6 +246,7 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe | Heads
         if not separator:
             raise OptionError(f"--set takes key=value, not {override!r}")
         _set(settings, key.split("."), _parse(value, f"--set {key}", OptionError))
+    settings = {key: value for key, value in settings.items() if value is not None}  # null: not as the base has it
     kind = HeadsRecipe if "frozen" in settings else Recipe
     fields = [setting for setting in dataclasses.fields(kind) if setting.compare]
     known = ", ".join(setting.name for setting in fields)
@@ -340,12 +341,14 @@ def _read(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     settings = _parse(text, str(path), TrainingError) or {}
     if not isinstance(settings, dict):
         raise TrainingError(f"{path} is not a table of settings")
-    base = settings.pop("base", None)
-    if base is None:
-        return settings
-    if not isinstance(base, str) or not base:
-        raise TrainingError(f"{path}: base is the name of a recipe beside it, not {base!r}")
-    return _merge(_read(path.parent / f"{base}.yaml", (*below, path.resolve())), settings)
+    bases = settings.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(base and isinstance(base, str) for base in bases):
+        raise TrainingError(f"{path}: base is the name of a recipe beside it, or a list of names, not {bases!r}")
+    merged: dict[str, Any] = {}
+    for base in bases:
+        merged = _merge(merged, _read(path.parent / f"{base}.yaml", (*below, path.resolve())))
+    return _merge(merged, settings)
 
 
 def _parse(text: str, source: str, kind: type[SimpoolError]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simpool_viz.checkpoints.bundle import base_folder, load_bundle
+from simpool_viz.checkpoints.bundle import folder_beside, load_bundle
 from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.life import life_of_qkv
@@ -49,10 +49,16 @@ def start_from(encoder: Encoder, name: str, folder: Path, trunk_blocks: int = 0)
         trunk_blocks: number of the first blocks that stay frozen; 0 for no trunk.
 
     Raises:
-        CheckpointError: no such checkpoint.
-        TrainingError: nothing of its backbone fits.
+        CheckpointError: the checkpoint cannot be read.
+        TrainingError: there is none of this name, or nothing of its backbone fits.
     """
-    other = load_bundle(base_folder(folder, name))
+    home = folder_beside(folder, name)
+    if home is None:
+        raise TrainingError(
+            f"init_from: there is no checkpoint {name!r}, bundled or in {folder.parent}; train it first, into the same "
+            "folder, or start from random weights with --set init_from=null"
+        )
+    other = load_bundle(home)
     own, given = encoder.state_dict(), other.state_dict()
     given |= {
         STEM + key.removeprefix("backbone."): value for key, value in given.items() if key.startswith("backbone.")

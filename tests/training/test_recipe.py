@@ -45,13 +45,24 @@ def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
         for p in ("gap", "gem", "simpool", "spe_gap", "spe_simpool")
     }
     gap, compared = siblings["gap"], {"encoder.pooling", "encoder.inside"}
-    slow, open_gates = "rates.pooling.w[qk].weight", "rates.backbone.*.se.*"
+    slow, open_gates, flat_start = "rates.pooling.w[qk].weight", "rates.backbone.*.se.*", "scales.pooling.wk.weight"
+    told = {"name", "title", "source", "init_from", "rates", "scales"}
     for name, recipe in siblings.items():
         differing = {k for k in gap.keys() | recipe.keys() if gap.get(k) != recipe.get(k)}
-        assert differing <= compared | {"name", "title", "source", "rates", slow, open_gates}, name
+        assert differing <= compared | told | {slow, open_gates, flat_start}, name
         assert recipe.get(slow) == (0.03 if "simpool" in name else None)
+        assert recipe.get(flat_start) == (0.15 if "simpool" in name else None)
         assert recipe.get(open_gates) == (10 if "spe" in name else None)
         assert recipe["encoder.inside"] == ("spe" if "spe" in name else "")
+
+
+@pytest.mark.parametrize("pooling", ["gap", "gem", "simpool", "spe_gap", "spe_simpool"])
+def test_resnets_go_on_where_their_own_first_training_from_random_weights_ended(pooling: str) -> None:
+    second = load_recipe(f"resnet_{pooling}")
+    first = load_recipe(second.init_from)
+    assert first.name == f"resnet_{pooling}_first" and not first.init_from and not first.rates and not first.scales
+    told = {"num_classes": 214}
+    assert dataclasses.replace(first.encoder, **told) == second.encoder and first.encoder.num_classes == 114
 
 
 LIFE = {"encoder.inside", "encoder.inside_options.first"}
@@ -103,6 +114,15 @@ def test_recipe_of_ones_own_inherits_from_a_base_beside_it(tmp_path: Path) -> No
     assert child.encoder.pooling_options == {"gamma": 2.0, "beta": True}
     same = dataclasses.replace(child.encoder, pooling_options=base.encoder.pooling_options)
     assert dataclasses.replace(child, name="_base", encoder=same, batch_size=32) == base
+
+
+def test_later_bases_go_before_earlier_ones_and_null_gives_a_setting_its_default_back(tmp_path: Path) -> None:
+    write_recipe(tmp_path, "_base")
+    (tmp_path / "_short.yaml").write_text("batch_size: 8\nencoder: {num_classes: 3}\nseed: 5\n")
+    (tmp_path / "child.yaml").write_text("base: [_base, _short]\nname: child\nseed: null\n")
+    child, base = (load_recipe(str(tmp_path / f"{name}.yaml")) for name in ("child", "_base"))
+    assert (child.batch_size, child.encoder.num_classes, child.seed) == (8, 3, 0)
+    assert child.encoder.pooling_options == base.encoder.pooling_options
 
 
 def test_overrides_reach_any_setting_with_its_type() -> None:

@@ -83,7 +83,7 @@ def test_setting_of_the_wrong_kind_is_refused_with_its_key(override: str, says: 
         ({"stages": [STAGE, STAGE | {"photos": "1e2"}]}, "stages[1].photos is a whole number (in digits"),
         ({"batch_size": "32"}, "batch_size is a whole number (in digits"),
         ({"classes": {"a": 1}}, "classes is a list, not {'a': 1}"),
-        ({"base": 3}, "base is the name of a recipe beside it, not 3"),
+        ({"base": [3]}, "base is the name of a recipe beside it, or a list of names, not [3]"),
         ({"base": "mine"}, "is among the recipes that it is a base of"),
         ({7: 8}, "there is no setting 7"),
     ],
