@@ -32,7 +32,7 @@ function writeSoon() {
   due = setTimeout(write, 250);
 }
 
-for (const event of ["simpool-look", "change", "click"]) around.addEventListener(event, writeSoon);
+for (const event of ["simpool-look", "simpool-baselines", "change", "click"]) around.addEventListener(event, writeSoon);
 document.addEventListener("simpool-choice", writeSoon);
 document.addEventListener("simpool-link", write);
 writeSoon();

@@ -25,7 +25,7 @@ from simpool_viz.masks import mask_rules
 LONGEST = 4000  # characters that are read and written, which every browser takes
 OWN_PHOTO = "own"
 PARTS = {"photo": "photos", "model": "checkpoints", "map": "maps"}  # of the address, each as often as there are of it
-LOOK = tuple(key for key in FIRST_STYLE if key != "baselines")  # baselines belong to a reference, which no link holds
+LOOK = tuple(FIRST_STYLE)
 FIRST_VIEW: dict[str, Any] = {"view": "", "group": "none", "sort": "", "lowest": False, "cells": "overlay"}
 
 
@@ -188,7 +188,7 @@ READ_STYLE: dict[str, Callable[[str], Any]] = {
     "opacity": _nearest(OPACITIES),
     "smoothing": _nearest(SMOOTHINGS),
     "colours": _one_of(list(SEQUENTIAL)),
-    **dict.fromkeys(("smooth", "shared", "boxes", "largest"), _flag),
+    **dict.fromkeys(("smooth", "shared", "boxes", "largest", "baselines"), _flag),
 }
 READ_VIEW: dict[str, Callable[[str], Any]] = {
     "view": _one_of(("rows", "matrix", "agreement", "pair")),

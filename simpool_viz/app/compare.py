@@ -327,7 +327,8 @@ class ComparePage:
                 if first:
                     gr.Markdown(_point_of(first.board), elem_id="point")
                 drawing = style_controls("board")
-                self.panels, self.drawing = [settings, drawing.panel], drawing.controls
+                self.panels = [settings, drawing.panel]
+                self.drawing = drawing.controls | {"baselines": self.reference.baselines}
                 view = BoardView(value=first, elem_id="board")
                 taken = TakeAway(self.run, self.find, self.names)
                 taken.build(inputs)

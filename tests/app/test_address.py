@@ -40,7 +40,7 @@ styles = st.fixed_dictionaries(
         "opacity": st.sampled_from(OPACITIES),
         "smoothing": st.sampled_from(SMOOTHINGS),
         "colours": st.sampled_from(list(SEQUENTIAL)),
-        **dict.fromkeys(("smooth", "shared", "boxes", "largest"), st.booleans()),
+        **dict.fromkeys(("smooth", "shared", "boxes", "largest", "baselines"), st.booleans()),
     }
 )
 views = st.fixed_dictionaries(

@@ -11,7 +11,6 @@ from tests.browser.conftest import EXAMPLE, Opened, masks, open_page, until_draw
 from tests.browser.test_views import show
 
 pytestmark = pytest.mark.browser
-ROWS = "#board .row:not(.baseline)"
 
 SHOWS = """(rows) => {
     const node = document.querySelector('#board .simpool-board')?.parentElement;
@@ -84,4 +83,16 @@ def test_own_photo_is_asked_for_and_the_drawing_alone_needs_no_run(browser: Brow
     page, _ = open_page(browser, f"{app_url}?smooth=0")
     expect(page.locator("#smooth input")).not_to_be_checked(timeout=30_000)
     expect(page.locator("#point")).to_be_visible()
+    page.close()
+
+
+def test_baselines_stand_in_the_address_since_example_photos_bring_their_masks(browser: Browser, app_url: str):
+    page, _ = open_page(browser, f"{app_url}?photo=coffee&model=vit_gap&baselines=1")
+    plain = page.locator("#board .row h2").filter(has_text="Centre prior")
+    expect(plain).to_have_count(1, timeout=60_000)
+    page.locator("#reference > button").click()
+    expect(page.locator("#baselines input")).to_be_checked()
+    page.locator("#baselines input").uncheck()
+    expect(plain).to_have_count(0)
+    expect(page).to_have_url(f"{app_url}?photo=coffee&model=vit_gap")
     page.close()

@@ -45,24 +45,13 @@ def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
         for p in ("gap", "gem", "simpool", "spe_gap", "spe_simpool")
     }
     gap, compared = siblings["gap"], {"encoder.pooling", "encoder.inside"}
-    slow, open_gates, flat_start = "rates.pooling.w[qk].weight", "rates.backbone.*.se.*", "scales.pooling.wk.weight"
-    told = {"name", "title", "source", "init_from", "rates", "scales"}
+    slow, open_gates = "rates.pooling.w[qk].weight", "rates.backbone.*.se.*"
     for name, recipe in siblings.items():
         differing = {k for k in gap.keys() | recipe.keys() if gap.get(k) != recipe.get(k)}
-        assert differing <= compared | told | {slow, open_gates, flat_start}, name
+        assert differing <= compared | {"name", "title", "source", "rates", slow, open_gates}, name
         assert recipe.get(slow) == (0.03 if "simpool" in name else None)
-        assert recipe.get(flat_start) == (0.15 if "simpool" in name else None)
         assert recipe.get(open_gates) == (10 if "spe" in name else None)
         assert recipe["encoder.inside"] == ("spe" if "spe" in name else "")
-
-
-@pytest.mark.parametrize("pooling", ["gap", "gem", "simpool", "spe_gap", "spe_simpool"])
-def test_resnets_go_on_where_their_own_first_training_from_random_weights_ended(pooling: str) -> None:
-    second = load_recipe(f"resnet_{pooling}")
-    first = load_recipe(second.init_from)
-    assert first.name == f"resnet_{pooling}_first" and not first.init_from and not first.rates and not first.scales
-    told = {"num_classes": 214}
-    assert dataclasses.replace(first.encoder, **told) == second.encoder and first.encoder.num_classes == 114
 
 
 LIFE = {"encoder.inside", "encoder.inside_options.first"}
