@@ -266,7 +266,7 @@ def run(visitors: int, minutes: float, share: float, seed: int, folder: Path) ->
     functions = {one["api_name"]: one["id"] for one in config["dependencies"] if one.get("api_name")}
     alone: dict[tuple[int, int], str] = {}
     counts, faults = collections.Counter[str](), collections.Counter[str]()
-    seconds: list[float] = []
+    seconds = collections.defaultdict[str, list[float]](list)
     samples: list[tuple[float, float, int, float]] = []
     begun = time.monotonic()
 
@@ -294,7 +294,7 @@ def run(visitors: int, minutes: float, share: float, seed: int, folder: Path) ->
             counts[name] += 1
             before = time.monotonic()
             equal = WORKS[name][0](page, draw, given, alone)
-            seconds.append(time.monotonic() - before)
+            seconds[name].append(time.monotonic() - before)
             if not equal:
                 faults[f"{name}: not the answer alone"] += 1
         except Exception as error:
@@ -330,13 +330,12 @@ def run(visitors: int, minutes: float, share: float, seed: int, folder: Path) ->
         except subprocess.TimeoutExpired:
             process.kill()
             status = -9
-    cuts = statistics.quantiles(seconds, n=20) if len(seconds) > 1 else [0.0] * 19
     return {
         "visitors": visitors,
         "minutes": minutes,
         "requests": dict(counts),
         "faults": dict(faults),
-        "seconds": {"median": statistics.median(seconds or [0]), "95 %": cuts[18]},
+        "seconds": {name: spread(own) for name, own in seconds.items()},
         "memory_mib": {
             "start": at_start[1],
             "warm": warm[1],
@@ -353,6 +352,12 @@ def run(visitors: int, minutes: float, share: float, seed: int, folder: Path) ->
     }
 
 
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Median and 95th percentile of one kind of request."""
+    cuts = statistics.quantiles(seconds, n=20) if len(seconds) > 1 else seconds * 19
+    return {"median": round(statistics.median(seconds), 2), "95 %": round(cuts[18], 2)}
+
+
 def summary(found: dict[str, Any]) -> str:
     """What was measured, in a few lines."""
     asked, memory, files = found["requests"], found["memory_mib"], found["files"]
@@ -361,6 +366,7 @@ def summary(found: dict[str, Any]) -> str:
     return (
         f"{found['visitors']} visitors for {found['minutes']:g} min: {asked.get('visits', 0)} visits, {honest} honest "
         f"requests, {asked.get('rubbish', 0)} of rubbish; {sum(found['faults'].values())} faults{faults}\n"
+        f"seconds: {', '.join(f'{name} {own}' for name, own in found['seconds'].items())}\n"
         f"memory, MiB: {memory['start']:.0f} at start, {memory['warm']:.0f} warm, {memory['most']:.0f} at most, "
         f"{memory['after']:.0f} after ({memory['after_to_warm']:.2f} of warm)\n"
         f"files: {files['start']} at start, {files['warm']} warm, {files['most']} at most, {files['after']} after, "

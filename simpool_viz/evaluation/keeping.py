@@ -202,7 +202,7 @@ class EvaluationWork:
 
     def on(self, device: str) -> EvaluationWork:
         """The same work, its models on a device."""
-        return EvaluationWork(self.scoring.on(device))
+        return replace(self, scoring=self.scoring.on(device))
 
     def record(self, read: Iterator[ReadSample | Fault]) -> Iterator[Made]:
         """Record photos in batches of one shape, and score each.

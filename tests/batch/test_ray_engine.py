@@ -24,8 +24,9 @@ from simpool_viz.batch.places import Remote
 from simpool_viz.batch.rows import BoardWork
 from simpool_viz.board.board import Settings
 from simpool_viz.errors import DataError, MapError, OptionError, SimpoolError
+from simpool_viz.evaluation import keeping
 from simpool_viz.evaluation.datasets import open_data_set
-from simpool_viz.evaluation.keeping import evaluate_into
+from simpool_viz.evaluation.keeping import EvaluationWork, evaluate_into
 from simpool_viz.evaluation.passes import Pace
 from simpool_viz.maps.request import parse_map
 from simpool_viz.modeling.encoder import Encoder
@@ -69,8 +70,8 @@ def end_once(mark: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def read_or_end(key: str, place: Any, read: Callable[[str, Any], Any], marks: Path) -> Any:
-    if key == "07.png":
+def read_or_end(key: str, place: Any, read: Callable[[str, Any], Any], marks: Path, key_of_end: str = "07.png") -> Any:
+    if key == key_of_end:
         end_once(marks / "reader")
     return read(key, place)
 
@@ -118,14 +119,33 @@ def test_result_is_the_local_one_also_after_lost_processes(cluster: None, resnet
     assert not {name for name in names if name.startswith(".part-")} and MANIFEST in names
 
 
-def test_evaluations_of_both_engines_are_the_same_to_the_last_digit(
-    cluster: None, resnet: Encoder, tmp_path: Path
+@dataclass(frozen=True)
+class KilledEvaluation(EvaluationWork):
+    """An `EvaluationWork` of which a reader and a model are killed once, in the middle of their part."""
+
+    marks: Path = Path()
+
+    @property
+    def read(self) -> Callable[[str, Any], Any]:
+        return partial(read_or_end, read=super().read, marks=self.marks, key_of_end="3.jpg")
+
+    def record(self, read: Iterator[Any]) -> Iterator[Made]:
+        for number, one in enumerate(super().record(read)):
+            if number == 1:
+                end_once(self.marks / "model")
+            yield one
+
+
+def test_evaluations_of_both_engines_are_the_same_to_the_last_digit_also_after_lost_processes(
+    cluster: None, resnet: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = open_data_set(make_mask_set(tmp_path / "discs"))
     (tmp_path / "discs" / "images" / "2.jpg").write_bytes(b"torn")
     job, pace = Job([resnet], [parse_map(m) for m in ("pooling", "gradcam")], Settings(size=48)), Pace(2, 0, part=2)
     local = evaluate_into(tmp_path / "local", data, job, pace)
+    monkeypatch.setattr(keeping, "EvaluationWork", partial(KilledEvaluation, marks=tmp_path))
     made = evaluate_into(tmp_path / "ray", data, job, pace, cluster=Cluster("ray", models=2))
+    assert (tmp_path / "reader").exists() and (tmp_path / "model").exists(), "both were killed"
     assert made.tables == local.tables and made.faults == local.faults and made.scored == local.scored == 3
     same_evaluations(tmp_path / "ray", tmp_path / "local")
 
