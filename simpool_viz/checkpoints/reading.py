@@ -15,10 +15,11 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +286,7 @@ def _refusal(path: Path) -> str:
         with _allowed_globals():
             others = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # it reads zip archives only, and these bytes may be anything
-        others = []
+        others = _names_before_archives(path)
     if classes := [name for name in sorted(others) if name.startswith(LAYERS)]:
         return (
             f"{path.name} holds a whole model, pickled with its classes ({', '.join(classes[:3])}, ...), and code of "
@@ -298,6 +299,19 @@ def _refusal(path: Path) -> str:
         f"{path.name} {content}, beside tensors; nothing in it was run and nothing was loaded. "
         "If you trust it, save its state dict alone as .safetensors and load that"
     )
+
+
+def _names_before_archives(path: Path) -> list[str]:
+    """The functions and classes that a file asks for in PyTorch's format before 1.6, one pickle after another, beside
+    those that are allowed; as many as can be told without running anything."""
+    asked: set[str] = set()
+    with _CountedReads(path) as file, suppress(Exception):  # of damaged bytes, whatever they lead to
+        for _ in range(4):  # a magic number, the version, the machine, the object
+            for code, value, _ in pickletools.genops(file):
+                if code.name in ("GLOBAL", "INST"):
+                    asked.add(str(value).replace(" ", "."))
+    with _allowed_globals():
+        return sorted(asked - set(_get_allowed_globals()))
 
 
 def check_tensor(name: str, value: Any, source: str) -> Tensor:

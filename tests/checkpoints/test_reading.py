@@ -145,16 +145,18 @@ def test_training_checkpoints_of_numpy_1_and_2_both_load(tmp_path: Path) -> None
     assert torch.equal(first.pooling.wq.weight, second.pooling.wq.weight)
 
 
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "before PyTorch 1.6"])
 @pytest.mark.parametrize("where", ["whole", "entry"])
 @pytest.mark.parametrize("package", ["timm", "torchvision", "torch"])
 def test_whole_model_is_not_unpickled_and_the_sentence_says_what_to_do(
-    tmp_path: Path, package: str, where: str
+    tmp_path: Path, package: str, where: str, archive: bool
 ) -> None:
     if package == "timm":
         model: Any = timm.create_model("vit_tiny_patch16_224", depth=1)
     else:
         model = torchvision.models.resnet18() if package == "torchvision" else torch.nn.Linear(2, 2)
-    torch.save(model if where == "whole" else {"epoch": 1, "model": model}, tmp_path / "whole.pt")
+    saved = model if where == "whole" else {"epoch": 1, "model": model}
+    torch.save(saved, tmp_path / "whole.pt", _use_new_zipfile_serialization=archive)
     with pytest.raises(
         ValueError, match=r"whole\.pt holds a whole model, pickled with its classes .*not run"
     ) as caught:
