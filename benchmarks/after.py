@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from benchmarks.measure import Samples
 from simpool_viz.board.board import Board, Settings, make_board
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
@@ -26,15 +26,15 @@ from simpool_viz.scores.references import read_reference
 REPEATS = 20
 
 
-def _median(work: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Median milliseconds, after one round that warms up."""
+def _milliseconds(work: Callable[[], Any], repeats: int = REPEATS) -> list[float]:
+    """Of each repeat, after one that warms up."""
     work()
     taken = []
     for _ in range(repeats):
         started = time.perf_counter()
         work()
         taken.append(1000 * (time.perf_counter() - started))
-    return statistics.median(taken)
+    return taken
 
 
 def _names() -> list[str]:
@@ -49,7 +49,7 @@ def _board(width: int) -> Board:
     return make_board([picture], load_checkpoints(_names()[:2]), ["pooling", "contribution"], Settings())
 
 
-def drawing(rounds: int) -> list[str]:
+def drawing(rounds: int, samples: Samples) -> list[str]:
     """Overlay and mask of one map at 1,024 px as files, on one core."""
     board, threads = _board(1024), cv2.getNumThreads()
     row, lines = board.rows[0], []
@@ -64,14 +64,13 @@ def drawing(rounds: int) -> list[str]:
                         save_picture(picture, Path(folder) / f"{i}.{suffix}")
 
                 kind = "smooth" if style.smooth else "patches"
-                lines.append(
-                    f"- overlay and mask at 1,024 px, {kind}, {suffix}: {_median(work):.1f} ms a map on one core"
-                )
+                what = f"overlay and mask at 1,024 px, {kind}, {suffix}"
+                lines.append(f"- {what}: {samples.add(what, 'ms', _milliseconds(work)):.1f} ms a map on one core")
     cv2.setNumThreads(threads)
     return ["\n".join(lines)]
 
 
-def board(rounds: int) -> list[str]:
+def board(rounds: int, samples: Samples) -> list[str]:
     """The whole board of three checkpoints, and what the server does when a threshold is let go."""
     from simpool_viz.app.board.component import row_payload
 
@@ -90,9 +89,11 @@ def board(rounds: int) -> list[str]:
         return [score_map(row.attention.mask("mass", 0.55), reference) for row in made.rows]
 
     width, height = photo.size
+    whole_ms = samples.add(f"board of {len(made.rows)} rows", "ms", _milliseconds(whole))
+    released_ms = samples.add(f"masks and scores of {len(made.rows)} rows", "ms", _milliseconds(released))
     return [
         f"- {', '.join(_names())} on one photo of {width} x {height}, {len(made.rows)} rows, with the page's payload: "
-        f"{_median(whole) / 1000:.2f} s (median of {REPEATS})\n"
+        f"{whole_ms / 1000:.2f} s (median of {REPEATS})\n"
         f"- masks and scores of these {len(made.rows)} rows against a reference after a threshold was moved: "
-        f"{_median(released):.0f} ms"
+        f"{released_ms:.0f} ms"
     ]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.measure import Samples
 from simpool_viz import load_checkpoint
 from simpool_viz.batch.boards import Job
 from simpool_viz.batch.local import run
@@ -84,7 +85,7 @@ def _steady(job: Job, folder: Path, out: Path, pictures: str) -> float:
     return (stamps[-BATCH - 1] - stamps[BATCH - 1]) * PICTURES / (PICTURES - 2 * BATCH)
 
 
-def report(rounds: int) -> list[str]:
+def report(rounds: int, samples: Samples) -> list[str]:
     """Throughput as a share of the plain forward's, per checkpoint and format."""
     lines = []
     with tempfile.TemporaryDirectory() as name:
@@ -104,6 +105,7 @@ def report(rounds: int) -> list[str]:
             each = 1000 * plain / PICTURES
             for pictures, found in shares.items():
                 what = "maps, masks and scores" if pictures == "none" else "the same and two JPEGs a picture"
+                samples.add(f"folder, {checkpoint}, {what}", "x", [1 / share for share in found])
                 lines.append(
                     f"- {checkpoint}, {maps}, {what}: {statistics.median(found):.2f} ({min(found):.2f} to "
                     f"{max(found):.2f}) of the plain "

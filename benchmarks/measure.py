@@ -4,12 +4,14 @@ subject."""
 from __future__ import annotations
 
 import gc
+import json
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,41 @@ def in_turns(
             if number >= 0:
                 taken[name].append(took)
     return taken
+
+
+@dataclass
+class Samples:
+    """What a run measured, one list of values per figure, of which less is better.
+
+    Attributes:
+        values: by the figure's name, one value per round.
+        units: by the figure's name, that of its values; "x" for a ratio.
+    """
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+
+    def add(self, figure: str, unit: str, values: list[float]) -> float:
+        """Keep the values of a figure and return their median.
+
+        Raises:
+            ValueError: the figure has values already.
+        """
+        if figure in self.values:
+            raise ValueError(f"{figure} was measured twice in one run")
+        self.values[figure], self.units[figure] = list(values), unit
+        return statistics.median(values)
+
+    def save(self, path: Path, machine: str) -> None:
+        """Write them as JSON, which `benchmarks/changes.py` compares with another run's.
+
+        Args:
+            path: of the file.
+            machine: processor, threads and versions, as `run.machine` tells them.
+        """
+        figures = {name: {"unit": self.units[name], "values": values} for name, values in self.values.items()}
+        text = json.dumps({"machine": machine, "figures": figures}, indent=1)
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:

@@ -4,6 +4,7 @@ Markdown.
   python benchmarks/run.py                                  every part on the CPU
   python benchmarks/run.py --parts maps memory --tokens 197 901
   python benchmarks/run.py --parts maps memory --device cuda --batch 1 64
+  python benchmarks/run.py --json now.json                  and the values, for benchmarks/changes.py
 
 Parts: maps (time), memory (peaks, a process for each), large (12,545 tokens), entropy, drawing, board, click, folder,
 start. What is compared with comes from the extra `bench`: pip install -e ".[bench]". What is not installed is left out
@@ -16,6 +17,7 @@ import argparse
 import platform
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,7 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import after, folder, spatial_entropy, start, token_click
-from benchmarks.measure import in_child, in_turns, peak_of, quartiles
+from benchmarks.measure import Samples, in_child, in_turns, peak_of, quartiles
 from benchmarks.subjects import PEERS, SUBJECTS, Work, check_same, make_setup
 from simpool_viz.outputs import markdown_table
 
@@ -43,6 +45,7 @@ def main() -> int:
     parser.add_argument(
         "--subjects", nargs="+", default=[""], metavar="TEXT", help="only subjects whose names hold one of these"
     )
+    parser.add_argument("--json", type=Path, help="a file for the values of every figure")
     parser.add_argument("--child", nargs=3, metavar=("SUBJECT", "TOKENS", "BATCH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -50,25 +53,30 @@ def main() -> int:
         print(_peak(name, int(tokens), arguments.device, int(batch)))
         return 0
     print(machine(arguments.device) + "\n", flush=True)
+    samples = Samples()
     for part in arguments.parts:
-        for text in _part(part, arguments):
+        for text in _part(part, arguments, samples):
             print(text + "\n", flush=True)
+        if arguments.json:
+            samples.save(arguments.json, machine(arguments.device))
     return 0
 
 
-def _part(part: str, arguments: argparse.Namespace) -> Iterator[str]:
+def _part(part: str, arguments: argparse.Namespace, samples: Samples) -> Iterator[str]:
     device, rounds = arguments.device, arguments.rounds
     if part in ("maps", "memory"):
         make = times if part == "maps" else memory
         names = [name for name in SUBJECTS if name == PLAIN or any(text in name for text in arguments.subjects)]
         yield from (
-            make(tokens, device, batch, rounds, names) for tokens in arguments.tokens for batch in arguments.batch
+            make(Run(tokens, device, batch, rounds, names), samples)
+            for tokens in arguments.tokens
+            for batch in arguments.batch
         )
         return
     lines = {"large": large, "entropy": spatial_entropy.report, "drawing": after.drawing, "board": after.board}
     lines |= {"click": token_click.report, "folder": folder.report, "start": start.report}
     yield f"### {part}\n"
-    yield from lines[part](rounds)
+    yield from lines[part](rounds, samples)
 
 
 def machine(device: str) -> str:
@@ -99,12 +107,28 @@ def _version(name: str) -> str:
         return f"{name} not installed"
 
 
-def times(tokens: int, device: str, batch: int, rounds: int, names: Sequence[str] = tuple(SUBJECTS)) -> str:
+@dataclass(frozen=True)
+class Run:
+    """One table: a number of tokens, a device, pictures at once, rounds, and the names of subjects."""
+
+    tokens: int
+    device: str
+    batch: int
+    rounds: int
+    names: Sequence[str] = tuple(SUBJECTS)
+
+    @property
+    def title(self) -> str:
+        return f"{self.tokens} tokens, {self.batch} picture{'s' * (self.batch > 1)}"
+
+
+def times(run: Run, samples: Samples) -> str:
     """A table of medians and of ratios to the plain forward of the same round."""
-    setup = make_setup(tokens, device, batch)
+    tokens, device, rounds = run.tokens, run.device, run.rounds
+    setup = make_setup(tokens, device, run.batch)
     works: dict[str, Work] = {}
     missing = []
-    for name in names:
+    for name in run.names:
         try:
             works[name] = SUBJECTS[name](setup)
             if device.startswith("cuda"):
@@ -121,7 +145,11 @@ def times(tokens: int, device: str, batch: int, rounds: int, names: Sequence[str
         middle, low, high = quartiles(values)
         # A slow subject takes its turn in rounds 0, 3, 6, ...
         against = taken[PLAIN] if len(values) == rounds else taken[PLAIN][::3]
-        ratios = quartiles([value / plain for value, plain in zip(values, against, strict=True)])
+        shares = [value / plain for value, plain in zip(values, against, strict=True)]
+        samples.add(f"maps, {run.title}: {name}, time", "s", values)
+        if name != PLAIN:
+            samples.add(f"maps, {run.title}: {name}", "x", shares)
+        ratios = quartiles(shares)
         rows.append(
             [
                 name,
@@ -131,31 +159,31 @@ def times(tokens: int, device: str, batch: int, rounds: int, names: Sequence[str
                 f"{1000 * low:.1f} to {1000 * high:.1f}",
             ]
         )
-    head = f"### maps: {tokens} tokens, {batch} picture{'s' * (batch > 1)}, {rounds} rounds\n"
+    head = f"### maps: {run.title}, {rounds} rounds\n"
     notes = [] if same is None else [f"Maps here and by N x N matrices differ by {same:.1e} of the largest weight."]
     notes += missing
     return "\n".join([head, markdown_table(["subject", "x plain", "quartiles", "ms", "quartiles"], rows), "", *notes])
 
 
-def memory(tokens: int, device: str, batch: int, rounds: int, names: Sequence[str] = tuple(SUBJECTS)) -> str:
+def memory(run: Run, samples: Samples) -> str:
     """A table of peaks above what the model holds, each in a process of its own, beside the size of all queries and
     keys."""
+    tokens, device, batch = run.tokens, run.device, run.batch
     setup = make_setup(tokens, device, batch)
     held = 2 * 12 * tokens * 384 * batch * setup.images.element_size()
     del setup
-    peaks = {name: in_child("--device", device, "--child", name, tokens, batch) for name in names}
+    peaks = {name: in_child("--device", device, "--child", name, tokens, batch) for name in run.names}
     plain, rows = int(peaks[PLAIN].split()[0]), []
     for name, told in peaks.items():
         above = (int(told.split()[0]) - plain) if told else 0
+        if told:
+            samples.add(f"memory, {run.title}: {name}", "MiB", [int(told.split()[0]) / MIB])
         rows.append(
             [name, f"{int(told.split()[0]) / MIB:.0f}", f"{above / MIB:.0f}", f"{above / held:.2f}"]
             if told
             else [name, "failed", "", ""]
         )
-    head = (
-        f"### memory: {tokens} tokens, {batch} picture{'s' * (batch > 1)}; q and k of the blocks are "
-        f"{held / MIB:.0f} MiB\n"
-    )
+    head = f"### memory: {run.title}; q and k of the blocks are {held / MIB:.0f} MiB\n"
     return "\n".join([head, markdown_table(["subject", "peak, MiB", "above the forward's", "x (q + k)"], rows)])
 
 
@@ -168,12 +196,13 @@ def _peak(name: str, tokens: int, device: str, batch: int) -> str:
     return f"{grown} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}"
 
 
-def large(rounds: int) -> list[str]:
+def large(rounds: int, samples: Samples) -> list[str]:
     """A ViT-S at 1,792 px: the whole process while it makes the roll-out."""
     told = in_child("--child", "roll-out", 12545, 1)
     if not told:
         return ["The roll-out at 12,545 tokens failed."]
     grown, whole = (int(value) / 2**30 for value in told.split())
+    samples.add("large: the whole process", "GiB", [whole])
     return [
         f"Roll-out at 12,545 tokens (ViT-S/16 at 1,792 px): the whole process takes {whole:.2f} GiB at most, "
         f"{grown:.2f} GiB in the work."

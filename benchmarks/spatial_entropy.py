@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.measure import Samples
 from simpool_viz.training.losses import spatial_entropy_loss
 
 
@@ -40,13 +41,14 @@ def seconds(loss: Callable[[Tensor], Tensor], scores: Tensor) -> float:
     return time.perf_counter() - started
 
 
-def report(rounds: int) -> list[str]:
+def report(rounds: int, samples: Samples) -> list[str]:
     """The ratio of the medians, measured in turns, and how far the losses are apart."""
     scores = torch.randn(64, 6, 14, 14, generator=torch.Generator().manual_seed(0))
     difference = abs(float(looped(scores) - spatial_entropy_loss(scores)))
     slow, fast = zip(
         *((seconds(looped, scores), seconds(spatial_entropy_loss, scores)) for _ in range(rounds)), strict=True
     )
+    samples.add("spatial entropy of (64, 6) maps with its gradient", "s", list(fast))
     ratio = statistics.median(slow) / statistics.median(fast)
     return [
         f"Spatial entropy of (64, 6) maps with its gradient: a loop over maps {1000 * statistics.median(slow):.1f} ms, "

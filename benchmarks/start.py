@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+
+from benchmarks.measure import Samples
 
 HERE = Path(__file__).parent.parent
 
@@ -48,9 +49,10 @@ def _first_board() -> float:
         server.wait()
 
 
-def report(rounds: int) -> list[str]:
+def report(rounds: int, samples: Samples) -> list[str]:
     """Medians of a few starts; files are in the system's cache, as after a first start."""
-    helps, boards = [_help() for _ in range(5)], [_first_board() for _ in range(3)]
-    lines = [f"- `simpool-viz --help`: {statistics.median(helps):.2f} s"]
-    lines.append(f"- `simpool-viz serve` to its first board: {statistics.median(boards):.1f} s")
+    helps, boards = [_help() for _ in range(5)], [_first_board() for _ in range(5)]
+    lines = [f"- `simpool-viz --help`: {samples.add('simpool-viz --help', 's', helps):.2f} s"]
+    first = samples.add("simpool-viz serve to its first board", "s", boards)
+    lines.append(f"- `simpool-viz serve` to its first board: {first:.1f} s")
     return ["\n".join(lines)]

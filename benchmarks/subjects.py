@@ -19,13 +19,18 @@ from torch import Tensor
 from torchvision.models import VisionTransformer
 
 from simpool_viz.images import Geometry, Picture
+from simpool_viz.maps.make import attention_needed
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import create_pooling
 from simpool_viz.recording import record_prepared
 
 # Tokens: (patch, side) in pixels.
 SIZES = {
+    50: (32, 224),
+    101: (16, 160),
     197: (16, 224),
+    325: (16, 288),
+    577: (16, 384),
     901: (16, 480),
     1370: (14, 518),
     3601: (8, 480),
@@ -78,8 +83,10 @@ def plain(setup: Setup) -> Work:
     return work
 
 
-def _maps(*requests: tuple[str, dict[str, Any]], keep: set[int] | None = None) -> Callable[[Setup], Work]:
+def _maps(*requests: tuple[str, dict[str, Any]]) -> Callable[[Setup], Work]:
     def subject(setup: Setup) -> Work:
+        keep = attention_needed(setup.encoder, requests)
+
         def work() -> Any:
             (recordings,) = record_prepared([setup.encoder], setup.seen, setup.images, keep)
             return [recording.maps(list(requests)) for recording in recordings]
@@ -91,8 +98,8 @@ def _maps(*requests: tuple[str, dict[str, Any]], keep: set[int] | None = None) -
 
 DENSE = ("dense_rollout", {"classes": CLASSES, "soft": True})
 OURS = {
-    "pooling map": _maps(("pooling", {}), keep=set()),
-    "CLS rows, all heads": _maps(("cls", {}), keep={11}),
+    "pooling map": _maps(("pooling", {})),
+    "CLS rows, all heads": _maps(("cls", {})),
     "roll-out": _maps(("rollout", {})),
     "roll-out of a token": _maps(("token", {"rollout": True})),
     "dense roll-out, 20 classes": _maps(DENSE),

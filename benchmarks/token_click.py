@@ -6,11 +6,11 @@ browser: the token's heads in one block, its roll-out through all blocks, masks,
 
 from __future__ import annotations
 
-import statistics
 import time
 
 import gradio as gr
 
+from benchmarks.measure import Samples
 from simpool_viz import load_checkpoint
 from simpool_viz.app.inspect import InspectPage, Visit
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
@@ -19,7 +19,7 @@ from simpool_viz.checkpoints.bundle import bundled_folder
 CLICKS = 20
 
 
-def report(rounds: int) -> list[str]:
+def report(rounds: int, samples: Samples) -> list[str]:
     """The median of some clicks, per number of tokens."""
     encoder = load_checkpoint("timm:vit_tiny_patch16_224", device="cpu", pretrained=False)
     page, visit, lines = InspectPage([], lambda name, own: encoder, [], None), Visit(), []
@@ -34,5 +34,6 @@ def report(rounds: int) -> list[str]:
             page.view.postprocess(answer)
             times.append(1000 * (time.perf_counter() - started))
         h, w = answer.recording.geometry.grid
-        lines.append(f"- a token click at {h * w} tokens: {statistics.median(times[3:]):.0f} ms (median of {CLICKS})")
+        what = f"a token click at {h * w} tokens"
+        lines.append(f"- {what}: {samples.add(what, 'ms', times[3:]):.0f} ms (median of {CLICKS})")
     return ["\n".join(lines)]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from simpool_viz.capture.block_attention import Attention, Blocks
 from simpool_viz.capture.channel_gates import ChannelGate, GateCapture
-from simpool_viz.capture.hooks import AttentionCapture, BlockCapture, Call, check_calls, one_of
+from simpool_viz.capture.hooks import AttentionCapture, BlockCapture, Call, Keep, check_calls, one_of
 from simpool_viz.capture.recorded import Recorded
 from simpool_viz.errors import CheckpointError
 from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, read_picture
@@ -86,18 +86,19 @@ class Recording(Displayed, Recorded):
 # --- recording --------------------------------------------------------------------------------------------------------
 
 
-Keep = Collection[int] | None
+Kept = Keep | Collection[int] | None
 Batch = Sequence[tuple[Picture, Geometry]]
 
 
-def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = None, keep: Keep = None) -> Recording:
+def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = None, keep: Kept = None) -> Recording:
     """Record one forward pass of a checkpoint on one picture.
 
     Args:
         encoder: from `load_checkpoint`.
         image: path, PIL image, array, or a `Picture`, as for `read_picture`.
         size: shorter side in pixels, rounded to whole tokens; the checkpoint's own (`encoder.facts.size`) by default.
-        keep: numbers of the blocks whose attention is kept, for given maps those of `blocks_needed`; all by default.
+        keep: numbers of the blocks whose attention is kept, or for given maps what `attention_needed` returns; all by
+            default.
 
     Raises:
         PictureError: a picture that cannot be read.
@@ -119,7 +120,7 @@ def record(encoder: Encoder, image: ImageSource | Picture, size: int | None = No
 
 
 def record_batch(
-    encoder: Encoder, images: Sequence[ImageSource | Picture], size: int | None = None, keep: Keep = None
+    encoder: Encoder, images: Sequence[ImageSource | Picture], size: int | None = None, keep: Kept = None
 ) -> list[Recording]:
     """Record several pictures; those of one input size share a forward.
 
@@ -146,7 +147,7 @@ def record_shared(
     encoders: Sequence[Encoder],
     images: Sequence[ImageSource | Picture],
     size: int | None = None,
-    keep: Keep = None,
+    keep: Kept = None,
     profile: Profile | None = None,
 ) -> list[list[Recording]]:
     """Record pictures with heads on one backbone or models on one trunk, which runs once for all of them.
@@ -190,7 +191,7 @@ def record_shared(
 
 @enough_memory()
 def record_prepared(
-    encoders: Sequence[Encoder], batch: Batch, images: Tensor, keep: Keep = None
+    encoders: Sequence[Encoder], batch: Batch, images: Tensor, keep: Kept = None
 ) -> list[list[Recording]]:
     """Record a batch of prepared pictures with encoders that share a forward.
 
@@ -234,14 +235,14 @@ class _Trunk:
     seconds: float
 
 
-def _run_trunk(encoder: Encoder, blocks: int, batch: Batch, images: Tensor, keep: Keep) -> _Trunk:
+def _run_trunk(encoder: Encoder, blocks: int, batch: Batch, images: Tensor, keep: Kept) -> _Trunk:
     started = time.perf_counter()
     with torch.inference_mode(), BlockCapture(encoder.blocks[:blocks], keep) as capture:
         hidden = encoder.begin(images, blocks)
     return _Trunk(hidden, _attention_of(capture, encoder, len(batch)), _since(started, images))
 
 
-def _run_backbone(encoder: Encoder, trunk: _Trunk | None, batch: Batch, images: Tensor, keep: Keep) -> _Forward:
+def _run_backbone(encoder: Encoder, trunk: _Trunk | None, batch: Batch, images: Tensor, keep: Kept) -> _Forward:
     started, name = time.perf_counter(), encoder.facts.name
     before = len(trunk.attention[0]) if trunk else 0
     with (

@@ -18,6 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import batch, measure, subjects
+from benchmarks import changes as compare_runs
 from simpool_viz.images import Geometry
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import create_pooling
@@ -142,3 +143,48 @@ def test_the_rate_of_a_run_leaves_out_its_beginning_and_its_end() -> None:
     stamps = [10.0, 12.0, 14.0, 16.0, 99.0]  # the first part waits for processes to start, the last is short
     assert batch._steady_rate(stamps, 4 * batch.PART + 3, 200.0) == pytest.approx(batch.PART / 2)
     assert batch._steady_rate([10.0], 50, 20.0) == 2.5
+
+
+# --- two runs ---------------------------------------------------------------------------------------------------------
+
+
+def a_run(path: Path, factor: float, seed: int, machine: str = "a processor, float32; 2 threads; Python 3.11") -> Path:
+    """A file of `run.py --json` with made-up values: one figure by a factor, one of noise alone, one of few rounds."""
+    draw, samples = np.random.default_rng(seed), measure.Samples()
+    assert samples.add("roll-out", "x", list(factor * draw.normal(1.4, 0.02, 9))) == pytest.approx(1.4 * factor, 0.03)
+    samples.add("click", "ms", list(draw.normal(11, 2, 20)))
+    samples.add("peak", "MiB", [100 * factor])
+    samples.save(path, machine)
+    return path
+
+
+@pytest.mark.parametrize(("factor", "status", "word"), [(1.1, 1, "slower"), (0.9, 0, "faster"), (1.0, 0, "")])
+def test_two_runs_differ_where_a_figure_moved_beyond_the_noise_of_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], factor: float, status: int, word: str
+) -> None:
+    before, now = a_run(tmp_path / "before.json", 1.0, 1), a_run(tmp_path / "now.json", factor, 2)
+    assert compare_runs.main([str(before), str(now)]) == status
+    out = capsys.readouterr().out
+    assert ("| roll-out |" in out) == bool(word) and word in out and "| click |" not in out
+    assert f"{2 - bool(word)} of 3 figures moved no further" in out and "1 have fewer than 5 values" in out
+
+
+def test_a_wide_spread_of_either_run_hides_no_less_than_it_should() -> None:
+    quiet, noisy = [1.0 + 0.001 * i for i in range(9)], [1.0 + 0.5 * (i % 3) for i in range(9)]
+    assert compare_runs.change("a", "s", quiet, [1.02 + 0.001 * i for i in range(9)]).moved == "slower"
+    assert compare_runs.change("a", "s", quiet, noisy).moved == ""
+    assert compare_runs.change("a", "s", noisy, [value + 0.4 for value in noisy]).moved == ""
+    assert compare_runs.change("a", "s", quiet[:4], [2.0, 2.0, 2.0, 2.0]).moved == "few"
+    assert compare_runs.change("a", "s", quiet, [0.5] * 9).ratio == pytest.approx(0.5 / 1.004)
+
+
+def test_runs_that_cannot_be_compared_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = a_run(tmp_path / "1.json", 1, 1), a_run(tmp_path / "2.json", 1, 1, "another; 8 threads; Python 3.11")
+    assert compare_runs.main([str(one), str(other)]) == 2 and "measure both on one machine" in capsys.readouterr().err
+    empty = tmp_path / "3.json"
+    measure.Samples().save(empty, "a processor, float32; 2 threads; Python 3.12")
+    assert compare_runs.main([str(one), str(empty)]) == 2 and "no figure in common" in capsys.readouterr().err
+    assert compare_runs.main([str(one), str(tmp_path / "none.json")]) == 2 and "No such file" in capsys.readouterr().err
+    samples = measure.Samples({"click": [1.0]}, {"click": "ms"})
+    with pytest.raises(ValueError, match="click was measured twice"):
+        samples.add("click", "ms", [2.0])

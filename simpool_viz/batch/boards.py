@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from simpool_viz.batch.preparing import Fault, Frame, Prepared
-from simpool_viz.board.board import Board, Row, Settings, blocks_of, record_rows, require_rows
+from simpool_viz.board.board import Board, Row, Settings, attention_of, record_rows, require_rows
 from simpool_viz.errors import MapError
 from simpool_viz.images import Picture, normalise
 from simpool_viz.maps.request import MapRequest
@@ -157,4 +157,4 @@ def _record(job: Job, number: int, batch: Sequence[Prepared], pictures: Sequence
         pixels = pixels.pin_memory().to(job.device, non_blocking=True)
     images = normalise(pixels, facts.mean, facts.std)
     inputs = [(picture, one.geometries[number]) for picture, one in zip(pictures, batch, strict=True)]
-    return record_prepared(encoders, inputs, images, blocks_of(encoders, job.requests))
+    return record_prepared(encoders, inputs, images, attention_of(encoders, job.requests))

@@ -11,10 +11,11 @@ import numpy as np
 from torch import Tensor
 
 from simpool_viz.board.segmentation import segment
+from simpool_viz.capture.hooks import Keep
 from simpool_viz.errors import AbsentClassError, MapError, OptionError
 from simpool_viz.images import ImageSource, Picture, read_picture
 from simpool_viz.maps.attention_map import FUSIONS, AttentionMap
-from simpool_viz.maps.make import blocks_needed, make_each
+from simpool_viz.maps.make import attention_needed, make_each
 from simpool_viz.maps.registry import OWN, map_methods, own_map, resolve_map
 from simpool_viz.maps.request import MapRequest, option_text, parse_map
 from simpool_viz.masks import Cut, ObjectMask, choose_cut, make_mask, parse_rule
@@ -423,28 +424,26 @@ def record_each(
     for i in range(len(encoders)):
         if i not in waiting:
             alike = groups[i]
-            keep = None if requests is None else blocks_of([encoders[j] for j in alike], requests)
+            keep = None if requests is None else attention_of([encoders[j] for j in alike], requests)
             with stems_once(stems):
                 shared = record_shared([encoders[j] for j in alike], [picture], size, keep, profile)
             waiting |= {j: recordings[0] for j, recordings in zip(alike, shared, strict=True)}
         yield waiting.pop(i)
 
 
-def blocks_of(encoders: Sequence[Encoder], requests: Sequence[MapRequest]) -> set[int]:
-    """The blocks whose attention some maps need, of encoders that share a backbone.
+def attention_of(encoders: Sequence[Encoder], requests: Sequence[MapRequest]) -> Keep:
+    """What some maps need of the attention of encoders that share a backbone.
 
     Args:
         encoders: the checkpoints.
         requests: the maps; where empty, each checkpoint's own.
 
-    Returns:
-        Numbers of blocks, from 0.
-
     Raises:
         SimpoolError: as in `record_rows`.
     """
-    wanted = [(encoder, requests or [MapRequest(OWN)]) for encoder in encoders]
-    return {block for encoder, maps in wanted for block in blocks_needed(encoder, [(r.name, r.options) for r in maps])}
+    asked = [(request.name, request.options) for request in requests or [MapRequest(OWN)]]
+    needs = [attention_needed(encoder, asked) for encoder in encoders]
+    return Keep(frozenset().union(*(need.blocks or () for need in needs)), any(need.skip_shares for need in needs))
 
 
 def iterate_board(

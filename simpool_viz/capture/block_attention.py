@@ -24,7 +24,7 @@ class Attention:
         lse: (H, Nq), the log-sum-exp of each row of logits from the fused kernel, or None where no such kernel ran.
         skip: whether a skip connection leads past the attention; False for the last block of SAR's `nosn`.
         skip_share: scalar, how much of the sum of skip connection and attention is the skip connection, as
-            `skip_shares` measures it; None where the block does not show its sum.
+            `skip_shares` measures it; None where none was measured or the block does not show its sum.
     """
 
     query: Tensor

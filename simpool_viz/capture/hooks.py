@@ -49,6 +49,28 @@ def skip_shares(before: Tensor, after: Tensor) -> Tensor:
     return (skipped / (skipped + added).clamp(min=torch.finfo(torch.float32).tiny)).mean(1)
 
 
+@dataclass(frozen=True)
+class Keep:
+    """What a forward keeps of its attention.
+
+    Attributes:
+        blocks: numbers of the blocks whose attention is kept; None for all.
+        skip_shares: whether their `skip_shares` are measured, which only a roll-out with measured residual weights
+            needs, and which takes a few per cent of the forward of a short sequence.
+    """
+
+    blocks: frozenset[int] | None = None
+    skip_shares: bool = True
+
+    @classmethod
+    def of(cls, keep: Keep | Collection[int] | None) -> Keep:
+        """What is given as numbers of blocks, or None for all, with the skip shares of these."""
+        return keep if isinstance(keep, Keep) else cls(None if keep is None else frozenset(keep))
+
+    def __contains__(self, block: int) -> bool:
+        return self.blocks is None or block in self.blocks
+
+
 def one_of(batch: Tensor, index: int) -> Tensor:
     """The part of one picture (...) of a batch (B, ...), copied so that the rest of the batch can be freed."""
     return batch[index].clone() if len(batch) > 1 else batch[index]
@@ -159,18 +181,19 @@ class BlockCapture(HookScope):
 
     Args:
         blocks: the transformer blocks of a backbone, from first to last.
-        keep: numbers of the blocks whose attention is captured; all by default.
+        keep: what is captured; the attention of all blocks by default.
         first: number of the first of `blocks`, where some before it are left out.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], keep: Collection[int] | None = None, first: int = 0) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], keep: Keep | Collection[int] | None = None, first: int = 0) -> None:
         super().__init__()
-        self._modules = {
-            i: getattr(block, "attn", block) for i, block in enumerate(blocks, first) if keep is None or i in keep
-        }
+        keep = Keep.of(keep)
+        self._modules = {i: getattr(block, "attn", block) for i, block in enumerate(blocks, first) if i in keep}
         self._modes = {i: AttentionCapture() for i in self._modules}
         self._sums = {
-            i: block for i, block in enumerate(blocks, first) if i in self._modules and hasattr(block, "attn")
+            i: block
+            for i, block in enumerate(blocks, first)
+            if keep.skip_shares and i in self._modules and hasattr(block, "attn")
         }
         self._entering: dict[int, Tensor] = {}
         self._shares: dict[int, Tensor] = {}
@@ -191,7 +214,7 @@ class BlockCapture(HookScope):
         return [self._modes[i].calls[0] if i in self._modes else None for i in self._numbers]
 
     def skip_share(self, block: int, picture: int) -> Tensor | None:
-        """That of `skip_shares` for one picture; None where the block was not captured or does not show its sum.
+        """That of `skip_shares` for one picture; None where none is measured or the block does not show its sum.
 
         Args:
             block: its number.

@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from simpool_viz.capture.hooks import Keep
 from simpool_viz.capture.recorded import Recorded
 from simpool_viz.errors import AbsentClassError, MapError, bind_options
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.registry import PendingRollout, resolve_map
-from simpool_viz.maps.rollout_chain import RolloutOptions, roll_out
+from simpool_viz.maps.rollout_chain import MEASURED, RolloutOptions, roll_out
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.tensors import enough_memory
 
 
-def blocks_needed(encoder: Encoder, requests: Sequence[tuple[str, dict[str, Any]]]) -> set[int]:
-    """The numbers of the blocks whose attention some maps of a checkpoint need.
+def attention_needed(encoder: Encoder, requests: Sequence[tuple[str, dict[str, Any]]]) -> Keep:
+    """What some maps of a checkpoint need of its attention: the blocks, and their skip shares where a map takes them.
 
     Args:
         encoder: the checkpoint.
@@ -29,12 +30,9 @@ def blocks_needed(encoder: Encoder, requests: Sequence[tuple[str, dict[str, Any]
         OptionError: neither a map nor a pooling has one of the names.
     """
     methods = [(*resolve_map(encoder, name), options) for name, options in requests]
-    return {
-        block
-        for method, reason, options in methods
-        if reason is None
-        for block in method.blocks(encoder.depth, options)
-    }
+    blocks = (method.blocks(encoder.depth, options) for method, reason, options in methods if reason is None)
+    measured = any(options.get("residual") == MEASURED for _, options in requests)
+    return Keep(frozenset().union(*blocks), measured)
 
 
 def make_map(recording: Recorded, name: str, **options: Any) -> AttentionMap:

@@ -126,8 +126,9 @@ def _share(block: Attention, residual: float | str, index: int) -> float:
         return residual
     if block.skip_share is None:
         raise MapError(
-            f"the weight of the skip connection cannot be measured in block {index}, which does not show the sum of "
-            "its skip connection and attention; choose a residual weight in [0, 1]"
+            f"the weight of the skip connection was not measured in block {index}: the block does not show the sum of "
+            "its skip connection and attention, or the recording was made for other maps; choose a residual weight in "
+            "[0, 1], or record with keep=None"
         )
     return float(block.skip_share)
 

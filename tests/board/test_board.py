@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from simpool_viz import make_board, record
-from simpool_viz.board.board import Board, Row, Settings, blocks_of, iterate_board, record_each, record_rows
+from simpool_viz.board.board import Board, Row, Settings, attention_of, iterate_board, record_each, record_rows
 from simpool_viz.images import read_picture
 from simpool_viz.maps import make
 from simpool_viz.maps.registry import resolve_map
@@ -245,6 +245,7 @@ def test_roll_outs_of_one_request_share_one_walk_and_change_nothing(
     ("maps", "kept"),
     [
         (["cls"], {1}),
+        (["cls", "rollout:residual=measured"], {0, 1}),
         (["cls:block=-2"], {0}),
         (["contribution"], set()),
         (["rollout:first=1", "cls"], {1}),
@@ -258,9 +259,11 @@ def test_roll_outs_of_one_request_share_one_walk_and_change_nothing(
 )
 def test_blocks_that_no_requested_map_needs_are_not_kept(vit: Encoder, maps: list[str], kept: set[int]) -> None:
     requests = [parse_map(text) for text in maps]
-    assert blocks_of([vit], requests) == kept
+    keep = attention_of([vit], requests)
+    assert keep.blocks == kept and keep.skip_shares == any("measured" in text for text in maps)
     (recording,) = record_each([vit], read_picture(make_photo()), 64, requests)
     assert set(recording.blocks.kept) == kept
+    assert all((recording.blocks[i].skip_share is not None) == keep.skip_shares for i in kept)
     if maps != ["cls:block=7"]:
         rows, _ = record_rows(recording, requests, Settings())
         whole, _ = record_rows(record(vit, make_photo(), size=64), requests, Settings())

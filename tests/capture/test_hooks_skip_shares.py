@@ -91,7 +91,7 @@ def test_faults_are_sentences() -> None:
     recording = record(small_vit(), make_photo(), 64)
     with pytest.raises(OptionError, match=r"in \[0, 1\] or is 'measured', not mean"):
         recording.map("rollout", residual="mean")
-    with pytest.raises(MapError, match="cannot be measured in block 1"):
+    with pytest.raises(MapError, match="was not measured in block 1"):
         blocks = list(recording.blocks)
         blocks[1] = type(blocks[1])(blocks[1].query, blocks[1].key, None, blocks[1].scale)
         roll_out(torch.eye(blocks[0].query.shape[1]), blocks, residual="measured")
