@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import cv2
@@ -48,6 +49,7 @@ from simpool_viz.scores.references import Reference, read_reference
 
 logger = logging.getLogger(__name__)
 MOST_PHOTOS = 12  # of one run
+APART = 0.4  # seconds between two states of a growing board, some times what a browser needs to take one in
 FIRST_PHOTO = "chelsea.jpg"
 FIRST_CHECKPOINTS = ("vit_gap", "vit_simpool")  # of the board that the page opens with
 
@@ -112,7 +114,9 @@ class ComparePage:
         photos: list[str] | None = None,
         references: References | None = None,
     ) -> Iterator[BoardState]:
-        """Record the photos with the checkpoints, one state of the board after each recording.
+        """Record the photos with the checkpoints: states of the growing board, some time apart, and the whole one.
+
+        A recording may take less time than the browser needs to take in a state, so not each of them gives one.
 
         Args:
             photo: a file.
@@ -129,10 +133,13 @@ class ComparePage:
         ):
             if not value:
                 raise refusal(f"{name}.")
-        state = None
+        state, shown = None, -APART
         try:
             for state in self._states([str(photo), *(photos or [])], checkpoints, maps, own, references):
+                if state.waiting and state.board.rows and monotonic() - shown < APART:
+                    continue
                 yield state
+                shown = monotonic() if state.board.rows else shown
         except Exception:
             if state is not None:
                 yield replace(state, waiting="")  # the board must not wait for what will not come

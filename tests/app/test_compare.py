@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
 
-from simpool_viz.app.compare import MOST_PHOTOS, ComparePage, example_photos, reference_of
+from simpool_viz.app import compare
+from simpool_viz.app.compare import APART, MOST_PHOTOS, ComparePage, example_photos, reference_of
 from simpool_viz.app.store import EncoderStore
+from simpool_viz.board.board import Board
 from simpool_viz.checkpoints.bundle import bundled_folder
 from tests.helpers import make_photo
 
@@ -65,3 +69,45 @@ def test_more_photos_than_are_compared_at_once_are_refused(tmp_path: Path) -> No
         page.run(str(photo), ["resnet_gap?size=64"], ["contribution"], photos=[str(photo)] * (MOST_PHOTOS - 1))
     )
     assert len(first.board.pictures) == MOST_PHOTOS
+
+
+# --- a board that grows -----------------------------------------------------------------------------------------------
+
+
+def rows_of_states(monkeypatch: pytest.MonkeyPatch, seconds: float, fail_at: int = 0) -> list[tuple[int, bool]]:
+    """How many rows each state of a board of five photos has, and whether it waits for more.
+
+    Args:
+        seconds: between two readings of the clock, two of which belong to a state that is shown.
+        fail_at: number of the recording at which the run fails; 0 for none.
+    """
+    page, now, found = ComparePage(EncoderStore("cpu")), iter(i * seconds for i in range(100)), []
+    monkeypatch.setattr(compare, "monotonic", lambda: next(now))
+    iterate = page.boards.iterate
+
+    def failing(*given: Any) -> Iterator[Board]:
+        for number, board in enumerate(iterate(*given), 1):
+            yield board
+            if number == fail_at:
+                raise ValueError("a fault of the program")
+
+    monkeypatch.setattr(page.boards, "iterate", failing)
+    photos = [str(photo) for photo in example_photos()[:5]]
+    try:
+        for state in page.run(photos[0], ["resnet_gap?size=64"], ["contribution"], photos=photos[1:]):
+            found.append((len(state.board.rows), bool(state.waiting)))
+    except (ValueError, gr.Error):
+        assert fail_at
+    return found
+
+
+def test_a_board_grows_by_a_state_now_and_then_and_ends_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = (5, False)
+    slow = rows_of_states(monkeypatch, 1.5 * APART)
+    assert slow == [(0, True), (1, True), (2, True), (3, True), (4, True), whole]
+    assert rows_of_states(monkeypatch, 0.0) == [(0, True), (1, True), whole], "the first row at once"
+    assert rows_of_states(monkeypatch, 0.6 * APART) == [(0, True), (1, True), (3, True), whole]
+
+
+def test_what_was_recorded_before_a_failure_is_shown_though_it_came_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rows_of_states(monkeypatch, 0.0, fail_at=3) == [(0, True), (1, True), (3, False)]
