@@ -23,7 +23,14 @@ from simpool_viz.scores.boxes import (
     reached,
     resized_boxes,
 )
-from simpool_viz.scores.localization import baselines, centre_prior, jaccard, score_baselines, score_map
+from simpool_viz.scores.localization import (
+    baselines,
+    centre_prior,
+    jaccard_of,
+    score_baselines,
+    score_map,
+    square_objects,
+)
 from simpool_viz.scores.references import Reference
 from simpool_viz.scores.threshold_curves import SIDE, count_steps, scaled_map
 
@@ -109,17 +116,18 @@ def score_photo(reference: Reference, maps: Sequence[MapToScore]) -> list[MapSco
         maps: of the photo.
     """
     truth = object_boxes(reference)
-    scored = [_scored(one, reference, truth) for one in maps]
+    squares = square_objects(reference)
+    scored = [_scored(one, reference, truth, squares) for one in maps]
     plain = score_baselines(reference)
     for name, (_, mask) in baselines(reference).items():
         box = largest_box(mask)
-        figures = plain[name] | _jaccard(mask[None], reference) | {"corloc": float(iou_of_box(box, truth) >= 0.5)}
+        figures = plain[name] | _jaccard(mask[None], squares) | {"corloc": float(iou_of_box(box, truth) >= 0.5)}
         scored.append(MapScores(-1, name, name, figures, _count(*_cut_baseline(name), truth, reference)))
     return scored
 
 
-def _scored(one: MapToScore, reference: Reference, truth: np.ndarray) -> MapScores:
-    figures = score_map(one.mask, reference) | _jaccard(one.at_mass, reference) | one.figures
+def _scored(one: MapToScore, reference: Reference, truth: np.ndarray, squares: np.ndarray) -> MapScores:
+    figures = score_map(one.mask, reference) | _jaccard(one.at_mass, squares) | one.figures
     figures["corloc"] = float(_iou_of(one, reference, truth) >= 0.5)
     counts = count_photo(one.mask.weights, truth, reference)
     return MapScores(one.checkpoint, one.label, one.request, figures, counts)
@@ -133,8 +141,8 @@ def _iou_of(one: MapToScore, reference: Reference, truth: np.ndarray) -> float:
     return iou_of_box((box[0], box[1], box[2], box[3]), truth)
 
 
-def _jaccard(masks: np.ndarray, reference: Reference) -> dict[str, float]:
-    own, best = jaccard(masks, reference)
+def _jaccard(masks: np.ndarray, squares: np.ndarray) -> dict[str, float]:
+    own, best = jaccard_of(masks, squares)
     return {"jaccard": own, "jaccard_best": best}
 
 

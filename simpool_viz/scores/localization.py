@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from simpool_viz.images import expand_cells
+from simpool_viz.images import cells_of_pixels, expand_cells
 from simpool_viz.masks import DINO_CUT, ObjectMask, find_level, largest_component, upsample
 from simpool_viz.scores.references import Reference, bounded, check_proportions
 
@@ -92,19 +92,50 @@ def jaccard(masks: np.ndarray, reference: Reference, side: int = 480) -> tuple[f
         for each object; both in [0, 1]. An object that has no pixel left in that square is left out; NaN where none
         has.
     """
+    return jaccard_of(masks, square_objects(reference, side))
+
+
+def square_objects(reference: Reference, side: int = 480) -> np.ndarray:
+    """What `jaccard_of` takes of a reference, the same for all maps of a photo.
+
+    Args:
+        reference: the reference mask.
+        side: of the square in pixels.
+
+    Returns:
+        (1 + objects, side, side) float32 of 0 and 1: the pixels that are counted, then those of each object that has
+        any.
+    """
     size = side, side
-    resized = np.stack([expand_cells(mask, size) for mask in masks])  # (M, side, side)
     counted = ~expand_cells(reference.void, size)
-    scores = []
-    for instance in reference.instances:
-        truth = expand_cells(instance, size) & counted
-        if not truth.any():
-            continue
-        union = ((resized | truth) & counted).sum(axis=(1, 2))
-        scores.append((resized & truth).sum(axis=(1, 2)) / np.maximum(union, 1))
-    if not scores:
+    objects = [expand_cells(instance, size) & counted for instance in reference.instances]
+    return np.stack([counted, *(one for one in objects if one.any())]).astype(np.float32)
+
+
+def jaccard_of(masks: np.ndarray, squares: np.ndarray) -> tuple[float, float]:
+    """That of `jaccard` with a reference that is brought to its square already.
+
+    Masks are not enlarged: the pixels of the square are counted in each of their cells.
+
+    Args:
+        masks: (M, h, w) bool, as for `jaccard`.
+        squares: (1 + objects, side, side), of `square_objects`.
+
+    Returns:
+        As `jaccard`.
+    """
+    if len(squares) == 1:
         return math.nan, math.nan
-    each = np.stack(scores)  # (objects, M)
+    side = squares.shape[1]
+    rows, columns = cells_of_pixels((masks.shape[1], masks.shape[2]), (side, side))
+    in_rows, in_columns = (
+        (np.arange(count)[:, None] == cells).astype(np.float32)
+        for count, cells in zip(masks.shape[1:], (rows, columns), strict=True)
+    )
+    pixels = in_rows @ squares @ in_columns.T  # (1 + objects, h, w), whole numbers
+    inside = np.tensordot(pixels, masks.astype(np.float32), ((1, 2), (1, 2)))  # (1 + objects, M)
+    union = pixels[1:].sum((1, 2))[:, None] + inside[0] - inside[1:]
+    each = inside[1:].astype(np.float64) / np.maximum(union, 1)
     return float(each[:, 0].mean()), float(each.max(axis=1).mean())
 
 
