@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from simpool_viz.modeling.pooling import poolings
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.outputs import markdown_table
+from simpool_viz.training.dino import SelfDistillation
 from simpool_viz.training.distil import Distillation
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
 
@@ -81,7 +82,7 @@ def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str
         ["optimiser", _optimiser(recipe)],
         ["loss", _loss(recipe)],
         ["training time", result.time],
-        [_measure(recipe), result.accuracy.removeprefix("mean IoU ")],
+        [_measure(recipe), result.accuracy.removeprefix("mean IoU ").removeprefix("k-NN ")],
         ["licence", recipe.license],
     ]
     return f"""# {recipe.title}
@@ -100,6 +101,8 @@ Maps are best near {recipe.map_size} px on the shorter side, which is the defaul
 
 def _measure(recipe: Recipe) -> str:
     """What the accuracy of a training is, as the head of its row."""
+    if recipe.dino:
+        return "k-NN"
     if recipe.distil and _unlabelled(recipe):
         return recipe.distil.aim
     return "mean IoU" if recipe.encoder.dense else "top-1"
@@ -125,6 +128,8 @@ def _optimiser(recipe: Recipe) -> str:
 
 
 def _loss(recipe: Recipe) -> str:
+    if recipe.dino:
+        return _of_dino(recipe.dino)
     if recipe.distil and _unlabelled(recipe):
         return _aim(recipe.distil)
     terms = [f"cross entropy{' of pixels' if recipe.encoder.dense else ''}, label smoothing {recipe.label_smoothing:g}"]
@@ -141,7 +146,14 @@ def _loss(recipe: Recipe) -> str:
 
 
 def _unlabelled(recipe: Recipe) -> bool:
-    return recipe.distil is not None and not recipe.encoder.num_classes
+    return bool(recipe.dino or recipe.distil) and not recipe.encoder.num_classes
+
+
+def _of_dino(dino: SelfDistillation) -> str:
+    crops = f"2 large and {dino.local_crops} small crops"
+    head = f"{dino.outputs:,} outputs, student at {dino.student_temperature:g}"
+    teacher = f"teacher at {dino.first_temperature:g} to {dino.teacher_temperature:g}, momentum {dino.momentum:g} to 1"
+    return f"DINO: {crops}, {head}, {teacher}, centre {dino.centre_momentum:g}"
 
 
 def _aim(distil: Distillation) -> str:

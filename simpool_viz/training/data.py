@@ -170,7 +170,9 @@ class Crops:
         return F.affine_grid(theta, [count, 3, size, size], align_corners=False)
 
 
-def random_crops(aspect: Tensor, smallest: float, generator: torch.Generator, *, squeeze: bool = False) -> Crops:
+def random_crops(
+    aspect: Tensor, smallest: float, generator: torch.Generator, *, squeeze: bool = False, largest: float = 1.0
+) -> Crops:
     """Random resized crops and horizontal flips of a batch.
 
     Args:
@@ -178,9 +180,10 @@ def random_crops(aspect: Tensor, smallest: float, generator: torch.Generator, *,
         smallest: least share of the photo's area.
         squeeze: what becomes of a crop that is longer than the photo: cut to it, so that its content is squeezed in the
             other direction, or (False) made smaller in its proportions, whatever the share.
+        largest: greatest share of the photo's area.
     """
     count = len(aspect)
-    area = torch.empty(count).uniform_(smallest, 1, generator=generator)
+    area = torch.empty(count).uniform_(smallest, largest, generator=generator)
     ratio = torch.empty(count).uniform_(math.log(3 / 4), math.log(4 / 3), generator=generator).exp()
     width = (area * ratio / aspect).sqrt()  # as a share of the photo's own width
     height = (area / ratio * aspect).sqrt()

@@ -21,6 +21,7 @@ from simpool_viz.modeling.encoder import Encoder, Facts, Output
 from simpool_viz.tensors import enough_memory
 from simpool_viz.training.card import Result, stage_line, write_card
 from simpool_viz.training.data import Batches, Photos, load_photos
+from simpool_viz.training.dino import SelfTeaching, Views, file_settings
 from simpool_viz.training.distil import Student
 from simpool_viz.training.features import CropPlan, Features, keep_features
 from simpool_viz.training.interruption import RESUME, Run, read_interrupted
@@ -71,7 +72,7 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     rows_of(recipe.batch_size, accelerator)  # refuses before anything is read
     data, folder = folders_of(recipe), out / recipe.name
     where = " and ".join(map(str, data))
-    unlabelled = recipe.distil is not None and not recipe.encoder.num_classes
+    unlabelled = bool(recipe.dino or recipe.distil) and not recipe.encoder.num_classes
     classes = () if unlabelled else recipe.classes or read_common_classes(data)
     if len(classes) != recipe.encoder.num_classes:
         raise TrainingError(
@@ -95,13 +96,15 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     start = start_from(encoder, recipe.init_from, folder, recipe.trunk_blocks) if recipe.init_from else None
     scale_tensors(encoder, recipe.scales)
     school = School(recipe.distil, encoder, cache, accelerator) if recipe.distil else None
+    dino = SelfTeaching(recipe.dino, encoder, accelerator) if recipe.dino else None
     if start and recipe.freeze:
         facts = dataclasses.replace(facts, **start.lent)  # which need not be saved again
     interrupted = {} if restart else read_interrupted(folder, recipe)
     if school and not interrupted:
         school.begin(photos, recipe.stages[0], recipe.seed)
     tell_precision(accelerator, recipe.precision)
-    run = Run(folder, recipe, encoder, interrupted, school.student.project if school else None)
+    beside = dino.beside if dino else school.student.project if school else None
+    run = Run(folder, recipe, encoder, interrupted, beside)
     if run.within or run.stage > 1:
         accelerator.print(
             f"{recipe.name}: going on with stage {run.stage}, step {run.within.get('stream', {}).get('step', 0)}"
@@ -111,17 +114,18 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
         if number < run.stage:
             continue
         before = run.minutes
-        run_stage(run, stage, photos, number, accelerator, cache, school)
+        run_stage(run, stage, photos, number, accelerator, cache, school or dino)
         begun = None
         if stage.kept:
             squares = CropPlan(recipe.map_size, None)
             begun = _begun(encoder, held_out, squares, recipe, cache, accelerator, "held-out photos")
         with accelerator.autocast():
-            accuracy = (
-                school.measure(held_out, recipe.map_size, begun)
-                if school and unlabelled
-                else measure(encoder, held_out, recipe, accelerator, begun)
-            )
+            if dino:
+                accuracy = dino.measure(photos, held_out, recipe.map_size)
+            elif school and unlabelled:
+                accuracy = school.measure(held_out, recipe.map_size, begun)
+            else:
+                accuracy = measure(encoder, held_out, recipe, accelerator, begun)
         run.done.append(stage_line(recipe.name, stage, run.minutes - before))
         history = (*(start.stages if start else ()), *run.done)
         encoder.facts = dataclasses.replace(facts, accuracy=accuracy, stages=history, minutes=round(run.minutes, 1))
@@ -136,6 +140,9 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
                 recipe.encoder,
                 write_card(trained, result, len(photos), history, start.summary if start else ""),
             )
+            if dino:
+                epochs = sum(done.photos for done in recipe.stages[:number]) // len(photos)
+                dino.save(folder, file_settings(encoder, stage.size), epochs)
             run.save({"stage": number + 1})
         accelerator.print(f"{recipe.name}: after stage {number} {accuracy}")
     accelerator.wait_for_everyone()
@@ -152,14 +159,14 @@ def run_stage(
     number: int,
     accelerator: Accelerator,
     cache: Path,
-    school: School | None = None,
+    teaching: School | SelfTeaching | None = None,
 ) -> None:
     """One complete schedule over `stage.photos` photos, logged every 50 steps, or the rest of it.
 
     Args:
         number: of the stage, from 1.
         cache: where the features of a frozen trunk are kept.
-        school: what teaches a student; None where classes are learned.
+        teaching: what teaches a student; None where classes alone are learned.
     """
     recipe, encoder = run.recipe, run.encoder
     set_learning(encoder, recipe.freeze, recipe.trunk_blocks)
@@ -167,11 +174,15 @@ def run_stage(
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
     plan, label = CropPlan(stage.size, stage.crop, recipe.seed * 1000 + number), f"stage {number}"
-    lesson = school.lesson(photos, plan, label) if school else None
+    dino = teaching if isinstance(teaching, SelfTeaching) else None
+    lesson = teaching.lesson(photos, plan, label) if isinstance(teaching, School) else None
     kept = _begun(encoder, photos, plan, recipe, cache, accelerator, label) if stage.kept else None
-    learner: Learner | Student = school.student if school else Learner(encoder)
-    learner.blocks, learner.grid = (recipe.trunk_blocks, kept.grid) if kept else (0, (0, 0))
-    learned = school.student if school else encoder
+    learner: Learner | Student | Views = teaching.student if teaching else Learner(encoder)
+    if not isinstance(learner, Views):
+        learner.blocks, learner.grid = (recipe.trunk_blocks, kept.grid) if kept else (0, (0, 0))
+    if dino:
+        dino.begin()
+    learned = teaching.student if teaching else encoder
     optimizer, scheduler = make_optimizer(learned, recipe, stage, recipe.rates)
     average = make_average(learned, recipe)
     model, optimizer = accelerator.prepare(learner, optimizer)
@@ -186,7 +197,7 @@ def run_stage(
         if average is not None:
             average.module.load_state_dict(run.within["average"])
         run.within = {}
-    step_of = Step(recipe, stage, model, encoder, optimizer, accelerator, number, lesson, kept)
+    step_of = Step(recipe, stage, model, encoder, optimizer, accelerator, number, lesson, kept, dino)
     with attention_to_learn(accelerator.device), _log(run, number, stream, accelerator) as log:
         label = f"{recipe.name} stage {number}/{len(recipe.stages)}"
         quiet = not accelerator.is_main_process
@@ -220,6 +231,8 @@ def run_stage(
             for key, value in average.module.state_dict().items()
         }
         learned.load_state_dict(new)
+    if dino:
+        dino.finish()
     encoder.eval()
 
 

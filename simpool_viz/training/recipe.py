@@ -35,6 +35,7 @@ from simpool_viz.settings import (
     checked,
     fields_of,
 )
+from simpool_viz.training.dino import SelfDistillation
 from simpool_viz.training.distil import Distillation
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -109,6 +110,8 @@ class Recipe:
         seed: of weights and batches.
         distil: what of a teacher is learned, in place of classes where encoder.num_classes is 0. Beside classes, the
             pooled vector learns (aim: vector).
+        dino: what is learned without labels, of the model's own slow average, in place of classes; encoder.num_classes
+            is 0 then.
         sources: origin of the data, for the card.
         license: of the weights, for the card.
         source: name or path of the recipe, for the card.
@@ -143,6 +146,7 @@ class Recipe:
     stored: Positive = 128
     seed: Natural = 0
     distil: Distillation | None = None
+    dino: SelfDistillation | None = None
     sources: str = ""
     license: str = ""
     # The recipe's name or path and the overrides, as they were given: for the card, no part of what is trained.
@@ -296,6 +300,16 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
             f"{source}: a student learns tokens and no classes: set encoder.num_classes to 0; or set distil.aim to "
             "vector, which is learned beside classes"
         )
+    if recipe.dino:
+        beside = {"encoder.num_classes": recipe.encoder.num_classes, "encoder.dense": recipe.encoder.dense}
+        names = ("distil", "mixup", "cutmix", "ema", "freeze", "spatial_entropy")
+        beside |= {name: getattr(recipe, name) for name in names}
+        if given := [name for name, value in beside.items() if value]:
+            raise TrainingError(
+                f"{source}: dino learns a whole model without labels, of its own average; leave out {', '.join(given)}"
+            )
+        if recipe.encoder.inside == "spe":
+            raise TrainingError(f"{source}: SPE's penalty is no part of dino's loss; leave out encoder.inside")
     if any(stage.kept for stage in recipe.stages):
         moving = recipe.mixup or recipe.cutmix or (recipe.distil and recipe.distil.jitter)
         squeezed = any(stage.squeeze for stage in recipe.stages)

@@ -7,7 +7,7 @@ Every process draws the crops of the whole batch and works on its own rows, so t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from simpool_viz.modeling.sharing import EMBEDDING
 from simpool_viz.tensors import computes_bfloat16
 from simpool_viz.training import losses
 from simpool_viz.training.data import Batches, random_crops
+from simpool_viz.training.dino import SelfTeaching
 from simpool_viz.training.distil import Lesson
 from simpool_viz.training.features import Features
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage, check_patterns, factor_of
@@ -165,11 +166,12 @@ class Step:
         number: int,
         lesson: Lesson | None = None,
         kept: Features | None = None,
+        dino: SelfTeaching | None = None,
     ) -> None:
         self.recipe, self.stage, self.model, self.encoder = recipe, stage, model, encoder
         self.optimizer, self.accelerator, self.number = optimizer, accelerator, number
         self.rows = rows_of(recipe.batch_size, accelerator)
-        self.mix, self.lesson, self.kept = _mixup(recipe), lesson, kept
+        self.mix, self.lesson, self.kept, self.dino = _mixup(recipe), lesson, kept, dino
 
     def __call__(self, batch: tuple[Tensor, Tensor, Tensor], index: np.ndarray, stream: Batches) -> Tensor:
         """A step on stored photos `batch` (images, proportions, labels), which are those of `index` (B,)."""
@@ -182,6 +184,8 @@ class Step:
         )
         images, aspect, labels = batch
         device = self.accelerator.device
+        if self.dino is not None:
+            return self._self_taught(self.dino, images, aspect, stream)
         targets = labels[self.rows].to(device)
         if self.lesson is not None:
             loss = self._taught(self.lesson, images, targets, index, stream)
@@ -196,6 +200,15 @@ class Step:
             x, targets = self.mix(x, targets)
         loss = self.loss(x, targets, stream.step / stream.steps)
         return descend(self.accelerator, self.optimizer, loss, stream.step)
+
+    def _self_taught(self, dino: SelfTeaching, images: Tensor, aspect: Tensor, stream: Batches) -> Tensor:
+        """A step by DINO's objective, after which its teacher follows."""
+        progress = stream.step / stream.steps
+        views = dino.views(images, aspect, self.rows, self.stage, stream.generator)
+        loss = dino.loss_of(self.model, views, progress)
+        mean = descend(self.accelerator, self.optimizer, loss, stream.step, lambda: dino.hold(progress))
+        dino.follow(progress)
+        return mean
 
     def _taught(self, lesson: Lesson, images: Tensor, classes: Tensor, index: np.ndarray, stream: Batches) -> Tensor:
         """The loss of a student against what its teacher makes of the same crops, and that of their classes, where it
@@ -253,8 +266,17 @@ def _mixup(recipe: Recipe) -> Any:
     )
 
 
-def descend(accelerator: Accelerator, optimizer: Any, loss: Tensor, step: int) -> Tensor:
+def descend(
+    accelerator: Accelerator, optimizer: Any, loss: Tensor, step: int, before: Callable[[], None] | None = None
+) -> Tensor:
     """One step of the optimiser down a loss, gradients clipped to a norm of 1.
+
+    Args:
+        accelerator: of this process.
+        optimizer: as it has prepared it.
+        loss: a scalar with gradients.
+        step: its number, for the error.
+        before: what is done once there are gradients.
 
     Returns:
         The loss, the mean over all processes.
@@ -266,6 +288,8 @@ def descend(accelerator: Accelerator, optimizer: Any, loss: Tensor, step: int) -
     _check_finite("loss", mean, step)
     optimizer.zero_grad()
     accelerator.backward(loss)
+    if before is not None:
+        before()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = accelerator.clip_grad_norm_(parameters, 1.0)
     if accelerator.scaler is None:  # in fp16 the scaler skips such steps itself

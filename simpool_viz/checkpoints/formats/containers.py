@@ -229,6 +229,8 @@ def _hints_of_training(content: Mapping[Any, Any], args: Mapping[str, Any], sour
         table["size"] = size
     if isinstance(args.get("interpolation"), str):
         table["interpolation"] = args["interpolation"]
+    if args.get("pos_embed") in ("timm", "dino"):  # as our own training writes it; of others it means something else
+        table["pos_embed"] = args["pos_embed"]
     try:
         return read_hints(table | {"source": "the settings of its training"}, source)
     except CheckpointError:  # of another trainer, whose settings mean something else
