@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from simpool_viz.cli.options import (
     chosen_encoders,
     chosen_engine,
     chosen_settings,
+    measuring_command,
     residual_weight,
 )
 from simpool_viz.errors import OptionError
@@ -156,7 +156,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
     def add(name: str, table: Table) -> None:
         print(table.markdown() + "\n")
-        tables["/".join(filter(None, (arguments.name, name)))] = replace(table, command=_command(arguments.words))
+        command = measuring_command(arguments.words)
+        tables["/".join(filter(None, (arguments.name, name)))] = replace(table, command=command)
         if arguments.results:
             keep_tables(arguments.results, tables)
 
@@ -214,7 +215,7 @@ def _evaluate_into(
         pace,
         arguments.object_ids,
         overwrite=arguments.overwrite,
-        command=_command(arguments.words),
+        command=measuring_command(arguments.words),
         cluster=cluster,
     )
     for note in made.notes:
@@ -230,17 +231,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not (one and colon and other):
         raise OptionError(f"--pair is written ONE:OTHER, two names of checkpoints, not {text!r}")
     return one, other
-
-
-def _command(words: Sequence[str]) -> str:
-    """The command that measured, without the options that say where its results are kept."""
-    kept, skip = [], False
-    for word in words:
-        if skip or word in ("--results", "--name"):
-            skip = not skip
-        elif not word.startswith(("--results=", "--name=")):
-            kept.append(word)
-    return shlex.join(["simpool-viz", *kept])
 
 
 COMMAND = Command(
