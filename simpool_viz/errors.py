@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from importlib import metadata
 
 ISSUES = "the project's issues"
+_INSTALLED_AS = {"sklearn": "scikit-learn"}  # packages that are not installed by their import names
 
 
 class SimpoolError(ValueError):
@@ -85,7 +86,7 @@ def needs_packages(purpose: str, *names: str) -> Iterator[None]:
 
     Args:
         purpose: what the packages are for, such as "training"; it begins the message.
-        names: their import names, which are also the names to install them by.
+        names: their import names, mostly also those to install them by.
 
     Raises:
         MissingPackageError: one of them is not installed.
@@ -95,8 +96,9 @@ def needs_packages(purpose: str, *names: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name not in names:
             raise
+        package = _INSTALLED_AS.get(error.name, error.name)
         raise MissingPackageError(
-            f"{purpose} needs the package {error.name}, which is missing; install it with: pip install {error.name}"
+            f"{purpose} needs the package {package}, which is missing; install it with: pip install {package}"
         ) from error
 
 

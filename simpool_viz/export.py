@@ -22,11 +22,11 @@ from PIL import Image
 
 from simpool_viz import __version__
 from simpool_viz.board.board import Board, Row, Settings
-from simpool_viz.board.inspection import Inspection
+from simpool_viz.board.inspection import Inspection, exponents
 from simpool_viz.board.ready_made import available
 from simpool_viz.board.tour import stop_board, stops
 from simpool_viz.checkpoints.load import load_checkpoints
-from simpool_viz.drawing.figures import draw_parts, draw_segmentation
+from simpool_viz.drawing.figures import draw_exponents, draw_parts, draw_segmentation
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import SUFFIXES, render_board, render_row, row_scales, save_picture
 from simpool_viz.errors import CheckpointError, OptionError
@@ -359,8 +359,8 @@ def row_facts(name: str, row: Row) -> dict[str, Any]:
 def export_answer(recording: Recording, answer: Inspection, out: Path, *, overwrite: bool = False) -> Path:
     """Write the result of `inspect` as a folder.
 
-    It is an export of the rows, with heads.png where the first map is the fusion of several, and segmentation.png for a
-    dense checkpoint.
+    It is an export of the rows, with heads.png where the first map is the fusion of several, segmentation.png for a
+    dense checkpoint, and exponents.png for one with GeM or GGeM.
 
     Args:
         recording: the recording that was inspected.
@@ -379,6 +379,8 @@ def export_answer(recording: Recording, answer: Inspection, out: Path, *, overwr
     extras = {"heads.png": draw_parts(recording.picture, answer.parts, answer.groups)} if answer.parts else {}
     if recording.encoder.dense:
         extras["segmentation.png"] = draw_segmentation(recording)
+    if exponents(recording.encoder):
+        extras["exponents.png"] = draw_exponents(recording)
     device = str(next(recording.encoder.parameters()).device)
     return export_board(board, out, overwrite=overwrite, device=device, extras=extras)
 

@@ -60,12 +60,12 @@ def test_every_table_of_the_results_says_how_it_was_measured_and_names_what_can_
     known = set(catalogue()) | {"centre prior", "whole picture", teacher}
     given, shown = known | {f"runs/{name}" for name in trained}, known | trained
     for name, table in bundled_results().tables.items():
-        assert table.command.startswith("simpool-viz evaluate "), name
+        assert table.command.startswith(("simpool-viz evaluate ", "simpool-viz retrieve ")), name
         parser = argparse.ArgumentParser()
         parser.add_argument("-c", action="append")
         named = parser.parse_known_args(shlex.split(table.command)[2:])[0].c
         assert named and set(named) <= given, name
-        if table.columns[0].name in ("map", "checkpoint"):
+        if table.columns[0].name in ("map", "checkpoint", "features"):
             label = table.columns[0].name
             assert {str(row[label]).partition(": ")[0] for row in table.rows} <= shown, name
 

@@ -316,6 +316,58 @@ def exponents(encoder: Encoder) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
+class ExponentGroup:
+    """A group of channels of GeM or GGeM that has one exponent, and what this does on a picture.
+
+    Attributes:
+        channels: (first, last + 1).
+        exponent: p, in [1, 50], as used.
+        positions: the effective number of positions that are pooled, in [1, N]: the exponential of the entropy of the
+            positions' shares in a channel, its mean over the group's channels. N where all give the same, 1 where one
+            position gives all.
+    """
+
+    channels: tuple[int, int]
+    exponent: float
+    positions: float
+
+
+def exponent_groups(recording: Recording) -> list[ExponentGroup]:
+    """The groups of channels of GeM or GGeM with their exponents and effects on a picture.
+
+    The shares are those of the contributions to the power mean, y^p / sum of y^p over the positions, y = max(x, eps)
+    (Ko et al., 2022, eq. 3).
+
+    Args:
+        recording: one picture's by one checkpoint.
+
+    Raises:
+        MapError: the pooling is neither.
+
+    Examples:
+        >>> from simpool_viz import load_checkpoint, record
+        >>> from simpool_viz.board.inspection import exponent_groups
+        >>> groups = exponent_groups(record(load_checkpoint("resnet_gap+ggem"), "cat.jpg", size=64))
+        >>> [group.channels for group in groups]
+        [(0, 64), (64, 128), (128, 192), (192, 256)]
+    """
+    encoder = recording.encoder
+    powers = exponents(encoder)
+    if not powers:
+        raise MapError(
+            f"{encoder.facts.name} has no exponents: its pooling is {encoder.pooling.title}, and GeM and GGeM have them"
+        )
+    given = encoder.pooling.contribution(recording.tokens, recording.pooled)[0].double().cpu().numpy()  # (N, D)
+    shares = given / given.sum(0, keepdims=True).clip(min=1e-30)
+    entropy = -(shares * np.log(shares.clip(min=1e-30))).sum(0)  # (D,)
+    width = len(entropy) // len(powers)
+    return [
+        ExponentGroup((g * width, (g + 1) * width), p, float(np.exp(entropy[g * width : (g + 1) * width]).mean()))
+        for g, p in enumerate(powers)
+    ]
+
+
+@dataclass(frozen=True)
 class GateProfile:
     """The values of one channel gate on a picture.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,9 +16,11 @@ from simpool_viz.cli.options import (
     add_object_ids,
     add_out,
     add_overwrite,
+    alternatives,
     chosen_encoders,
     chosen_engine,
     chosen_settings,
+    measuring_command,
     residual_weight,
 )
 from simpool_viz.errors import OptionError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     from simpool_viz.evaluation.datasets import data_set_kinds
+    from simpool_viz.evaluation.datasets.backgrounds import BACKGROUNDS
     from simpool_viz.evaluation.passes import Pace
     from simpool_viz.maps.rollout_chain import RolloutOptions
     from simpool_viz.scores.faithfulness import STEPS
@@ -107,6 +109,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="MaxBoxAccV2, MaxBoxAcc, CorLoc, PxAP and maximal F-beta of the set instead",
     )
     parser.add_argument(
+        "--backgrounds",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help=f"instead, how scores change on other backgrounds: {alternatives(BACKGROUNDS)}; repeat for more",
+    )
+    parser.add_argument(
         "--pair",
         action="append",
         default=[],
@@ -122,11 +131,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from simpool_viz.batch.boards import Job
     from simpool_viz.evaluation.classification import classification_table, pairs_table
     from simpool_viz.evaluation.datasets import open_data_set
+    from simpool_viz.evaluation.datasets.backgrounds import with_backgrounds
     from simpool_viz.evaluation.mask_rules import compare_cuts
     from simpool_viz.evaluation.passes import Pace
     from simpool_viz.evaluation.protocols import evaluate_protocols, protocols_table
+    from simpool_viz.evaluation.robustness import backgrounds_table, evaluate_backgrounds
     from simpool_viz.evaluation.scenes import evaluate_scenes, scene_tables
     from simpool_viz.evaluation.table import evaluate, localization_table
     from simpool_viz.maps.request import parse_maps
@@ -138,11 +150,17 @@ def _run(arguments: argparse.Namespace) -> None:
         raise OptionError("name a folder of photos with masks, or --photos, or --scenes")
     if arguments.results and arguments.results.exists():
         read_results(arguments.results)  # refused before hours of work
-    if arguments.rules and arguments.protocols:
-        raise OptionError("--rules and --protocols are two tables; ask for one of them at a time")
+    if arguments.rules + arguments.protocols + bool(arguments.backgrounds) > 1:
+        raise OptionError(
+            "--rules, --protocols and --backgrounds are tables of their own; ask for one of them at a time"
+        )
     pairs = [_pair(text) for text in arguments.pair]
-    if arguments.out and (arguments.rules or arguments.protocols or arguments.photos or arguments.scenes):
-        raise OptionError("--out holds every table of DATASET; leave --rules, --protocols, --photos and --scenes out")
+    others = arguments.rules or arguments.protocols or arguments.photos or arguments.scenes or arguments.backgrounds
+    if arguments.out and others:
+        raise OptionError(
+            "--out holds the tables of DATASET as it is; leave --rules, --protocols, --backgrounds, --photos and "
+            "--scenes out"
+        )
     if arguments.faithfulness and not arguments.out:
         raise OptionError("--faithfulness needs --out, where its table is kept")
     if (arguments.engine != "local" or arguments.part is not None) and not arguments.out:
@@ -151,12 +169,16 @@ def _run(arguments: argparse.Namespace) -> None:
     chosen_engine(arguments, None)  # refused before anything is loaded
     settings, ids = chosen_settings(arguments), arguments.object_ids
     sets = [open_data_set(folder, arguments.data_set, arguments.split, ids) for folder in arguments.data]
+    for data in sets:
+        for kind in arguments.backgrounds:
+            with_backgrounds(data, kind)  # likewise
     encoders = chosen_encoders(arguments, dense=bool(arguments.scenes))
     tables: dict[str, Table] = {}
 
     def add(name: str, table: Table) -> None:
         print(table.markdown() + "\n")
-        tables["/".join(filter(None, (arguments.name, name)))] = replace(table, command=_command(arguments.words))
+        command = measuring_command(arguments.words)
+        tables["/".join(filter(None, (arguments.name, name)))] = replace(table, command=command)
         if arguments.results:
             keep_tables(arguments.results, tables)
 
@@ -183,6 +205,9 @@ def _run(arguments: argparse.Namespace) -> None:
         elif arguments.protocols:
             counted = evaluate_protocols(data, encoders, requests, settings, **asked)
             add(f"{data.name}/protocols", protocols_table(data, counted))
+        elif arguments.backgrounds:
+            changed = evaluate_backgrounds(data, Job(encoders, requests, settings), arguments.backgrounds, **asked)
+            add(f"{data.name}/backgrounds", backgrounds_table(data, changed))
         else:
             methods = evaluate(data, encoders, requests, settings, **asked)
             add(data.name, localization_table(data, methods, settings))
@@ -214,7 +239,7 @@ def _evaluate_into(
         pace,
         arguments.object_ids,
         overwrite=arguments.overwrite,
-        command=_command(arguments.words),
+        command=measuring_command(arguments.words),
         cluster=cluster,
     )
     for note in made.notes:
@@ -230,17 +255,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not (one and colon and other):
         raise OptionError(f"--pair is written ONE:OTHER, two names of checkpoints, not {text!r}")
     return one, other
-
-
-def _command(words: Sequence[str]) -> str:
-    """The command that measured, without the options that say where its results are kept."""
-    kept, skip = [], False
-    for word in words:
-        if skip or word in ("--results", "--name"):
-            skip = not skip
-        elif not word.startswith(("--results=", "--name=")):
-            kept.append(word)
-    return shlex.join(["simpool-viz", *kept])
 
 
 COMMAND = Command(

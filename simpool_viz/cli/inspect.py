@@ -25,7 +25,8 @@ Inspect one checkpoint on one photo: predicted classes, exponents, gates, and th
   simpool-viz inspect cat.jpg -c resnet_gap+ggem --ask class --class tench -o out
 
 With --ask, OUT gets what `compare` writes for the answer's maps, and heads.png, a gallery of the heads or queries
-behind the first; with a dense checkpoint also segmentation.png.
+behind the first; with a dense checkpoint also segmentation.png, with GeM and GGeM exponents.png, the exponent of each
+group of channels and the number of positions that it pools.
 """
 
 

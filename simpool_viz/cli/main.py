@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from simpool_viz import __version__
-from simpool_viz.cli import batch, compare, convert, evaluate, inspect, publish, serve, tour, train, video
+from simpool_viz.cli import batch, compare, convert, evaluate, inspect, publish, retrieve, serve, tour, train, video
 from simpool_viz.cli import list as listing
 from simpool_viz.cli.options import Command
 from simpool_viz.errors import SimpoolError, where_to_report
 
 COMMANDS = tuple(
     module.COMMAND
-    for module in (listing, compare, inspect, tour, batch, video, evaluate, train, convert, publish, serve)
+    for module in (listing, compare, inspect, tour, batch, video, evaluate, retrieve, train, convert, publish, serve)
 )
 
 

@@ -7,7 +7,8 @@ not before: `simpool-viz --help` imports nothing heavy.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -254,3 +255,21 @@ def chosen_settings(arguments: argparse.Namespace) -> Settings:
     )
     _ = settings.cut  # a wrong rule is refused here
     return settings
+
+
+_KEPT_IN = ("--results", "--name", "-o", "--out")
+
+
+def measuring_command(words: Sequence[str]) -> str:
+    """The command that measured, without the options that say where its results are kept.
+
+    Args:
+        words: the arguments after the program's name.
+    """
+    kept, skip = [], False
+    for word in words:
+        if skip or word in _KEPT_IN:
+            skip = not skip
+        elif not word.startswith(tuple(f"{option}=" for option in _KEPT_IN)):
+            kept.append(word)
+    return shlex.join(["simpool-viz", *kept])

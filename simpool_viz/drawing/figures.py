@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from simpool_viz.board.board import Board, Row
 from simpool_viz.board.comparison import agreement, difference
+from simpool_viz.board.inspection import exponent_groups
 from simpool_viz.board.segmentation import percent, segment
 from simpool_viz.drawing.board_picture import FAINT, INK, PAPER, font, wrap
 from simpool_viz.drawing.pixels import (
@@ -177,6 +178,41 @@ def draw_curves(board: Board) -> Image.Image:
             plot.grid(alpha=0.3)
             plot.legend(fontsize="small", frameon=False)
         line[0].set_ylabel("probability of the class")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
+
+
+def draw_exponents(recording: Recording) -> Image.Image:
+    """The exponents of GeM or GGeM by channel group, and how many positions each group pools on the picture.
+
+    Args:
+        recording: of a checkpoint with such a pooling.
+
+    Returns:
+        An RGB picture of two plots with a bar for each group.
+
+    Raises:
+        MapError: another pooling, which has no exponents.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups, count = exponent_groups(recording), recording.tokens.patches.shape[1]
+    names = [f"{first}-{end - 1}" for first, end in (group.channels for group in groups)]
+    figure = Figure(figsize=(8, 1.6 + 0.3 * len(groups)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for plot, values, title in (
+        (left, [group.exponent for group in groups], "Exponent p (1 averages)"),
+        (right, [group.positions for group in groups], f"Positions pooled, of {count}, {recording.picture.name}"),
+    ):
+        bars = plot.barh(names, values, color="#c2410c")
+        plot.bar_label(bars, [f"{value:.3g}" for value in values], padding=3)
+        plot.set(title=title, xlim=(0, 1.15 * max(values)))
+        plot.title.set_fontsize("medium")
+        plot.grid(axis="x", alpha=0.3)
+    left.invert_yaxis()
+    left.set_ylabel("channels")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())

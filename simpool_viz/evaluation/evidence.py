@@ -22,6 +22,7 @@ GROUPS = {
     "masks": "Default masks",
     "masks_heads": "Default masks of the heads",
     "discovery": "Objects discovered",
+    "backgrounds": "Changed backgrounds",
     "thin": "The base of the ViTs",
     "start": "SimPool's random start",
 }

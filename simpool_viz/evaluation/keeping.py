@@ -31,7 +31,7 @@ from simpool_viz.evaluation.protocols import MEANS, ProtocolCounts, protocols_ta
 from simpool_viz.evaluation.scorers import ReadSample, Scorers
 from simpool_viz.evaluation.scoring import FIGURES, MapScores, score_photo
 from simpool_viz.evaluation.table import Method, faithfulness_table, localization_table
-from simpool_viz.export import weights_digest
+from simpool_viz.export import plain_name, weights_digest
 from simpool_viz.outputs import LOST, csv_text, write_picture, written_whole
 from simpool_viz.scores.boxes import LEVELS, V2_IOUS
 from simpool_viz.scores.results import FILE, Table, keep_tables
@@ -114,7 +114,7 @@ def evaluate_into(
         counts.append(kept.count)
         _write_rows(out / ROWS, kept)
         tables.update(_tables(data, kept, job.settings, command))
-        _write_tables(out, data, tables)
+        write_tables(out, tables, data.name)
         _write_plots(out / "plots", data, kept)
         _write_boards(out / "boards", data, kept, job, object_ids)
 
@@ -326,13 +326,15 @@ def _tables(data: DataSet, kept: _Kept, settings: Settings, command: str) -> dic
     return {name: replace(table, command=command) for name, table in tables.items()}
 
 
-def _write_tables(out: Path, data: DataSet, tables: Mapping[str, Table]) -> None:
+def write_tables(out: Path, tables: Mapping[str, Table], data: str) -> None:
+    """Write tables into a folder: results.json, in which their names begin with that of the data, tables.md, and a CSV
+    file for each."""
     (out / FILE).unlink(missing_ok=True)
-    keep_tables(out / FILE, {f"{data.name}/{name}": table for name, table in tables.items()})
+    keep_tables(out / FILE, {f"{data}/{name}": table for name, table in tables.items()})
     with written_whole(out / "tables.md") as part:
         part.write_text("\n\n".join(table.markdown() for table in tables.values()) + "\n", encoding="utf-8")
     for name, table in tables.items():
-        with written_whole(out / f"{name}.csv") as part:
+        with written_whole(out / f"{plain_name(name)}.csv") as part:
             part.write_text(csv_text(csv_records(table)), encoding="utf-8", newline="")
 
 

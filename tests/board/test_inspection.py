@@ -17,6 +17,7 @@ from simpool_viz.board.inspection import (
     QUESTIONS,
     Lens,
     classes_found,
+    exponent_groups,
     exponents,
     gate_profiles,
     group_parts,
@@ -25,6 +26,7 @@ from simpool_viz.board.inspection import (
     questions_of,
     recording_bytes,
 )
+from simpool_viz.errors import MapError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.layers.life import insert_life
 from simpool_viz.modeling.spec import EncoderSpec
@@ -136,6 +138,37 @@ def test_exponents_are_those_that_the_pooling_uses(resnet: Encoder) -> None:
     encoder.pooling.mean.p.data = torch.tensor([0.2, 3.5, 77.0])  # type: ignore[union-attr]
     assert exponents(encoder) == (1.0, 3.5, 50.0)
     assert len(exponents(small_resnet("gem"))) == 1 and exponents(resnet) == () == exponents(small_resnet("gap"))
+
+
+def with_tokens(recording: Recording, patches: torch.Tensor) -> Recording:
+    """A recording whose backbone had given these tokens (N, D)."""
+    tokens = dataclasses.replace(recording.tokens, patches=patches[None])
+    return dataclasses.replace(recording, tokens=tokens, pooled=recording.encoder.pooling(tokens))
+
+
+def test_positions_that_a_group_of_channels_pools_are_all_or_one_or_what_its_exponent_leaves(
+    photos: dict[str, Path],
+) -> None:
+    encoder = small_vit("ggem", groups=3)
+    encoder.pooling.mean.p.data = torch.tensor([1.0, 2.0, 10.0])  # type: ignore[union-attr]
+    recording = record(encoder, photos["wide"])
+    count, width = recording.tokens.patches.shape[1:]
+    alike = exponent_groups(with_tokens(recording, torch.full((count, width), 0.7)))
+    assert [group.channels for group in alike] == [(0, 32), (32, 64), (64, 96)]
+    assert [group.exponent for group in alike] == [1.0, 2.0, 10.0]
+    assert [group.positions for group in alike] == pytest.approx([count] * 3, rel=1e-4)
+    peak = torch.full((count, width), -1.0)
+    peak[5] = 3.0
+    assert [group.positions for group in exponent_groups(with_tokens(recording, peak))] == pytest.approx(
+        [1] * 3, abs=0.01
+    )
+    steps = torch.linspace(0.1, 2, count)[:, None].repeat(1, width)
+    for group in exponent_groups(with_tokens(recording, steps)):
+        shares = steps[:, 0].double().numpy() ** group.exponent
+        shares /= shares.sum()
+        assert group.positions == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-3)
+    with pytest.raises(MapError, match="small_gap has no exponents: its pooling is GAP, and GeM and GGeM have them"):
+        exponent_groups(record(small_resnet("gap"), photos["wide"]))
 
 
 def arrays_of(value: Any) -> Iterator[torch.Tensor | np.ndarray]:

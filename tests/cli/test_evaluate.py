@@ -75,7 +75,7 @@ def test_out_holds_rows_tables_and_plots_and_goes_on(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["-o", "out", "--protocols"], "--out holds every table of DATASET"),
+        (["-o", "out", "--protocols"], "--out holds the tables of DATASET as it is"),
         (["--faithfulness"], "--faithfulness needs --out"),
         (["--data-set", "vocs"], "there is no kind of data set 'vocs'"),
         (["--data-set", "cub"], "as CUB-200-2011 it lacks"),
@@ -92,6 +92,29 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(
     folder = make_mask_set(tmp_path / "discs")
     status, _, err = run_command(capsys, "evaluate", folder, "-c", "nothing_of_this_name", *options)
     assert status == 2 and sentence in err
+
+
+def test_changed_backgrounds_are_a_table_of_their_own_in_which_the_baselines_do_not_change(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    folder, kept = make_mask_set(tmp_path / "discs"), tmp_path / "results.json"
+    command = ["evaluate", folder, "-c", checkpoints["simpool"], "--device", "cpu", "--workers", "0"]
+    changed = ["--backgrounds", "mixed", "--backgrounds", "no_foreground"]
+    status, out, err = run_command(capsys, *command, *changed, "--results", kept)
+    assert status == 0, err
+    assert out.startswith("**discs**, 4 photos: changed backgrounds")
+    table = read_results(kept).table("discs/backgrounds")
+    assert [row["map"] for row in table.rows] == ["small_simpool: Pooling attention", "centre prior", "whole picture"]
+    assert table.row("centre prior")["mixed_change"] == [0, 0, 0]
+    assert table.row("small_simpool: Pooling attention")["no_foreground_change"] != [0, 0, 0]
+    for more, sentence in (
+        (["--backgrounds", "mix"], "no background is called 'mix'; there are mixed, "),
+        ([*changed, *changed], "names one of mixed, no_foreground, mixed, no_foreground twice"),
+        ([*changed, "--rules"], "ask for one of them at a time"),
+        ([*changed, "-o", tmp_path / "out"], "--out holds the tables of DATASET as it is"),
+    ):
+        status, _, err = run_command(capsys, *command, *more)
+        assert status == 2 and sentence in err
 
 
 def test_protocols_are_a_table_of_their_own_with_the_baselines(

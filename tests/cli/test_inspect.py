@@ -12,7 +12,7 @@ from PIL import Image
 
 from simpool_viz import load_checkpoint, record
 from tests import made_files as made
-from tests.helpers import run_command
+from tests.helpers import run_command, save_small
 
 
 @pytest.fixture
@@ -106,3 +106,15 @@ def test_inspect_drops_low_weights_from_roll_outs(
     arguments[-3] = 1
     status, _, err = run_command(capsys, "inspect", photos["wide"], *arguments, "--overwrite")
     assert status != 0 and "the share that is discarded lies in [0, 1), not 1" in err
+
+
+def test_the_exponents_of_gem_are_a_plot_beside_the_answer(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: dict[str, Path], checkpoints: dict[str, Path]
+) -> None:
+    gem = save_small(tmp_path / "gem", "gem")
+    for folder, expected in ((gem, True), (checkpoints["gap"], False)):
+        out = tmp_path / f"out_{folder.name}"
+        options = ["-c", folder, "--device", "cpu", "--ask", "class", "-o", out]
+        status, _, err = run_command(capsys, "inspect", photos["wide"], *options)
+        assert status == 0, err
+        assert (out / "exponents.png").is_file() == expected

@@ -21,7 +21,20 @@ from simpool_viz.errors import SimpoolError, where_to_report
 from simpool_viz.maps.attention_map import FUSIONS
 from tests.helpers import KINDS, plant_bug, run_command
 
-COMMANDS = ["list", "compare", "inspect", "tour", "batch", "video", "evaluate", "train", "convert", "publish", "serve"]
+COMMANDS = [
+    "list",
+    "compare",
+    "inspect",
+    "tour",
+    "batch",
+    "video",
+    "evaluate",
+    "retrieve",
+    "train",
+    "convert",
+    "publish",
+    "serve",
+]
 
 
 def test_help_imports_neither_torch_nor_matplotlib_nor_anything_else_that_is_slow() -> None:

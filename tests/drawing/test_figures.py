@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from simpool_viz import make_board, record
 from simpool_viz.board.board import Board
 from simpool_viz.board.comparison import agreement, difference
+from simpool_viz.board.inspection import exponent_groups
 from simpool_viz.board.segmentation import segment
 from simpool_viz.drawing.figures import (
     CELL,
@@ -21,6 +23,7 @@ from simpool_viz.drawing.figures import (
     agreement_table,
     draw_agreement,
     draw_difference,
+    draw_exponents,
     draw_matrix,
     draw_parts,
     draw_segmentation,
@@ -30,7 +33,7 @@ from simpool_viz.drawing.pixels import DIVERGING, DrawingStyle, colour_map, colo
 from simpool_viz.drawing.render import render_row, row_scales
 from simpool_viz.maps.scale import scale_of
 from simpool_viz.modeling.encoder import Encoder
-from tests.helpers import dense, make_photo
+from tests.helpers import dense, make_photo, small_vit
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +130,19 @@ def test_figure_shows_every_class_found_in_its_colour() -> None:
     for index in found.found():
         assert (figure[:, 170:190].reshape(-1, 3) == colours[index]).all(1).any(), "in the legend, right of the photo"
         assert (figure[10:100, 10:160].reshape(-1, 3) == colours[index]).all(1).any(), "and on the photo"
+
+
+def test_bars_are_as_long_as_the_exponents_and_the_positions() -> None:
+    encoder = small_vit("ggem", groups=3)
+    encoder.pooling.mean.p.data = torch.tensor([2.0, 8.0, 4.0])  # type: ignore[union-attr]
+    recording = record(encoder, make_photo(150, 90))
+    pixels = np.asarray(draw_exponents(recording)).astype(int)
+    bars = abs(pixels - (194, 65, 12)).sum(2) < 12
+    half = bars.shape[1] // 2
+    positions = [group.positions for group in exponent_groups(recording)]
+    for side, expected in ((bars[:, :half], [2, 8, 4]), (bars[:, half:], positions)):
+        filled = side.sum(1)
+        starts = np.flatnonzero((filled[1:] > 0) & (filled[:-1] == 0)) + 1
+        lengths = np.array([filled[start + 3] for start in starts])
+        assert len(lengths) == 3
+        assert lengths / lengths.max() == pytest.approx(np.array(expected) / max(expected), abs=0.02)
