@@ -93,7 +93,7 @@ def report(rounds: int, samples: Samples) -> list[str]:
         folder.mkdir()
         make_folder(folder)
         for checkpoint, size, maps in (("timm:vit_small_patch16_224", 224, "cls"), ("resnet_simpool", None, "pooling")):
-            options = {"pretrained": False} if checkpoint.startswith("timm:") else {}
+            options: dict[str, Any] = {"pretrained": False} if checkpoint.startswith("timm:") else {}
             job = Job([load_checkpoint(checkpoint, device="cpu", **options)], [parse_map(maps)], Settings(size=size))
             batches = _batches(folder, job)
             _plain(job.encoders[0], batches[:1])

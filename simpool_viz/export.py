@@ -37,6 +37,7 @@ from simpool_viz.outputs import csv_text, holds_something, write_picture, writte
 from simpool_viz.recording import Recording
 from simpool_viz.refinement import refine
 from simpool_viz.scores.localization import score_baselines
+from simpool_viz.tensors import precision_name
 from simpool_viz.timing import Profile
 
 FORMAT = 1
@@ -328,7 +329,13 @@ def manifest(board: Board, style: DrawingStyle, device: str, encoders: Sequence[
             for p in board.pictures
         ],
         "checkpoints": [
-            {"name": e.facts.name, "source": e.facts.source, "sha256": weights_digest(e)} for e in encoders
+            {
+                "name": e.facts.name,
+                "source": e.facts.source,
+                "sha256": weights_digest(e),
+                "precision": precision_name(next(e.parameters()).dtype),
+            }
+            for e in encoders
         ],
         "rows": [row_facts(name, row) for name, row in zip(row_names(board), board.rows, strict=True)],
         "skipped": board.skipped,
@@ -385,12 +392,13 @@ def export_answer(recording: Recording, answer: Inspection, out: Path, *, overwr
     return export_board(board, out, overwrite=overwrite, device=device, extras=extras)
 
 
-def export_tour(out: Path, *, device: str = "auto") -> list[Path]:
+def export_tour(out: Path, *, device: str = "auto", precision: str = "auto") -> list[Path]:
     """Write the guided tour: each stop as an export in its own folder, and README.md with the texts of all.
 
     Args:
         out: the folder to make.
         device: as in `load_checkpoint`.
+        precision: as in `load_checkpoint`.
 
     Returns:
         The folders of the stops.
@@ -406,7 +414,7 @@ def export_tour(out: Path, *, device: str = "auto") -> list[Path]:
     if out.exists() and (not out.is_dir() or holds_something(out)):
         raise FileExistsError(f"{out} is there already and not an empty folder; choose another with -o")
     names = list(dict.fromkeys(name for stop in possible for name in stop.checkpoints))
-    loaded = dict(zip(names, load_checkpoints(names, device=device), strict=True))
+    loaded = dict(zip(names, load_checkpoints(names, device=device, precision=precision), strict=True))
     pages = ["# Guided tour"]
     folders: list[Path] = []
     for number, stop in enumerate(possible, 1):

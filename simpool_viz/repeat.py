@@ -19,6 +19,7 @@ from simpool_viz.export import FORMAT, manifest, row_names, source_files, weight
 from simpool_viz.images import Picture, read_picture
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.references import read_reference
+from simpool_viz.tensors import precision_name
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def repeat_board(
-    path: Path, images: Sequence[str | Path] = (), checkpoints: Sequence[str] = (), *, device: str = "auto"
+    path: Path,
+    images: Sequence[str | Path] = (),
+    checkpoints: Sequence[str] = (),
+    *,
+    device: str = "auto",
+    precision: str = "auto",
 ) -> Repeated:
     """Make the board of an export again, and say what differs.
 
@@ -75,6 +81,7 @@ def repeat_board(
         images: the photos in the manifest's order; those that the export keeps where left out.
         checkpoints: names or files in the manifest's order; the names of the manifest where left out.
         device: as in `load_checkpoint`.
+        precision: as in `load_checkpoint`.
 
     Raises:
         OptionError: it is no manifest, or photos or checkpoints are missing or too many.
@@ -90,7 +97,7 @@ def repeat_board(
             f"the board has {len(names)} checkpoints ({', '.join(names)}), and {len(checkpoints)} were given"
         )
     try:
-        encoders = load_checkpoints(list(checkpoints or names), device=device)
+        encoders = load_checkpoints(list(checkpoints or names), device=device, precision=precision)
     except SimpoolError as error:
         raise CheckpointError(
             f"{error}; name the checkpoints of the board with -c, in this order: {', '.join(names)}"
@@ -151,6 +158,11 @@ def _different_facts(before: dict[str, Any], now: dict[str, Any], encoders: Sequ
     for old, new in zip(before["pictures"], now["pictures"], strict=True):
         if old.get("sha256", new["sha256"]) != new["sha256"]:
             found.append(f"the photo {old['name']} has other pixels")
+    computed = {one["name"]: one.get("precision") for one in before.get("checkpoints", [])}
+    for encoder in encoders:
+        was, name = computed.get(encoder.facts.name), precision_name(next(encoder.parameters()).dtype)
+        if was not in (None, name):
+            found.append(f"{encoder.facts.name} was computed in {was} and is in {name}")
     digests = {one["name"]: one["sha256"] for one in before.get("checkpoints", [])}
     for encoder in encoders:
         if digests.get(encoder.facts.name) not in (None, weights_digest(encoder)):

@@ -35,18 +35,28 @@ def enough_memory(advice: str = "choose a smaller size, or the device cpu") -> I
         raise OptionError(f"the device ran out of memory; {advice}") from error
 
 
-def choose_device(wanted: str = "auto") -> tuple[torch.device, torch.dtype]:
-    """Device and precision of the forward pass: float16 on a CUDA device, float32 on others.
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+def choose_device(
+    wanted: str = "auto", precision: str = "auto", *, exact_enough: bool = False
+) -> tuple[torch.device, torch.dtype]:
+    """Device and precision of the forward pass. Statistics and roll-outs stay in float32 (`wide`).
 
     Args:
         wanted: "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" takes CUDA, then MPS, then the CPU.
+        precision: one of `PRECISIONS`; "auto" takes float16 on a CUDA device, bfloat16 on a processor that computes in
+            it where that is exact enough, and float32 on others.
+        exact_enough: whether a checkpoint's maps and masks in bfloat16 are those in float32 but for what does not show.
 
     Returns:
         The device and the dtype of parameters and inputs.
 
     Raises:
-        OptionError: an unknown device, or one that this machine does not have.
+        OptionError: an unknown device or precision, or a device that this machine does not have.
     """
+    if precision not in PRECISIONS:
+        raise OptionError(f"a precision is {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision!r}")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -61,7 +71,18 @@ def choose_device(wanted: str = "auto") -> tuple[torch.device, torch.dtype]:
         raise OptionError("mps is not here: this is no Apple GPU, or PyTorch was built without it; use --device cpu")
     if device.type not in ("cpu", "cuda", "mps"):
         raise OptionError(f"device {wanted!r} is not supported; use auto, cpu, cuda or mps")
-    return device, torch.float16 if device.type == "cuda" else torch.float32
+    if precision != "auto":
+        dtype: torch.dtype = getattr(torch, precision)
+        return device, dtype
+    if device.type == "cuda":
+        return device, torch.float16
+    half = device.type == "cpu" and exact_enough and computes_bfloat16(device)
+    return device, torch.bfloat16 if half else torch.float32
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """Its name as in `PRECISIONS`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def computes_bfloat16(device: torch.device) -> bool:

@@ -7,7 +7,7 @@ import torch
 
 from simpool_viz import load_checkpoint
 from simpool_viz.app.store import EncoderStore
-from simpool_viz.checkpoints import load
+from simpool_viz.checkpoints import precision
 from simpool_viz.tensors import choose_device, computes_bfloat16, identical, wide
 
 HALF, SINGLE = torch.float16, torch.float32
@@ -60,14 +60,41 @@ def test_device_that_a_machine_has_not_is_refused(
 
 
 def test_checkpoints_are_loaded_in_the_precision_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "choose_device", lambda wanted: (torch.device("cpu"), HALF))
+    monkeypatch.setattr(precision, "choose_device", lambda *_, **__: (torch.device("cpu"), HALF))
     encoder = load_checkpoint("resnet_simpool")
     assert {p.dtype for p in encoder.parameters()} == {HALF}
+
+
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16", "float16"])
+def test_a_precision_that_is_asked_for_is_taken_anywhere(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    for cuda in (0, 1):
+        pretend(monkeypatch, cuda)
+        assert choose_device("auto", wanted)[1] == getattr(torch, wanted)
+    with pytest.raises(ValueError, match="a precision is auto, float32, bfloat16 or float16, not 'half'"):
+        choose_device("cpu", "half")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "capability", "exact_enough", "dtype"),
+    [
+        (0, "AVX512", True, torch.bfloat16),
+        (0, "AVX512", False, SINGLE),
+        (0, "AVX2", True, SINGLE),  # which would emulate it
+        (1, "AVX512", True, HALF),
+    ],
+)
+def test_a_processor_computes_in_bfloat16_where_that_is_exact_enough(
+    monkeypatch: pytest.MonkeyPatch, cuda: int, capability: str, exact_enough: bool, dtype: torch.dtype
+) -> None:
+    pretend(monkeypatch, cuda)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert choose_device("auto", exact_enough=exact_enough)[1] == dtype
 
 
 def test_page_says_where_and_in_which_precision_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, 1)
     assert EncoderStore("auto").where() == "cuda, float16" and EncoderStore("cpu").where() == "cpu, float32"
+    assert EncoderStore("cpu", "bfloat16").where() == "cpu, bfloat16"
 
 
 def test_maps_are_computed_in_single_precision_at_least() -> None:

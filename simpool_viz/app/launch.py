@@ -49,11 +49,12 @@ three know no classes. A best class of less than 50 % is called improbable. Thei
 predictions."""
 
 
-def build(device: str = "auto", *, warm: bool = False) -> Any:
+def build(device: str = "auto", *, precision: str = "auto", warm: bool = False) -> Any:
     """The app as a `gr.Blocks`, its example board already made.
 
     Args:
         device: as in `load_checkpoint`.
+        precision: as in `load_checkpoint`.
         warm: load the checkpoints that are kept in memory now, rather than when they are first chosen.
 
     Raises:
@@ -78,7 +79,7 @@ def build(device: str = "auto", *, warm: bool = False) -> Any:
     from simpool_viz.app.visits import VisitedBlocks
 
     zero = None if package is None else ZeroGpu(package)
-    page = ComparePage(EncoderStore("cpu" if zero else device), zero)
+    page = ComparePage(EncoderStore("cpu" if zero else device, precision), zero)
     for name, fault in page.left_out.items():
         logger.warning("the bundled checkpoint %s is left out: %s", name, fault)
     if not page.checkpoints:
@@ -141,6 +142,7 @@ def launch(
     port: int | None = None,
     device: str = "auto",
     *,
+    precision: str = "auto",
     warm: bool = False,
     proxies: Sequence[Any] = (),
     **options: Any,
@@ -151,6 +153,7 @@ def launch(
         host: address to listen on; Gradio's default (127.0.0.1, or what GRADIO_SERVER_NAME says) where None.
         port: the first free one from 7860 where None.
         device: as in `load_checkpoint`.
+        precision: as in `load_checkpoint`.
         warm: as in `build`.
         proxies: networks of the proxies whose `X-Forwarded-For` is believed, as in `visitor_of`.
         options: further arguments of `gr.Blocks.launch`, such as prevent_thread_lock.
@@ -160,7 +163,7 @@ def launch(
     """
     if port is not None:
         _check_port(host, port)
-    return _launched(build(device, warm=warm), host, port, proxies, options)
+    return _launched(build(device, precision=precision, warm=warm), host, port, proxies, options)
 
 
 def serve(
@@ -168,6 +171,7 @@ def serve(
     port: int | None = None,
     device: str = "auto",
     *,
+    precision: str = "auto",
     warm: bool = False,
     proxies: Sequence[Any] = (),
     patience: float = 6.0,
@@ -182,6 +186,7 @@ def serve(
         host: as in `launch`.
         port: as in `launch`.
         device: as in `launch`.
+        precision: as in `launch`.
         warm: as in `build`.
         proxies: as in `launch`.
         patience: seconds in which running requests may finish then.
@@ -193,7 +198,7 @@ def serve(
     """
     if port is not None:
         _check_port(host, port)
-    blocks = build(device, warm=warm)
+    blocks = build(device, precision=precision, warm=warm)
     from simpool_viz.app.ending import Ending, finish
 
     ending = Ending()

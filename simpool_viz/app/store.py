@@ -12,7 +12,7 @@ from simpool_viz.checkpoints.load import at_size, load_checkpoint, load_offered,
 from simpool_viz.checkpoints.published import is_offered
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.tensors import choose_device
+from simpool_viz.tensors import choose_device, precision_name
 
 MOST_PARAMETERS = 120_000_000  # of a checkpoint that is no bundled one
 
@@ -22,11 +22,12 @@ class EncoderStore:
 
     Args:
         device: as in `load_checkpoint`.
+        precision: as in `load_checkpoint`.
         limit: how many are kept; beyond it the least recently used is dropped.
     """
 
-    def __init__(self, device: str = "auto", limit: int = 8) -> None:
-        self.device, self.limit = device, limit
+    def __init__(self, device: str = "auto", precision: str = "auto", limit: int = 8) -> None:
+        self.device, self.precision, self.limit = device, precision, limit
         self._loaded: OrderedDict[str, Encoder] = OrderedDict()
         self._sized: dict[str, Encoder] = {}  # by name with its size, of those that are loaded
         self._lock = threading.Lock()
@@ -34,8 +35,8 @@ class EncoderStore:
 
     def where(self) -> str:
         """Device and precision, such as "cpu, float32"."""
-        device, dtype = choose_device(self.device)
-        return f"{device}, {str(dtype).removeprefix('torch.')}"
+        device, dtype = choose_device(self.device, self.precision)
+        return f"{device}, {precision_name(dtype)}"
 
     def has(self, name: str) -> bool:
         """Whether `get` needs nothing from the hub."""
@@ -69,7 +70,7 @@ class EncoderStore:
         # What a visitor sends must not name a file of this machine, or a place on the network.
         if name not in catalogue():
             raise CheckpointError(f"no bundled checkpoint is called {name!r}; add your own under 'Your own checkpoint'")
-        return load_checkpoint(name, device=self.device)
+        return load_checkpoint(name, device=self.device, precision=self.precision)
 
     def _fetched(self, name: str, progress: Progress | None) -> Encoder:
         """One visitor fetches, the others who want the same wait; whoever wants another does not."""
@@ -83,7 +84,8 @@ class EncoderStore:
                 known = self._loaded.get(name)
             if known is not None:
                 return known
-            encoder = load_offered(name, device=self.device, parameters=MOST_PARAMETERS, progress=progress)
+            where = {"device": self.device, "precision": self.precision}
+            encoder = load_offered(name, **where, parameters=MOST_PARAMETERS, progress=progress)
             return self._kept(name, lambda _: encoder)
 
     def _kept(self, name: str, load: Callable[[str], Encoder]) -> Encoder:

@@ -28,6 +28,7 @@ from simpool_viz.refinement import REFINEMENTS, refine
 from simpool_viz.scores.faithfulness import Faithfulness, faithfulness
 from simpool_viz.scores.localization import iou, score_map
 from simpool_viz.scores.references import Reference, bounded, resized
+from simpool_viz.tensors import precision_name
 from simpool_viz.timing import Profile
 
 IMPROBABLE = 0.5  # a best class below this probability is more likely wrong than right, by the model's own account
@@ -96,6 +97,7 @@ class Row:
         scores: against the reference, by name; {} without one.
         refine: by what its mask is refined to the photo's edges when it is drawn, as `Settings.refine`.
         curves: insertion and deletion, where they were asked for and there is a classifier.
+        precision: of the forward pass, as in `tensors.PRECISIONS`.
     """
 
     picture: int
@@ -116,6 +118,7 @@ class Row:
     scores: dict[str, float]
     refine: str = ""
     curves: Faithfulness | None = None
+    precision: str = "float32"
 
     @property
     def map_label(self) -> str:
@@ -178,7 +181,8 @@ class Row:
             lines.append(f"for the class {names[0]}")
         lines.append(f"spatial entropy {self.entropy:.2f} nats of {self.entropy_of}")
         forward, own = self.milliseconds
-        lines.append(f"grid {w} x {h}, {forward + own:.0f} ms: forward {forward:.0f}, map {own:.1f}")
+        within = "" if self.precision == "float32" else f" in {self.precision}"
+        lines.append(f"grid {w} x {h}, {forward + own:.0f} ms: forward {forward:.0f}{within}, map {own:.1f}")
         return lines + ([self.attention.note] if self.attention.note else [])
 
     @property
@@ -366,6 +370,7 @@ class _RowMaker:
             scores=scores,
             refine=settings.refine,
             curves=self._curves(mask.weights, settings.faithfulness),
+            precision=precision_name(next(self.recording.encoder.parameters()).dtype),
         )
 
 

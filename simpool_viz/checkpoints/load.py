@@ -21,6 +21,7 @@ from simpool_viz.checkpoints.formats.hints import Hints, hints_of
 from simpool_viz.checkpoints.formats.modules import load_module
 from simpool_viz.checkpoints.formats.parts import parse_options, read_load_options
 from simpool_viz.checkpoints.formats.recognise import Report
+from simpool_viz.checkpoints.precision import place
 from simpool_viz.checkpoints.published import offered, published
 from simpool_viz.checkpoints.untrusted import convert_untrusted, warn_where_costly
 from simpool_viz.errors import CheckpointError, OptionError
@@ -32,7 +33,9 @@ SMALLEST, LARGEST = 16, 4096  # pixels of a size that is asked for
 PUBLISHED_LIMIT = 2 * 2**30  # bytes: training checkpoints also hold a student, an optimizer and projection heads
 
 
-def load_checkpoint(name: str | os.PathLike[str] | nn.Module, *, device: str = "auto", **options: Any) -> Encoder:
+def load_checkpoint(
+    name: str | os.PathLike[str] | nn.Module, *, device: str = "auto", precision: str = "auto", **options: Any
+) -> Encoder:
     """Load a checkpoint as an encoder.
 
     Args:
@@ -41,14 +44,17 @@ def load_checkpoint(name: str | os.PathLike[str] | nn.Module, *, device: str = "
             weights only), or of a checkpoint folder such as `simpool-viz train`, transformers and timm write. Options
             may follow as in a web address: "weights.pth?gamma=2&weights=student"; true, false, none and numbers arrive
             as such. Also a model in memory, of timm, torchvision or transformers, which stays as it is.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps"; half precision on a GPU.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        precision: "auto", "float32", "bfloat16" or "float16", of the forward pass; "auto" is half precision on a CUDA
+            device, and bfloat16 on a processor that computes in it for checkpoints whose maps were measured to be the
+            same.
         options: for files those of `parts.LoadOptions`; for timm models `pretrained=False`, `size` as for files, and
             arguments of `timm.create_model`.
 
     Raises:
         CheckpointError: no such checkpoint, a damaged or unsafe one, or one that does not fit.
         DownloadError: one that cannot be fetched.
-        OptionError: a device that does not exist, or an option of the wrong type.
+        OptionError: a device or precision that does not exist, or an option of the wrong type.
 
     Examples:
         >>> from simpool_viz import load_checkpoint
@@ -56,33 +62,37 @@ def load_checkpoint(name: str | os.PathLike[str] | nn.Module, *, device: str = "
         >>> encoder.facts.name, encoder.pooling.name, encoder.facts.size, encoder.stride
         ('resnet_simpool', 'simpool', 128, 8)
     """
-    return load_with_report(name, device=device, **options)[0]
+    return load_with_report(name, device=device, precision=precision, **options)[0]
 
 
 def load_with_report(
-    name: str | os.PathLike[str] | nn.Module, *, device: str = "auto", **options: Any
+    name: str | os.PathLike[str] | nn.Module, *, device: str = "auto", precision: str = "auto", **options: Any
 ) -> tuple[Encoder, Report]:
     """Load a checkpoint, with a report of what was recognised. Arguments and errors are those of `load_checkpoint`."""
-    where, dtype = choose_device(device)
+    choose_device(device, precision)  # refuses before anything is read
     if isinstance(name, nn.Module):
         encoder, report = load_module(name, **options)
-        return encoder.to(where, dtype), report
+        return place(encoder, device, precision), report
     text, given = split_options(os.fspath(name))
     encoder, report = _load(text, given | options)
-    return encoder.to(where, dtype), report
+    return place(encoder, device, precision), report
 
 
-def load_untrusted(path: Path, *, device: str = "auto", **options: Any) -> tuple[Encoder, Report]:
+def load_untrusted(
+    path: Path, *, device: str = "auto", precision: str = "auto", **options: Any
+) -> tuple[Encoder, Report]:
     """Load a stranger's file: it is read in a process of its own, with limits of memory and time that hold.
 
     Arguments and errors are those of `load_checkpoint`, for the path of a file, and of `convert_untrusted`.
     """
-    where, dtype = choose_device(device)
+    choose_device(device, precision)
     encoder, report = _load_untrusted(path, options)
-    return encoder.to(where, dtype), report
+    return place(encoder, device, precision), report
 
 
-def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> tuple[Encoder, Report]:
+def load_for_visitor(
+    name: str, *, device: str = "auto", precision: str = "auto", limit: int = 2**30
+) -> tuple[Encoder, Report]:
     """Load a checkpoint from the hub for an anonymous visitor of the app.
 
     Local files cannot be named, downloads are deleted afterwards, and no login of the server is used.
@@ -90,6 +100,7 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
     Args:
         name: "hf:<user>/<repository>[/<file>]", "timm:<tag>" or one of `published()`; options may follow a "?".
         device: as in `load_checkpoint`.
+        precision: as in `load_checkpoint`.
         limit: the largest download in bytes; for those in `published()` at least `PUBLISHED_LIMIT`.
 
     Returns:
@@ -101,16 +112,21 @@ def load_for_visitor(name: str, *, device: str = "auto", limit: int = 2**30) -> 
     text, _, query = name.strip().partition("?")
     options = parse_options(query)
     refuse_local(options)
-    where, dtype = choose_device(device)
+    choose_device(device, precision)
     if text in published():
         limit = max(limit, PUBLISHED_LIMIT)
     with tempfile.TemporaryDirectory(prefix="simpool_viz-hub-") as cache:
         encoder, report = _load_anonymously(text, options, hub.Access(limit, Path(cache), token=False))
-    return encoder.to(where, dtype), report
+    return place(encoder, device, precision), report
 
 
 def load_offered(
-    name: str, *, device: str = "auto", parameters: int | None = None, progress: hub.Progress | None = None
+    name: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    parameters: int | None = None,
+    progress: hub.Progress | None = None,
 ) -> Encoder:
     """Load a checkpoint that the app's page lists and the hub holds, without a login of the server.
 
@@ -119,6 +135,7 @@ def load_offered(
     Args:
         name: one of `offered` or `timm_tags`.
         device: as in `load_checkpoint`.
+        precision: as in `load_checkpoint`.
         parameters: the most that are taken; None for any number.
         progress: is told of the download.
 
@@ -126,13 +143,13 @@ def load_offered(
         CheckpointError: too many parameters, or as in `load_checkpoint`.
         DownloadError: the hub is out of reach.
     """
-    where, dtype = choose_device(device)
+    choose_device(device, precision)
     with tempfile.TemporaryDirectory(prefix="simpool_viz-hub-") as cache:
         kept = None if name in offered() else Path(cache)
         encoder, report = _load_anonymously(name, {}, hub.Access(PUBLISHED_LIMIT, kept, False, progress))
     if parameters is not None and report.parameters > parameters:
         raise CheckpointError(f"{name} has {report.parameters:,} parameters; at most {parameters:,} are taken here")
-    return encoder.to(where, dtype)
+    return place(encoder, device, precision)
 
 
 def _load_anonymously(name: str, options: dict[str, Any], access: hub.Access) -> tuple[Encoder, Report]:
@@ -224,19 +241,20 @@ def _repository_of(tag: str) -> str:
 
 
 def load_checkpoints(
-    names: Sequence[str | os.PathLike[str]], *, device: str = "auto", progress: bool = False
+    names: Sequence[str | os.PathLike[str]], *, device: str = "auto", precision: str = "auto", progress: bool = False
 ) -> list[Encoder]:
     """Load several checkpoints. Heads on one backbone share it, so that a board runs it once.
 
     Args:
         names: as in `load_checkpoint`.
         device: as in `load_checkpoint`.
+        precision: as in `load_checkpoint`.
         progress: whether to show a progress bar, where there are three or more and standard error is a terminal.
     """
     from tqdm import tqdm
 
     bar = tqdm(names, desc="loading checkpoints", disable=not progress or len(names) < 3 or None, leave=False)
-    return share_backbones([load_checkpoint(name, device=device) for name in bar])
+    return share_backbones([load_checkpoint(name, device=device, precision=precision) for name in bar])
 
 
 def share_backbones(encoders: Sequence[Encoder], in_use: Sequence[Encoder] = ()) -> list[Encoder]:

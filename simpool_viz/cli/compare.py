@@ -209,7 +209,13 @@ def _run_again(arguments: argparse.Namespace) -> None:
         said = ", ".join("--" + name.replace("_", "-") for name in given)
         raise OptionError(f"--from takes these from the manifest; leave out {said}")
     check_target(arguments.out, arguments.overwrite)
-    again = repeat_board(arguments.manifest, arguments.images, arguments.checkpoint, device=arguments.device)
+    again = repeat_board(
+        arguments.manifest,
+        arguments.images,
+        arguments.checkpoint,
+        device=arguments.device,
+        precision=arguments.precision,
+    )
     require_rows(again.board.rows, again.board.skipped)
     options: dict[str, Any] = {"overwrite": arguments.overwrite, "pictures": arguments.pictures}
     options |= {"encoders": again.encoders, "sources": arguments.keep_sources}

@@ -106,7 +106,11 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.also,
         arguments.discard,
     )
-    recording = record(load_checkpoint(arguments.checkpoint, device=arguments.device), arguments.image, arguments.size)
+    recording = record(
+        load_checkpoint(arguments.checkpoint, device=arguments.device, precision=arguments.precision),
+        arguments.image,
+        arguments.size,
+    )
     facts = facts_of(recording)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(facts), indent=1, ensure_ascii=False))

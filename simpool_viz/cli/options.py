@@ -45,8 +45,15 @@ def alternatives(names: Iterable[str]) -> str:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add --device, on which the models run."""
+    """Add --device, on which the models run, and --precision, in which their forward does."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        metavar="NAME",
+        help="of the forward pass: float32, bfloat16, float16 or auto (default), which is float16 on a GPU, bfloat16 "
+        "on a CPU that has it for checkpoints whose maps stay the same, else float32",
+    )
 
 
 def add_out(parser: argparse.ArgumentParser, what: str, required: bool = True) -> None:
@@ -195,7 +202,7 @@ def chosen_encoders(arguments: argparse.Namespace, dense: bool = False) -> list[
     names = arguments.checkpoint or bundled_names(dense)
     if not names:
         raise OptionError("no checkpoint is bundled with this installation; name one with -c, such as -c timm:<tag>")
-    return load_checkpoints(names, device=arguments.device, progress=True)
+    return load_checkpoints(names, device=arguments.device, precision=arguments.precision, progress=True)
 
 
 def add_engine(parser: argparse.ArgumentParser, where: str) -> None:

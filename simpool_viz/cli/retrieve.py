@@ -117,7 +117,9 @@ def _run(arguments: argparse.Namespace) -> None:
     require_same_classes(sources["train"], sources["val"])
     if arguments.results and arguments.results.exists():
         read_results(arguments.results)  # refused before minutes of work
-    encoders = load_checkpoints(arguments.checkpoint, device=arguments.device, progress=True)
+    encoders = load_checkpoints(
+        arguments.checkpoint, device=arguments.device, precision=arguments.precision, progress=True
+    )
     cache = arguments.out / "features"
     train_features, val_features = (
         pool_photos(encoders, requests, sources[split], settings[split], cache, split) for split in counts

@@ -76,7 +76,12 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.mcp:
         check_installed()
     begin_log()
-    where = {"host": arguments.host, "port": arguments.port, "device": arguments.device}
+    where = {
+        "host": arguments.host,
+        "port": arguments.port,
+        "device": arguments.device,
+        "precision": arguments.precision,
+    }
     how = {"root_path": arguments.root_path, "share": arguments.share, "mcp_server": arguments.mcp or None}
     told = {"warm": arguments.warm, "proxies": proxies, "patience": arguments.grace}
     serve(**where, **told, auth=users or None, **how)

@@ -15,7 +15,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.export import export_tour
 
-    folders = export_tour(arguments.out, device=arguments.device)
+    folders = export_tour(arguments.out, device=arguments.device, precision=arguments.precision)
     print(f"{len(folders)} stops in {arguments.out}; open {arguments.out / 'README.md'}")
 
 

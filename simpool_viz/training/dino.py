@@ -17,9 +17,8 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -28,17 +27,14 @@ from simpool_viz.errors import TrainingError, needs_packages
 from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from simpool_viz.outputs import written_whole
 from simpool_viz.settings import CLOSED, Natural, Number, Positive
-from simpool_viz.training.data import Photos, centre_crops, random_crops
+from simpool_viz.training.data import random_crops
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from simpool_viz.training.recipe import Stage
-
 FILE = "dino.pth"  # beside the checkpoint: student and teacher with their heads, in the container of DINO's code
 GLOBAL_CROPS = 2
 LOCAL_SIDE = 96 / 224  # of a small crop, as a share of a large one's
-KNOWN = 5000  # training photos that vote where a training is measured
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 Temperature = Annotated[Number, Field(gt=0)]
@@ -92,6 +88,15 @@ class SelfDistillation:
     def momentum_at(self, progress: float) -> float:
         """Of the teacher's weights at a share of the stage."""
         return 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
+
+
+class LargeCrops(NamedTuple):
+    """The large crops of a stage: their side in pixels, the smallest share of a photo's area in one, and whether one
+    that is longer than its photo is squeezed."""
+
+    size: int
+    smallest: float
+    squeeze: bool = False
 
 
 class Views(nn.Module):
@@ -169,7 +174,7 @@ class SelfTeaching:
         return self.recipe.local_size or max(1, round(LOCAL_SIDE * size / stride)) * stride
 
     def views(
-        self, images: Tensor, aspect: Tensor, rows: slice, stage: Stage, generator: torch.Generator
+        self, images: Tensor, aspect: Tensor, rows: slice, large: LargeCrops, generator: torch.Generator
     ) -> list[Tensor]:
         """The crops of a batch, normalised: [(2 b, 3, S, S), (n b, 3, s, s)], crop by crop, the second one missing
         where there are no small crops.
@@ -178,15 +183,16 @@ class SelfTeaching:
             images: stored photos (B, H, H, 3) uint8.
             aspect: (B,) width / height.
             rows: the b photos of this process. Crops are drawn for all, so that several processes draw what one does.
-            stage: with the side S of the large crops and the smallest share of a photo's area in one.
+            large: of side S.
             generator: of the draw.
         """
         recipe, own = self.recipe, images[rows].to(self.accelerator.device)
-        kinds = [(stage.size, stage.crop, 1.0)] * GLOBAL_CROPS
-        kinds += [(self.local_size(stage.size), min(recipe.local_area, stage.crop), stage.crop)] * recipe.local_crops
+        kinds = [(large.size, large.smallest, 1.0)] * GLOBAL_CROPS
+        least = min(recipe.local_area, large.smallest)
+        kinds += [(self.local_size(large.size), least, large.smallest)] * recipe.local_crops
         made = []
         for number, (side, least, most) in enumerate(kinds):
-            crops = random_crops(aspect, least, generator, squeeze=stage.squeeze, largest=most).of(rows)
+            crops = random_crops(aspect, least, generator, squeeze=large.squeeze, largest=most).of(rows)
             made.append(varied(crops.images(own, side), number, recipe.photometric))
         sizes = [torch.cat(made[:GLOBAL_CROPS]), *([torch.cat(made[GLOBAL_CROPS:])] if recipe.local_crops else [])]
         return [x.to(memory_format=torch.channels_last) for x in sizes]
@@ -231,35 +237,6 @@ class SelfTeaching:
         self._learned = names_of_dino(self.student.state_dict())
         self.student.load_state_dict(self.teacher.state_dict())
         self.student.eval()
-
-    def measure(self, photos: Photos, held_out: Photos, size: int) -> str:
-        """The k-NN accuracy of the pooled vectors of central squares, a phrase for the card.
-
-        Args:
-            photos: of which at most KNOWN, evenly spread, vote with their classes.
-            held_out: the photos that are classified.
-            size: of the squares in pixels.
-        """
-        from simpool_viz.scores.retrieval import NEIGHBOURS, classify_by_neighbours
-        from simpool_viz.training.measure import describe_accuracy
-
-        chosen = np.unique(np.linspace(0, len(photos) - 1, min(KNOWN, len(photos))).astype(int))
-        known, asked = (self._vectors(one, rows, size) for one, rows in ((photos, chosen), (held_out, None)))
-        found = classify_by_neighbours(known, photos.labels[chosen], asked)
-        correct = int((found == held_out.labels).sum())
-        return f"k-NN {describe_accuracy(correct, len(held_out))} by the {NEIGHBOURS} nearest of {len(chosen)} photos"
-
-    @torch.inference_mode()
-    def _vectors(self, photos: Photos, rows: np.ndarray | None, size: int, batch: int = 256) -> np.ndarray:
-        """(n, D) float32 of some photos, by the student's encoder."""
-        encoder, chosen = self.student.encoder.eval(), np.arange(len(photos)) if rows is None else rows
-        made = []
-        for start in range(0, len(chosen), batch):
-            index = chosen[start : start + batch]
-            crops = centre_crops(torch.tensor(photos.aspect[index]))
-            x = crops.images(torch.tensor(photos.images[index]).to(self.accelerator.device), size)
-            made.append(encoder(x).vector.float().cpu().numpy())
-        return np.concatenate(made)
 
     def save(self, folder: Path, settings: dict[str, Any], epoch: int) -> None:
         """Write student and teacher of a stage that is finished, with their heads, as DINO's code writes them.

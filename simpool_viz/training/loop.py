@@ -26,7 +26,7 @@ from simpool_viz.training.distil import Student
 from simpool_viz.training.features import CropPlan, Features, keep_features
 from simpool_viz.training.interruption import RESUME, Run, read_interrupted
 from simpool_viz.training.logs import Log
-from simpool_viz.training.measure import measure
+from simpool_viz.training.measure import measure, measure_neighbours
 from simpool_viz.training.recipe import Recipe, Stage, folders_of
 from simpool_viz.training.school import School
 from simpool_viz.training.sources import read_common_classes
@@ -121,7 +121,7 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
             begun = _begun(encoder, held_out, squares, recipe, cache, accelerator, "held-out photos")
         with accelerator.autocast():
             if dino:
-                accuracy = dino.measure(photos, held_out, recipe.map_size)
+                accuracy = measure_neighbours(encoder, photos, held_out, recipe.map_size)
             elif school and unlabelled:
                 accuracy = school.measure(held_out, recipe.map_size, begun)
             else:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -18,6 +19,7 @@ from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.stem import stems_once
 from simpool_viz.modeling.sharing import forward_shared, sharing_groups
 from simpool_viz.scores.confusion import count_pixels, mean_ious
+from simpool_viz.scores.retrieval import NEIGHBOURS, classify_by_neighbours
 from simpool_viz.training.data import Photos, centre_crops, load_photos
 from simpool_viz.training.features import Features
 from simpool_viz.training.recipe import Recipe
@@ -25,6 +27,8 @@ from simpool_viz.training.sources import read_classes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+KNOWN = 5000  # training photos that vote for the classes of held-out ones
 
 
 def measure(
@@ -68,6 +72,38 @@ def _count_correct(
         assert logits is not None, "a classifier is counted, so there is a head"
         correct += int((logits.argmax(1).cpu() == torch.tensor(photos.labels[rows])).sum())
     return correct
+
+
+def measure_neighbours(encoder: Encoder, photos: Photos, held_out: Photos, size: int) -> str:
+    """Measure the k-NN accuracy of the pooled vectors of central squares, for a model without a head.
+
+    Args:
+        encoder: the model.
+        photos: of which at most KNOWN, evenly spread, vote with their classes.
+        held_out: the photos that are classified.
+        size: of the squares in pixels.
+
+    Returns:
+        A phrase, which begins as that of `describe_accuracy`.
+    """
+    chosen = np.unique(np.linspace(0, len(photos) - 1, min(KNOWN, len(photos))).astype(int))
+    known = _vectors(encoder, photos, chosen, size)
+    found = classify_by_neighbours(known, photos.labels[chosen], _vectors(encoder, held_out, None, size))
+    correct = int((found == held_out.labels).sum())
+    return f"k-NN {describe_accuracy(correct, len(held_out))} by the {NEIGHBOURS} nearest of {len(chosen)} photos"
+
+
+@torch.inference_mode()
+def _vectors(encoder: Encoder, photos: Photos, rows: np.ndarray | None, size: int, batch: int = 256) -> np.ndarray:
+    """(n, D) float32 of some photos, or of all."""
+    device, chosen = next(encoder.eval().parameters()).device, np.arange(len(photos)) if rows is None else rows
+    made = []
+    for start in range(0, len(chosen), batch):
+        index = chosen[start : start + batch]
+        crops = centre_crops(torch.tensor(photos.aspect[index]))
+        x = crops.images(torch.tensor(photos.images[index]).to(device), size)
+        made.append(encoder(x).vector.float().cpu().numpy())
+    return np.concatenate(made)
 
 
 def describe_accuracy(correct: int, count: int) -> str:

@@ -23,7 +23,7 @@ from simpool_viz.modeling.sharing import EMBEDDING
 from simpool_viz.tensors import computes_bfloat16
 from simpool_viz.training import losses
 from simpool_viz.training.data import Batches, random_crops
-from simpool_viz.training.dino import SelfTeaching
+from simpool_viz.training.dino import LargeCrops, SelfTeaching
 from simpool_viz.training.distil import Lesson
 from simpool_viz.training.features import Features
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage, check_patterns, factor_of
@@ -204,7 +204,8 @@ class Step:
     def _self_taught(self, dino: SelfTeaching, images: Tensor, aspect: Tensor, stream: Batches) -> Tensor:
         """A step by DINO's objective, after which its teacher follows."""
         progress = stream.step / stream.steps
-        views = dino.views(images, aspect, self.rows, self.stage, stream.generator)
+        large = LargeCrops(self.stage.size, self.stage.crop, self.stage.squeeze)
+        views = dino.views(images, aspect, self.rows, large, stream.generator)
         loss = dino.loss_of(self.model, views, progress)
         mean = descend(self.accelerator, self.optimizer, loss, stream.step, lambda: dino.hold(progress))
         dino.follow(progress)

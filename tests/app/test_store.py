@@ -25,7 +25,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is loaded, of a catalogue of five small checkpoints; "a+b" is a head on the backbone of "a"."""
     names: list[str] = []
 
-    def load(name: str, device: str) -> Encoder:
+    def load(name: str, device: str, precision: str) -> Encoder:
         names.append(name)
         encoder = small_resnet(name="a" if name == "a+b" else name)
         encoder.facts = dataclasses.replace(encoder.facts, name=name, base="a" if name == "a+b" else "")
@@ -103,7 +103,7 @@ LISTED = "timm:vit_small_patch14_dinov2.lvd142m"
 def test_two_visitors_who_want_the_same_weights_fetch_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go, fetched = threading.Event(), threading.Event(), []
 
-    def load(name: str, *, device: str, parameters: int, progress: Progress | None) -> Encoder:
+    def load(name: str, *, device: str, precision: str, parameters: int, progress: Progress | None) -> Encoder:
         fetched.append(name)
         begun.set()
         assert go.wait(20)
@@ -124,7 +124,7 @@ def test_two_visitors_who_want_the_same_weights_fetch_them_once(monkeypatch: pyt
 def test_board_says_how_much_of_a_download_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
 
-    def load(name: str, *, device: str, parameters: int, progress: Progress | None) -> Encoder:
+    def load(name: str, *, device: str, precision: str, parameters: int, progress: Progress | None) -> Encoder:
         assert progress is not None
         progress(30_000_000, 88_000_000)
         assert go.wait(20)

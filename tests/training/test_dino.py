@@ -19,15 +19,24 @@ from simpool_viz.modeling.encoder import Facts
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.training import loop as loop_module
 from simpool_viz.training.data import centre_crops, load_photos, random_crops
-from simpool_viz.training.dino import FILE, SelfDistillation, SelfTeaching, Views, file_settings, names_of_dino, varied
+from simpool_viz.training.dino import (
+    FILE,
+    LargeCrops,
+    SelfDistillation,
+    SelfTeaching,
+    Views,
+    file_settings,
+    names_of_dino,
+    varied,
+)
 from simpool_viz.training.loop import train
-from simpool_viz.training.recipe import Recipe, Stage, load_recipe
+from simpool_viz.training.recipe import Recipe, load_recipe
 from simpool_viz.training.step import Step, make_accelerator
 from tests.helpers import make_photo, small_spec, trained_weights, vit_spec, write_recipe
 
 SMALL = {"outputs": 64, "hidden": 48, "bottleneck": 24, "local_crops": 2, "local_size": 16, "photometric": 0}
 VIT = {"img_size": 32, "embed_dim": 192, "depth": 2, "num_heads": 3, "patch_size": 8}
-HALF = Stage(32, 64, 0.1, crop=0.5)
+HALF = LargeCrops(32, 0.5)
 RESNET = {"channels": [8, 8, 16, 16], "stem_type": "deep", "stem_width": 8, "output_stride": 16}
 MODELS: dict[str, dict[str, Any]] = {
     "vit cls": {
@@ -115,7 +124,7 @@ def test_without_small_crops_the_two_large_ones_learn_of_each_other() -> None:
         torch.zeros(4, 48, 48, 3, dtype=torch.uint8),
         torch.ones(4),
         slice(0, 4),
-        Stage(32, 64, 0.1, crop=0.4),
+        LargeCrops(32, 0.4),
         torch.Generator(),
     )
     assert large.shape == (8, 3, 32, 32) and math.isfinite(float(dino.loss_of(dino.student, [large], 0.5)))
