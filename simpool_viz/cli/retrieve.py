@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simpool_viz.cli.options import Command, add_device, add_out, alternatives, measuring_command
 from simpool_viz.errors import OptionError
@@ -74,13 +75,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sweep", action="store_true", help="also GeM with each of --powers, and GGeM whose groups choose among them"
     )
-    lists: tuple[tuple[str, Any, Sequence[float], str], ...] = (
-        ("--groups", _whole_numbers, GROUPS_SWEPT, "numbers of channel groups"),
-        ("--powers", _decimal_numbers, POWERS_SWEPT, "exponents"),
+    lists: tuple[tuple[str, Callable[[str], float], Sequence[float], str], ...] = (
+        ("--groups", int, GROUPS_SWEPT, "numbers of channel groups"),
+        ("--powers", float, POWERS_SWEPT, "exponents"),
     )
-    for option, read, swept, what in lists:
-        default = ",".join(f"{value:g}" for value in swept)
-        parser.add_argument(option, type=read, metavar="LIST", help=f"with --sweep: {what} (default: {default})")
+    for option, number, swept, what in lists:
+        shown = ",".join(f"{value:g}" for value in swept)
+        read = partial(_listed, number)
+        parser.add_argument(option, type=read, metavar="LIST", help=f"with --sweep: {what} (default: {shown})")
     parser.add_argument("--results", type=Path, metavar="FILE", help="also put the tables into this JSON file")
     parser.add_argument("--name", default="", help="with --results: what the names of its tables begin with")
     add_device(parser)
@@ -106,7 +108,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if (arguments.groups or arguments.powers) and not arguments.sweep:
         raise OptionError("--groups and --powers say what is swept; add --sweep, or leave them out")
     chosen = {"groups": arguments.groups, "powers": arguments.powers}
-    sweep = ExponentSweep(**{name: list_ for name, list_ in chosen.items() if list_}) if arguments.sweep else None
+    sweep = ExponentSweep(**{name: given for name, given in chosen.items() if given}) if arguments.sweep else None
     requests += sweep.requests if sweep else []
     counts = {"train": arguments.train, "val": arguments.val}
     settings = {
@@ -147,12 +149,11 @@ def _run(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out} holds the tables and, for other scores, the features")
 
 
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(",")))
-
-
-def _decimal_numbers(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split(",")))
+def _listed(number: Callable[[str], float], text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(number, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers with commas between them, as 1,2,6, not {text!r}") from None
 
 
 COMMAND = Command(

@@ -55,6 +55,7 @@ def test_one_forward_gives_a_table_of_poolings_and_other_scores_need_none(
         (["-p", "simpool"], "'simpool' must be trained first"),
         (["--groups", "1,2"], "add --sweep, or leave them out"),
         (["--sweep", "--powers", "0.5,2"], "exponents of 1 to 50"),
+        (["--sweep", "--groups", "1,a"], "numbers with commas between them, as 1,2,6, not '1,a'"),
         (["--train", "0"], "the number of photos too"),
         (["--batch", "0"], "the batch must be positive"),
     ],
