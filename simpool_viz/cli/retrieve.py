@@ -54,8 +54,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="POOLING",
-        help=f"{alternatives([OWN, *poolings_without_training()])}, with options as ggem:groups=6,p=2; repeat for more, the "
-        f"first of which the others are compared with (default: {', '.join(COMPARED)})",
+        help=f"{alternatives([OWN, *poolings_without_training()])}, with options as ggem:groups=6,p=2; repeat for "
+        f"more, the first of which the others are compared with (default: {', '.join(COMPARED)})",
     )
     add_out(parser, "folder for the features and tables")
     parser.add_argument(
