@@ -30,7 +30,7 @@ need no forward, and gets the tables.
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     from simpool_viz.evaluation.exponent_sweep import GROUPS_SWEPT, POWERS_SWEPT
-    from simpool_viz.evaluation.pooled_features import COMPARED, FeatureSettings, poolings_without_training
+    from simpool_viz.evaluation.pooled_features import COMPARED, FeatureSettings, training_free_poolings
     from simpool_viz.evaluation.representation import FEATURE_SCORES
     from simpool_viz.maps.registry import OWN
 
@@ -54,8 +54,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="POOLING",
-        help=f"{alternatives([OWN, *poolings_without_training()])}, with options as ggem:groups=6,p=2; repeat for "
-        f"more, the first of which the others are compared with (default: {', '.join(COMPARED)})",
+        help=f"{alternatives([OWN, *training_free_poolings()])}, with options as ggem:groups=6,p=2; repeat for more; "
+        f"the first is what the others are compared with (default: {', '.join(COMPARED)})",
     )
     add_out(parser, "folder for the features and tables")
     parser.add_argument(
@@ -119,9 +119,7 @@ def _run(arguments: argparse.Namespace) -> None:
     require_same_classes(sources["train"], sources["val"])
     if arguments.results and arguments.results.exists():
         read_results(arguments.results)  # refused before minutes of work
-    encoders = load_checkpoints(
-        arguments.checkpoint, device=arguments.device, precision=arguments.precision, progress=True
-    )
+    encoders = load_checkpoints(arguments.checkpoint, device=arguments.device, progress=True)
     cache = arguments.out / "features"
     train_features, val_features = (
         pool_photos(encoders, requests, sources[split], settings[split], cache, split) for split in counts

@@ -60,7 +60,7 @@ class PoolingRequest:
     """A pooling of a checkpoint's tokens.
 
     Attributes:
-        name: "own", or a name of `poolings_without_training`.
+        name: "own", or a name of `training_free_poolings`.
         options: of its class, such as p and groups of "ggem".
     """
 
@@ -88,7 +88,7 @@ class PoolingRequest:
         return pooling.eval().requires_grad_(False).to(next(encoder.parameters()).device)
 
 
-def poolings_without_training() -> list[str]:
+def training_free_poolings() -> list[str]:
     """The names of the registered poolings that need no training: what they learn is at most the exponent of their
     mean, which an option sets."""
     names = []
@@ -103,13 +103,13 @@ def parse_pooling(text: str) -> PoolingRequest:
     """The request of a pooling from text.
 
     Args:
-        text: "own" or a name of `poolings_without_training`, then optionally a colon and options: "ggem:groups=6,p=2".
+        text: "own" or a name of `training_free_poolings`, then optionally a colon and options: "ggem:groups=6,p=2".
 
     Raises:
         OptionError: no such pooling, one that must be trained, or an option that is not key=value.
     """
     name, _, options = text.partition(":")
-    known = [OWN, *poolings_without_training()]
+    known = [OWN, *training_free_poolings()]
     if name not in known:
         why = "must be trained first" if name in poolings() else "is no pooling"
         raise OptionError(f"{name!r} {why}; tokens of a checkpoint can be pooled by {', '.join(known)}")

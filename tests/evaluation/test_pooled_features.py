@@ -21,9 +21,9 @@ from simpool_viz.evaluation.pooled_features import (
     drawn_places,
     parse_pooling,
     pool_photos,
-    poolings_without_training,
     require_same_classes,
     square_centre,
+    training_free_poolings,
 )
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.pooling import poolings
@@ -154,8 +154,8 @@ def test_the_square_is_the_middle_of_a_photo() -> None:
 
 
 def test_names_come_from_the_registry_and_what_does_not_fit_is_refused() -> None:
-    assert {"gap", "max", "gem", "ggem", "lse", "cls"} <= set(poolings_without_training()) < set(poolings())
-    assert not {"simpool", "slot", "se", "how"} & set(poolings_without_training())
+    assert {"gap", "max", "gem", "ggem", "lse", "cls"} <= set(training_free_poolings()) < set(poolings())
+    assert not {"simpool", "slot", "se", "how"} & set(training_free_poolings())
     assert parse_pooling("ggem:groups=6,p=2").label == "ggem:groups=6,p=2"
     for text, sentence in (
         ("simpool", "'simpool' must be trained first; tokens of a checkpoint can be pooled by own, gap, "),
