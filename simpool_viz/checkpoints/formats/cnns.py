@@ -13,10 +13,10 @@ from timm.models.convnext import ConvNeXt
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
+from simpool_viz.checkpoints.formats import vits
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, SimPoolTensors, count_of, find_simpool, gamma_of
 from simpool_viz.checkpoints.formats.preparation import config_of
-from simpool_viz.checkpoints.formats.vits import linear_head
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.cifar_resnet import CifarResNet
 from simpool_viz.modeling.layers.spe import insert_spe
@@ -164,7 +164,7 @@ def _finish(
         names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
     if norm is not None:
         names |= {f"{norm}.{part}": f"norm.{part}" for part in ("weight", "bias")}
-    classifier = linear_head(dict(weights.state), head, names)
+    classifier = vits.linear_head(dict(weights.state), head, names)
     return Parts(
         weights.state, what, backbone, pooling, nn.LayerNorm(dim, eps=1e-6) if norm else None, classifier, names, notes
     )
@@ -188,11 +188,14 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
         settings: options that the tensors do not determine, such as `gamma`.
 
     Raises:
-        CheckpointError: an unknown tag, or a family that is not supported.
+        CheckpointError: an unknown tag, a family that is not supported, or options that the tag answers.
     """
     from simpool_viz.checkpoints.formats.timm import encoder_from_timm
     from simpool_viz.modeling.encoder import Facts
 
+    if settings.num_heads or settings.pos_embed:
+        option = "num_heads" if settings.num_heads else "pos_embed"
+        raise CheckpointError(f"{option}= is for ViTs that are read by their tensors; timm's {tag} brings its own")
     asked, (tag, own_notes) = tag, _with_activation(tag, weights, settings)
     why = "asked for" if settings.arch else "config.json says" if weights.hints.arch else "its trainer wrote"
     heads = {f"{name}.weight" for name in ("head", "fc", "head.fc", *_classifiers(tag))}
@@ -203,7 +206,8 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
     encoder = encoder_from_timm(create_backbone(tag, **{**args, "num_classes": classes}), Facts(tag))
     model, simpool = encoder.backbone, find_simpool(weights.state)
     own = model.state_dict()
-    names = {key: f"backbone.{key}" for key in weights.state if key in own}
+    scales = vits.layer_scales_of_deit(weights.state) if "blocks.0.ls1.gamma" in own else {}
+    names = {key: f"backbone.{scales.get(key, key)}" for key in weights.state if scales.get(key, key) in own}
     pooling, norm, notes = (
         encoder.pooling,
         encoder.norm,
