@@ -5,10 +5,12 @@ ConvNeXts are known in the names of the original and of timm. Models of other fa
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
 import timm
+import torch
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from simpool_viz.checkpoints.formats import vits
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, SimPoolTensors, count_of, find_simpool, gamma_of
+from simpool_viz.checkpoints.formats.prefixes import HEADS, choose_prefix, rank, take
 from simpool_viz.checkpoints.formats.preparation import config_of
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.cifar_resnet import CifarResNet
@@ -66,8 +69,11 @@ def resnet(weights: Weights, settings: LoadOptions) -> Parts:
             channels=channels,
             cardinality=groups,
             base_width=base_width,
+            output_stride=weights.hints.model_args.get("output_stride", 32),
         )
         kind = "ResNeXt" if groups > 1 else "Wide ResNet" if base_width > 64 else "ResNet"
+        if weights.hints.model_args.get("output_stride"):
+            kind = f"dilated {kind}"
     else:
         raise CheckpointError(
             f"conv1.weight has shape {stem} and there are {len(stages)} stages; recognised are ResNets like "
@@ -198,10 +204,12 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
         raise CheckpointError(f"{option}= is for ViTs that are read by their tensors; timm's {tag} brings its own")
     asked, (tag, own_notes) = tag, _with_activation(tag, weights, settings)
     why = "asked for" if settings.arch else "config.json says" if weights.hints.arch else "its trainer wrote"
-    heads = {f"{name}.weight" for name in ("head", "fc", "head.fc", *_classifiers(tag))}
-    classes = max((v.shape[0] for k, v in weights.state.items() if k in heads), default=0)
     args = _model_args(weights, settings)
-    if settings.grid and "patch_embed.proj.weight" in weights.state:
+    state, dropped, renamed = _in_timms_names(tag, args, weights.state)
+    weights = dataclasses.replace(weights, state=state)
+    heads = {f"{name}.weight" for name in ("head", "fc", "head.fc", *_classifiers(tag))}
+    classes = max((v.shape[0] for k, v in state.items() if k in heads), default=0)
+    if settings.grid and "patch_embed.proj.weight" in state:
         args["img_size"] = tuple(n * weights.state["patch_embed.proj.weight"].shape[-1] for n in settings.grid)
     encoder = encoder_from_timm(create_backbone(tag, **{**args, "num_classes": classes}), Facts(tag))
     model, simpool = encoder.backbone, find_simpool(weights.state)
@@ -211,13 +219,53 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
     pooling, norm, notes = (
         encoder.pooling,
         encoder.norm,
-        [f"built as timm's {asked}, as {why}", *own_notes],
+        [*renamed, f"built as timm's {asked}, as {why}", *own_notes],
     )
     if simpool is not None:
         pooling, gamma_notes = _pooling(weights, settings, simpool, encoder.dim)
         notes += gamma_notes
         names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
-    return Parts(weights.state, f"timm {tag}", model, pooling, norm, encoder.head, names, notes)
+    return Parts(state, f"timm {tag}", model, pooling, norm, encoder.head, names, notes, dropped)
+
+
+def _in_timms_names(
+    tag: str, args: dict[str, Any], state: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
+    """The tensors of a timm model that stands behind a prefix, or whose classifier is the last of several layers.
+
+    Args:
+        tag: timm's name of the model.
+        args: for `timm.create_model`.
+        state: of the file.
+
+    Returns:
+        The tensors by timm's names, those that are left out, with the reason, and what was done, a sentence each.
+
+    Raises:
+        CheckpointError: there are several such models.
+    """
+    with torch.device("meta"):
+        own = create_backbone(tag, **{**args, "num_classes": 0}).state_dict()
+    first, classifiers = next(iter(own)), _classifiers(tag)
+    dropped: dict[str, str] = {}
+    notes: list[str] = []
+    if first not in state:
+        prefixes = sorted({key.removesuffix(first) for key in state if key.endswith(f".{first}")}, key=rank)
+        if not prefixes:
+            return state, {}, []
+        prefix = choose_prefix(prefixes, "", "it")
+        state, dropped = take(state, prefix, prefixes)
+        notes.append(f"the prefix {prefix} is taken from its names")
+    layer = re.compile(rf"({'|'.join(map(re.escape, classifiers))}|{HEADS})((?:\.\d+)*)\.(?:weight|bias)")
+    found = {key: m[1] + m[3] for key in state if key not in own and (m := layer.fullmatch(key))}
+    linear = {name for key, name in found.items() if key.endswith(".weight") and state[key].ndim in (2, 4)}
+    if len(classifiers) == 1 and len(linear) == 1 and linear != set(classifiers):
+        (name,) = linear
+        state = {
+            f"{classifiers[0]}.{key.rpartition('.')[2]}" if found.get(key) == name else key: value
+            for key, value in state.items()
+        }
+    return state, dropped, notes
 
 
 def _classifiers(tag: str) -> tuple[str, ...]:

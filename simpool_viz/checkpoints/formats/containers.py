@@ -21,6 +21,7 @@ from simpool_viz.checkpoints.formats.prefixes import (
     unwrap,
     with_plain_head,
     without_deep_head,
+    without_hidden_layer,
 )
 from simpool_viz.checkpoints.reading import check_tensor
 from simpool_viz.errors import CheckpointError
@@ -80,7 +81,7 @@ def find_weights(content: Any, source: str, which: str = "", hints: Hints | None
         raise CheckpointError(
             f"{source} holds a {type(content).__name__}, not a table of tensors; it is no checkpoint of a model"
         )
-    hints = (hints or Hints()).over(_own_hints(content, source))
+    hints = (hints or Hints()).over(_own_hints(content, source)).over(meta.hints_of_name(source))
     family, entry = _container(content, source)
     inner = which
     if which and isinstance(content.get(which), Mapping):
@@ -145,8 +146,9 @@ def _of_model(
             dropped |= torchvision_cnns.auxiliary(state)
         notes.append("read by the names of torchvision's CNNs")
     elif prefixes:
-        state, heads_layers = without_deep_head(state)
-        dropped |= heads_layers
+        for without in (without_hidden_layer, without_deep_head):
+            state, left_out = without(state)
+            dropped |= left_out
         state = with_plain_head(state)
     dropped |= {key: reason for key in state for reason in [_why_dropped(key)] if reason}
     kept = {k: v for k, v in state.items() if k not in dropped}

@@ -164,6 +164,7 @@ class Parts:
         head: linear classifier; None for none.
         names: key of the file -> key of the encoder.
         notes: assumptions, a sentence each.
+        dropped: tensors of the file that are not used, beside those of `Weights`, with the reason.
     """
 
     state: Mapping[str, Tensor]
@@ -174,6 +175,7 @@ class Parts:
     head: nn.Module | None
     names: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
 
     def encoder(self, facts: Facts) -> Encoder:
         """Assemble the encoder, with the random weights of its parts."""

@@ -110,7 +110,7 @@ def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tupl
         pooling=encoder.pooling.title,
         parameters=sum(p.numel() for p in encoder.parameters()),
         used=len(parts.state),
-        dropped=dict(Counter(weights.dropped.values())),
+        dropped=dict(Counter((weights.dropped | parts.dropped).values())),
         notes=(*weights.notes, *parts.notes),
     )
     return encoder, report

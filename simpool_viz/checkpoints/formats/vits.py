@@ -162,6 +162,11 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
     head: nn.Module | None = _two_heads(state, names, linear) if both else linear
     if pooling.name == "gap" and kwargs["class_token"] and bare:
         notes.append("its classifier reads the mean of the patches before the final norm")
+    if not weights.hints.act and (kwargs["pre_norm"] or kwargs["global_pool"] == "map"):
+        notes.append(
+            "its MLPs are taken to have GELU, which no tensor tells; for weights that were trained with QuickGELU, as "
+            "OpenAI's, or with its tanh form, name the model of timm with arch="
+        )
     notes += [*heads_notes, f"the position embedding is {RULES[rule]}"]
     what = f"ViT, {depth} blocks of {dim} channels and {kwargs['num_heads']} heads, patches of {patch} px"
     extras = [n for n, there in (("LIFE", _has_life(state)), ("no skip in the last block", _no_skip(state))) if there]
