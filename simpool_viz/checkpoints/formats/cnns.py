@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import timm
-import torch
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
@@ -197,7 +197,7 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
         CheckpointError: an unknown tag, a family that is not supported, or options that the tag answers.
     """
     from simpool_viz.checkpoints.formats.timm import encoder_from_timm
-    from simpool_viz.modeling.encoder import Facts
+    from simpool_viz.modeling.encoder import Encoder, Facts
 
     if settings.num_heads or settings.pos_embed:
         option = "num_heads" if settings.num_heads else "pos_embed"
@@ -205,13 +205,18 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
     asked, (tag, own_notes) = tag, _with_activation(tag, weights, settings)
     why = "asked for" if settings.arch else "config.json says" if weights.hints.arch else "its trainer wrote"
     args = _model_args(weights, settings)
-    state, dropped, renamed = _in_timms_names(tag, args, weights.state)
-    weights = dataclasses.replace(weights, state=state)
     heads = {f"{name}.weight" for name in ("head", "fc", "head.fc", *_classifiers(tag))}
-    classes = max((v.shape[0] for k, v in state.items() if k in heads), default=0)
-    if settings.grid and "patch_embed.proj.weight" in state:
+    if settings.grid and "patch_embed.proj.weight" in weights.state:
         args["img_size"] = tuple(n * weights.state["patch_embed.proj.weight"].shape[-1] for n in settings.grid)
-    encoder = encoder_from_timm(create_backbone(tag, **{**args, "num_classes": classes}), Facts(tag))
+
+    def built(state: dict[str, Tensor]) -> Encoder:
+        classes = max((v.shape[0] for k, v in state.items() if k in heads), default=0)
+        return encoder_from_timm(create_backbone(tag, **{**args, "num_classes": classes}), Facts(tag))
+
+    encoder = built(weights.state)
+    state, dropped, renamed = _in_timms_names(tag, encoder.backbone.state_dict(), weights.state)
+    if renamed:
+        weights, encoder = dataclasses.replace(weights, state=state), built(state)
     model, simpool = encoder.backbone, find_simpool(weights.state)
     own = model.state_dict()
     scales = vits.layer_scales_of_deit(weights.state) if "blocks.0.ls1.gamma" in own else {}
@@ -229,13 +234,13 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
 
 
 def _in_timms_names(
-    tag: str, args: dict[str, Any], state: dict[str, Tensor]
+    tag: str, own: Mapping[str, Tensor], state: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
     """The tensors of a timm model that stands behind a prefix, or whose classifier is the last of several layers.
 
     Args:
         tag: timm's name of the model.
-        args: for `timm.create_model`.
+        own: tensors of the model by timm's names, with or without a classifier.
         state: of the file.
 
     Returns:
@@ -244,8 +249,6 @@ def _in_timms_names(
     Raises:
         CheckpointError: there are several such models.
     """
-    with torch.device("meta"):
-        own = create_backbone(tag, **{**args, "num_classes": 0}).state_dict()
     first, classifiers = next(iter(own)), _classifiers(tag)
     dropped: dict[str, str] = {}
     notes: list[str] = []
@@ -265,6 +268,7 @@ def _in_timms_names(
             f"{classifiers[0]}.{key.rpartition('.')[2]}" if found.get(key) == name else key: value
             for key, value in state.items()
         }
+        notes.append(f"its classifier is {name}")
     return state, dropped, notes
 
 

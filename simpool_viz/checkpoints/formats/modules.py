@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ def load_module(module: nn.Module, name: str = "", **options: Any) -> tuple[Enco
         return _of_torchvision(module, name, options)
     if not settings.arch and (inside := _inside(module)):
         return _of_wrapped(module, inside, name, options)
-    configs = (getattr(part, "config", None) for part in module.modules())
-    table = next((config.to_dict() for config in configs if hasattr(config, "to_dict")), {})
+    configs: Iterator[Any] = (getattr(part, "config", None) for part in module.modules())
+    table: Any = next((config.to_dict() for config in configs if hasattr(config, "to_dict")), {})
     hints = hints_of(table, {}) if isinstance(table, dict) else Hints()
     hints = hints.over(Hints(num_heads=_heads_of(module), act=_act_of(module), model_args=_dilation_of(module)))
     state = {key: value.detach().cpu() for key, value in module.state_dict().items()}
