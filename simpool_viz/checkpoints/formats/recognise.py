@@ -161,7 +161,7 @@ def _as_its_trainer_wrote(weights: Weights, settings: LoadOptions) -> Parts | No
         with torch.device("meta"):
             trial = cnns.named(tag, weights, settings)
             faults = faults_of(trial.encoder(Facts(tag)), trial.state, trial.names)
-    except (SimpoolError, ValueError, IndexError, TypeError, RuntimeError, AssertionError):
+    except (SimpoolError, ValueError, LookupError, TypeError, RuntimeError, AssertionError):
         return None  # a trainer that changed the model
     return None if faults else cnns.named(tag, weights, settings)
 
