@@ -5,7 +5,9 @@ ConvNeXts are known in the names of the original and of timm. Models of other fa
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -13,10 +15,11 @@ from timm.models.convnext import ConvNeXt
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
+from simpool_viz.checkpoints.formats import vits
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, SimPoolTensors, count_of, find_simpool, gamma_of
+from simpool_viz.checkpoints.formats.prefixes import HEADS, choose_prefix, rank, take
 from simpool_viz.checkpoints.formats.preparation import config_of
-from simpool_viz.checkpoints.formats.vits import linear_head
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.cifar_resnet import CifarResNet
 from simpool_viz.modeling.layers.spe import insert_spe
@@ -66,8 +69,11 @@ def resnet(weights: Weights, settings: LoadOptions) -> Parts:
             channels=channels,
             cardinality=groups,
             base_width=base_width,
+            output_stride=weights.hints.model_args.get("output_stride", 32),
         )
         kind = "ResNeXt" if groups > 1 else "Wide ResNet" if base_width > 64 else "ResNet"
+        if weights.hints.model_args.get("output_stride"):
+            kind = f"dilated {kind}"
     else:
         raise CheckpointError(
             f"conv1.weight has shape {stem} and there are {len(stages)} stages; recognised are ResNets like "
@@ -164,7 +170,7 @@ def _finish(
         names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
     if norm is not None:
         names |= {f"{norm}.{part}": f"norm.{part}" for part in ("weight", "bias")}
-    classifier = linear_head(dict(weights.state), head, names)
+    classifier = vits.linear_head(dict(weights.state), head, names)
     return Parts(
         weights.state, what, backbone, pooling, nn.LayerNorm(dim, eps=1e-6) if norm else None, classifier, names, notes
     )
@@ -188,32 +194,82 @@ def named(tag: str, weights: Weights, settings: LoadOptions) -> Parts:
         settings: options that the tensors do not determine, such as `gamma`.
 
     Raises:
-        CheckpointError: an unknown tag, or a family that is not supported.
+        CheckpointError: an unknown tag, a family that is not supported, or options that the tag answers.
     """
     from simpool_viz.checkpoints.formats.timm import encoder_from_timm
-    from simpool_viz.modeling.encoder import Facts
+    from simpool_viz.modeling.encoder import Encoder, Facts
 
+    if settings.num_heads or settings.pos_embed:
+        option = "num_heads" if settings.num_heads else "pos_embed"
+        raise CheckpointError(f"{option}= is for ViTs that are read by their tensors; timm's {tag} brings its own")
     asked, (tag, own_notes) = tag, _with_activation(tag, weights, settings)
     why = "asked for" if settings.arch else "config.json says" if weights.hints.arch else "its trainer wrote"
-    heads = {f"{name}.weight" for name in ("head", "fc", "head.fc", *_classifiers(tag))}
-    classes = max((v.shape[0] for k, v in weights.state.items() if k in heads), default=0)
     args = _model_args(weights, settings)
+    heads = {f"{name}.weight" for name in ("head", "fc", "head.fc", *_classifiers(tag))}
     if settings.grid and "patch_embed.proj.weight" in weights.state:
         args["img_size"] = tuple(n * weights.state["patch_embed.proj.weight"].shape[-1] for n in settings.grid)
-    encoder = encoder_from_timm(create_backbone(tag, **{**args, "num_classes": classes}), Facts(tag))
+
+    def built(state: dict[str, Tensor]) -> Encoder:
+        classes = max((v.shape[0] for k, v in state.items() if k in heads), default=0)
+        return encoder_from_timm(create_backbone(tag, **{**args, "num_classes": classes}), Facts(tag))
+
+    encoder = built(weights.state)
+    state, dropped, renamed = _in_timms_names(tag, encoder.backbone.state_dict(), weights.state)
+    if renamed:
+        weights, encoder = dataclasses.replace(weights, state=state), built(state)
     model, simpool = encoder.backbone, find_simpool(weights.state)
     own = model.state_dict()
-    names = {key: f"backbone.{key}" for key in weights.state if key in own}
+    scales = vits.layer_scales_of_deit(weights.state) if "blocks.0.ls1.gamma" in own else {}
+    names = {key: f"backbone.{scales.get(key, key)}" for key in weights.state if scales.get(key, key) in own}
     pooling, norm, notes = (
         encoder.pooling,
         encoder.norm,
-        [f"built as timm's {asked}, as {why}", *own_notes],
+        [*renamed, f"built as timm's {asked}, as {why}", *own_notes],
     )
     if simpool is not None:
         pooling, gamma_notes = _pooling(weights, settings, simpool, encoder.dim)
         notes += gamma_notes
         names |= {key: f"pooling.{name}" for key, name in simpool.names.items()}
-    return Parts(weights.state, f"timm {tag}", model, pooling, norm, encoder.head, names, notes)
+    return Parts(state, f"timm {tag}", model, pooling, norm, encoder.head, names, notes, dropped)
+
+
+def _in_timms_names(
+    tag: str, own: Mapping[str, Tensor], state: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
+    """The tensors of a timm model that stands behind a prefix, or whose classifier is the last of several layers.
+
+    Args:
+        tag: timm's name of the model.
+        own: tensors of the model by timm's names, with or without a classifier.
+        state: of the file.
+
+    Returns:
+        The tensors by timm's names, those that are left out, with the reason, and what was done, a sentence each.
+
+    Raises:
+        CheckpointError: there are several such models.
+    """
+    first, classifiers = next(iter(own)), _classifiers(tag)
+    dropped: dict[str, str] = {}
+    notes: list[str] = []
+    if first not in state:
+        prefixes = sorted({key.removesuffix(first) for key in state if key.endswith(f".{first}")}, key=rank)
+        if not prefixes:
+            return state, {}, []
+        prefix = choose_prefix(prefixes, "", "it")
+        state, dropped = take(state, prefix, prefixes)
+        notes.append(f"the prefix {prefix} is taken from its names")
+    layer = re.compile(rf"({'|'.join(map(re.escape, classifiers))}|{HEADS})((?:\.\d+)*)\.(?:weight|bias)")
+    found = {key: m[1] + m[3] for key in state if key not in own and (m := layer.fullmatch(key))}
+    linear = {name for key, name in found.items() if key.endswith(".weight") and state[key].ndim in (2, 4)}
+    if len(classifiers) == 1 and len(linear) == 1 and linear != set(classifiers):
+        (name,) = linear
+        state = {
+            f"{classifiers[0]}.{key.rpartition('.')[2]}" if found.get(key) == name else key: value
+            for key, value in state.items()
+        }
+        notes.append(f"its classifier is {name}")
+    return state, dropped, notes
 
 
 def _classifiers(tag: str) -> tuple[str, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from simpool_viz.checkpoints.formats import clip, flax, meta, torchvision, torchvision_cnns, transformers
+from simpool_viz.checkpoints.formats import clip, flax, meta, microsoft, torchvision, torchvision_cnns, transformers
 from simpool_viz.checkpoints.formats.flax import as_torch
 from simpool_viz.checkpoints.formats.hints import Hints, names_of, read_hints
 from simpool_viz.checkpoints.formats.parts import check_axes
@@ -20,13 +21,14 @@ from simpool_viz.checkpoints.formats.prefixes import (
     unwrap,
     with_plain_head,
     without_deep_head,
+    without_hidden_layer,
 )
 from simpool_viz.checkpoints.reading import check_tensor
 from simpool_viz.errors import CheckpointError
 
 LARGEST_SIDE = 2048  # pixels of a training's pictures
 MOST_TENSORS = 10_000  # of a model; the deepest that are published have some 3,000
-NAMINGS = (*transformers.NAMINGS, *torchvision.NAMINGS, *meta.NAMINGS, *flax.NAMINGS, *clip.NAMINGS)
+NAMINGS = (*transformers.NAMINGS, *torchvision.NAMINGS, *meta.NAMINGS, *microsoft.NAMINGS, *flax.NAMINGS, *clip.NAMINGS)
 OTHER_ENTRIES = (
     *("model_ema", "ema", "model_state_dict", "model_state", "state", "net", "network", "weights", "params", "module"),
     *("target_encoder", "encoder", "backbone"),  # I-JEPA evaluates the first of them
@@ -35,6 +37,7 @@ OTHER_ENTRIES = (
 CIFAR = Hints(
     "CIFAR-10, since it is a ResNet for CIFAR", mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.201), size=32
 )
+SETTINGS = ("args", "meta", "hyper_parameters")  # the last are Lightning's
 CLASSES = ("class_to_idx", "idx_to_class", "classes", "class_names", "label_names", "id2label")
 
 
@@ -78,7 +81,7 @@ def find_weights(content: Any, source: str, which: str = "", hints: Hints | None
         raise CheckpointError(
             f"{source} holds a {type(content).__name__}, not a table of tensors; it is no checkpoint of a model"
         )
-    hints = (hints or Hints()).over(_own_hints(content, source))
+    hints = (hints or Hints()).over(_own_hints(content, source)).over(meta.hints_of_name(source))
     family, entry = _container(content, source)
     inner = which
     if which and isinstance(content.get(which), Mapping):
@@ -90,7 +93,7 @@ def find_weights(content: Any, source: str, which: str = "", hints: Hints | None
         raise CheckpointError(f"{source} holds {len(table):,} tensors; at most {MOST_TENSORS:,} are read as one model")
     entries = {_name(key, source): value for key, value in table.items() if entry or not _is_note(key, value)}
     state = {key: check_tensor(key, value, source) for key, value in entries.items()}
-    args = _settings(content.get("args", content.get("meta"))) if entry else {}
+    args = _settings(next((content[key] for key in SETTINGS if key in content), None)) if entry else {}
     hints = hints.over(_hints_of_training(content, args, source)) if entry else hints
     if family in ("supervised", "deit", "lightning", "training") and _is_probe(state):
         family = "probe"
@@ -143,8 +146,9 @@ def _of_model(
             dropped |= torchvision_cnns.auxiliary(state)
         notes.append("read by the names of torchvision's CNNs")
     elif prefixes:
-        state, heads_layers = without_deep_head(state)
-        dropped |= heads_layers
+        for without in (without_hidden_layer, without_deep_head):
+            state, left_out = without(state)
+            dropped |= left_out
         state = with_plain_head(state)
     dropped |= {key: reason for key in state for reason in [_why_dropped(key)] if reason}
     kept = {k: v for k, v in state.items() if k not in dropped}
@@ -221,12 +225,15 @@ def _hints_of_training(content: Mapping[Any, Any], args: Mapping[str, Any], sour
     table: dict[str, Any] = {"trained": name} if isinstance(name, str) and name else {}
     for key in ("mean", "std"):
         value = args.get(key)
-        if isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value):
+        if isinstance(value, (list, tuple)) and len(value) == 3 and all(_is_share(v) for v in value):
             table[key] = tuple(float(v) for v in value)
-    shape = args.get("input_size")
-    size = args.get("img_size") or (shape[-1] if isinstance(shape, (list, tuple)) and shape else 0)
-    if isinstance(size, int) and 0 < size <= LARGEST_SIDE:
-        table["size"] = size
+    sizes = (args.get(key) for key in ("img_size", "image_size", "input_size"))
+    sides = [size[-1] if isinstance(size, (list, tuple)) and size else size for size in sizes]
+    if found := [side for side in sides if isinstance(side, int) and 0 < side <= LARGEST_SIDE]:
+        table["size"] = found[0]
+    for key in [key for key in CLASSES if args.get(key)]:
+        with suppress(CheckpointError):  # settings of that name may mean something else
+            table["classes"] = names_of(args[key], source)
     if isinstance(args.get("interpolation"), str):
         table["interpolation"] = args["interpolation"]
     if args.get("pos_embed") in ("timm", "dino"):  # as our own training writes it; of others it means something else
@@ -235,6 +242,11 @@ def _hints_of_training(content: Mapping[Any, Any], args: Mapping[str, Any], sour
         return read_hints(table | {"source": "the settings of its training"}, source)
     except CheckpointError:  # of another trainer, whose settings mean something else
         return Hints()
+
+
+def _is_share(value: Any) -> bool:
+    """Whether a mean or deviation is one of values in [0, 1], and not in [0, 255]."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _some(content: Mapping[Any, Any]) -> str:
@@ -263,8 +275,10 @@ def _strip(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _why_dropped(key: str) -> str:
     if ".aux_bn." in key or key.startswith("aux_bn."):
         return "second half of split batch norm, used in training only"
-    if key == "mask_token":
+    if key in ("mask_token", "masked_embed"):  # iBOT's has the other name
         return "stands for masked patches in training only"
+    if key.startswith("lm_head."):
+        return "predicts what stands in masked patches, in training only"
     return ""
 
 

@@ -30,7 +30,7 @@ VIT = Naming(
     ("embedding.kernel", _BLOCK + "Attention.query"),
     _NAMES,
     {"blocks.{i}.attn.qkv": tuple(f"{_BLOCK}Attention.{part}" for part in ("query", "key", "value"))},
-    {r"pre_logits\.": "a layer of the pretraining between class token and head"},
+    {},
     Hints("Google's code", eps=1e-6, mean=HALF, std=HALF),
 )
 NAMINGS = (VIT,)

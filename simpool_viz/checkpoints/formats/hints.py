@@ -172,7 +172,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _timm(config: Mapping[str, Any]) -> dict[str, Any]:
-    described = config.get("pretrained_cfg")
+    described = config.get("pretrained_cfg", config)  # before timm 0.8 the one stood in the other
     described = described if isinstance(described, Mapping) else {}
     table: dict[str, Any] = {"source": CONFIG, "arch": config["architecture"]}
     table |= {key: described[key] for key in ("mean", "std", "interpolation", "license") if described.get(key)}
@@ -184,7 +184,7 @@ def _timm(config: Mapping[str, Any]) -> dict[str, Any]:
         table["size"] = _last(described["input_size"])
     if isinstance(config.get("model_args"), Mapping):
         table["model_args"] = dict(config["model_args"])
-    names = config.get("label_names", described.get("label_names"))
+    names = config.get("label_names", described.get("label_names")) or config.get("labels")
     if names:
         table["classes"] = names_of(names, CONFIG)
     return table

@@ -11,6 +11,21 @@ from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD
 MASKED = "stands for masked patches in training only"
 
 
+# DINO's released ViTs, whose tensors are those of any ViT of that size.
+_DINOS = re.compile(r"dino_(deitsmall|vitbase)(8|16)_(300ep_)?pretrain")
+
+
+def hints_of_name(name: str) -> Hints:
+    """What the name of a published file says that its tensors do not.
+
+    Args:
+        name: of the file.
+    """
+    if not _DINOS.match(name):
+        return Hints()
+    return Hints("DINO's code, since the file is called so", pos_embed="dino", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
 def _without_chunks(state: State) -> None:
     """`blocks.<chunk>.<i>` -> `blocks.<i>`, since blocks are numbered through all chunks."""
     for key in list(state):

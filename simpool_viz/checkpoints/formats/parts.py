@@ -37,6 +37,10 @@ AXES = {  # of the tensors from whose shapes a model's sizes are read
 }
 
 
+# Beginnings of names of a backbone's blocks, among them those of CaiT's and XCiT's class attention, and of SigLIP's.
+NOT_POOLING = ("blocks", "cls_attn_blocks.", "layer", "stages.", "attn_pool.")
+
+
 def _path_text(given: Any) -> Any:
     return os.fspath(given) if isinstance(given, os.PathLike) else given
 
@@ -160,6 +164,7 @@ class Parts:
         head: linear classifier; None for none.
         names: key of the file -> key of the encoder.
         notes: assumptions, a sentence each.
+        dropped: tensors of the file that are not used, beside those of `Weights`, with the reason.
     """
 
     state: Mapping[str, Tensor]
@@ -170,6 +175,7 @@ class Parts:
     head: nn.Module | None
     names: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
 
     def encoder(self, facts: Facts) -> Encoder:
         """Assemble the encoder, with the random weights of its parts."""
@@ -247,11 +253,7 @@ def find_simpool(state: Mapping[str, Tensor]) -> SimPoolTensors | None:
 
 def _ending(state: Mapping[str, Tensor], suffix: str) -> list[str]:
     """Keys that are `suffix` or end in it after a dot, without those of a backbone's blocks."""
-    return [
-        k
-        for k in state
-        if (k == suffix or k.endswith(f".{suffix}")) and not k.startswith(("blocks.", "layer", "stages.", "attn_pool."))
-    ]
+    return [k for k in state if (k == suffix or k.endswith(f".{suffix}")) and not k.startswith(NOT_POOLING)]
 
 
 def gamma_of(

@@ -27,26 +27,25 @@ SIGNS = (
     *torchvision_cnns.SIGNS.values(),
 )
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
-# Of several copies of a model, the first of these is taken, as their papers evaluate them.
-COPIES = (
-    "teacher",
-    "ema",
-    "encoder_q",
-    "base_encoder",
-    "online",
-    "student",
-    "encoder_k",
-    "momentum_encoder",
-    "momentum",
-)
+# Of several copies of a model, the first of these is taken, as their papers evaluate them; they may be parts
+# of words, as in teacher_backbone.
+FIRST = ("teacher", "ema", "swa", "encoder_q", "base_encoder", "online", "student")
+# Copies beside the model itself, which is taken.
+BESIDE = ("encoder_k", "momentum_encoder", "momentum")
+COPIES = (*FIRST, *BESIDE)
 # Of contrastive trainings: what follows the backbone is a projection, not a classifier.
 CONTRASTIVE = ("encoder_q", "encoder_k", "base_encoder", "momentum_encoder", "momentum", "online")
-HEADS = r"(head|fc|classifier|cls_head|linear|linear_head|cls_classifier|visual_projection)"
+# Names of classifiers: timm's, torchvision's, transformers' and those of LightningModules.
+HEADS = (
+    r"(head|head\.fc|heads|heads\.head|fc|classifier|cls_head|linear|linear_head|cls_classifier|visual_projection"
+    r"|online_classifier|online_classifier\.linear)"
+)
 TRAINING = {
     r"(?:.*\.)?\w*head\.(mlp\.\d|last_layer\.)": "projection head of the self-supervised training",
-    r"(dino_head|ibot_head|projection_head|projector|proj_head|predictor|prototypes)\b": (
+    r"(\w+_)?(dino_head|ibot_head|projection_head|prediction_head|projector|proj_head|predictor|prototypes)(_\w+)?\b": (
         "projection head of the self-supervised training"
     ),
+    r"(student|teacher|online|target)_head\b": "projection head of the self-supervised training",
     r"decoder": "decoder of the masked training",
     r"(criterion|loss|\w*_loss|loss_fn|\w*metrics?|\w*_?acc(uracy)?\d*|mixup|cutmix)\b": "part of a loss or a metric",
     r"queue|queue_ptr|center$": "memory of the contrastive training",
@@ -103,12 +102,25 @@ def prefixes_of(state: Mapping[str, Tensor]) -> list[str]:
             ):
                 found[prefix] = None
     inner = [p for p in found if p and not any(q != p and p.startswith(q) for q in found)]
-    return sorted(found if "" in found else inner, key=_rank)
+    return sorted(found if "" in found else inner, key=rank)
 
 
-def _rank(prefix: str) -> tuple[int, str]:
-    words = prefix.split(".")
-    return (next((n for n, copy in enumerate(COPIES) if copy in words), -1 if not prefix else len(COPIES)), prefix)
+def _words(prefix: str) -> set[str]:
+    """The words between dots, and those between underscores in them."""
+    whole = prefix.split(".")
+    return {*whole, *(part for word in whole for part in word.split("_"))}
+
+
+def rank(prefix: str) -> tuple[int, str]:
+    """The place of a prefix: no prefix, those of `FIRST` in their order, the model itself, those of `BESIDE`.
+
+    Args:
+        prefix: ends in a point, or is empty.
+    """
+    words = _words(prefix)
+    order = (*FIRST, "", *BESIDE)
+    found = next((n for n, copy in enumerate(order) if copy and copy in words), len(FIRST))
+    return (found if prefix else -1), prefix
 
 
 def choose_prefix(prefixes: list[str], which: str, source: str) -> str:
@@ -126,8 +138,10 @@ def choose_prefix(prefixes: list[str], which: str, source: str) -> str:
         named = [prefix for prefix in prefixes if which in prefix.split(".") or which == prefix.rstrip(".")]
         if len(named) == 1:
             return named[0]
-    elif len(prefixes) == 1 or (prefixes and _rank(prefixes[0])[0] < len(COPIES)):
+    elif len(prefixes) == 1 or (prefixes and rank(prefixes[0])[0] < len(FIRST)):
         return prefixes[0]
+    elif [place for prefix in prefixes if (place := rank(prefix)[0]) <= len(FIRST)] == [len(FIRST)]:
+        return prefixes[0]  # the model itself, and copies beside it
     listed = ", ".join(prefix.rstrip(".") or "(no prefix)" for prefix in prefixes)
     raise CheckpointError(f"{source} holds several models: name one with weights=, of {listed}")
 
@@ -140,7 +154,7 @@ def take(state: Mapping[str, Tensor], prefix: str, others: list[str]) -> tuple[d
         prefix: of the model.
         others: prefixes of other models in it.
     """
-    contrastive = any(word in prefix.split(".") for word in CONTRASTIVE)
+    contrastive = bool(_words(prefix) & set(CONTRASTIVE))
     kept: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
     for key, value in state.items():
@@ -157,6 +171,8 @@ def take(state: Mapping[str, Tensor], prefix: str, others: list[str]) -> tuple[d
             reason = f"another copy of the model, {key.split('.')[0]}"
         elif contrastive and not reason and re.match(HEADS + r"\.|mlp\.", name):
             reason = "projection head of the self-supervised training"
+        elif beside and not reason and _words(key.split(".")[0]) & set(COPIES) - {"online"} - _words(prefix):
+            reason = f"another copy of the model, {key.split('.')[0]}"
         if reason:
             dropped[key] = reason
         elif name in kept:
@@ -195,6 +211,22 @@ def without_deep_head(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict
     return {key: value for key, value in state.items() if key not in dropped}, dropped
 
 
+def without_hidden_layer(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Leave out a ViT's layer of pretraining between class token and head, and the head that reads it.
+
+    Args:
+        state: of a model without its prefix, by timm's names.
+
+    Returns:
+        The other tensors, and these, with the reason.
+    """
+    hidden = [key for key in state if re.match(r"(heads\.)?pre_logits\.", key)]
+    if hidden:
+        hidden += [key for key in state if re.fullmatch(r"head\.(weight|bias)", key)]
+    dropped = dict.fromkeys(hidden, SEVERAL_LAYERS)
+    return {key: value for key, value in state.items() if key not in dropped}, dropped
+
+
 def with_plain_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Name a classifier in timm's way: one linear layer of a sequence, as after dropout, and other words for a head.
 
@@ -208,7 +240,7 @@ def with_plain_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
     (head,) = heads
     if head == "visual_projection":
         return state
-    plain = "fc" if "conv1.weight" in state else "head"
+    plain = "head.fc" if head.startswith("head.fc") else "fc" if "conv1.weight" in state else "head"
     return {
         f"{plain}.{m[3]}" if (m := found[key]) and m[1] + m[2] == head else key: value for key, value in state.items()
     }

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from simpool_viz.checkpoints.filling import faults_of, fill, refuse
-from simpool_viz.checkpoints.formats import cnns, torchvision_cnns, vits
+from simpool_viz.checkpoints.formats import cnns, other_vits, torchvision_cnns, vits
 from simpool_viz.checkpoints.formats.containers import Weights
-from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts
+from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, find_simpool
+from simpool_viz.checkpoints.formats.preparation import OTHER_TRAINERS
 from simpool_viz.errors import CheckpointError, SimpoolError
 from simpool_viz.modeling.encoder import Encoder, Facts
 
@@ -29,6 +30,11 @@ UNSHOWN = {
     (r"lora_[AB]\.",): "it is an adapter; merge it into its model (merge_and_unload in peft) and save that",
     (r"features\.1\.0\.attn\.relative_position_bias_table",): TIMMS,
     (r"blocks\.0\.layers\.0\.layers\.MBconv",): TIMMS,
+    (r"cls_attn_blocks\.0\.",): "XCiT attends between channels, not between tokens, so it has no attention to show",
+    (r"_flat_param$",): (
+        "it is one process's part of a training in shards (FSDP), whose tensors lie in a row; save the full state dict "
+        "(FullStateDictConfig, or dcp_to_torch_save of torch.distributed) and load that"
+    ),
     (r"features\.\d+\.squeeze\.weight",): "SqueezeNet averages class scores, not features; no map here shows that",
     (r"Conv2d_1a_3x3\.",): "Inception's layers are not padded to the picture, so its features have no exact places",
     (r"features\.10\.weight", r"classifier\.1\.weight"): (
@@ -104,7 +110,7 @@ def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tupl
         pooling=encoder.pooling.title,
         parameters=sum(p.numel() for p in encoder.parameters()),
         used=len(parts.state),
-        dropped=dict(Counter(weights.dropped.values())),
+        dropped=dict(Counter((weights.dropped | parts.dropped).values())),
         notes=(*weights.notes, *parts.notes),
     )
     return encoder, report
@@ -141,11 +147,32 @@ def _advice(state: Mapping[str, Tensor]) -> str:
     return "name a model of timm with arch="
 
 
+def _as_its_trainer_wrote(weights: Weights, settings: LoadOptions) -> Parts | None:
+    """The model that timm's trainer names in the file, where the tensors are those of that model; else None.
+
+    The name says what no tensor does, such as heads, QuickGELU and blurred strides.
+    """
+    tag, args = weights.hints.trained, weights.args
+    if not timm.is_model(tag) or any(args.get(key) for key in OTHER_TRAINERS) or find_simpool(weights.state):
+        return None
+    if settings.num_heads or settings.pos_embed or settings.grid:
+        return None
+    try:
+        with torch.device("meta"):
+            trial = cnns.named(tag, weights, settings)
+            faults = faults_of(trial.encoder(Facts(tag)), trial.state, trial.names)
+    except (SimpoolError, ValueError, LookupError, TypeError, RuntimeError, AssertionError):
+        return None  # a trainer that changed the model
+    return None if faults else cnns.named(tag, weights, settings)
+
+
 def _recognise(weights: Weights, settings: LoadOptions) -> Parts | None:
     """The parts; None where the tensors' names are of no known family. Errors do not name the file."""
     state = weights.state
     if settings.arch or weights.hints.arch:
         return cnns.named((settings.arch or weights.hints.arch).removeprefix("timm:"), weights, settings)
+    if parts := _as_its_trainer_wrote(weights, settings):
+        return parts
 
     def has(*starts: str) -> bool:
         return all(any(key.startswith(start) for key in state) for start in starts)
@@ -155,7 +182,9 @@ def _recognise(weights: Weights, settings: LoadOptions) -> Parts | None:
         if width not in SAM_TAGS:
             raise CheckpointError(f"no encoder of SAM has {width} channels; name it as a model of timm with arch=")
         return cnns.named(SAM_TAGS[width], weights, settings)
-    if has("patch_embed.proj.", "blocks.0.attn.qkv."):
+    if family := other_vits.family_of_vit(state):
+        return other_vits.recognise_vit(family, weights, settings)
+    if has("patch_embed.proj.", "blocks.0.attn.qkv.") and not has("cls_attn_blocks."):
         return vits.recognise(weights, settings)
     if has("bn1.", "layer1.0."):
         return cnns.resnet(weights, settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -90,6 +91,12 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
     notes: list[str] = []
     if "pos_embed" not in state and "blocks.0.gamma_1" in state and "cls_token" in state:
         return _with_rope(state, weights, settings)
+    if rename := layer_scales_of_deit(state):
+        state = {rename.get(key, key): value for key, value in state.items()}
+        notes.append(
+            "layer scales in DeiT III's own naming; ViTs with rotary positions beside the embedded ones have the same "
+            "tensors: for those say arch=, as in arch=vit_small_patch16_rope_ape_224"
+        )
     if "register_tokens" in state:
         _rename_registers(state)
         notes.append("registers in DINOv2's own naming")
@@ -155,10 +162,27 @@ def recognise(weights: Weights, settings: LoadOptions) -> Parts:
     head: nn.Module | None = _two_heads(state, names, linear) if both else linear
     if pooling.name == "gap" and kwargs["class_token"] and bare:
         notes.append("its classifier reads the mean of the patches before the final norm")
+    if not weights.hints.act and (kwargs["pre_norm"] or kwargs["global_pool"] == "map"):
+        notes.append(
+            "its MLPs are taken to have GELU, which no tensor tells; for weights that were trained with QuickGELU, as "
+            "OpenAI's, or with its tanh form, name the model of timm with arch="
+        )
     notes += [*heads_notes, f"the position embedding is {RULES[rule]}"]
     what = f"ViT, {depth} blocks of {dim} channels and {kwargs['num_heads']} heads, patches of {patch} px"
     extras = [n for n, there in (("LIFE", _has_life(state)), ("no skip in the last block", _no_skip(state))) if there]
     return Parts(state, ", ".join([what, *extras]), backbone, pooling, norm, head, names, notes)
+
+
+def layer_scales_of_deit(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """DeiT III's own names of its layer scales -> timm's; {} for other files.
+
+    Args:
+        state: tensors by name, without prefixes.
+    """
+    if "pos_embed" not in state or "blocks.0.attn.qkv.bias" not in state:
+        return {}
+    scale = re.compile(r"(blocks\.\d+)\.gamma_([12])")
+    return {key: f"{m[1]}.ls{m[2]}.gamma" for key in state if (m := scale.fullmatch(key))}
 
 
 def _two_heads(state: dict[str, Tensor], names: dict[str, str], head: nn.Linear | None) -> nn.Module | None:
@@ -236,6 +260,10 @@ def _kwargs(state: dict[str, Tensor], dim: int, grid: tuple[int, int] | None) ->
             f"{places} position embeddings are no square grid; say its rows and columns of patches, as in grid=16x8"
         )
     side = math.isqrt(places - embedded[0])
+    if "blocks.0.attn.q_bias" in state:
+        raise CheckpointError(
+            "its queries and values have biases of their own, as EVA's have; name it as a model of timm with arch="
+        )
     if not any(key.startswith("blocks.0.mlp.fc1.") for key in state):
         raise CheckpointError("it has an MLP of another kind than fc1, fc2; name it as a model of timm with arch=")
     pool = (
@@ -319,8 +347,14 @@ def _with_rope(state: dict[str, Tensor], weights: Weights, settings: LoadOptions
 def _heads(weights: Weights, settings: LoadOptions, dim: int, told: int = 0) -> tuple[int, list[str]]:
     """The number of heads and what was assumed: from the options, the file, the training, or the published shapes."""
     notes: list[str] = []
-    heads = settings.num_heads or told or weights.hints.num_heads
-    heads = heads or _ARCHS.get(str(weights.args.get("arch", "")), 0) or HEADS.get(dim, 0)
+    heads = settings.num_heads or told or weights.hints.num_heads or _ARCHS.get(str(weights.args.get("arch", "")), 0)
+    trained = weights.args.get("num_heads")
+    if not heads and isinstance(trained, int) and not isinstance(trained, bool) and trained > 0:
+        heads = trained
+        notes.append(f"{heads} heads, from the settings of its training")
+    if not heads and dim in HEADS:
+        heads = HEADS[dim]
+        notes.append(f"{heads} heads, as the published ViTs of {dim} channels have them; else say num_heads=")
     if not heads:
         heads = dim // 64
         notes.append(

@@ -234,3 +234,16 @@ def test_classifier_of_every_name_is_read_with_arch(tmp_path: Path) -> None:
         with torch.no_grad():
             wanted = model(x)
         assert (encoder(x).logits - wanted).abs().max() <= 1e-4 * wanted.abs().max(), tag
+
+
+def test_classifier_of_timms_convnext_after_dropout(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), num_classes=3)
+    model.head.fc = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Linear(32, 4))
+    assert "head.fc.1.weight" in model.eval().state_dict()
+    encoder = load_checkpoint(save_weights(tmp_path, model.state_dict()), device="cpu")
+    x = random_images(64, 96)
+    with torch.no_grad():
+        assert (encoder(x).logits - model(x)).abs().max() < 1e-5

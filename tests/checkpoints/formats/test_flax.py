@@ -75,3 +75,14 @@ def test_npz_that_is_compressed_damaged_or_holds_objects_is_refused(tmp_path: Pa
     (tmp_path / "c.npz").write_bytes(b"PK\x03\x04 not really")
     with pytest.raises(ValueError, match=r"c\.npz is damaged"):
         load_with_report(tmp_path / "c.npz", device="cpu")
+
+
+def test_head_of_a_pretraining_that_reads_a_hidden_layer_is_left_out_with_it(tmp_path: Path) -> None:
+    """Google's first files have a tanh layer between class token and head."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", depth=1, embed_dim=96, num_heads=6, num_classes=5, img_size=64)
+    hidden = {"pre_logits/kernel": np.eye(96, dtype=np.float32), "pre_logits/bias": np.ones(96, dtype=np.float32)}
+    np.savez(tmp_path / "vit.npz", **as_flax(model.state_dict(), 1, 6), **hidden)
+    encoder, report = load_with_report(tmp_path / "vit.npz", device="cpu")
+    assert report.dropped == {"a head of several layers, since no tensor says what is between them": 4}
+    assert encoder.head is None

@@ -124,3 +124,28 @@ def test_published_sams_are_known_by_their_width() -> None:
     for width, tag in SAM_TAGS.items():
         with torch.device("meta"):
             assert timm.create_model(tag, num_classes=0, depth=1).embed_dim == width
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("dino_deitsmall16_pretrain.pth", True),
+        ("dino_deitsmall8_300ep_pretrain.pth", True),
+        ("dino_vitbase8_pretrain.pth", True),
+        ("dino_xcit_small_12_p16_pretrain.pth", False),
+        ("vit_small.pth", False),
+    ],
+)
+def test_dinos_own_plain_file_is_resized_by_its_own_code(tmp_path: Path, name: str, known: bool) -> None:
+    """Its tensors are those of any ViT, so the name of the published file says it, and the notes that it did."""
+    model = randomised(timm.create_model("vit_tiny_patch16_224", img_size=64, **SMALL))
+    path = save_weights(tmp_path, model.state_dict(), name)
+    found, report = load_with_report(path, device="cpu", num_heads=4)
+    wanted = load_with_report(path, device="cpu", num_heads=4, pos_embed="dino" if known else "timm")[0]
+    other = load_with_report(path, device="cpu", num_heads=4, pos_embed="timm" if known else "dino")[0]
+    x = torch.randn(1, 3, 48, 96)
+    with torch.no_grad():
+        one, two, three = (encoder.tokens(x).patches for encoder in (found, wanted, other))
+    assert torch.equal(one, two) and (one - three).abs().max() > 1e-3
+    assert any("as in DINO's code, by factors" in note for note in report.notes) == known
+    assert any("from DINO's code, since the file is called so" in note for note in report.notes) == known

@@ -192,3 +192,92 @@ def test_student_and_teacher_of_a_lightning_module_with_heads_of_their_own(tmp_p
     report = assert_loads_as(path, teacher)
     assert report.dropped["projection head of the self-supervised training"] == 2
     assert_loads_as(path, student, weights="student")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("ema_model.module.", "model."),
+        ("model_ema.module.", "model."),
+        ("swa_model.module.", "net."),
+        ("teacher_backbone.", "student_backbone."),
+        ("online_encoder.net.", "target_encoder.net."),
+        ("backbone.", "momentum_backbone."),
+        ("backbone.", "backbone_momentum."),
+    ],
+)
+def test_of_two_copies_the_one_that_is_evaluated_is_taken_and_the_other_on_request(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    """By the words of Lightning, timm, lightly, solo-learn and BYOL; what they train beside them is dropped."""
+    one, other = (made.vit(64, 1, grid=4, seed=seed) for seed in (0, 1))
+    heads = ("projection_head", "momentum_projector", "student_projection_head", "prediction_head_momentum")
+    beside = {f"{name}.layers.0.weight": torch.ones(2, 2) for name in heads}
+    state = behind(second, other) | behind(first, one) | beside
+    path = save_weights(tmp_path, {"state_dict": state})
+    report = assert_loads_as(path, one)
+    assert report.dropped == {
+        f"another copy of the model, {second.rstrip('.')}": len(other),
+        "projection head of the self-supervised training": 4,
+    }
+    assert_loads_as(path, other, weights=second.rstrip("."))
+
+
+def test_two_copies_of_which_either_may_be_evaluated_ask_for_a_name(tmp_path: Path) -> None:
+    """BYOL evaluates the one that it trains, I-JEPA the target."""
+    one, other = (made.vit(64, 1, grid=4, seed=seed) for seed in (0, 1))
+    path = save_weights(tmp_path, {"state_dict": behind("encoder.", one) | behind("target_encoder.", other)})
+    with pytest.raises(ValueError, match="holds several models: name one with weights=, of encoder, target_encoder"):
+        load_with_report(path, device="cpu")
+    assert_loads_as(path, other, weights="target_encoder")
+
+
+@pytest.mark.parametrize("head", ["online_classifier", "online_classifier.linear", "classifier"])
+def test_classifier_that_was_trained_beside_a_self_supervised_model(tmp_path: Path, head: str) -> None:
+    state, linear = made.vit(64, 1, grid=4), {f"{head}.weight": torch.randn(5, 64), f"{head}.bias": torch.randn(5)}
+    more = behind("momentum_", linear) if head == "classifier" else {}
+    content = behind("backbone.", state) | behind("momentum_backbone.", state) | linear | more
+    path = save_weights(tmp_path, {"state_dict": content})
+    report = assert_loads_as(path, state)
+    assert torch.equal(load_with_report(path, device="cpu")[0].head.weight, linear[f"{head}.weight"])
+    assert sum(report.dropped.values()) == len(state) + len(more)
+
+
+def test_mask_token_of_ibot_has_another_name(tmp_path: Path) -> None:
+    state = made.vit(64, 1, grid=4)
+    teacher = behind("backbone.", state) | {"head.last_layer2.weight_g": torch.ones(2, 1)}
+    student = behind("module.backbone.", state | {"masked_embed": torch.zeros(1, 64)})
+    path = save_weights(tmp_path, {"teacher": teacher, "student": student})
+    assert assert_loads_as(path, state, pos_embed="timm").dropped == {
+        "projection head of the self-supervised training": 1
+    }
+    report = assert_loads_as(path, state, weights="student", pos_embed="timm")
+    assert report.dropped == {"stands for masked patches in training only": 1}
+
+
+def test_part_of_a_training_in_shards_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    state = {"teacher.backbone._fsdp_wrapped_module.blocks.0._fsdp_wrapped_module._flat_param": torch.ones(100)}
+    with pytest.raises(ValueError, match=r"one process's part of a training in shards \(FSDP\).* save the full state"):
+        load_with_report(save_weights(tmp_path, {"model": state}, "model.rank_0.pth"), device="cpu")
+
+
+@pytest.mark.parametrize("tag", ["mobilenetv2_035", "resnetv2_18", "convnext_atto"])
+def test_model_that_is_named_is_found_behind_a_prefix_with_its_head_in_a_sequence(tmp_path: Path, tag: str) -> None:
+    """As in a LightningModule: timm calls the three classifiers classifier, head.fc (a convolution) and head.fc."""
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model(tag, num_classes=3).eval()
+    head = timm.get_pretrained_cfg(tag).classifier
+    state = {
+        f"model.{head}.1.{key.rpartition('.')[2]}" if key.startswith(f"{head}.") else f"model.{key}": value
+        for key, value in model.state_dict().items()
+    }
+    assert f"model.{head}.1.weight" in state
+    content = {"pytorch-lightning_version": "2", "state_dict": state | {"val_acc.total": torch.tensor(3)}}
+    encoder, report = load_with_report(save_weights(tmp_path, content, "last.ckpt"), device="cpu", arch=tag)
+    x = random_images(64, 96)
+    with torch.no_grad():
+        assert (encoder(x).logits - model(x)).abs().max() < 1e-5
+    assert "the prefix model. is taken from its names" in report.notes
+    assert report.dropped == {"part of a loss or a metric": 1}

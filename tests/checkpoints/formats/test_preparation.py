@@ -75,7 +75,10 @@ def test_heads_are_those_of_the_published_shapes(tmp_path: Path, dim: int, heads
         shapes = {key: value.shape for key, value in made_shapes(dim).items()}
     state = {key: torch.zeros(shape) for key, shape in shapes.items()}
     encoder, report = load_with_report(save_weights(tmp_path, state), device="cpu")
-    assert encoder.blocks[0].attn.num_heads == heads and not any("heads are assumed" in n for n in report.notes)
+    assert encoder.blocks[0].attn.num_heads == heads
+    assert f"{heads} heads, as the published ViTs of {dim} channels have them; else say num_heads=" in report.notes
+    told = load_with_report(tmp_path / "weights.pth", device="cpu", num_heads=1)[1]
+    assert not any(" heads" in note for note in told.notes)
 
 
 def made_shapes(dim: int) -> dict[str, torch.Tensor]:
@@ -261,3 +264,69 @@ def test_no_mean_and_no_size_is_assumed_in_silence(tmp_path: Path, container: st
     assert "its maps are made at 224 px, since the file states no size" in told
     _, report = load_with_report(path, device="cpu", num_heads=1, mean=0.5, std=0.5, size=64)
     assert "ImageNet" not in " ".join(report.notes) and "px, since" not in " ".join(report.notes)
+
+
+def test_settings_of_a_lightning_module_are_those_of_its_training(tmp_path: Path) -> None:
+    """Lightning calls them hyper_parameters; those on another scale are not taken."""
+    settings: dict[str, Any] = {"num_heads": 4, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "image_size": 96}
+    settings |= {"class_names": ["ant", "bee", "cat"], "lr": 1e-3, "classes": 3}
+    state = {f"net.{key}": value for key, value in made.vit(64, 1, grid=4, classes=3).items()}
+    content = {"pytorch-lightning_version": "2.4.0", "state_dict": state, "hyper_parameters": settings}
+    encoder, report = load_with_report(save_weights(tmp_path, content, "last.ckpt"), device="cpu")
+    assert (encoder.facts.mean, encoder.facts.std, encoder.facts.size) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 96)
+    assert encoder.facts.classes == ("ant", "bee", "cat") and encoder.blocks[0].attn.num_heads == 4
+    told = " ".join(report.notes)
+    assert "4 heads, from the settings of its training" in told and "assumed" not in told
+    settings |= {"mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4], "num_heads": True, "class_names": 7}
+    encoder, report = load_with_report(save_weights(tmp_path, content, "last.ckpt"), device="cpu")
+    assert encoder.facts.mean == IMAGENET_MEAN and encoder.facts.classes == ()
+    told = " ".join(report.notes)
+    assert "mean and std of ImageNet are assumed" in told and "1 heads are assumed" in told
+
+
+def test_config_of_timm_before_its_configurations_were_nested(tmp_path: Path) -> None:
+    torch.save(tiny(num_classes=3).state_dict(), tmp_path / "pytorch_model.bin")
+    config = {"architecture": "vit_tiny_patch16_224", "num_classes": 3, "model_args": {"depth": 1}}
+    config |= {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "input_size": [3, 192, 192], "labels": ["a", "b", "c"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    facts = load_checkpoint(tmp_path, device="cpu").facts
+    assert (facts.mean, facts.std, facts.size) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 192)
+    assert facts.classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("tag", ["resnetblur50", "vit_base_patch32_clip_quickgelu_224"])
+def test_what_no_tensor_tells_is_that_of_the_model_that_timms_trainer_names(
+    tmp_path: Path, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blurred strides and QuickGELU leave no tensor, so these files equal those of a plain ResNet and a plain CLIP."""
+    create, vit = timm.create_model, {"depth": 2, "embed_dim": 64, "num_heads": 2}
+    small: dict[str, Any] = vit if "clip" in tag else {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 24)}
+    monkeypatch.setattr(timm, "create_model", lambda *given, **options: create(*given, **(options | small)))
+    torch.manual_seed(0)
+    model = timm.create_model(tag, num_classes=5).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    path = save_weights(tmp_path, trained(model, tag))
+    encoder, report = load_with_report(path, device="cpu")
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        wanted, found = model(x), encoder(x).logits
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    assert any(f"built as timm's {tag}, as its trainer wrote" in note for note in report.notes)
+    plain = load_checkpoint(save_weights(tmp_path, model.state_dict(), "plain.pth"), device="cpu")
+    with torch.no_grad():
+        assert (plain(x).logits - wanted).abs().max() > 1e-3 * wanted.abs().max(), "no tensor tells it"
+
+
+def test_model_that_a_trainer_changed_is_read_by_its_tensors(tmp_path: Path) -> None:
+    """Named like timm's, with fewer blocks; and options that only ViTs read by their tensors take are heeded."""
+    path = save_weights(tmp_path, trained(tiny(num_classes=3), "vit_tiny_patch16_224"))
+    _, report = load_with_report(path, device="cpu")
+    assert report.architecture.startswith("ViT, 1 blocks of 192 channels and 3 heads")
+    whole = timm.create_model("vit_tiny_patch16_224", num_classes=3)
+    path = save_weights(tmp_path, trained(whole, "vit_tiny_patch16_224"))
+    assert load_with_report(path, device="cpu")[1].architecture == "timm vit_tiny_patch16_224"
+    assert "and 6 heads" in load_with_report(path, device="cpu", num_heads=6)[1].architecture
+    with pytest.raises(ValueError, match="num_heads= is for ViTs that are read by their tensors; timm's vit_tiny"):
+        load_checkpoint(path, device="cpu", num_heads=6, arch="vit_tiny_patch16_224")

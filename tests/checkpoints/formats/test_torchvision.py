@@ -65,3 +65,31 @@ def test_vits_attention_is_torchvisions_own(tmp_path: Path) -> None:
         qkv = encoder.blocks[0].attn.qkv(encoder.blocks[0].norm1(encoder.begin(x, 0)))
         q, k, _ = qkv.unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
     assert ((q @ k.transpose(-2, -1) / 4).softmax(-1) - wanted).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("where", ["heads", "heads.0", "heads.head.1"])
+def test_classifier_that_took_the_place_of_torchvisions(tmp_path: Path, where: str) -> None:
+    model, linear = random_model("vit"), torch.nn.Linear(64, 3)
+    if where == "heads.head.1":
+        model.heads.head = torch.nn.Sequential(torch.nn.Dropout(), linear)
+    else:
+        model.heads = linear if where == "heads" else torch.nn.Sequential(linear)
+    model.eval()
+    assert f"{where}.weight" in model.state_dict()
+    encoder, _ = load_with_report(save_weights(tmp_path, model.state_dict()), device="cpu", num_heads=4)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert (encoder(x).logits - model(x)).abs().max() < 1e-5
+
+
+def test_head_that_reads_a_hidden_layer_is_left_out_with_it(tmp_path: Path) -> None:
+    """Its logits would be those of other features."""
+    torch.manual_seed(0)
+    model = torchvision.models.VisionTransformer(64, 16, 2, 4, 64, 128, num_classes=5, representation_size=32).eval()
+    encoder, report = load_with_report(save_weights(tmp_path, model.state_dict()), device="cpu", num_heads=4)
+    assert report.dropped == {"a head of several layers, since no tensor says what is between them": 4}
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        tokens = torch.cat([model.class_token, model._process_input(x)], 1)
+        assert (encoder(x).vector - model.encoder(tokens)[:, 0]).abs().max() < 1e-5
+    assert encoder.head is None

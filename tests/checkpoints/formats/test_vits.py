@@ -255,6 +255,40 @@ def test_distilled_deit_has_both_tokens(tmp_path: Path, heads: bool) -> None:
         load_checkpoint(path, device="cpu", pos_embed="dino")
 
 
+def deit_of_meta() -> tuple[Any, State]:
+    """A DeiT III of timm, and its tensors by the names of Meta's own files."""
+    import timm
+
+    torch.manual_seed(0)
+    sizes = {"depth": 2, "embed_dim": 128, "num_heads": 2, "img_size": 64, "num_classes": 5}
+    model = timm.create_model("deit3_small_patch16_224", dynamic_img_size=True, **sizes).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    names = {"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}
+    state = {key: value for key, value in model.state_dict().items()}
+    return model, {key.replace(key[9:], names.get(key[9:], key[9:])): value for key, value in state.items()}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_deit_iii_is_read_by_the_names_of_its_own_files(
+    tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+
+    model, state = deit_of_meta()
+    assert "blocks.1.gamma_2" in state and not any(".ls1." in key for key in state)
+    path, create = save_weights(tmp_path, {"model": state}), timm.create_model
+    small = {"depth": 2, "embed_dim": 128, "num_heads": 2, "img_size": 64}
+    monkeypatch.setattr(timm, "create_model", lambda *given, **options: create(*given, **(options | small)))
+    encoder, report = load_with_report(path, device="cpu", **({"arch": "deit3_small_patch16_224"} if named else {}))
+    for size in ((64, 64), (96, 64)):
+        x = random_images(*size)
+        with torch.inference_mode():
+            wanted = model(x)
+            assert (encoder(x).logits - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    assert any("in DeiT III's own naming" in note and "rope_ape" in note for note in report.notes) != named
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_other_precisions_give_what_their_numbers_say(tmp_path: Path, dtype: torch.dtype, suffix: str) -> None:
