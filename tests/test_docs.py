@@ -60,6 +60,9 @@ def test_every_table_of_the_results_says_how_it_was_measured_and_names_what_can_
     known = set(catalogue()) | {"centre prior", "whole picture", teacher}
     given, shown = known | {f"runs/{name}" for name in trained}, known | trained
     for name, table in bundled_results().tables.items():
+        if table.command.startswith("python benchmarks/precision.py "):  # of all bundled ones
+            assert {str(row["checkpoint"]) for row in table.rows} <= set(catalogue()), name
+            continue
         assert table.command.startswith(("simpool-viz evaluate ", "simpool-viz retrieve ")), name
         parser = argparse.ArgumentParser()
         parser.add_argument("-c", action="append")

@@ -103,13 +103,14 @@ def square_objects(reference: Reference, side: int = 480) -> np.ndarray:
         side: of the square in pixels.
 
     Returns:
-        (1 + objects, side, side) float32 of 0 and 1: the pixels that are counted, then those of each object that has
-        any.
+        (1 + objects, side + 1, side + 1) int32, summed-area tables: at (y, x) how many pixels above and left of it are
+        counted, then how many of them each object has that has any.
     """
     size = side, side
     counted = ~expand_cells(reference.void, size)
     objects = [expand_cells(instance, size) & counted for instance in reference.instances]
-    return np.stack([counted, *(one for one in objects if one.any())]).astype(np.float32)
+    squares = np.stack([counted, *(one for one in objects if one.any())])
+    return np.pad(squares.cumsum(1, dtype=np.int32).cumsum(2, dtype=np.int32), ((0, 0), (1, 0), (1, 0)))
 
 
 def jaccard_of(masks: np.ndarray, squares: np.ndarray) -> tuple[float, float]:
@@ -119,23 +120,22 @@ def jaccard_of(masks: np.ndarray, squares: np.ndarray) -> tuple[float, float]:
 
     Args:
         masks: (M, h, w) bool, as for `jaccard`.
-        squares: (1 + objects, side, side), of `square_objects`.
+        squares: (1 + objects, side + 1, side + 1), of `square_objects`.
 
     Returns:
         As `jaccard`.
     """
     if len(squares) == 1:
         return math.nan, math.nan
-    side = squares.shape[1]
-    rows, columns = cells_of_pixels((masks.shape[1], masks.shape[2]), (side, side))
-    in_rows, in_columns = (
-        (np.arange(count)[:, None] == cells).astype(np.float32)
-        for count, cells in zip(masks.shape[1:], (rows, columns), strict=True)
-    )
-    pixels = in_rows @ squares @ in_columns.T  # (1 + objects, h, w), whole numbers
-    inside = np.tensordot(pixels, masks.astype(np.float32), ((1, 2), (1, 2)))  # (1 + objects, M)
+    side = squares.shape[1] - 1
+    h, w = masks.shape[1:]
+    rows, columns = cells_of_pixels((h, w), (side, side))
+    above, left = (np.searchsorted(cells, np.arange(count + 1)) for cells, count in ((rows, h), (columns, w)))
+    pixels = np.diff(np.diff(squares[:, above[:, None], left], axis=1), axis=2)  # (1 + objects, h, w), in each cell
+    # No products of matrices, whose threads would get in the way of the models'.
+    inside = np.einsum("nhw,mhw->nm", pixels, masks.astype(np.int32))
     union = pixels[1:].sum((1, 2))[:, None] + inside[0] - inside[1:]
-    each = inside[1:].astype(np.float64) / np.maximum(union, 1)
+    each = inside[1:] / np.maximum(union, 1)
     return float(each[:, 0].mean()), float(each.max(axis=1).mean())
 
 
