@@ -116,7 +116,8 @@ class ComparePage:
     ) -> Iterator[BoardState]:
         """Record the photos with the checkpoints: states of the growing board, some time apart, and the whole one.
 
-        A recording may take less time than the browser needs to take in a state, so not each of them gives one.
+        A recording may take less time than the browser needs to take in a state. So a state is left out where another
+        will soon follow, which the same step with the photo before tells.
 
         Args:
             photo: a file.
@@ -133,13 +134,17 @@ class ComparePage:
         ):
             if not value:
                 raise refusal(f"{name}.")
-        state, shown = None, -APART
+        state, shown, before, taken = None, -APART, monotonic(), list[float]()
         try:
             for state in self._states([str(photo), *(photos or [])], checkpoints, maps, own, references):
-                if state.waiting and state.board.rows and monotonic() - shown < APART:
+                now, done = monotonic(), state.ran.steps if state.ran else 0
+                taken += [now - before] * (done > len(taken))
+                before, next_one = now, done - len(checkpoints)
+                if state.waiting and next_one >= 0 and taken[next_one] < APART and now - shown < APART:
                     continue
                 yield state
-                shown = monotonic() if state.board.rows else shown
+                before = monotonic()
+                shown = before if done else shown
         except Exception:
             if state is not None:
                 yield replace(state, waiting="")  # the board must not wait for what will not come

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,40 +74,53 @@ def test_more_photos_than_are_compared_at_once_are_refused(tmp_path: Path) -> No
 # --- a board that grows -----------------------------------------------------------------------------------------------
 
 
-def rows_of_states(monkeypatch: pytest.MonkeyPatch, seconds: float, fail_at: int = 0) -> list[tuple[int, bool]]:
-    """How many rows each state of a board of five photos has, and whether it waits for more.
+def rows_of_states(
+    monkeypatch: pytest.MonkeyPatch, seconds: Sequence[float], fail_at: int = 0
+) -> list[tuple[int, bool]]:
+    """How many rows each state of a board of four photos and two checkpoints has, and whether it waits for more.
 
     Args:
-        seconds: between two readings of the clock, two of which belong to a state that is shown.
+        seconds: that the recordings take.
         fail_at: number of the recording at which the run fails; 0 for none.
     """
-    page, now, found = ComparePage(EncoderStore("cpu")), iter(i * seconds for i in range(100)), []
-    monkeypatch.setattr(compare, "monotonic", lambda: next(now))
+    page, now, found = ComparePage(EncoderStore("cpu")), [0.0], []
+    monkeypatch.setattr(compare, "monotonic", lambda: now[0])
     iterate = page.boards.iterate
 
-    def failing(*given: Any) -> Iterator[Board]:
-        for number, board in enumerate(iterate(*given), 1):
+    def timed(*given: Any) -> Iterator[Board]:
+        for number, (board, took) in enumerate(zip(iterate(*given), seconds, strict=True), 1):
+            now[0] += took
             yield board
             if number == fail_at:
                 raise ValueError("a fault of the program")
 
-    monkeypatch.setattr(page.boards, "iterate", failing)
-    photos = [str(photo) for photo in example_photos()[:5]]
+    monkeypatch.setattr(page.boards, "iterate", timed)
+    photos, names = [str(photo) for photo in example_photos()[:4]], ["resnet_gap?size=64", "resnet_simpool?size=64"]
     try:
-        for state in page.run(photos[0], ["resnet_gap?size=64"], ["contribution"], photos=photos[1:]):
+        for state in page.run(photos[0], names, ["contribution"], photos=photos[1:]):
             found.append((len(state.board.rows), bool(state.waiting)))
     except (ValueError, gr.Error):
         assert fail_at
     return found
 
 
+SOON, LATE = 0.3 * APART, 1.5 * APART
+
+
 def test_a_board_grows_by_a_state_now_and_then_and_ends_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = (5, False)
-    slow = rows_of_states(monkeypatch, 1.5 * APART)
-    assert slow == [(0, True), (1, True), (2, True), (3, True), (4, True), whole]
-    assert rows_of_states(monkeypatch, 0.0) == [(0, True), (1, True), whole], "the first row at once"
-    assert rows_of_states(monkeypatch, 0.6 * APART) == [(0, True), (1, True), (3, True), whole]
+    whole = (8, False)
+    slow = [(0, True), *((rows, True) for rows in range(1, 8)), whole]
+    assert rows_of_states(monkeypatch, [LATE] * 8) == slow
+    assert rows_of_states(monkeypatch, [SOON] * 8) == [(0, True), (1, True), (5, True), whole]
+
+
+def test_a_row_does_not_wait_for_a_long_recording_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second checkpoint shares the first one's forward, and a photo's first recording takes long."""
+    found = rows_of_states(monkeypatch, [LATE, SOON] * 4)
+    shown = [rows for rows, _ in found]
+    assert shown == [0, 1, 2, 3, 4, 5, 6, 7, 8], "also those that came soon after the one before"
 
 
 def test_what_was_recorded_before_a_failure_is_shown_though_it_came_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert rows_of_states(monkeypatch, 0.0, fail_at=3) == [(0, True), (1, True), (3, False)]
+    found = rows_of_states(monkeypatch, [SOON] * 8, fail_at=4)
+    assert found[-1] == (4, False) and (3, True) not in found
