@@ -138,7 +138,8 @@ class ComparePage:
         try:
             for state in self._states([str(photo), *(photos or [])], checkpoints, maps, own, references):
                 now, done = monotonic(), state.ran.steps if state.ran else 0
-                taken += [now - before] * (done > len(taken))
+                if done > len(taken):
+                    taken.append(now - before)
                 before, next_one = now, done - len(checkpoints)
                 if state.waiting and next_one >= 0 and taken[next_one] < APART and now - shown < APART:
                     continue
@@ -388,7 +389,7 @@ class ComparePage:
         checkpoints = CheckpointList(self.groups, self.first_checkpoints, elem_id="checkpoints")
         choices = [(title, name) for name, title in self.maps.items()]
         maps = gr.CheckboxGroup(choices, value=self._first_maps(), label="Maps", elem_id="maps")
-        own = OwnPanel(self.store.device, self.maps).build(checkpoints, maps)
+        own = OwnPanel(self.store.device, self.maps, self.store.precision).build(checkpoints, maps)
         four.click(self._other_examples, photo, photos, api_visibility="private")
         controls = {"gallery": gallery, "fetch": fetch, "address": address, "ready": ready, "question": question}
         return [photo, checkpoints, maps, own, photos, references], controls

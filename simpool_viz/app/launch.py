@@ -78,7 +78,7 @@ def build(device: str = "auto", *, precision: str = "auto", warm: bool = False) 
     from simpool_viz.app.store import EncoderStore
     from simpool_viz.app.visits import VisitedBlocks
 
-    zero = None if package is None else ZeroGpu(package)
+    zero = None if package is None else ZeroGpu(package, precision=precision)
     page = ComparePage(EncoderStore("cpu" if zero else device, precision), zero)
     for name, fault in page.left_out.items():
         logger.warning("the bundled checkpoint %s is left out: %s", name, fault)

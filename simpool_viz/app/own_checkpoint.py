@@ -70,10 +70,11 @@ class OwnPanel:
     Args:
         device: as in `load_checkpoint`.
         maps: titles of the maps that the page offers, by name.
+        precision: as in `load_checkpoint`.
     """
 
-    def __init__(self, device: str, maps: dict[str, str]) -> None:
-        self.device, self.maps = device, maps
+    def __init__(self, device: str, maps: dict[str, str], precision: str = "auto") -> None:
+        self.device, self.maps, self.precision = device, maps, precision
 
     def build(self, checkpoints: CheckpointList, maps: gr.CheckboxGroup) -> gr.State:
         """Create the controls.
@@ -141,6 +142,7 @@ class OwnPanel:
         return "\n".join([f"**{first}**", "", *items]), gr.update(visible=True), None, own
 
     def _load(self, file: str | None, address: str) -> tuple[Encoder, Report]:
+        where = {"device": self.device, "precision": self.precision}
         if file:
             path = Path(file)
             if path.stat().st_size > LARGEST:
@@ -150,9 +152,9 @@ class OwnPanel:
                 )
             options = parse_options(address.removeprefix("?")) if address.startswith("?") else {}
             refuse_local(options)
-            encoder, report = load_untrusted(path, device=self.device, **options)
+            encoder, report = load_untrusted(path, **where, **options)
         else:
-            encoder, report = load_for_visitor(address, device=self.device, limit=LARGEST)
+            encoder, report = load_for_visitor(address, **where, limit=LARGEST)
         if report.parameters > MOST_PARAMETERS:
             raise CheckpointError(
                 f"{report.source} has {report.parameters:,} parameters; at most {MOST_PARAMETERS:,} are taken here"

@@ -63,10 +63,11 @@ class ZeroGpu:
     Args:
         package: `spaces`.
         device: where models are placed.
+        precision: as in `load_checkpoint`.
     """
 
-    def __init__(self, package: Package, device: str = "cuda") -> None:
-        self.store = EncoderStore(device)
+    def __init__(self, package: Package, device: str = "cuda", precision: str = "auto") -> None:
+        self.store = EncoderStore(device, precision)
         self.call: Callable[..., Iterator[Part | SimpoolError]] = package.GPU(duration=estimated)(self.parts)
 
     def parts(

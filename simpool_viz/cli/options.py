@@ -188,7 +188,7 @@ def chosen_encoders(arguments: argparse.Namespace, dense: bool = False) -> list[
     """Load the checkpoints of `-c`; all bundled ones where none is named.
 
     Args:
-        arguments: with `checkpoint` and `device`.
+        arguments: with `checkpoint`, `device` and `precision`.
         dense: whether the bundled ones are those with dense heads rather than the classifiers.
 
     Raises:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simpool_viz.cli.options import Command, add_device, add_out, alternatives, measuring_command
+from simpool_viz.cli.options import Command, add_device, add_out, alternatives, chosen_encoders, measuring_command
 from simpool_viz.errors import OptionError
 
 if TYPE_CHECKING:
@@ -90,7 +90,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from simpool_viz.batch.preparing import unique_key
-    from simpool_viz.checkpoints.load import load_checkpoints
     from simpool_viz.evaluation.exponent_sweep import ExponentSweep, score_sweep
     from simpool_viz.evaluation.keeping import write_tables
     from simpool_viz.evaluation.pooled_features import (
@@ -119,7 +118,7 @@ def _run(arguments: argparse.Namespace) -> None:
     require_same_classes(sources["train"], sources["val"])
     if arguments.results and arguments.results.exists():
         read_results(arguments.results)  # refused before minutes of work
-    encoders = load_checkpoints(arguments.checkpoint, device=arguments.device, progress=True)
+    encoders = chosen_encoders(arguments)
     cache = arguments.out / "features"
     train_features, val_features = (
         pool_photos(encoders, requests, sources[split], settings[split], cache, split) for split in counts

@@ -67,6 +67,12 @@ def test_file_is_told_before_use_and_deleted_at_once(panel: OwnPanel, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_own_checkpoint_is_computed_in_the_precision_of_the_app(tmp_path: Path) -> None:
+    own = OwnCheckpoints()
+    OwnPanel("cpu", {"pooling": "Pooling attention"}, "bfloat16").recognise(visit_file(tmp_path), "", own)
+    assert own.waiting is not None and {p.dtype for p in own.waiting.parameters()} == {torch.bfloat16}
+
+
 def test_used_checkpoint_is_chosen_and_brings_its_maps(panel: OwnPanel, tmp_path: Path) -> None:
     own = OwnCheckpoints()
     panel.recognise(visit_file(tmp_path), "", own)
@@ -164,7 +170,7 @@ def test_name_on_the_hub_is_fetched_within_the_limit_of_a_file(
     monkeypatch.setattr(own_module, "load_for_visitor", fetch)
     with pytest.raises(gr.Error, match="enough seen"):
         panel.recognise(None, " hf:user/repo ", OwnCheckpoints())
-    assert asked == [("hf:user/repo", {"device": "cpu", "limit": own_module.LARGEST})]
+    assert asked == [("hf:user/repo", {"device": "cpu", "precision": "auto", "limit": own_module.LARGEST})]
     assert own_module.LARGEST <= 2**30
 
 

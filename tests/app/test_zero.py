@@ -112,6 +112,10 @@ def test_a_board_of_a_forked_process_is_that_of_python_and_no_tensor_travels() -
     assert np.array_equal(growing[-1].references[0].objects, wanted.references[0].objects)
 
 
+def test_boards_there_are_computed_in_the_precision_of_the_app() -> None:
+    assert ZeroGpu(Forking(), "cpu", "bfloat16").store.where() == "cpu, bfloat16"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the package forks")
 def test_errors_of_the_forked_process_are_our_sentences() -> None:
     maker = BoardMaker(nobody, ZeroGpu(Forking(), "cpu"))

@@ -58,6 +58,7 @@ def test_one_forward_gives_a_table_of_poolings_and_other_scores_need_none(
         (["--sweep", "--groups", "1,a"], "numbers with commas between them, as 1,2,6, not '1,a'"),
         (["--train", "0"], "the number of photos too"),
         (["--batch", "0"], "the batch must be positive"),
+        (["--precision", "half"], "a precision is auto, float32, bfloat16 or float16, not 'half'"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(
