@@ -146,6 +146,8 @@ Natural = Annotated[Whole, Field(ge=0)]
 Positive = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, BeforeValidator(_number), AllowInfNan(False)]
 NotNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+CropArea = Annotated[Number, Field(gt=0, le=1)]  # as a share of a photo's
 # Options for a function of another library, whose own signature says which there are.
 Table = Annotated[dict[str, Any], BeforeValidator(_with_exponent)]
 CLOSED = ConfigDict(extra="forbid")  # for `__pydantic_config__`: settings that are not fields are refused

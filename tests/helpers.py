@@ -6,7 +6,8 @@ import csv
 import dataclasses
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -507,3 +508,20 @@ def change_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path]
         (folder / "config.json").write_text(json.dumps(config))
 
     return damage
+
+
+@contextmanager
+def interrupted_at(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
+    """A context whose training ends by Ctrl-C at step `at`."""
+    from simpool_viz.training.step import Step
+
+    step = Step.__call__
+
+    def breaking(self: Step, batch: Any, index: Any, stream: Any) -> Any:
+        if stream.step == at:
+            raise KeyboardInterrupt
+        return step(self, batch, index, stream)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Step, "__call__", breaking)
+        yield

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from simpool_viz.errors import TrainingError, needs_packages
 from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from simpool_viz.outputs import written_whole
-from simpool_viz.settings import CLOSED, Natural, Number, Positive
+from simpool_viz.settings import CLOSED, CropArea, Natural, Number, Positive, Share
 from simpool_viz.training.data import random_crops
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ FILE = "dino.pth"  # beside the checkpoint: student and teacher with their heads
 GLOBAL_CROPS = 2
 LOCAL_SIDE = 96 / 224  # of a small crop, as a share of a large one's
 
-Share = Annotated[Number, Field(ge=0, le=1)]
 Temperature = Annotated[Number, Field(gt=0)]
-CropArea = Annotated[Number, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -207,16 +205,11 @@ class SelfTeaching:
         """
         with torch.no_grad():
             (taught,) = self.teacher(sizes[:1])
-        learned = model(sizes)
-        own = [
-            view.float() for outputs, x in zip(learned, sizes, strict=True) for view in self._each(outputs, x, sizes)
-        ]
+        crops = (GLOBAL_CROPS, self.recipe.local_crops)[: len(sizes)]
+        own = [view for x, count in zip(model(sizes), crops, strict=True) for view in x.float().chunk(count)]
         given = list(taught.float().chunk(GLOBAL_CROPS))
         loss: Tensor = self.loss(given, own, teacher_temp=self.recipe.temperature(progress))
         return loss
-
-    def _each(self, outputs: Tensor, x: Tensor, sizes: Sequence[Tensor]) -> Sequence[Tensor]:
-        return outputs.chunk(GLOBAL_CROPS if x is sizes[0] else self.recipe.local_crops)
 
     def hold(self, progress: float) -> None:
         """Let the head's last layer as it is at the beginning of a stage: its gradients are dropped."""
@@ -263,7 +256,7 @@ def names_of_dino(state: dict[str, Tensor]) -> dict[str, Tensor]:
         key = key.removeprefix("encoder.")
         if key.startswith("norm."):
             key = f"backbone.{key}"
-        if key.startswith("pooling."):
+        elif key.startswith("pooling."):
             key = "backbone.simpool." + key.removeprefix("pooling.")
         named[key.replace("head.layers.", "head.mlp.")] = value.detach().clone()
     return named

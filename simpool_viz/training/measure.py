@@ -88,15 +88,17 @@ def measure_neighbours(encoder: Encoder, photos: Photos, held_out: Photos, size:
     """
     chosen = np.unique(np.linspace(0, len(photos) - 1, min(KNOWN, len(photos))).astype(int))
     known = _vectors(encoder, photos, chosen, size)
-    found = classify_by_neighbours(known, photos.labels[chosen], _vectors(encoder, held_out, None, size))
+    found = classify_by_neighbours(
+        known, photos.labels[chosen], _vectors(encoder, held_out, np.arange(len(held_out)), size)
+    )
     correct = int((found == held_out.labels).sum())
     return f"k-NN {describe_accuracy(correct, len(held_out))} by the {NEIGHBOURS} nearest of {len(chosen)} photos"
 
 
 @torch.inference_mode()
-def _vectors(encoder: Encoder, photos: Photos, rows: np.ndarray | None, size: int, batch: int = 256) -> np.ndarray:
-    """(n, D) float32 of some photos, or of all."""
-    device, chosen = next(encoder.eval().parameters()).device, np.arange(len(photos)) if rows is None else rows
+def _vectors(encoder: Encoder, photos: Photos, chosen: np.ndarray, size: int, batch: int = 256) -> np.ndarray:
+    """(n, D) float32, the pooled vectors of some photos."""
+    device = next(encoder.eval().parameters()).device
     made = []
     for start in range(0, len(chosen), batch):
         index = chosen[start : start + batch]

@@ -25,11 +25,13 @@ from simpool_viz.modeling.encoder import Facts
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.settings import (
     CLOSED,
+    CropArea,
     Flag,
     Natural,
     NotNegative,
     Number,
     Positive,
+    Share,
     Table,
     Whole,
     checked,
@@ -40,8 +42,6 @@ from simpool_viz.training.distil import Distillation
 
 FOLDER = Path(__file__).parent / "recipes"
 
-Share = Annotated[Number, Field(ge=0, le=1)]
-CropArea = Annotated[Number, Field(gt=0, le=1)]
 ClassNumber = Annotated[Whole, Field(ge=0, le=255)]
 # YAML reads `no` as false.
 Precision = Annotated[str, BeforeValidator(lambda given: "no" if given is False else given)]

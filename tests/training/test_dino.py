@@ -31,8 +31,8 @@ from simpool_viz.training.dino import (
 )
 from simpool_viz.training.loop import train
 from simpool_viz.training.recipe import Recipe, load_recipe
-from simpool_viz.training.step import Step, make_accelerator
-from tests.helpers import make_photo, small_spec, trained_weights, vit_spec, write_recipe
+from simpool_viz.training.step import make_accelerator
+from tests.helpers import interrupted_at, make_photo, small_spec, trained_weights, vit_spec, write_recipe
 
 SMALL = {"outputs": 64, "hidden": 48, "bottleneck": 24, "local_crops": 2, "local_size": 16, "photometric": 0}
 VIT = {"img_size": 32, "embed_dim": 192, "depth": 2, "num_heads": 3, "patch_size": 8}
@@ -290,17 +290,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     recipe = recipe_for(shapes, tmp_path, "resnet simpool", photos=32 * 5, photometric=1)
     whole = train(recipe, tmp_path / "whole", tmp_path / "cache")
     monkeypatch.setattr(loop_module, "SAVE_EVERY", 2)
-    step = Step.__call__
-
-    def breaking(self: Step, batch: Any, index: Any, stream: Any) -> Any:
-        if stream.step == 4:
-            raise KeyboardInterrupt
-        return step(self, batch, index, stream)
-
-    monkeypatch.setattr(Step, "__call__", breaking)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_at(monkeypatch, 4):
         train(recipe, tmp_path / "parts", tmp_path / "cache")
-    monkeypatch.setattr(Step, "__call__", step)
     parts = train(recipe, tmp_path / "parts", tmp_path / "cache")
     first, second = trained_weights(whole), trained_weights(parts)
     assert all(torch.equal(value, second[key]) for key, value in first.items())

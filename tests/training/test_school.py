@@ -19,8 +19,7 @@ from simpool_viz.modeling.encoder import Facts
 from simpool_viz.training import loop as loop_module
 from simpool_viz.training.loop import train
 from simpool_viz.training.recipe import Recipe, load_recipe
-from simpool_viz.training.step import Step
-from tests.helpers import make_photo, stored_weights, trained_weights, vit_spec, write_recipe
+from tests.helpers import interrupted_at, make_photo, stored_weights, trained_weights, vit_spec, write_recipe
 
 CNN: dict[str, Any] = {
     "backbone": "resnet18",
@@ -169,17 +168,8 @@ def test_an_interrupted_student_goes_on_to_the_same_bits(
     recipe = recipe_for(shapes, tmp_path, teacher, encoder={**CNN, "backbone_kwargs": chance}, jitter=0.1)
     whole = train(recipe, tmp_path / "whole", tmp_path / "cache")
     monkeypatch.setattr(loop_module, "SAVE_EVERY", 2)
-    step = Step.__call__
-
-    def breaking(self: Step, batch: Any, index: Any, stream: Any) -> Any:
-        if stream.step == 5:
-            raise KeyboardInterrupt
-        return step(self, batch, index, stream)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Step, "__call__", breaking)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, tmp_path / "parts", tmp_path / "cache")
+    with interrupted_at(monkeypatch, 5):
+        train(recipe, tmp_path / "parts", tmp_path / "cache")
     parts = train(recipe, tmp_path / "parts", tmp_path / "cache")
     other = trained_weights(parts)
     assert all(torch.equal(value, other[key]) for key, value in trained_weights(whole).items())
