@@ -511,14 +511,14 @@ def change_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path]
 
 
 @contextmanager
-def interrupted_at(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
-    """A context whose training ends by Ctrl-C at step `at`."""
+def interrupted_at(monkeypatch: pytest.MonkeyPatch, at: int, stage: int = 1) -> Iterator[None]:
+    """A context whose training ends by Ctrl-C at step `at` of a stage."""
     from simpool_viz.training.step import Step
 
     step = Step.__call__
 
     def breaking(self: Step, batch: Any, index: Any, stream: Any) -> Any:
-        if stream.step == at:
+        if (self.number, stream.step) == (stage, at):
             raise KeyboardInterrupt
         return step(self, batch, index, stream)
 

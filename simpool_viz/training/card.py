@@ -50,6 +50,7 @@ def stage_line(name: str, stage: Stage, minutes: float) -> str:
     one = "one crop of each photo, " if stage.kept else "crops of "
     crops = f"{one}at least {100 * stage.crop:g} % of {'it' if stage.kept else 'a photo'}"
     crops += ", squeezed" if stage.squeeze else ""
+    crops += f", the {stage.freeze} at rest" if stage.freeze else ""
     return (
         f"{name}: {stage.size} px, {stage.photos:,} photos seen, peak learning rate {stage.lr:g}, {crops}, "
         f"{minutes:.0f} minutes"
@@ -121,7 +122,9 @@ def _optimiser(recipe: Recipe) -> str:
     ]
     parts += [f"{name} {alpha:g}" for name, alpha in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if alpha]
     parts += [f"learning rate of `{name}` times {factor:g}" for name, factor in recipe.rates.items()]
-    parts += [f"`{name}` times {factor:g} at the start" for name, factor in recipe.scales.items()]
+    for name, factors in recipe.scales.items():
+        of_stages = " of the stages" if len(factors) > 1 else ""
+        parts.append(f"`{name}` times {' and '.join(f'{f:g}' for f in factors)} at the start{of_stages}")
     return ", ".join(
         parts + ([f"average of weights with decay {recipe.ema:g}"] if recipe.ema else []) + [f"seed {recipe.seed}"]
     )

@@ -27,7 +27,7 @@ from simpool_viz.training.features import CropPlan, Features, keep_features
 from simpool_viz.training.interruption import RESUME, Run, read_interrupted
 from simpool_viz.training.logs import Log
 from simpool_viz.training.measure import measure, measure_neighbours
-from simpool_viz.training.recipe import Recipe, Stage, folders_of
+from simpool_viz.training.recipe import Recipe, Stage, folders_of, scales_at
 from simpool_viz.training.school import School
 from simpool_viz.training.sources import read_common_classes
 from simpool_viz.training.start import scale_tensors, start_from
@@ -94,7 +94,7 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     torch.manual_seed(recipe.seed)
     encoder = recipe.encoder.build(facts)
     start = start_from(encoder, recipe.init_from, folder, recipe.trunk_blocks) if recipe.init_from else None
-    scale_tensors(encoder, recipe.scales)
+    scale_tensors(encoder, scales_at(recipe, 1))
     school = School(recipe.distil, encoder, cache, accelerator) if recipe.distil else None
     dino = SelfTeaching(recipe.dino, encoder, accelerator) if recipe.dino else None
     if start and recipe.freeze:
@@ -169,7 +169,9 @@ def run_stage(
         teaching: what teaches a student; None where classes alone are learned.
     """
     recipe, encoder = run.recipe, run.encoder
-    set_learning(encoder, recipe.freeze, recipe.trunk_blocks)
+    if number > 1 and not run.within:
+        scale_tensors(encoder, scales_at(recipe, number))
+    set_learning(encoder, stage.freeze or recipe.freeze, recipe.trunk_blocks)
     encoder.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(encoder)

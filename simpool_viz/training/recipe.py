@@ -45,6 +45,8 @@ FOLDER = Path(__file__).parent / "recipes"
 ClassNumber = Annotated[Whole, Field(ge=0, le=255)]
 # YAML reads `no` as false.
 Precision = Annotated[str, BeforeValidator(lambda given: "no" if given is False else given)]
+# One number is a list of one.
+Factors = Annotated[tuple[Number, ...], BeforeValidator(lambda given: given if isinstance(given, list) else [given])]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Stage:
             rather than shrunk.
         kept: whether each photo has one crop throughout, so that a frozen trunk runs once on each, and not at every
             step.
+        freeze: "backbone" for a stage in which that is not trained, batch statistics included; "" for what the recipe
+            freezes.
     """
 
     __pydantic_config__ = CLOSED
@@ -72,6 +76,7 @@ class Stage:
     crop: CropArea = 0.25
     squeeze: Flag = False
     kept: Flag = False
+    freeze: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ class Recipe:
         rates: factors of the learning rate by names of tensors, in which * stands for anything: {"pooling.w*": 0.03};
             of several that fit, the last one counts.
         scales: factors of tensors at the start, by names as in `rates`, after what `init_from` gives:
-            {"pooling.wk.weight": 0} lets SimPool begin as a plain mean, so that no random draw decides its map.
+            {"pooling.wk.weight": 0} lets SimPool begin as a plain mean, so that no random draw decides its map. Of
+            several factors each is for the start of a stage; where there is none it is 1.
         label_smoothing: in [0, 1].
         mixup: timm's alpha; 0 for none.
         cutmix: timm's alpha; 0 for none.
@@ -134,7 +140,7 @@ class Recipe:
     precision: Precision = "bf16"
     weight_decay: NotNegative = 0.05
     rates: dict[str, NotNegative] = field(default_factory=dict)
-    scales: dict[str, Number] = field(default_factory=dict)
+    scales: dict[str, Factors] = field(default_factory=dict)
     label_smoothing: Share = 0.1
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
@@ -213,6 +219,16 @@ def factor_of(factors: Mapping[str, float], name: str) -> float:
     return next((factor for pattern, factor in reversed([*factors.items()]) if fnmatchcase(name, pattern)), 1.0)
 
 
+def scales_at(recipe: Recipe, stage: int) -> dict[str, float]:
+    """The factors of `Recipe.scales` at the start of a stage.
+
+    Args:
+        recipe: whose scales are asked for.
+        stage: its number, from 1.
+    """
+    return {name: factors[stage - 1] for name, factors in recipe.scales.items() if stage <= len(factors)}
+
+
 def check_patterns(setting: str, factors: Mapping[str, float], names: Sequence[str], kind: str = "") -> None:
     """Make sure that every pattern of a setting fits a tensor.
 
@@ -286,6 +302,12 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
         raise TrainingError(f"{source}: precision is bf16, fp16 or no, not {recipe.precision!r}")
     if recipe.freeze not in ("", "stem", "trunk", "backbone"):
         raise TrainingError(f"{source}: freeze is stem, trunk or backbone, or left out, not {recipe.freeze!r}")
+    if wrong := [stage.freeze for stage in recipe.stages if stage.freeze not in ("", "backbone")]:
+        raise TrainingError(f"{source}: freeze of a stage is backbone, or left out, not {wrong[0]!r}")
+    if any(stage.freeze for stage in recipe.stages) and (recipe.distil or recipe.dino):
+        raise TrainingError(
+            f"{source}: a student's backbone learns in every stage; leave out freeze of a stage, or distil and dino"
+        )
     if (recipe.freeze == "trunk") != (recipe.trunk_blocks > 0):
         raise TrainingError(f"{source}: freeze: trunk and trunk_blocks, the number of its blocks, go together")
     if recipe.freeze == "stem" and not recipe.encoder.stem:

@@ -120,7 +120,7 @@ def make_optimizer(
     from timm.optim import create_optimizer_v2
     from timm.scheduler.cosine_lr import CosineLRScheduler
 
-    groups = _groups(module, recipe.weight_decay, rates or {})
+    groups = _groups(module, recipe.weight_decay, rates or {}, isinstance(stage, Stage) and bool(stage.freeze))
     optimizer = create_optimizer_v2(groups, recipe.optimizer, lr=stage.lr, weight_decay=recipe.weight_decay)
     fall = max(1, stage.photos - stage.warmup)
     scheduler = CosineLRScheduler(
@@ -129,13 +129,16 @@ def make_optimizer(
     return optimizer, scheduler
 
 
-def _groups(module: nn.Module, weight_decay: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """timm's groups of parameters, divided by the factor of the learning rate, which timm's schedules multiply by."""
+def _groups(module: nn.Module, weight_decay: float, rates: Mapping[str, float], resting: bool) -> list[dict[str, Any]]:
+    """timm's groups of parameters, divided by the factor of the learning rate, which timm's schedules multiply by.
+
+    resting: some tensors learn in other stages alone.
+    """
     from timm.optim import param_groups_weight_decay
 
     names = {parameter: name.removeprefix("encoder.") for name, parameter in module.named_parameters()}
     learned = [name for parameter, name in names.items() if parameter.requires_grad]
-    check_patterns("rates", rates, learned, " that learns")
+    check_patterns("rates", rates, [*names.values()] if resting else learned, " that learns")
     parts: list[dict[str, Any]] = []
     for group in param_groups_weight_decay(module, weight_decay):
         by_factor: dict[float, list[nn.Parameter]] = {}

@@ -38,6 +38,16 @@ def test_card_prints_the_command_with_what_was_changed() -> None:
     assert "`simpool-viz train resnet_simpool --set 'seed=3' --set 'title=My own'`" in card
 
 
+def test_card_says_what_is_scaled_and_which_stage_rests_the_backbone() -> None:
+    recipe = load_recipe("resnet_simpool")
+    stages = [stage_line(recipe.name, stage, 7.4) for stage in recipe.stages]
+    card = write_card(recipe, Result(12.3, 1, 1, "cpu", "25 %"), 1000, stages)
+    assert "`pooling.wk.weight` times 1 and 1 and 0.6 at the start of the stages" in card
+    assert card.count("squeezed, the backbone at rest, 7 minutes") == 1 and "squeezed, 7 minutes" in card
+    once = load_recipe("resnet_simpool", ["scales={pooling.wk.weight: 0}"])
+    assert "`pooling.wk.weight` times 0 at the start, seed" in write_card(once, Result(1, 1, 1, "cpu", "1 %"), 9, [])
+
+
 def test_card_says_what_stays_frozen_what_learns_slowly_and_what_is_learned_of_a_teacher() -> None:
     result = Result(12.3, 1, 1, "cpu", "cosine 0.5 with the class token of DINO on 9 held-out photos")
     recipe = load_recipe("vit_ssl_simpool")

@@ -13,10 +13,12 @@ import torch
 from simpool_viz import load_checkpoint, record
 from simpool_viz.cli.main import main
 from simpool_viz.modeling.encoder import Facts
+from simpool_viz.training import loop
 from simpool_viz.training.data import load_photos
 from simpool_viz.training.loop import train
 from simpool_viz.training.measure import find_correct
-from tests.helpers import logged_losses, short_recipe, small_spec, trained_weights, write_recipe
+from simpool_viz.training.recipe import Stage
+from tests.helpers import interrupted_at, logged_losses, short_recipe, small_spec, trained_weights, write_recipe
 from tests.photos import CLASSES, shape_photo
 
 
@@ -68,6 +70,27 @@ def test_card_tells_data_recipe_stages_and_accuracy(trained: Path) -> None:
     assert load_checkpoint(trained, device="cpu").facts.stages == tuple(
         line.split(". ", 1)[1] for line in card.splitlines() if line.startswith(("1. ", "2. "))
     )
+
+
+def test_last_stage_rests_the_backbone_and_flattens_the_map(
+    tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Stage(32, 96, 0.004, warmup=32)
+    both = (first, dataclasses.replace(first, freeze="backbone"))
+    rates = {"pooling.wk.weight": 0.0, "backbone.conv1.*": 0.5}  # W_k moves by its factor alone
+    one = trained_weights(train(short_recipe(shapes, stages=(first,), rates=rates), tmp_path / "one", tmp_path))
+    recipe = short_recipe(shapes, stages=both, rates=rates, scales={"pooling.wk.weight": (1.0, 0.5)})
+    two = trained_weights(train(recipe, tmp_path / "two", tmp_path))
+    for name, value in one.items():
+        if name == "pooling.wk.weight":
+            torch.testing.assert_close(two[name], 0.5 * value, atol=1e-6, rtol=1e-3)  # kept in half precision
+        else:
+            assert torch.equal(two[name], value) == name.startswith("backbone."), name
+    monkeypatch.setattr(loop, "SAVE_EVERY", 1)
+    with interrupted_at(monkeypatch, 2, stage=2):
+        train(recipe, tmp_path / "again", tmp_path)
+    again = trained_weights(train(recipe, tmp_path / "again", tmp_path))
+    assert all(torch.equal(value, two[name]) for name, value in again.items()), "scaled once"
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path, shapes: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Facts
 from simpool_viz.modeling.sharing import is_of_trunk
-from simpool_viz.training.recipe import HeadsRecipe, Stage, list_recipes, load_recipe
+from simpool_viz.training.recipe import HeadsRecipe, Stage, list_recipes, load_recipe, scales_at
 from tests.helpers import write_recipe
 
 
@@ -46,12 +47,35 @@ def test_siblings_of_one_base_differ_only_in_what_they_compare() -> None:
     }
     gap, compared = siblings["gap"], {"encoder.pooling", "encoder.inside"}
     slow, open_gates = "rates.pooling.w[qk].weight", "rates.backbone.*.se.*"
+    flatter = "scales.pooling.wk.weight"
     for name, recipe in siblings.items():
         differing = {k for k in gap.keys() | recipe.keys() if gap.get(k) != recipe.get(k)}
-        assert differing <= compared | {"name", "title", "source", "rates", slow, open_gates}, name
+        assert differing <= compared | {"name", "title", "source", "rates", "scales", slow, open_gates, flatter}, name
         assert recipe.get(slow) == (0.03 if "simpool" in name else None)
+        assert recipe.get(flatter) == ((1, 1, 0.6) if "simpool" in name else None)
         assert recipe.get(open_gates) == (10 if "spe" in name else None)
         assert recipe["encoder.inside"] == ("spe" if "spe" in name else "")
+
+
+def test_scales_have_a_factor_for_the_start_of_each_stage() -> None:
+    recipe = load_recipe("resnet_simpool", ["scales={pooling.wk.weight: [1, 1, 0.6], pooling.wq.weight: 0.5}"])
+    assert [scales_at(recipe, stage) for stage in (1, 2, 3)] == [
+        {"pooling.wk.weight": 1, "pooling.wq.weight": 0.5},
+        {"pooling.wk.weight": 1},
+        {"pooling.wk.weight": 0.6},
+    ]
+    short = load_recipe("resnet_simpool", ["stages=[{size: 64, photos: 200, lr: 0.1}]"])
+    assert scales_at(short, 1) == {"pooling.wk.weight": 1}
+    with pytest.raises(TrainingError, match=r"scales\.pooling\.wk\.weight\[1\] is a number, not 'x'"):
+        load_recipe("resnet_simpool", ["scales={pooling.wk.weight: [1, x, 0.6]}"])
+
+
+def test_a_stage_rests_the_backbone_alone_and_only_where_classes_are_learned() -> None:
+    with pytest.raises(TrainingError, match="freeze of a stage is backbone, or left out, not 'trunk'"):
+        load_recipe("resnet_gap", ["stages=[{size: 64, photos: 200, lr: 0.1, freeze: trunk}]"])
+    for taught in ("distil={teacher: vit_thin}", "dino={outputs: 64, local_crops: 2}"):
+        with pytest.raises(TrainingError, match="a student's backbone learns in every stage; leave out freeze"):
+            load_recipe("resnet_gap", [taught, "encoder.num_classes=0"])
 
 
 LIFE = {"encoder.inside", "encoder.inside_options.first"}

@@ -169,6 +169,12 @@ def test_rates_of_what_does_not_learn_are_refused() -> None:
     for pattern in ("pooling.wq.weight", "backbone.conv1*"):
         with pytest.raises(ValueError, match=r"no tensor that learns is called .*; there are head\.weight, head\.bias"):
             make_optimizer(encoder, load_recipe("resnet_gap"), stage, {pattern: 0.1})
+    resting = dataclasses.replace(stage, freeze="backbone")  # in the other stages it learns
+    optimizer, _ = make_optimizer(encoder, load_recipe("resnet_gap"), resting, {"backbone.conv1*": 0.1})
+    learned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert learned == {id(encoder.head.weight), id(encoder.head.bias)}
+    with pytest.raises(ValueError, match=r"no tensor that learns is called pooling\.wq\.weight"):
+        make_optimizer(encoder, load_recipe("resnet_gap"), resting, {"pooling.wq.weight": 0.1})
 
 
 def test_schedule_reaches_the_optimiser(tmp_path: Path, shapes: Path) -> None:
