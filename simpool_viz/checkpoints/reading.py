@@ -53,13 +53,35 @@ def _bytearray(*given: Any) -> bytearray:
     return bytearray(_encode(*given)) if given and isinstance(given[0], str) else bytearray(*given[:1])
 
 
-_SCALAR = np.float64(0).__reduce__()[0]
+class _NumberType:
+    """`numpy.dtype` as a pickle makes it, of numbers alone: numpy's own believes any state and can end the process."""
+
+    def __init__(self, kind: Any = None, *_: Any) -> None:
+        if not isinstance(kind, str) or kind not in NUMBERS:
+            raise ValueError(f"it holds a number of the kind {str(kind)[:20]!r}; known are {', '.join(NUMBERS)}")
+        self.dtype = np.dtype(kind)
+
+    def __setstate__(self, state: Any) -> None:
+        """Take the order of bytes, and nothing else of what a pickle tells beside the kind."""
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else "|"
+        if order not in ("<", ">", "=", "|"):
+            raise ValueError("it holds a number whose order of bytes is not told")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+def _number(kind: Any, data: Any) -> Any:
+    """`numpy.core.multiarray.scalar`: a number of numpy's from its bytes."""
+    if not isinstance(kind, _NumberType) or not isinstance(data, bytes) or len(data) != kind.dtype.itemsize:
+        raise ValueError("it holds a number of numpy's whose bytes do not fit its kind")
+    return np.frombuffer(data, kind.dtype)[0]
+
+
+NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 ALLOWED: list[Any] = [
     argparse.Namespace,
-    np.dtype,
-    *(getattr(np.dtypes, f"{kind}DType") for kind in ("Float64", "Float32", "Int64", "Int32", "Bool")),
-    (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
-    (_SCALAR, "numpy._core.multiarray.scalar"),  # as numpy 2 does
+    (_NumberType, "numpy.dtype"),
+    (_number, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
+    (_number, "numpy._core.multiarray.scalar"),  # as numpy 2 does
 ]
 TABLE = 16 * 2**20  # bytes of an archive's table of contents: that of some 200,000 tensors
 PICKLE = 4 * 2**20  # bytes of a pickle, without the numbers of its tensors: some 30,000 tensors; and its steps
@@ -274,7 +296,7 @@ def _read_pickle(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path)) from error
     except Exception as error:  # of damaged bytes, the reader raises whatever they lead to
-        cause = str(error).strip().partition("\n")[0][:120]
+        cause = str(error).strip().partition("\n")[0][:120] or type(error).__name__  # EOFError has no text
         raise CheckpointError(
             f"{path.name} is damaged, incomplete or no checkpoint ({cause}); download it again"
         ) from error

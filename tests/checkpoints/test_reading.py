@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import struct
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -18,6 +20,7 @@ from safetensors.torch import save_file
 
 from simpool_viz import load_checkpoint
 from simpool_viz.checkpoints.reading import check_tensor, read_file
+from simpool_viz.errors import CheckpointError
 from tests import made_files as made
 from tests.helpers import save_weights
 
@@ -134,6 +137,47 @@ def test_loading_leaves_the_list_of_allowed_globals_as_it_was(tmp_path: Path) ->
         save_weights(tmp_path, made.self_supervised(made.vit(cls=False) | made.simpool(128, "simpool."))), device="cpu"
     )
     assert set(torch.serialization.get_safe_globals()) == before
+
+
+class Reduced:
+    """An object whose pickle calls a function and sets a state."""
+
+    def __init__(self, *reduction: Any) -> None:
+        self.reduction = reduction
+
+    def __reduce__(self) -> Any:
+        return self.reduction
+
+
+SCALAR = np.float64(0).__reduce__()[0]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i1", "i8", "u2", "b1", ">f8", ">i4"])
+def test_numbers_of_numpy_load_as_they_were(tmp_path: Path, kind: str, zipped: bool) -> None:
+    number = np.ones(1, kind)[0]
+    torch.save({"args": argparse.Namespace(gamma=number)}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    (content, _) = read_file(tmp_path / "a.pth")
+    assert content["args"].gamma == number and type(content["args"].gamma) is type(number)
+
+
+STATES = [(3, "<", None, -1, -1, 0), (3,), (), (3, "x"), "<", 7, None, (3, "<", None, ("a",), {"a": 1}, 8, 1, 16)]
+KINDS = ["f8", "O", "V8", "S4", "U99999999", "M8[ns]", "f8,i4", "", "f16", 7, None, [("a", "f8")]]
+
+
+@pytest.mark.parametrize("state", STATES, ids=repr)
+@pytest.mark.parametrize("kind", KINDS, ids=repr)
+def test_a_kind_of_number_in_any_state_is_a_number_or_a_sentence(tmp_path: Path, kind: Any, state: Any) -> None:
+    """numpy's own would end the process: a file with a cut state was found by benchmarks/fuzz.py."""
+    given = Reduced(np.dtype, (kind, False, True), state)
+    for data in (b"\0" * 8, b"", "text", 5):
+        torch.save({"gamma": Reduced(SCALAR, (given, data))}, tmp_path / "a.pth")
+        try:
+            (content, _) = read_file(tmp_path / "a.pth")
+        except CheckpointError as error:
+            assert "a.pth" in str(error)
+        else:
+            assert content == {"gamma": 0.0} and kind == "f8" and data == b"\0" * 8
 
 
 def test_training_checkpoints_of_numpy_1_and_2_both_load(tmp_path: Path) -> None:
