@@ -63,7 +63,7 @@ class _NumberType:
 
     def __setstate__(self, state: Any) -> None:
         """Take the order of bytes, and nothing else of what a pickle tells beside the kind."""
-        order = state[1] if isinstance(state, tuple) and len(state) > 1 else "|"
+        order: Any = state[1] if isinstance(state, tuple) and len(state) > 1 else "|"
         if order not in ("<", ">", "=", "|"):
             raise ValueError("it holds a number whose order of bytes is not told")
         self.dtype = self.dtype.newbyteorder(order)

@@ -2,6 +2,8 @@
 
 The worker recognises the file and converts it, within limits of memory and computing time, without network, secrets of
 the environment or other processes. What comes back is a `.safetensors` file, which this process reads, and the report.
+To import PyTorch takes a worker longer than to read: on Linux they are forked from a process that has, and that ends
+when it has rested for a while.
 """
 
 from __future__ import annotations
@@ -11,12 +13,16 @@ import json
 import logging
 import math
 import os
+import select
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,7 @@ from simpool_viz.errors import CheckpointError, SimpoolError
 SECONDS = 20  # of computing
 WALL = 150  # seconds, the start of Python included, on a machine that does other things too
 MEMORY = 2**30  # bytes beside the file and its copies
+REST = 60  # seconds after which a process that waits for the next file ends, since it holds memory
 COPIES = 3  # of the file: as read, as tensors, as a model
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP")
 _FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "pty.")
@@ -57,20 +64,16 @@ def convert_untrusted(
         CheckpointError: as of `convert`, or the file needs more than the limits.
         OptionError: as of `convert`.
     """
-    root = str(Path(__file__).parents[2])
-    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    environment |= {"PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
     asked = json.dumps([str(source), str(target), which, hints.as_table() if hints else None, options])
-    command = [sys.executable, "-m", "simpool_viz.checkpoints.untrusted"]
     try:
-        done = subprocess.run(command, input=asked.encode(), capture_output=True, timeout=WALL, env=environment)
+        done = WORKERS.ask(asked) if sys.platform == "linux" else _work_once(asked)
     except subprocess.TimeoutExpired:
         raise CheckpointError(_costly(source, f"more than {WALL} s")) from None
     try:
-        answer = json.loads(done.stdout.splitlines()[-1])
+        answer = json.loads(done.said.splitlines()[-1])
     except (IndexError, ValueError):
-        logger.warning("the worker that read a checkpoint ended with %s: %s", done.returncode, done.stderr[-2000:])
-        slow = done.returncode == -getattr(signal, "SIGXCPU", 0)
+        logger.warning("the worker that read a checkpoint ended with %s: %s", done.status, done.complained[-2000:])
+        slow = done.status == -getattr(signal, "SIGXCPU", 0)
         need = f"more than {SECONDS} s of computing" if slow else "more memory than is given to it, or is damaged"
         raise CheckpointError(_costly(source, need)) from None
     if "sentence" in answer:
@@ -80,6 +83,112 @@ def convert_untrusted(
 
 def _costly(source: Path, need: str) -> str:
     return f"reading {source.name} needs {need}; convert it with `simpool-viz convert` and use the small file"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A worker that has ended: its status, negative for a signal, and what it wrote."""
+
+    status: int
+    said: str
+    complained: str
+
+
+def environment_of_workers() -> dict[str, str]:
+    """What a worker sees of this process's environment."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+    return kept | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def _command(*more: str) -> list[str]:
+    return [sys.executable, "-m", "simpool_viz.checkpoints.untrusted", *more]
+
+
+def _work_once(asked: str) -> Ended:
+    """A worker that begins with nothing, where it cannot be forked.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than `WALL`.
+    """
+    done = subprocess.run(
+        _command(), input=asked, capture_output=True, timeout=WALL, env=environment_of_workers(), encoding="utf-8"
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+class Workers:
+    """Workers one after the other, forked from a process that has imported what they need and has read nothing itself.
+
+    It ends with this process, once it has rested, or with a worker that takes too long; the next file gets a new one.
+    """
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._resting: threading.Timer | None = None
+
+    def ask(self, asked: str) -> Ended:
+        """What a worker answers.
+
+        Args:
+            asked: a line of JSON, for `_work`.
+
+        Raises:
+            subprocess.TimeoutExpired: it took longer than `WALL`.
+        """
+        with self._one_at_a_time:
+            if self._resting is not None:
+                self._resting.cancel()
+            try:
+                answer = self._exchange(asked)
+            except BaseException:
+                self._end()
+                raise
+            if answer is None:  # it has been ended, by whoever needed its memory
+                self._end()
+                return Ended(-getattr(signal, "SIGKILL", 9), "", "the process that starts workers was ended")
+            self._resting = threading.Timer(REST, self.rest)
+            self._resting.daemon = True
+            self._resting.start()
+            return Ended(*answer)
+
+    def rest(self) -> None:
+        """End the process, unless a worker is at work."""
+        if self._one_at_a_time.acquire(blocking=False):
+            try:
+                self._end()
+            finally:
+                self._one_at_a_time.release()
+
+    def _exchange(self, asked: str) -> list[Any] | None:
+        if self._process is None or self._process.poll() is not None:
+            self._end()
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            own: dict[str, Any] = {"env": environment_of_workers(), "start_new_session": True, "encoding": "utf-8"}
+            self._process = subprocess.Popen(_command("--serve"), **pipes, **own)
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None, "both are pipes"
+        try:
+            process.stdin.write(asked + "\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        if not select.select([process.stdout], [], [], WALL)[0]:
+            raise subprocess.TimeoutExpired(_command(), WALL)
+        line = process.stdout.readline()
+        return list(json.loads(line)) if line else None
+
+    def _end(self) -> None:
+        """End the process and the worker below it."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+            self._process = None
+
+
+WORKERS = Workers()
 
 
 @contextmanager
@@ -132,8 +241,34 @@ def _limit(source: Path, folder: Path) -> None:
     sys.addaudithook(guard)
 
 
-def _work() -> None:
-    given, wanted, which, described, options = json.loads(sys.stdin.buffer.read())
+def _serve() -> None:
+    """Fork a worker for each line of stdin and write how it ended; what it writes goes through files, as it may be
+    long."""
+    for asked in iter(sys.stdin.readline, ""):
+        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
+            worker = os.fork()
+            if not worker:
+                os.dup2(said.fileno(), 1)
+                os.dup2(complained.fileno(), 2)
+                signal.alarm(WALL)  # ends it where nobody else does any more
+                try:
+                    _work(asked)
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+                sys.stdout.flush()
+                os._exit(0)
+            status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+            written = []
+            for file in (said, complained):
+                file.seek(0)
+                written.append(file.read().decode(errors="replace"))
+        sys.stdout.write(json.dumps([status, *written]) + "\n")
+        sys.stdout.flush()
+
+
+def _work(asked: str) -> None:
+    given, wanted, which, described, options = json.loads(asked)
     source, target = Path(given), Path(wanted)
     answer: dict[str, Any]
     try:
@@ -153,4 +288,4 @@ def _work() -> None:
 
 
 if __name__ == "__main__":
-    _work()
+    _serve() if "--serve" in sys.argv else _work(sys.stdin.read())

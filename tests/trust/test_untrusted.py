@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -85,8 +89,8 @@ while True:
 
 def test_worker_that_is_ended_is_a_sentence(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for code, says in ((-24, "needs more than 20 s of computing"), (-9, "needs more memory"), (1, "needs more memory")):
-        ended = subprocess.CompletedProcess([], code, b"", b"Traceback")
-        monkeypatch.setattr(subprocess, "run", lambda *_, ended=ended, **__: ended)
+        ended = untrusted.Ended(code, "", "Traceback")
+        monkeypatch.setattr(untrusted.WORKERS, "ask", lambda *_, ended=ended: ended)
         with pytest.raises(CheckpointError, match=rf"reading mine\.pth {says}.*simpool-viz convert"):
             untrusted.convert_untrusted(mine, tmp_path / "a.safetensors")
     monkeypatch.undo()
@@ -95,18 +99,83 @@ def test_worker_that_is_ended_is_a_sentence(mine: Path, tmp_path: Path, monkeypa
         untrusted.convert_untrusted(mine, tmp_path / "a.safetensors")
 
 
-def test_worker_gets_no_secrets(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    seen: list[dict[str, str]] = []
+def test_workers_get_no_secrets(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "a secret")
+    workers = untrusted.Workers()
+    monkeypatch.setattr(untrusted, "WORKERS", workers)
+    untrusted.convert_untrusted(mine, tmp_path / "a.safetensors")
+    process = workers._process
+    assert process and b"a secret" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+    workers.rest()
+    assert workers._process is None and process.poll() is not None
 
-    def run(*_: object, **how: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
-        seen.append(how["env"])
-        return subprocess.CompletedProcess([], -9, b"", b"")
 
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(CheckpointError):
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[untrusted.Workers]:
+    made = untrusted.Workers()
+    monkeypatch.setattr(untrusted, "WORKERS", made)
+    yield made
+    made.rest()
+
+
+def test_workers_follow_one_another_from_one_process_and_survive_what_ends_one(
+    mine: Path, tmp_path: Path, workers: untrusted.Workers
+) -> None:
+    def converted() -> int:
         untrusted.convert_untrusted(mine, tmp_path / "a.safetensors")
-    assert "secret" not in seen[0].values()
+        assert workers._process
+        return workers._process.pid
+
+    first = converted()
+    assert converted() == first
+    with pytest.raises(CheckpointError, match="is damaged"):
+        (tmp_path / "bad.pth").write_bytes(b"nothing")
+        untrusted.convert_untrusted(tmp_path / "bad.pth", tmp_path / "b.safetensors")
+    assert workers.ask("no JSON").status == 1 and converted() == first, "a worker that fails ends alone"
+    os.killpg(first, signal.SIGKILL)
+    with suppress(CheckpointError):
+        converted()
+    assert converted() != first, "a new process takes its place"
+
+
+def test_process_of_workers_ends_when_it_has_rested_and_with_the_one_that_asks(
+    mine: Path, tmp_path: Path, workers: untrusted.Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untrusted, "REST", 0.2)
+    untrusted.convert_untrusted(mine, tmp_path / "a.safetensors")
+    for _ in range(100):
+        if workers._process is None:
+            break
+        time.sleep(0.1)
+    assert workers._process is None
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom simpool_viz.checkpoints import untrusted\n"
+        f"untrusted.convert_untrusted(Path({str(mine)!r}), Path({str(tmp_path / 'c.safetensors')!r}))\n"
+        "print(untrusted.WORKERS._process.pid, flush=True)\nos.kill(os.getpid(), 9)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    process = Path("/proc") / done.stdout.strip()
+    for _ in range(100):
+        if not process.exists() or ") Z" in (process / "stat").read_text():
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the process of workers lives on")
+
+
+def test_slow_worker_is_ended_and_the_next_one_works(
+    mine: Path, tmp_path: Path, workers: untrusted.Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untrusted.convert_untrusted(mine, tmp_path / "a.safetensors")
+    first = workers._process
+    with monkeypatch.context() as patch:
+        patch.setattr(untrusted, "WALL", 0.001)
+        with pytest.raises(CheckpointError, match=r"needs more than 0\.001 s"):
+            untrusted.convert_untrusted(mine, tmp_path / "a.safetensors")
+    assert first and first.poll() is not None
+    untrusted.convert_untrusted(mine, tmp_path / "a.safetensors")
+    assert workers._process is not first
 
 
 def test_costly_file_of_ones_own_is_read_with_a_warning(
