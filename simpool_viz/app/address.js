@@ -17,6 +17,11 @@ function written() {
     query.delete(key);
     if (look[key] !== usual) query.set(key, typeof usual === "boolean" ? Number(look[key]) : look[key]);
   }
+  const { classes, boxes, mask } = shown.rows;
+  for (const [key, given] of Object.entries({ class: classes, box: boxes, mask: mask ? [[first.own]] : [] })) {
+    query.delete(key);
+    for (const one of given) query.append(key, one.join(","));
+  }
   return query.toString();
 }
 
@@ -32,7 +37,7 @@ function writeSoon() {
   due = setTimeout(write, 250);
 }
 
-for (const event of ["simpool-look", "simpool-baselines", "change", "click"]) around.addEventListener(event, writeSoon);
+for (const event of ["simpool-look", "simpool-baselines", "simpool-shown", "change", "click"]) around.addEventListener(event, writeSoon);
 document.addEventListener("simpool-choice", writeSoon);
 document.addEventListener("simpool-link", write);
 writeSoon();

@@ -2,12 +2,14 @@
 
 The browser writes it (address.js), with what differs from a page that has just been opened alone, and Python reads it,
 since nobody guarantees that a link comes from our own page. An example photo stands in it by its name and a
-visitor's own as `own`, for which the page asks; a checkpoint by the name that `compare -c` takes.
+visitor's own as `own`, for which the page asks; a checkpoint by the name that `compare -c` takes. A row of another
+class and a box around an object stand in it with the place of their photo; a painting and a mask file are asked for.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +25,8 @@ from simpool_viz.errors import OptionError
 from simpool_viz.masks import mask_rules
 
 LONGEST = 4000  # characters that are read and written, which every browser takes
-OWN_PHOTO = "own"
+NOT_HELD = "own"  # in place of a photo, or of a mask, that the address cannot hold
+MOST_CLASSES, MOST_BOXES = 24, 64
 PARTS = {"photo": "photos", "model": "checkpoints", "map": "maps"}  # of the address, each as often as there are of it
 LOOK = tuple(FIRST_STYLE)
 FIRST_VIEW: dict[str, Any] = {"view": "", "group": "none", "sort": "", "lowest": False, "cells": "overlay"}
@@ -34,7 +37,7 @@ class Choice:
     """What is chosen on Compare.
 
     Attributes:
-        photos: names of example photos, the first one first; `OWN_PHOTO` in place of a visitor's.
+        photos: names of example photos, the first one first; `NOT_HELD` in place of a visitor's.
         checkpoints: names, as in `checked_names`.
         maps: names.
     """
@@ -52,12 +55,16 @@ class Link:
         choice: what is chosen.
         style: how the board is drawn, with the keys `LOOK`.
         view: how it is arranged, with the keys of `FIRST_VIEW`; a view of "" is the one that suits the photos.
+        classes: rows of another class: place of the photo, index of the class, checkpoint, map.
+        boxes: boxes (x0, y0, x1, y1) in pixels around the objects, by the place of the photo.
         notes: sentences on what was left out.
     """
 
     choice: Choice
     style: dict[str, Any]
     view: dict[str, Any]
+    classes: list[tuple[int, int, str, str]] = field(default_factory=list)
+    boxes: dict[int, list[tuple[float, ...]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -84,7 +91,7 @@ def read_address(
     for key, kind in PARTS.items():
         given = list(dict.fromkeys(value for name, value in pairs if name == key))
         if key == "photo":
-            found = [value for value in given if value in photos or value == OWN_PHOTO][:most]
+            found = [value for value in given if value in photos or value == NOT_HELD][:most]
         elif key == "model":
             found = _checkpoints(given, known)
         else:
@@ -102,7 +109,58 @@ def read_address(
             link.notes.append(
                 f"The link's {key} is {_shown(text)}, which the page does not know; it was left as it is."
             )
+    _read_rows(link, pairs)
     return link
+
+
+def _read_rows(link: Link, pairs: Sequence[tuple[str, str]]) -> None:
+    """What an address says of single rows and photos of the board that it chooses, added to the link."""
+    rows = {"class": (_class_of, MOST_CLASSES), "box": (_box_of, MOST_BOXES)}
+    for key, (read, most) in rows.items():
+        given = list(dict.fromkeys(text for name, text in pairs if name == key))
+        wrong = []
+        for text in given[:most]:
+            try:
+                read(link, text)
+            except ValueError:
+                wrong.append(f"The link's {key} {_shown(text)} is of no row or photo of its board; it was left out.")
+        link.notes += wrong[:3]
+        if len(given) > most:
+            link.notes.append(f"The link names {len(given)} times a {key}; the first {most} were read.")
+    if ("mask", NOT_HELD) in pairs:
+        link.notes.append(
+            "The link's board was scored against a painting or a mask file, which no link holds: give yours under "
+            "'Where the object is'."
+        )
+
+
+def _class_of(link: Link, text: str) -> None:
+    picture, index, rest = text.split(",", 2)
+    checkpoint, _, name = rest.rpartition(",")
+    if checkpoint not in link.choice.checkpoints or name not in link.choice.maps:
+        raise ValueError(text)
+    link.classes.append((_place(link, picture), _whole(index), checkpoint, name))
+
+
+def _box_of(link: Link, text: str) -> None:
+    picture, *sides = text.split(",")
+    box = tuple(float(side) for side in sides)
+    if len(box) != 4 or not all(map(math.isfinite, box)):
+        raise ValueError(text)
+    link.boxes.setdefault(_place(link, picture), []).append(box)
+
+
+def _place(link: Link, text: str) -> int:
+    place = _whole(text)
+    if place >= len(link.choice.photos):
+        raise ValueError(text)
+    return place
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 6):
+        raise ValueError(text)
+    return int(text)
 
 
 def _checkpoints(given: list[str], known: Callable[[str], bool]) -> list[str]:
@@ -128,7 +186,7 @@ def script(first: Choice, photos: Mapping[str, str]) -> str:
         "parts": {key: getattr(first, kind) for key, kind in PARTS.items()},
         "look": {key: FIRST_STYLE[key] for key in LOOK} | FIRST_VIEW,
         "photos": dict(photos),
-        "own": OWN_PHOTO,
+        "own": NOT_HELD,
         "longest": LONGEST,
     }
     written = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
@@ -137,7 +195,7 @@ def script(first: Choice, photos: Mapping[str, str]) -> str:
 
 def asked() -> str:
     """JavaScript, the text of a function: the page's query where it has a part that is ours, else ""."""
-    keys = json.dumps([*PARTS, *READ_STYLE, *READ_VIEW])
+    keys = json.dumps([*PARTS, *READ_STYLE, *READ_VIEW, "class", "box", "mask"])
     return f"() => {keys}.some((key) => new URLSearchParams(location.search).has(key)) ? location.search : ''"
 
 

@@ -38,7 +38,7 @@ class ClassRows:
     def answer(
         self, event: gr.EventData, photo: str | None, photos: list[str] | None, own: OwnCheckpoints
     ) -> dict[str, Any]:
-        """The classes to choose from (id, probable, names); or, once one is chosen, its row (id, row)."""
+        """The classes to choose from (id, probable, names); or, once one is chosen, its row (id, row, index)."""
         here, encoder = photo_of(event, photo, photos, "row"), self.find(str(sent_value(event, "checkpoint")), own)
         request, chosen = parse_map(str(sent_value(event, "map"))), sent_value(event, "chosen")
         recording, row_id = record(encoder, read_picture(here)), sent_value(event, "id")
@@ -54,7 +54,7 @@ class ClassRows:
         rows, reasons = record_rows(recording, [asked], settings)
         require_rows(rows, reasons)
         board = Board([recording.picture], rows, {}, reasons, settings)
-        return {"id": row_id, "row": row_payload(board, rows[0], 0)}
+        return {"id": row_id, "row": row_payload(board, rows[0], 0), "index": index}
 
     def connect(self, view: BoardView, board: str, inputs: list[Any]) -> None:
         """Join the events of a board.

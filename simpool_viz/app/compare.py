@@ -16,7 +16,7 @@ import cv2
 import gradio as gr
 from gradio import processing_utils
 
-from simpool_viz.app.address import LOOK, OWN_PHOTO, Choice, asked, read_address, script
+from simpool_viz.app.address import LOOK, NOT_HELD, Choice, asked, read_address, script
 from simpool_viz.app.board.component import BoardState, BoardView, Photo, Ran, Sent
 from simpool_viz.app.checkpoint_list import CheckpointList, bundled_groups, hub_groups
 from simpool_viz.app.choice import FORGET_CHOICE, compare_choice, first_choice, open_link, remember_choice
@@ -494,17 +494,20 @@ class ComparePage:
     @event_handler
     def open_link(self, query: str) -> list[Any]:
         """What an address says: photo, further photos, checkpoints, maps, controls of the drawing, and all for the
-        browser, with whether another board than the first is to be run."""
+        browser, with whether another board than the first is meant, and whether it can be run at once."""
         first, examples = self._first_choice(), {p.stem: str(p) for p in example_photos()}
         link = read_address(query, first, list(examples), self._is_here, list(self.maps), MOST_PHOTOS)
-        chosen, own = link.choice, OWN_PHOTO in link.choice.photos
+        chosen, own = link.choice, NOT_HELD in link.choice.photos
         if own:
             link.notes.append("The link was made with a photo of one's own: choose yours, and the board is drawn.")
-        main, *more = [None if name == OWN_PHOTO else examples[name] for name in chosen.photos] or [None]
+        main, *more = [None if name == NOT_HELD else examples[name] for name in chosen.photos] or [None]
         told = {
             "style": link.style,
             "view": link.view,
             "notes": link.notes,
+            "classes": link.classes,
+            "boxes": [[place, boxes] for place, boxes in link.boxes.items()],
+            "another": chosen != first or own,
             "run": chosen != first and main is not None,
         }
         drawing = [link.style[key] for key in LOOK]

@@ -15,12 +15,13 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from simpool_viz.app.address import MOST_BOXES
 from simpool_viz.app.board.component import Given, Painting, reference_payload
 from simpool_viz.app.events import checked_number, event_handler, refusal, sent_value
 from simpool_viz.app.style_controls import dispatch
 from simpool_viz.errors import OptionError
 from simpool_viz.images import Picture, read_picture
-from simpool_viz.scores.references import Reference, bounded, read_reference, reference_of_boxes, resized
+from simpool_viz.scores.references import Box, Reference, bounded, read_reference, reference_of_boxes, resized
 
 KEPT = 24  # references of one visit
 CANVAS = 1024  # pixels of the longer side of what is painted on
@@ -83,6 +84,12 @@ def painted_reference(layers: Sequence[Any], picture: Picture) -> Reference:
     return bounded(resized(Reference(painted, np.zeros_like(painted)), picture.size))
 
 
+def _boxed(boxes: Sequence[Box], picture: Picture) -> Given:
+    """Boxes as the reference of a picture."""
+    origin = "the box" if len(boxes) == 1 else "the boxes"
+    return Given(bounded(reference_of_boxes(boxes, picture.size)), origin, tuple(boxes))
+
+
 def photo_of(event: gr.EventData, photo: str | None, photos: Sequence[str] | None, what: str) -> str:
     """The chosen photo that an event of the board is about, found by its key.
 
@@ -115,7 +122,7 @@ class ReferencePanel:
         if own:
             return own
         found = self.example(photo)
-        return Given(bounded(found), "the example's mask") if found else None
+        return Given(bounded(found), "the example's mask", own=False) if found else None
 
     def build(self, photo: gr.Image, photos: gr.File) -> gr.State:
         """Create the controls; `connect` ties them to the board.
@@ -249,20 +256,18 @@ class ReferencePanel:
             boxes = []
         if not boxes or any(len(box) != 4 for box in boxes):
             raise refusal(f"A box is x0, y0, x1, y1 in pixels, as 40, 30, 220, 180, not {text!r}.")
-        reference = bounded(reference_of_boxes(boxes, picture.size))  # type: ignore[arg-type]
-        return self._took(photo, Given(reference, "the box"), references)
+        return self._took(photo, _boxed(boxes, picture), references)  # type: ignore[arg-type]
 
     @event_handler
     def take_box(
         self, event: gr.EventData, photo: str | None, photos: list[str] | None, references: References
     ) -> list[Any]:
-        """Take a box that was drawn on a photo of the board."""
-        here, box = photo_of(event, photo, photos, "box"), sent_value(event, "box")
-        if not isinstance(box, list) or len(box) != 4:
+        """Take boxes that were drawn on a photo of the board, or stand in a link."""
+        here, sent = photo_of(event, photo, photos, "box"), sent_value(event, "boxes")
+        if not isinstance(sent, list) or any(not isinstance(box, list) or len(box) != 4 for box in sent):
             raise refusal("A box is four numbers, which is not what this page sent; load it again.")
-        x0, y0, x1, y1 = (checked_number(value, "a side of the box") for value in box)
-        reference = bounded(reference_of_boxes([(x0, y0, x1, y1)], read_picture(here).size))
-        return self._took(here, Given(reference, "the box"), references)
+        boxes = [tuple(checked_number(side, "a side of the box") for side in box) for box in sent[:MOST_BOXES]]
+        return self._took(here, _boxed(boxes, read_picture(here)), references)  # type: ignore[arg-type]
 
     @event_handler
     def forget(self, photo: str | None, references: References) -> list[Any]:

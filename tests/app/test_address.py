@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simpool_viz.app.address import FIRST_VIEW, LONGEST, LOOK, OPACITIES, OWN_PHOTO, Choice, Link, read_address
+from simpool_viz.app.address import (
+    FIRST_VIEW,
+    LONGEST,
+    LOOK,
+    MOST_BOXES,
+    NOT_HELD,
+    OPACITIES,
+    Choice,
+    Link,
+    read_address,
+)
 from simpool_viz.app.board.component import AMOUNTS, FIRST_STYLE, SMOOTHINGS
 from simpool_viz.app.compare import ComparePage
 from simpool_viz.app.store import EncoderStore
@@ -29,7 +39,7 @@ def read(query: str) -> Link:
 names = st.sampled_from(KNOWN).flatmap(lambda name: st.sampled_from([name, f"{name}?size=448"]))
 choices = st.builds(
     Choice,
-    st.lists(st.sampled_from([*PHOTOS, OWN_PHOTO]), min_size=1, max_size=3, unique=True),
+    st.lists(st.sampled_from([*PHOTOS, NOT_HELD]), min_size=1, max_size=3, unique=True),
     st.lists(names, min_size=1, unique=True),
     st.lists(st.sampled_from(MAPS), min_size=1, unique=True),
 )
@@ -68,16 +78,95 @@ def test_what_is_written_is_what_is_read(choice: Choice, style: dict, view: dict
     assert read("?" + urlencode(flags, doseq=True)) == Link(choice, style, view)
 
 
+sides = st.tuples(*[st.integers(0, 4000).map(float)] * 4)
+
+
+@given(
+    choices.flatmap(
+        lambda choice: st.tuples(
+            st.just(choice),
+            st.lists(
+                st.tuples(
+                    st.integers(0, len(choice.photos) - 1),
+                    st.integers(0, 999_999),
+                    st.sampled_from(choice.checkpoints),
+                    st.sampled_from(choice.maps),
+                ),
+                max_size=5,
+                unique=True,
+            ),
+            st.dictionaries(
+                st.integers(0, len(choice.photos) - 1), st.lists(sides, min_size=1, max_size=3, unique=True)
+            ),
+        )
+    )
+)
+def test_classes_of_rows_and_boxes_on_photos_come_back(written: tuple[Choice, list, dict]) -> None:
+    choice, classes, boxes = written
+    parts = {
+        "photo": choice.photos,
+        "model": choice.checkpoints,
+        "map": choice.maps,
+        "class": [",".join(map(str, one)) for one in classes],
+        "box": [",".join(map(str, (place, *box))) for place, own in boxes.items() for box in own],
+    }
+    link = read(urlencode(parts, doseq=True))
+    assert (link.choice, link.classes, link.boxes, link.notes) == (choice, classes, boxes, [])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "class=0,5,a",  # no map
+        "class=1,5,a,own",  # one photo is chosen
+        "class=0,-5,a,own",
+        "class=0,٣,a,own",
+        "class=0,5000000,a,own",
+        "class=0,5,c,own",  # a checkpoint that is not chosen
+        "class=0,5,a,cls",
+        "class=",
+        "box=0,1,2,3",
+        "box=0,1,2,3,nan",
+        "box=0,1,2,3,1e999",
+        "box=3,1,2,3,4",
+        "box=0,1,2,3,4,5",
+        "box=x",
+    ],
+)
+def test_rows_and_boxes_that_the_board_has_not_are_told_and_left_out(query: str) -> None:
+    link = read(query)
+    assert link.classes == [] and link.boxes == {} and link.choice == FIRST
+    assert link.notes == [
+        f"The link's {query.partition('=')[0]} {query.partition('=')[2]!r} is of no row or photo of its board; it was "
+        "left out."
+    ]
+
+
+def test_a_link_holds_so_many_rows_and_boxes_and_asks_for_what_it_cannot_hold() -> None:
+    link = read(urlencode({"box": [f"0,1,2,3,{n}" for n in range(4, 104)]}, doseq=True))
+    assert len(link.boxes[0]) == MOST_BOXES and link.notes == [
+        "The link names 100 times a box; the first 64 were read."
+    ]
+    (note,) = read("mask=own").notes
+    assert "scored against a painting or a mask file" in note and "'Where the object is'" in note
+    assert read("mask=x").notes == []
+
+
 @settings(max_examples=300)
 @given(
-    st.lists(st.tuples(st.sampled_from(["photo", "model", "map", *LOOK, *FIRST_VIEW, "else"]), st.text(max_size=60)))
+    st.lists(
+        st.tuples(
+            st.sampled_from(["photo", "model", "map", "class", "box", "mask", *LOOK, *FIRST_VIEW, "else"]),
+            st.text(max_size=60),
+        )
+    )
 )
 def test_any_text_leaves_a_page_that_can_be_drawn(pairs: list[tuple[str, str]]) -> None:
     link = read(urlencode(pairs, errors="surrogatepass"))
     assert set(link.style) == set(LOOK) and set(link.view) == set(FIRST_VIEW)
     assert link.style["rule"] in mask_rules() and link.style["amount"] in AMOUNTS
     assert link.style["smoothing"] in SMOOTHINGS and 0 <= link.style["opacity"] <= 1
-    assert set(link.choice.photos) <= {*PHOTOS, OWN_PHOTO} and set(link.choice.maps) <= set(MAPS)
+    assert set(link.choice.photos) <= {*PHOTOS, NOT_HELD} and set(link.choice.maps) <= set(MAPS)
     assert link.choice.photos and link.choice.checkpoints and link.choice.maps
 
 
@@ -101,7 +190,7 @@ def test_any_text_leaves_a_page_that_can_be_drawn(pairs: list[tuple[str, str]]) 
     ],
 )
 def test_what_is_wrong_is_told_and_left_as_it_was(query: str, note: str) -> None:
-    assert read(query) == Link(FIRST, FIRST_LINK.style, FIRST_LINK.view, [note])
+    assert read(query) == Link(FIRST, FIRST_LINK.style, FIRST_LINK.view, notes=[note])
 
 
 def test_a_checkpoint_of_a_size_out_of_range_and_a_photo_too_many_are_left_out() -> None:

@@ -64,10 +64,12 @@ def test_a_file_a_painting_and_a_box_become_the_reference_of_the_photo(
     _, payload, status = panel.take_painting(photo, {"layers": [layer]}, references)
     assert decoded(payload[key])[10:30, 20:50].all() and decoded(payload[key]).sum() == 20 * 30
     _, payload, status = panel.take_box_text(photo, "1, 2, 11, 12; 20,20,30,25", references)
-    assert decoded(payload[key]).sum() == 100 + 50 and "the box" in status
-    event: Any = SimpleNamespace(key=key, box=[0, 0, 10, 5], picture=0)
+    assert decoded(payload[key]).sum() == 100 + 50 and "the boxes" in status
+    assert payload[key]["boxes"] == [[1, 2, 11, 12], [20, 20, 30, 25]]
+    event: Any = SimpleNamespace(key=key, boxes=[[0, 0, 10, 5]], picture=0)
     _, payload, _ = panel.take_box(event, photo, None, references)
     assert decoded(payload[key]).sum() == 50 and references.kept[key].origin == "the box"
+    assert payload[key]["boxes"] == [[0, 0, 10, 5]] and payload[key]["own"]
     _, payload, status = panel.forget(photo, references)
     assert payload == {key: None} and "No reference yet" in status and not references.kept
 
@@ -92,8 +94,9 @@ def test_what_is_no_reference_is_refused_in_a_sentence_without_a_path(
     for text in ("", "1,2,3", "a,b,c,d", "5,5,5,9", "0,0,9999,9999"):
         with pytest.raises(gr.Error):
             panel.take_box_text(photo, text, references)
-    sent: list[Any] = [{"key": "other", "box": [0, 0, 5, 5]}, {"key": photo_key(photo), "box": [0, 0, "x", 5]}]
-    sent += [{"key": photo_key(photo), "box": "all"}, {"key": photo_key(photo), "box": [0, 0, float("nan"), 5]}, {}]
+    key, nan = photo_key(photo), float("nan")
+    sent: list[Any] = [{"key": "other", "boxes": [[0, 0, 5, 5]]}, {}, {"key": key, "boxes": [0, 0, 5, 5]}]
+    sent += [{"key": key, "boxes": boxes} for boxes in ("all", [], [[0, 0, "x", 5]], [[0, 0, nan, 5]], [[0, 0, 5]])]
     for data in sent:
         with pytest.raises(gr.Error):
             panel.take_box(SimpleNamespace(**data), photo, None, references)  # type: ignore[arg-type]

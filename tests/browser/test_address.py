@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Page, expect
@@ -96,3 +101,52 @@ def test_baselines_stand_in_the_address_since_example_photos_bring_their_masks(b
     expect(plain).to_have_count(0)
     expect(page).to_have_url(f"{app_url}?photo=coffee&model=vit_gap")
     page.close()
+
+
+@pytest.mark.parametrize("photo", ["", "?photo=coffee"])
+def test_a_box_and_a_row_of_another_class_stand_in_the_address(browser: Browser, app_url: str, photo: str):
+    page, log = open_page(browser, f"{app_url}{photo}")
+    if photo:
+        expect(page.locator("#board .photo figcaption").first).to_have_text("coffee.jpg", timeout=60_000)
+    titles(page)
+    page.locator("#reference > button").click()
+    page.get_by_role("tab", name="Box").click()
+    page.locator("#box-text textarea, #box-text input").fill("40, 30, 220, 180; 230, 10, 250.5, 40")
+    page.locator("#box-text textarea, #box-text input").press("Enter")
+    expect(page.locator("#board .origin").first).to_have_text("Scores: against the boxes", timeout=30_000)
+    page.get_by_role("button", name="Another class for ViT, GAP: Contribution").click()
+    search = page.locator("#board .classes input")
+    search.fill("church")
+    search.press("Enter")
+    expect(page.locator("#board .row h2").filter(has_text="church")).to_have_count(1, timeout=60_000)
+    rows, drawn = titles(page), masks(page)
+    page.wait_for_function("location.search.includes('class=') && location.search.includes('box=')")
+    link, parts = page.url, parse_qs(urlsplit(page.url).query)
+    assert parts["box"] == ["0,40,30,220,180", "0,230,10,250.5,40"]
+    (of_class,) = parts["class"]
+    assert of_class.startswith("0,") and of_class.endswith(",vit_gap,contribution")
+    other, complaints = open_page_at(browser, link)
+    other.wait_for_function(SHOWS, arg=rows, timeout=90_000)
+    expect(other.locator("#board .origin").first).to_have_text("Scores: against the boxes", timeout=30_000)
+    assert titles(other) == rows and masks(other) == drawn and other.url == link and complaints == []
+    other.locator("#reference > button").click()
+    other.locator("#remove-reference").click()
+    expect(other.locator("#board .origin").first).to_have_text("Scores: against the example's mask", timeout=30_000)
+    other.wait_for_function("!location.search.includes('box=')")
+    assert "mask=" not in other.url and log.complaints == []
+    page.close()
+    other.close()
+
+
+def test_a_mask_of_ones_own_is_asked_for(browser: Browser, opened: Opened, tmp_path: Path):
+    page, log = opened
+    Image.fromarray(np.eye(300, 451, dtype=np.uint8) * 255).save(tmp_path / "mine.png")
+    page.locator("#reference > button").click()
+    page.get_by_role("tab", name="Mask file").click()
+    page.locator("#mask-file input[type=file]").set_input_files(str(tmp_path / "mine.png"))
+    expect(page.locator("#board .origin").first).to_have_text("Scores: against the mask mine.png", timeout=30_000)
+    page.wait_for_function("location.search.includes('mask=own')")
+    other, complaints = open_page_at(browser, page.url)
+    expect(other.locator("#stale .linked")).to_contain_text("give yours under 'Where the object is'", timeout=60_000)
+    assert log.complaints == [] and complaints == []
+    other.close()

@@ -87,6 +87,7 @@ async function load() {
   else if (!(await begin(value, mine, known))) return;
   if (waited && !value.waiting && value.said) announce(value.said); // once for each run
   waited = Boolean(value.waiting);
+  if (!waited) followLink();
 }
 
 // The board of another run; whether it is the one that is shown now.
@@ -121,6 +122,7 @@ element.addEventListener("simpool-look", (event) => {
 element.addEventListener("simpool-ask", (event) => {
   Object.assign(event.detail, { style: { ...style }, view: ui.chosen ? ui.view : "", group: ui.group, sort: ui.sort, lowest: ui.lowest, cells: ui.cells });
   if (board?.value.ran) event.detail.ran = board.value.ran;
+  event.detail.rows = saidOfRows();
 });
 
 // How a link wants it drawn and arranged; a view that it does not name is the one that suits the number of photos.
@@ -129,6 +131,7 @@ element.addEventListener("simpool-arrange", (event) => {
   Object.assign(style, event.detail.style);
   Object.assign(ui, order, view ? { view, chosen: true } : {});
   if (board) rebuild();
+  takeLink(event.detail);
 });
 
 // References that came, changed or went, by the photo's key; null for one that is gone.
@@ -136,6 +139,7 @@ element.addEventListener("simpool-references", (event) => {
   if (!board || !event.detail) return;
   for (const [key, data] of Object.entries(event.detail)) data ? board.references.set(key, readReference(data)) : board.references.delete(key);
   rebuild();
+  followLink();
 });
 
 // Whether the baselines stand as rows of their own.

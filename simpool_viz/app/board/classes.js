@@ -21,12 +21,13 @@ element.addEventListener("simpool-classes", ({ detail: found }) => {
   if (index === undefined || index < 0) return;
   const row = board.rows[index];
   if (!found.row) return offerClasses(row, found);
-  const data = { ...found.row, id: row.id, picture: row.picture };
+  const data = { ...found.row, id: row.id, picture: row.picture, of: { index: found.index, map: row.of?.map ?? row.name } };
   board.value.rows[index] = data;
   board.rows[index] = readRow(data);
   rebuild();
   element.querySelectorAll(".classes .plain")[board.rows.filter((one) => one.classesBox).indexOf(board.rows[index])]?.focus();
   announce(`${data.title} is shown.`);
+  followLink();
 });
 
 function offerClasses(row, { probable, names }) {

@@ -45,7 +45,7 @@ from simpool_viz.masks import DINO_CUT, MOST_SMOOTHING, find_level, find_levels,
 from simpool_viz.refinement import LONGEST as REFINED
 from simpool_viz.refinement import available_refinements
 from simpool_viz.scores.localization import POINTING_RADIUS, THRESHOLDS, centre_prior, score_baselines
-from simpool_viz.scores.references import Reference
+from simpool_viz.scores.references import Box, Reference
 
 LONGEST = 1280  # pixels of the display picture
 AMOUNTS = [percent / 100 for percent in range(1, 101)]
@@ -64,6 +64,7 @@ SCRIPTS = (
     "rows",
     "pins",
     "classes",
+    "links",
     "views",
     "blocks",
     "inspect",
@@ -240,10 +241,19 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Given:
-    """A reference, at the size at which it is scored, and where it is from, as the page says it."""
+    """A reference, at the size at which it is scored.
+
+    Attributes:
+        reference: itself.
+        origin: where it is from, as the page says it.
+        boxes: (x0, y0, x1, y1) in pixels of the photo, where it is made of boxes.
+        own: whether a visitor gave it.
+    """
 
     reference: Reference
     origin: str
+    boxes: tuple[Box, ...] = ()
+    own: bool = True
 
 
 def reference_payload(given: Given) -> dict[str, Any]:
@@ -261,6 +271,8 @@ def reference_payload(given: Given) -> dict[str, Any]:
         "lengths": base64.b64encode(lengths.tobytes()).decode(),
         "values": base64.b64encode(kinds[starts].tobytes()).decode(),
         "origin": given.origin,
+        "boxes": [list(box) for box in given.boxes],
+        "own": given.own,
         "baselines": {name: {"level": levels[name], "scores": scores[name]} for name in scores},
     }
 
@@ -270,8 +282,8 @@ class BoardView(gr.HTML):
 
     Events, each with what it carries: `inspect`, the row to open in Inspect (picture, checkpoint, map); `curves`, the
     row whose insertion and deletion are asked for (the same, and the photo's key); `classes`, the row for which another
-    class is asked for (id, key, checkpoint, map, and the class once it is chosen); `reference`, a box drawn on a photo
-    (picture, key, box); `refine`, a mask to be moved to the edges of its photo (key, method, size and counts as in
+    class is asked for (id, key, checkpoint, map, and the class once it is chosen); `reference`, boxes drawn on a photo
+    (picture, key, boxes); `refine`, a mask to be moved to the edges of its photo (key, method, size and counts as in
     `run_lengths`).
     """
 
@@ -310,7 +322,7 @@ class BoardView(gr.HTML):
                 sent.rows[index] = row_payload(board, row, index)
         keys = value.keys or [f"photo {index}" for index in range(len(board.pictures))]
         own = {
-            keys[i]: reference_payload(Given(one, "the reference mask"))
+            keys[i]: reference_payload(Given(one, "the reference mask", own=False))
             for i, one in board.references.items()
             if keys[i] not in value.references
         }

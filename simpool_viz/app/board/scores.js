@@ -170,7 +170,7 @@ function buildBoxButton(frame, photo, index) {
     if (!from) return;
     const [width, height] = photo.size, [x0, y0, x1, y1] = between(share(event));
     end();
-    trigger("reference", { picture: index, key: photo.key, box: [x0 * width, y0 * height, x1 * width, y1 * height] });
+    trigger("reference", { picture: index, key: photo.key, boxes: [[x0 * width, y0 * height, x1 * width, y1 * height].map((side) => Math.round(10 * side) / 10)] });
   });
   return button;
 }
