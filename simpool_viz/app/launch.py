@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from simpool_viz.app.allocator import use_few_arenas
 from simpool_viz.errors import CheckpointError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def build(device: str = "auto", *, precision: str = "auto", warm: bool = False) 
     Raises:
         CheckpointError: no bundled checkpoint can be used.
     """
+    use_few_arenas()  # before there are threads
     # Before the import: the app must be silent without a network.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -7,11 +7,8 @@ Gradio gives equal files one place, so that a file goes only when no other visit
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +18,7 @@ from typing import Any
 import gradio as gr
 from gradio import processing_utils
 
+from simpool_viz.app.allocator import give_back
 from simpool_viz.app.downloads import download
 from simpool_viz.app.ending import unfinished
 from simpool_viz.app.events import GuardedBlocks, event_handler, refusal
@@ -255,12 +253,3 @@ async def _fetch_all(inputs: Any) -> None:
 @event_handler
 def _named(_file: Any) -> None:
     """The visit holds the file by having named it."""
-
-
-def give_back() -> None:
-    """Give what was freed back to the system, where the C library is glibc, which keeps it otherwise."""
-    gc.collect()
-    if sys.platform == "linux":
-        with_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if with_trim is not None:
-            with_trim(0)

@@ -78,6 +78,17 @@ def test_a_stage_rests_the_backbone_alone_and_only_where_classes_are_learned() -
             load_recipe("resnet_gap", [taught, "encoder.num_classes=0"])
 
 
+def test_plain_vits_from_scratch_differ_in_life_alone() -> None:
+    plain, life = (flat(dataclasses.asdict(load_recipe(name))) for name in ("patch_vit", "patch_vit_life"))
+    assert {k for k in plain.keys() | life.keys() if plain.get(k) != life.get(k)} == {
+        "name",
+        "title",
+        "source",
+        "encoder.inside",
+    }
+    assert life["encoder.inside"] == "life" and not life["init_from"] and not life["freeze"]
+
+
 LIFE = {"encoder.inside", "encoder.inside_options.first"}
 VITS = {
     "vit_gap": {"encoder.pooling"},
