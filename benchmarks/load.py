@@ -130,7 +130,7 @@ class Page:
 
 def essence(board: Any) -> str:
     """What of a board must be equal."""
-    rows = [{key: row[key] for key in KEPT} for row in board["rows"]]
+    rows = [{key: row[key] for key in KEPT} for row in map(json.loads, board["rows"])]
     for row in rows:
         row["figures"] = {name: value for name, value in row["figures"].items() if name != "milliseconds"}
     return json.dumps([[photo["size"] for photo in board["photos"]], rows], sort_keys=True)

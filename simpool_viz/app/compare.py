@@ -49,7 +49,7 @@ from simpool_viz.scores.references import Reference, read_reference
 
 logger = logging.getLogger(__name__)
 MOST_PHOTOS = 12  # of one run
-APART = 0.4  # seconds between two states of a growing board, some times what a browser needs to take one in
+APART = 0.8  # seconds between two states of a growing board: models and a browser may share the cores
 FIRST_PHOTO = "chelsea.jpg"
 FIRST_CHECKPOINTS = ("vit_gap", "vit_simpool")  # of the board that the page opens with
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def test_file_brought_again_under_its_name_shows_its_own_maps(panel: OwnPanel, t
         assert np.array_equal(state.kept.recording.map("pooling").weights, expected)
         sent = BoardView().postprocess(last)
         assert sent is not None
-        shown.append((expected, sent["rows"][0]["weights"]))
+        shown.append((expected, json.loads(sent["rows"][0])["weights"]))
     (first, sent), (second, sent_again) = shown
     assert not np.allclose(first, second) and sent != sent_again
 

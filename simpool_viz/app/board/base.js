@@ -43,6 +43,8 @@ function offer(select, choices, value) {
 // A row as Python sends it, decoded. `spots` are the canvases it is drawn on at the moment.
 function readRow(data) {
   const [h, w] = data.grid;
-  const levels = data.levels.map((tables) => Object.fromEntries(Object.entries(tables).map(([rule, text]) => [rule, floats(text)])));
+  const all = floats(data.levels), places = Object.entries(drawing.levels), width = places.reduce((sum, [, [, count]]) => sum + count, 0);
+  const table = (from) => Object.fromEntries(places.map(([rule, [start, count]]) => [rule, all.subarray(from + start, from + start + count)]));
+  const levels = Array.from({ length: all.length / width }, (_, i) => table(i * width));
   return { ...data, raw: data, h, w, weights: floats(data.weights), levels, spots: [], weightLines: [] };
 }

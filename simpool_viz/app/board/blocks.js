@@ -6,7 +6,7 @@ const FRAME = 500; // milliseconds of a block in the film, as RATE of layer_film
 function readBlocks(value) {
   const cells = (value.blocks?.cells ?? []).map((cell) => {
     const name = `block ${cell.block}, head ${cell.head}`;
-    return readRow({ ...cell, picture: 0, title: name, map: name, file: name.replace(/\W+/g, "_"), figures: {}, levels: [], asked: value.asked });
+    return readRow({ ...cell, picture: 0, title: name, map: name, file: name.replace(/\W+/g, "_"), figures: {}, levels: "", asked: value.asked });
   });
   if (!cells.length) return { cells, layers: [] };
   const layers = Array.from({ length: value.blocks.depth }, (_, block) => layerOf(cells.filter((cell) => cell.block === block), value.blocks.fusion));

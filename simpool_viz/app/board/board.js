@@ -77,8 +77,18 @@ const NOTHING_YET = {
   evidence: "Choose one of the photos above; its maps by the checkpoints of the table stand here.",
 };
 
+// Rows that come as text (component.py), most of them those of the state before.
+let unpackedRows = new Map();
+
+function unpacked(value) {
+  if (!value?.rows) return value;
+  const rows = value.rows.map((row) => (typeof row === "string" ? [row, unpackedRows.get(row) ?? JSON.parse(row)] : [row, row]));
+  unpackedRows = new Map(rows);
+  return { ...value, rows: rows.map(([, row]) => row) };
+}
+
 async function load() {
-  const value = withPins(props.value), mine = ++drawn, known = keepFacts(value ?? {});
+  const value = withPins(unpacked(props.value)), mine = ++drawn, known = keepFacts(value ?? {});
   if (!value || !value.photos) {
     board = null;
     return empty(NOTHING_YET[props.kind] ?? NOTHING_YET.compare);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import inspect
+import json
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -89,6 +90,18 @@ def _first_style() -> dict[str, Any]:
     }
 
 
+def _amounts(rule: str) -> list[float | None]:
+    """The amounts at which a rule cuts, one None where it takes none."""
+    return [None] if mask_rules()[rule].default is None else [*AMOUNTS]
+
+
+def level_places() -> dict[str, tuple[int, int]]:
+    """Where the levels of each mask rule stand within one smoothing's part of `level_table`: first and number."""
+    counts = {rule: len(_amounts(rule)) for rule in mask_rules()}
+    starts = np.cumsum([0, *counts.values()]).tolist()
+    return {rule: (start, count) for (rule, count), start in zip(counts.items(), starts, strict=False)}
+
+
 FIRST_STYLE = _first_style()
 # What the browser draws by, so that no number stands in two languages. Lengths of longer sides in pixels.
 DRAWING: dict[str, Any] = {
@@ -99,6 +112,7 @@ DRAWING: dict[str, Any] = {
     "dimmed": DIMMED,
     "percentile": PERCENTILE / 100,
     "smoothings": SMOOTHINGS,
+    "levels": level_places(),
     "thresholds": THRESHOLDS,
     "pointing": POINTING_RADIUS,
     "diverging": DIVERGING,
@@ -116,12 +130,12 @@ class Sent:
 
     Attributes:
         photos: cached file of each photo, by its index.
-        rows: payload of each row, by its index.
+        rows: each row as the browser gets it, by its index.
         run: tells the states of this run from all others, so that the browser adds what is new to what it shows.
     """
 
     photos: dict[int, str] = field(default_factory=dict)
-    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    rows: dict[int, Any] = field(default_factory=dict)
     run: str = field(default_factory=lambda: uuid4().hex)
 
 
@@ -176,19 +190,19 @@ def _encode(values: Any) -> str:
     return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
 
 
-def level_tables(weights: np.ndarray) -> dict[str, str]:
-    """The levels of every mask rule.
+def level_table(weights: np.ndarray) -> str:
+    """The levels of every mask rule, at each of its amounts 0.01 ... 1.00 or the only one, for each of `SMOOTHINGS`.
+
+    One text of all, since Gradio and the browser take time for every object of a state.
 
     Args:
         weights: (h, w) float.
 
     Returns:
-        By the rule's name, one level per amount 0.01 ... 1.00, or a single one, as base64 of little-endian float32.
+        Base64 of little-endian float32, in the order of `level_places` for one smoothing after the other.
     """
-    tables = {}
-    for rule in mask_rules().values():
-        tables[rule.name] = _encode(find_levels(weights, rule.name, [None] if rule.default is None else AMOUNTS))
-    return tables
+    grids = [smoothed(weights, sigma) for sigma in SMOOTHINGS]
+    return _encode(np.concatenate([find_levels(g, rule, _amounts(rule)) for g in grids for rule in DRAWING["levels"]]))
 
 
 def grid_payload(weights: np.ndarray, unit: str) -> dict[str, Any]:
@@ -234,7 +248,7 @@ def row_payload(board: Board, row: Row, index: int) -> dict[str, Any]:
         "constant": row.mask_line if row.mask.constant else "",
         "figures": {name: value for name, value in values.items() if value is not None},
         "about": [asdict(explanation) for explanation in explain_row(row)],
-        "levels": [level_tables(smoothed(row.mask.weights, sigma)) for sigma in SMOOTHINGS],
+        "levels": level_table(row.mask.weights),
         **grid_payload(row.mask.weights, row.attention.unit),
     }
 
@@ -319,7 +333,7 @@ class BoardView(gr.HTML):
         board, sent = value.board, value.sent
         for index, row in enumerate(board.rows):
             if index not in sent.rows:
-                sent.rows[index] = row_payload(board, row, index)
+                sent.rows[index] = self.sent_row(row_payload(board, row, index))
         keys = value.keys or [f"photo {index}" for index in range(len(board.pictures))]
         own = {
             keys[i]: reference_payload(Given(one, "the reference mask", own=False))
@@ -338,6 +352,10 @@ class BoardView(gr.HTML):
             "ran": value.ran and value.ran.payload(),
         }
 
+    def sent_row(self, payload: dict[str, Any]) -> Any:
+        """A row as text: Gradio compares, copies and watches every object of every state of a growing board."""
+        return json.dumps(payload)
+
     def photo_payload(self, picture: Picture, index: int, sent: Sent) -> dict[str, Any]:
         """A photo as a cached file with its original size in pixels."""
         if not Path(sent.photos.get(index, "")).is_file():  # not yet written, or deleted since
@@ -349,7 +367,7 @@ class BoardView(gr.HTML):
         return {"title": picture.name, "size": list(picture.size), "photo": photo}
 
     def api_info(self) -> dict[str, Any]:
-        return {"type": "object", "description": "photos, rows with base64 float32 grids and mask levels, captions"}
+        return {"type": "object", "description": "photos, rows as JSON with base64 float32 grids and mask levels, captions"}
 
 
 class Photo(gr.Image):

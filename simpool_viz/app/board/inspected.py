@@ -97,6 +97,10 @@ class InspectView(BoardView):
         }
         return payload
 
+    def sent_row(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """A row as it is, since it changes with what is asked."""
+        return payload
+
 
 def asked_point(recording: Recording, lens: Lens) -> tuple[float, float]:
     """(x, y) of the token that is asked for, as shares of the photo's width and height."""
@@ -167,7 +171,7 @@ def gallery_payload(answer: Inspection) -> list[dict[str, Any]]:
             "map": row.map_title,
             "file": f"{row.checkpoint}.{row.request.name}.{parts.names[i]}".replace(" ", "_"),
             "figures": {},
-            "levels": [],
+            "levels": "",
             **grid_payload(parts.weights[i], parts.unit),
         }
         for group, indices in answer.groups

@@ -12,12 +12,20 @@ import pytest
 
 from simpool_viz import refinement
 from simpool_viz.app.board import component
-from simpool_viz.app.board.component import AMOUNTS, DRAWING, FIRST_STYLE, BoardView, level_tables
+from simpool_viz.app.board.component import (
+    AMOUNTS,
+    DRAWING,
+    FIRST_STYLE,
+    SMOOTHINGS,
+    BoardView,
+    level_places,
+    level_table,
+)
 from simpool_viz.board.board import Settings
 from simpool_viz.drawing import pixels
 from simpool_viz.drawing.pixels import DrawingStyle, colour_table, cut_out, display_boxes
 from simpool_viz.maps.scale import PERCENTILE, scale_of, symmetric_scale
-from simpool_viz.masks import DEFAULT_CUT, find_levels
+from simpool_viz.masks import DEFAULT_CUT, find_levels, mask_rules, smoothed
 from simpool_viz.scores.localization import POINTING_RADIUS, THRESHOLDS
 
 SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(component.HERE.glob("*.js"))}
@@ -33,6 +41,7 @@ def test_browser_is_given_what_python_draws_by() -> None:
         "dimmed": list(pixels.DIMMED),
         "percentile": PERCENTILE / 100,
         "smoothings": component.SMOOTHINGS,
+        "levels": {rule: list(place) for rule, place in level_places().items()},
         "thresholds": THRESHOLDS,
         "pointing": POINTING_RADIUS,
         "diverging": pixels.DIVERGING,
@@ -80,9 +89,16 @@ def test_python_draws_by_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_levels_are_looked_up_by_their_number_alone() -> None:
     weights = np.random.default_rng(0).random((3, 5)).astype(np.float32)
-    table = np.frombuffer(base64.b64decode(level_tables(weights)["mass"]), "<f4")
-    assert len(table) == len(AMOUNTS) and [(i + 1) / len(AMOUNTS) for i in range(len(AMOUNTS))] == AMOUNTS
-    assert table[59] == pytest.approx(find_levels(weights, "mass", [0.6])[0])
+    table, places = np.frombuffer(base64.b64decode(level_table(weights)), "<f4"), level_places()
+    assert [*places] == [*mask_rules()] and [(i + 1) / len(AMOUNTS) for i in range(len(AMOUNTS))] == AMOUNTS
+    tables = table.reshape(len(SMOOTHINGS), -1)
+    for sigma, levels in zip(SMOOTHINGS, tables, strict=True):
+        grid = smoothed(weights, sigma)
+        for rule, (start, count) in places.items():
+            amounts = [None] if mask_rules()[rule].default is None else [0.6]
+            assert count == (1 if amounts == [None] else len(AMOUNTS)), rule
+            place = start if count == 1 else start + 59
+            assert levels[place] == pytest.approx(find_levels(grid, rule, amounts)[0]), (rule, sigma)
 
 
 def test_scales_end_at_one_percentile() -> None:
