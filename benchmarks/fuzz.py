@@ -2,7 +2,8 @@
 
 Each input is a small file of every kind, changed at random: bytes flipped, numbers replaced by extreme ones, pieces
 cut, doubled and exchanged with another file's. It is read as the app reads it. What is right is a result, or a
-`SimpoolError`, within 20 s and 1 GB; anything else is a finding, whose bytes are kept. A seed gives the same inputs.
+`SimpoolError`, within 20 s and 1 GB; anything else is a finding, whose bytes are kept, also where it ends the process.
+A seed gives the same inputs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import collections
 import io
+import multiprocessing
 import random
 import signal
 import struct
@@ -139,8 +141,43 @@ def _give_up(*_: Any) -> None:
     raise TooSlow
 
 
+def run_supervised(
+    kind: str, seconds: float, seed: int, keep: Path | None = None
+) -> tuple[int, collections.Counter[str]]:
+    """As `run`, in processes of which another one begins, with other inputs, where an input has ended one."""
+    forked, ends = multiprocessing.get_context("fork"), time.monotonic() + seconds
+    count, found, part = 0, collections.Counter[str](), 0
+    with tempfile.TemporaryDirectory() as folder:
+        while time.monotonic() < ends:
+            done, answers = forked.Value("L"), forked.SimpleQueue()
+
+            def work(done: Any = done, answers: Any = answers, part: int = part) -> None:
+                left = ends - time.monotonic()
+                answers.put(run(kind, left, seed + 1_000_000 * part, keep, folder=Path(folder), done=done)[1])
+
+            process = forked.Process(target=work)
+            process.start()
+            process.join()
+            count, part = count + done.value, part + 1
+            if process.exitcode == 0:
+                found += answers.get()
+                continue
+            found[f"the process ended with status {process.exitcode}"] += 1
+            if keep is not None:
+                keep.mkdir(parents=True, exist_ok=True)
+                data = (Path(folder) / KINDS[kind][2]).read_bytes()
+                (keep / f"{kind}-{seed}-ended-{part}").write_bytes(data)
+    return count, found
+
+
 def run(
-    kind: str, seconds: float, seed: int = 0, keep: Path | None = None, most: float = float("inf")
+    kind: str,
+    seconds: float,
+    seed: int = 0,
+    keep: Path | None = None,
+    most: float = float("inf"),
+    folder: Path | None = None,
+    done: Any = None,
 ) -> tuple[int, collections.Counter[str]]:
     """Read mutated files for some time.
 
@@ -150,6 +187,8 @@ def run(
         seed: of the inputs.
         keep: a folder for the findings, or None.
         most: inputs, after which it ends earlier.
+        folder: where each input stands while it is read; one of its own where None.
+        done: whose `value` is the number of inputs so far, where another process wants to know.
 
     Returns:
         The number of inputs, and of findings by what was raised.
@@ -160,12 +199,14 @@ def run(
     seeds, draw, count, found = make(), random.Random(seed), 0, collections.Counter[str]()
     signal.signal(signal.SIGALRM, _give_up)
     ends = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as own, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        path = Path(folder) / name
+        path = (folder or Path(own)) / name
         while time.monotonic() < ends and count < most:
             data, count = mutated(seeds, draw), count + 1
             path.write_bytes(data)
+            if done is not None:
+                done.value = count
             before, what = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, ""
             signal.alarm(SECONDS)
             try:
@@ -194,7 +235,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
     asked = parser.parse_args()
-    count, found = run(asked.kind, 60 * asked.minutes, asked.seed, asked.keep)
+    count, found = run_supervised(asked.kind, 60 * asked.minutes, asked.seed, asked.keep)
     print(f"{count:,} mutated {asked.kind} in {asked.minutes:g} min, seed {asked.seed}: {found.total()} findings")
     for what, times in found.most_common():
         print(f"- {times} x {what}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -162,6 +163,14 @@ def test_process_of_workers_ends_when_it_has_rested_and_with_the_one_that_asks(
         time.sleep(0.1)
     else:
         pytest.fail("the process of workers lives on")
+
+
+def test_worker_that_begins_with_nothing_answers_the_same(
+    mine: Path, tmp_path: Path, workers: untrusted.Workers
+) -> None:
+    for source in (mine, tmp_path / "missing.pth"):
+        asked = json.dumps([str(source), str(tmp_path / "a.safetensors"), "", None, {}])
+        assert untrusted._work_once(asked) == workers.ask(asked)
 
 
 def test_slow_worker_is_ended_and_the_next_one_works(

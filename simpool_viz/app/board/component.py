@@ -367,7 +367,10 @@ class BoardView(gr.HTML):
         return {"title": picture.name, "size": list(picture.size), "photo": photo}
 
     def api_info(self) -> dict[str, Any]:
-        return {"type": "object", "description": "photos, rows as JSON with base64 float32 grids and mask levels, captions"}
+        return {
+            "type": "object",
+            "description": "photos, rows as JSON with base64 float32 grids and mask levels, captions",
+        }
 
 
 class Photo(gr.Image):
