@@ -23,6 +23,7 @@ from simpool_viz.checkpoints.reading import read_safetensors, write_safetensors
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.layers.stem import STEM
+from simpool_viz.modeling.outline import outlined
 from simpool_viz.modeling.sharing import is_of_trunk
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.outputs import written_whole
@@ -142,7 +143,7 @@ def load_bundle(folder: Path) -> Encoder:
     """
     spec, facts = read_config(folder)
     state, metadata = _read_weights(folder)
-    with torch.device("meta"):  # no memory is taken before the file is known to fit
+    with outlined():  # no memory is taken before the file is known to fit
         trial = build_described(folder, spec, facts)
     if lent := _lent(facts):
         state |= _borrow(lent, base_folder(folder, lent.lender, lent.part), metadata.get(lent.part, ""), facts, trial)

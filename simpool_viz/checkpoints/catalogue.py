@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from simpool_viz.checkpoints.bundle import (
     CONFIG,
     WEIGHTS,
@@ -18,6 +16,7 @@ from simpool_viz.checkpoints.bundle import (
 )
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.outline import outlined
 from simpool_viz.modeling.spec import EncoderSpec
 
 
@@ -64,7 +63,7 @@ class Entry:
         Raises:
             CheckpointError: its description is of no encoder that can be built.
         """
-        with torch.device("meta"):
+        with outlined():
             return build_described(self.folder, self.spec, self.facts).eval().requires_grad_(False)
 
 

@@ -15,13 +15,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import yaml
 from pydantic import BeforeValidator, Field, TypeAdapter
 from typing_extensions import NotRequired, TypedDict
 
 from simpool_viz.errors import OptionError, SimpoolError, TrainingError
 from simpool_viz.modeling.encoder import Facts
+from simpool_viz.modeling.outline import outlined
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.settings import (
     CLOSED,
@@ -346,7 +346,7 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
             "head"
         )
     try:
-        with torch.device("meta"):
+        with outlined():
             encoder = recipe.encoder.build(Facts(recipe.name))
     except SimpoolError as error:
         raise TrainingError(f"{source}: encoder cannot be built: {error}") from error

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import timm
-import torch
 from torch import Tensor
 
 from simpool_viz.checkpoints.filling import faults_of, fill, refuse
@@ -23,6 +22,7 @@ from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, find_simpo
 from simpool_viz.checkpoints.formats.preparation import OTHER_TRAINERS
 from simpool_viz.errors import CheckpointError, SimpoolError
 from simpool_viz.modeling.encoder import Encoder, Facts
+from simpool_viz.modeling.outline import outlined
 
 # Beginnings of names, and what to do about files that have them.
 TIMMS = "timm has this model under names of its own: load timm:<tag>, or a file of that with arch="
@@ -96,7 +96,7 @@ def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tupl
     Raises:
         CheckpointError: the architecture is not recognised, or tensors are missing, left over or of another shape.
     """
-    with torch.device("meta"):  # no memory is taken before the file is known to fit
+    with outlined():  # no memory is taken before the file is known to fit
         trial = _parts(dataclasses.replace(weights, state=dict(weights.state)), settings, facts.name)
         refuse(faults_of(trial.encoder(facts), trial.state, trial.names), facts.name)
     parts = _parts(weights, settings, facts.name)
@@ -158,7 +158,7 @@ def _as_its_trainer_wrote(weights: Weights, settings: LoadOptions) -> Parts | No
     if settings.num_heads or settings.pos_embed or settings.grid:
         return None
     try:
-        with torch.device("meta"):
+        with outlined():
             trial = cnns.named(tag, weights, settings)
             faults = faults_of(trial.encoder(Facts(tag)), trial.state, trial.names)
     except (SimpoolError, ValueError, LookupError, TypeError, RuntimeError, AssertionError):

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from simpool_viz.checkpoints.formats.hints import Hints
 from simpool_viz.checkpoints.formats.parts import Parts, count_of
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import IMAGENET_MEAN, IMAGENET_STD
+from simpool_viz.modeling.outline import outlined
 from simpool_viz.modeling.torchvision_cnn import TorchvisionCNN
 
 HINTS = Hints("torchvision's weights", mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bilinear")
@@ -147,7 +147,7 @@ def _shapes(name: str) -> dict[str, tuple[int, ...]]:
     """The shapes of a model's tensors, without its classifier."""
     from torchvision.models import get_model
 
-    with torch.device("meta"):
+    with outlined():
         return _compared(get_model(name, weights=None, **_options(name)).state_dict())
 
 
@@ -202,7 +202,7 @@ def _vgg(state: Mapping[str, Tensor], outputs: int) -> tuple[str, Any]:
             f"its layers are not those of a VGG, which has {_BLOCKS_OF_VGG} blocks of convolutions and a classifier of "
             "three layers; load the model itself in Python, load_checkpoint(model)"
         )
-    with torch.device("meta"):  # its first linear layer alone has 400 MB, and gives way to that of the file
+    with outlined():  # its first linear layer alone has 400 MB, and gives way to that of the file
         model = VGG(nn.Identity(), num_classes=1, init_weights=False)
     model.features = make_layers(layers, normed)  # type: ignore[arg-type]
     for number, width in zip((0, 3, 6), widths, strict=False):
