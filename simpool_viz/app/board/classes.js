@@ -25,6 +25,7 @@ element.addEventListener("simpool-classes", ({ detail: found }) => {
   board.value.rows[index] = data;
   board.rows[index] = readRow(data);
   rebuild();
+  if (linked?.run) return followLink(); // nobody has pressed anything, so the page stays where it is
   element.querySelectorAll(".classes .plain")[board.rows.filter((one) => one.classesBox).indexOf(board.rows[index])]?.focus();
   announce(`${data.title} is shown.`);
   followLink();
