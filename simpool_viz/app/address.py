@@ -115,8 +115,7 @@ def read_address(
 
 def _read_rows(link: Link, pairs: Sequence[tuple[str, str]]) -> None:
     """What an address says of single rows and photos of the board that it chooses, added to the link."""
-    rows = {"class": (_class_of, MOST_CLASSES), "box": (_box_of, MOST_BOXES)}
-    for key, (read, most) in rows.items():
+    for key, (read, most) in READ_ROWS.items():
         given = list(dict.fromkeys(text for name, text in pairs if name == key))
         wrong = []
         for text in given[:most]:
@@ -148,6 +147,13 @@ def _box_of(link: Link, text: str) -> None:
     if len(box) != 4 or not all(map(math.isfinite, box)):
         raise ValueError(text)
     link.boxes.setdefault(_place(link, picture), []).append(box)
+
+
+# What adds an entry of a key to a link, and how many are read.
+READ_ROWS: dict[str, tuple[Callable[[Link, str], None], int]] = {
+    "class": (_class_of, MOST_CLASSES),
+    "box": (_box_of, MOST_BOXES),
+}
 
 
 def _place(link: Link, text: str) -> int:
@@ -195,7 +201,7 @@ def script(first: Choice, photos: Mapping[str, str]) -> str:
 
 def asked() -> str:
     """JavaScript, the text of a function: the page's query where it has a part that is ours, else ""."""
-    keys = json.dumps([*PARTS, *READ_STYLE, *READ_VIEW, "class", "box", "mask"])
+    keys = json.dumps([*PARTS, *READ_STYLE, *READ_VIEW, *READ_ROWS, "mask"])
     return f"() => {keys}.some((key) => new URLSearchParams(location.search).has(key)) ? location.search : ''"
 
 

@@ -8,6 +8,7 @@ const style = { ...props.style };
 const ui = { view: "rows", group: "none", sort: "", lowest: false, cells: "overlay", first: -1, second: -1, open: new Set(), chosen: false };
 const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]) => [name, bytes(text)]));
 const { drawing, refinements } = props; // the colours and sizes by which Python draws (component.py)
+const levelPlaces = Object.entries(drawing.levels), levelCount = levelPlaces.reduce((sum, [, [, count]]) => sum + count, 0); // of one smoothing
 let board = null; // { photos, rows, baselines, gallery, blocks, references, facts, value, parts }, decoded
 
 function bytes(text) {
@@ -43,8 +44,8 @@ function offer(select, choices, value) {
 // A row as Python sends it, decoded. `spots` are the canvases it is drawn on at the moment.
 function readRow(data) {
   const [h, w] = data.grid;
-  const all = floats(data.levels), places = Object.entries(drawing.levels), width = places.reduce((sum, [, [, count]]) => sum + count, 0);
-  const table = (from) => Object.fromEntries(places.map(([rule, [start, count]]) => [rule, all.subarray(from + start, from + start + count)]));
-  const levels = Array.from({ length: all.length / width }, (_, i) => table(i * width));
+  const all = floats(data.levels);
+  const table = (from) => Object.fromEntries(levelPlaces.map(([rule, [start, count]]) => [rule, all.subarray(from + start, from + start + count)]));
+  const levels = Array.from({ length: all.length / levelCount }, (_, i) => table(i * levelCount));
   return { ...data, raw: data, h, w, weights: floats(data.weights), levels, spots: [], weightLines: [] };
 }

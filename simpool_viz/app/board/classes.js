@@ -25,9 +25,10 @@ element.addEventListener("simpool-classes", ({ detail: found }) => {
   board.value.rows[index] = data;
   board.rows[index] = readRow(data);
   rebuild();
-  if (linked?.run) return followLink(); // nobody has pressed anything, so the page stays where it is
-  element.querySelectorAll(".classes .plain")[board.rows.filter((one) => one.classesBox).indexOf(board.rows[index])]?.focus();
-  announce(`${data.title} is shown.`);
+  if (!linked?.run) { // somebody has asked; a link leaves the page where it is
+    element.querySelectorAll(".classes .plain")[board.rows.filter((one) => one.classesBox).indexOf(board.rows[index])]?.focus();
+    announce(`${data.title} is shown.`);
+  }
   followLink();
 });
 
