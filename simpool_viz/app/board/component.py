@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import inspect
-import json
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +17,7 @@ from uuid import uuid4
 import gradio as gr
 import numpy as np
 from gradio import processing_utils
+from gradio.routes import ORJSONResponse
 from PIL import Image
 
 from simpool_viz.app.events import event_handler
@@ -354,7 +354,7 @@ class BoardView(gr.HTML):
 
     def sent_row(self, payload: dict[str, Any]) -> Any:
         """A row as text: Gradio compares, copies and watches every object of every state of a growing board."""
-        return json.dumps(payload)
+        return bytes(ORJSONResponse(payload).body).decode()  # as Gradio itself writes it: what is not finite is null
 
     def photo_payload(self, picture: Picture, index: int, sent: Sent) -> dict[str, Any]:
         """A photo as a cached file with its original size in pixels."""

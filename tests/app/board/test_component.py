@@ -101,6 +101,11 @@ def test_levels_are_looked_up_by_their_number_alone() -> None:
             assert levels[place] == pytest.approx(find_levels(grid, rule, amounts)[0]), (rule, sigma)
 
 
+def test_a_row_travels_as_json_that_every_browser_reads() -> None:
+    row = {"figures": {"milliseconds": np.float32(1.5), "nothing": float("nan")}, "grid": [np.int64(3), 4]}
+    assert json.loads(BoardView().sent_row(row)) == {"figures": {"milliseconds": 1.5, "nothing": None}, "grid": [3, 4]}
+
+
 def test_scales_end_at_one_percentile() -> None:
     values = np.random.default_rng(1).standard_normal((20, 30)).astype(np.float32)
     high = float(np.percentile(np.abs(values.astype(np.float64)), PERCENTILE))
