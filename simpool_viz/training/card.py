@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from simpool_viz.modeling.pooling import poolings
 from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.outputs import markdown_table
+from simpool_viz.training.curve import Points, describe_curve
 from simpool_viz.training.dino import SelfDistillation
 from simpool_viz.training.distil import Distillation
 from simpool_viz.training.recipe import HeadsRecipe, Recipe, Stage
@@ -57,7 +58,14 @@ def stage_line(name: str, stage: Stage, minutes: float) -> str:
     )
 
 
-def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str], start: str = "") -> str:
+def write_card(
+    recipe: Recipe,
+    result: Result,
+    photos: int,
+    stages: Sequence[str],
+    start: str = "",
+    entropies: Sequence[Points] = (),
+) -> str:
     """Write the card of a trained encoder: model, data, recipe and accuracy.
 
     Args:
@@ -66,6 +74,7 @@ def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str
         photos: number of training photos.
         stages: a line for each completed stage, those of earlier trainings included.
         start: the `Start.summary` of the weights it began with, or "" for random ones.
+        entropies: of the readout scores in each stage, as `read_entropies` gives them.
 
     Returns:
         Markdown.
@@ -76,8 +85,9 @@ def write_card(recipe: Recipe, result: Result, photos: int, stages: Sequence[str
     extras = (f", {spec.inside} inside" if spec.inside else "") + (", a dense head" if spec.dense else "")
     began = start or f"random weights, seed {recipe.seed}"
     still = f"; {_still(recipe)}" if recipe.freeze else ""
+    part = f" ({100 * recipe.share:g} % of each class)" if recipe.share < 1 else ""
     facts = [
-        ["data", f"{photos:,} photos: {recipe.sources}{'; labels are not used' if _unlabelled(recipe) else ''}"],
+        ["data", f"{photos:,} photos{part}: {recipe.sources}{'; labels are not used' if _unlabelled(recipe) else ''}"],
         ["recipe", f"`{_command(recipe)}`"],
         ["start", began + still],
         ["optimiser", _optimiser(recipe)],
@@ -97,7 +107,7 @@ Stages, each with its own complete schedule:
 {listed}
 
 Maps are best near {recipe.map_size} px on the shorter side, which is the default.
-"""
+{describe_curve(entropies, photos)}"""
 
 
 def _measure(recipe: Recipe) -> str:
@@ -140,12 +150,20 @@ def _loss(recipe: Recipe) -> str:
         terms.append(f"{recipe.spe_penalty:g} of SPE's penalty")
     if recipe.spatial_entropy:
         terms.append(
-            f"{recipe.spatial_entropy:g} of spatial entropy, rising over the first tenth of a stage and falling by a "
-            "cosine"
+            f"{recipe.spatial_entropy:g} of spatial entropy{_COURSES[recipe.entropy_schedule]}"
+            + (f", above the {recipe.entropy_threshold}" if recipe.entropy_threshold != "mean" else "")
         )
     if recipe.distil:
         terms.append(f"{recipe.distil.weight:g} of {_aim(recipe.distil)}")
     return " + ".join(terms)
+
+
+# What becomes of the weight of the spatial entropy over a stage, by schedule.
+_COURSES = {
+    "rise and fall": ", rising over the first tenth of a stage and falling by a cosine",
+    "rise": ", rising over the first tenth of a stage",
+    "constant": "",
+}
 
 
 def _unlabelled(recipe: Recipe) -> bool:

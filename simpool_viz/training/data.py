@@ -43,6 +43,20 @@ class Photos:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def part(self, share: float, seed: int) -> Photos:
+        """A share in (0, 1] of the photos of each class, at least one of each, drawn by a seed; of photos with label
+        maps, of all."""
+        if share == 1:
+            return self
+        random = np.random.default_rng(seed)
+        groups = [np.arange(len(self))]
+        if self.labels.ndim == 1:
+            groups = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
+        drawn = [random.permutation(group)[: max(1, round(share * len(group)))] for group in groups]
+        index = np.sort(np.concatenate(drawn))
+        key = f"{self.key}-{share:g}-{seed}" if self.key else ""
+        return Photos(self.images[index], self.aspect[index], self.labels[index], key)
+
     def batch(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Images, proportions and labels of some photos, as they are stored."""
         images, aspect, labels = (torch.from_numpy(part[index]) for part in (self.images, self.aspect, self.labels))

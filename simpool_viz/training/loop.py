@@ -20,12 +20,13 @@ from simpool_viz.errors import TrainingError
 from simpool_viz.modeling.encoder import Encoder, Facts, Output
 from simpool_viz.tensors import enough_memory
 from simpool_viz.training.card import Result, stage_line, write_card
+from simpool_viz.training.curve import write_curve
 from simpool_viz.training.data import Batches, Photos, load_photos
 from simpool_viz.training.dino import SelfTeaching, Views, file_settings
 from simpool_viz.training.distil import Student
 from simpool_viz.training.features import CropPlan, Features, keep_features
 from simpool_viz.training.interruption import RESUME, Run, read_interrupted
-from simpool_viz.training.logs import Log
+from simpool_viz.training.logs import Log, read_entropies
 from simpool_viz.training.measure import measure, measure_neighbours
 from simpool_viz.training.recipe import Recipe, Stage, folders_of, scales_at
 from simpool_viz.training.school import School
@@ -81,6 +82,7 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
         )
     with accelerator.main_process_first():  # the others find the decoded photos
         photos, held_out = (load_photos(data, split, cache, recipe.stored) for split in ("train", "val"))
+    photos = photos.part(recipe.share, recipe.seed)
     if (photos.labels.ndim == 3) != recipe.encoder.dense:
         raise TrainingError(f"encoder.dense: true is for photos with label maps, and for all of those; see {where}")
     facts = Facts(
@@ -134,12 +136,11 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
                 run.minutes, torch.get_num_threads(), accelerator.num_processes, str(accelerator.device), accuracy
             )
             trained = dataclasses.replace(recipe, precision=accelerator.mixed_precision)
-            save_bundle(
-                folder,
-                encoder,
-                recipe.encoder,
-                write_card(trained, result, len(photos), history, start.summary if start else ""),
-            )
+            entropies = [read_entropies(folder, done, recipe.batch_size) for done in range(1, number + 1)]
+            if any(entropies):
+                write_curve(folder, entropies, len(photos), recipe.title)
+            card = write_card(trained, result, len(photos), history, start.summary if start else "", entropies)
+            save_bundle(folder, encoder, recipe.encoder, card)
             if dino:
                 epochs = sum(done.photos for done in recipe.stages[:number]) // len(photos)
                 dino.save(folder, file_settings(encoder, stage.size), epochs)
@@ -192,14 +193,17 @@ def run_stage(
         len(photos), recipe.batch_size, stage.photos, torch.Generator().manual_seed(recipe.seed * 1000 + number)
     )
     running = torch.zeros((), device=accelerator.device)
+    entropy: float | torch.Tensor = 0.0
     if run.within:
         optimizer.load_state_dict(run.within["optimizer"])
         stream.load_state_dict(run.within["stream"])
         running += run.within["running"]
+        entropy = run.within.get("entropy", 0.0)
         if average is not None:
             average.module.load_state_dict(run.within["average"])
         run.within = {}
     step_of = Step(recipe, stage, model, encoder, optimizer, accelerator, number, lesson, kept, dino)
+    step_of.entropy += entropy
     with attention_to_learn(accelerator.device), _log(run, number, stream, accelerator) as log:
         label = f"{recipe.name} stage {number}/{len(recipe.stages)}"
         quiet = not accelerator.is_main_process
@@ -214,13 +218,16 @@ def run_stage(
             if stream.step % LOG_EVERY == 0:
                 mean = float(running) / LOG_EVERY
                 if log is not None:
-                    log.write(stream.step, mean, max(group["lr"] for group in optimizer.param_groups))
+                    measured = float(step_of.entropy) / LOG_EVERY if recipe.measures_entropy else None
+                    log.write(stream.step, mean, max(group["lr"] for group in optimizer.param_groups), measured)
                 shown.set_postfix(
                     loss=f"{mean:.3f}", photos_per_second=f"{(shown.format_dict['rate'] or 0) * recipe.batch_size:.0f}"
                 )
                 running.zero_()
+                step_of.entropy.zero_()
             if stream.step % SAVE_EVERY == 0 and accelerator.is_main_process:
                 within = {"optimizer": optimizer.state_dict(), "stream": stream.state_dict(), "running": running.cpu()}
+                within["entropy"] = step_of.entropy.cpu()
                 run.save(
                     {"stage": number, "within": within | ({"average": average.module.state_dict()} if average else {})}
                 )

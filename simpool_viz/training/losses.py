@@ -7,6 +7,7 @@ released code.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -60,11 +61,12 @@ def pixel_loss(logits: Tensor, labels: Tensor, void: int, smoothing: float) -> T
     return total / max(len(counted), 1)
 
 
-def spatial_entropy_loss(scores: Tensor) -> Tensor:
-    """Mean spatial entropy of a batch, differentiable in the scores through the excess over each map's mean.
+def spatial_entropy_loss(scores: Tensor, threshold: str = "mean") -> Tensor:
+    """Mean spatial entropy of a batch, differentiable in the scores through the excess over each map's threshold.
 
     Args:
         scores: (B, H, h, w), before the softmax: class token to patches in the last block, per head.
+        threshold: as in `spatial_entropy`.
 
     Returns:
         A float32 scalar.
@@ -72,7 +74,7 @@ def spatial_entropy_loss(scores: Tensor) -> Tensor:
     Raises:
         MapError: values that are not finite.
     """
-    return spatial_entropy(scores.float()).mean()
+    return spatial_entropy(scores.float(), threshold=threshold).mean()
 
 
 def readout_scores(encoder: Encoder, output: Output, capture: AttentionCapture) -> Tensor:
@@ -138,3 +140,11 @@ def entropy_schedule(epoch: float, epochs: int) -> float:
     if epoch < WARMUP:
         return epoch / WARMUP
     return (1 + math.cos(math.pi * (epoch - WARMUP) / (epochs - WARMUP))) / 2
+
+
+# Factors in [0, 1] of the spatial-entropy loss by the share of a stage that is done, in [0, 1].
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "rise and fall": lambda done: entropy_schedule(done * SAR_EPOCHS, SAR_EPOCHS),  # as the released code
+    "rise": lambda done: min(1.0, done * SAR_EPOCHS / WARMUP),  # the same rise, without the fall
+    "constant": lambda _: 1.0,
+}

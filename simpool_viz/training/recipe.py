@@ -23,6 +23,7 @@ from simpool_viz.errors import OptionError, SimpoolError, TrainingError
 from simpool_viz.modeling.encoder import Facts
 from simpool_viz.modeling.outline import outlined
 from simpool_viz.modeling.spec import EncoderSpec
+from simpool_viz.scores.spatial_entropy import THRESHOLDS
 from simpool_viz.settings import (
     CLOSED,
     CropArea,
@@ -39,6 +40,7 @@ from simpool_viz.settings import (
 )
 from simpool_viz.training.dino import SelfDistillation
 from simpool_viz.training.distil import Distillation
+from simpool_viz.training.losses import SCHEDULES
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -110,6 +112,11 @@ class Recipe:
         ema: decay of the moving average of weights, which is what is saved; 0 for none.
         spe_penalty: weight in the loss of SPE's p0^2 + p1^2, where the backbone has SPE.
         spatial_entropy: weight in the loss of the spatial entropy of the readout scores; SAR uses 0.01.
+        entropy_schedule: of that weight over a stage, one of `losses.SCHEDULES`: "rise and fall" as SAR, "rise" alone,
+            or "constant".
+        entropy_threshold: what a score must exceed to count, the map's "mean" as SAR, or its "median".
+        follow_entropy: whether the spatial entropy is logged and drawn in the card where it is no part of the loss.
+        share: of the training photos of each class that is used, in (0, 1], drawn by the seed.
         classes: names of the classes, where the data folder has none.
         void: label of pixels that are left out, for a dense head.
         stored: side in pixels of the squares as which photos are stored.
@@ -147,6 +154,10 @@ class Recipe:
     ema: Share = 0.0
     spe_penalty: Number = 0.1
     spatial_entropy: Number = 0.0
+    entropy_schedule: str = "rise and fall"
+    entropy_threshold: str = "mean"
+    follow_entropy: Flag = False
+    share: CropArea = 1.0
     classes: tuple[str, ...] = ()
     void: ClassNumber = 255
     stored: Positive = 128
@@ -158,6 +169,11 @@ class Recipe:
     # The recipe's name or path and the overrides, as they were given: for the card, no part of what is trained.
     source: str = field(default="", compare=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def measures_entropy(self) -> bool:
+        """Whether the spatial entropy of the readout scores is measured at every step."""
+        return bool(self.spatial_entropy) or self.follow_entropy
 
 
 class Head(TypedDict):
@@ -308,6 +324,9 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
         raise TrainingError(
             f"{source}: a student's backbone learns in every stage; leave out freeze of a stage, or distil and dino"
         )
+    for setting, known in (("entropy_schedule", SCHEDULES), ("entropy_threshold", THRESHOLDS)):
+        if (given := getattr(recipe, setting)) not in known:
+            raise TrainingError(f"{source}: {setting} is one of {', '.join(known)}, not {given!r}")
     if (recipe.freeze == "trunk") != (recipe.trunk_blocks > 0):
         raise TrainingError(f"{source}: freeze: trunk and trunk_blocks, the number of its blocks, go together")
     if recipe.freeze == "stem" and not recipe.encoder.stem:
@@ -322,9 +341,14 @@ def _check(recipe: Recipe | HeadsRecipe, source: str) -> None:
             f"{source}: a student learns tokens and no classes: set encoder.num_classes to 0; or set distil.aim to "
             "vector, which is learned beside classes"
         )
+    if recipe.distil and not recipe.encoder.num_classes and recipe.measures_entropy:
+        raise TrainingError(
+            f"{source}: spatial entropy is measured where classes are learned, and this student learns none; leave out "
+            "spatial_entropy and follow_entropy"
+        )
     if recipe.dino:
         beside = {"encoder.num_classes": recipe.encoder.num_classes, "encoder.dense": recipe.encoder.dense}
-        names = ("distil", "mixup", "cutmix", "ema", "freeze", "spatial_entropy")
+        names = ("distil", "mixup", "cutmix", "ema", "freeze", "spatial_entropy", "follow_entropy")
         beside |= {name: getattr(recipe, name) for name in names}
         if given := [name for name, value in beside.items() if value]:
             raise TrainingError(

@@ -156,7 +156,11 @@ def make_average(module: nn.Module, recipe: Recipe) -> Any:
 
 
 class Step:
-    """One step of a stage on a batch of stored photos; returns the loss, the mean over all processes."""
+    """One step of a stage on a batch of stored photos; returns the loss, the mean over all processes.
+
+    Attributes:
+        entropy: sum of the spatial entropies of the steps, where these are measured: a scalar, of all processes.
+    """
 
     def __init__(
         self,
@@ -175,6 +179,7 @@ class Step:
         self.optimizer, self.accelerator, self.number = optimizer, accelerator, number
         self.rows = rows_of(recipe.batch_size, accelerator)
         self.mix, self.lesson, self.kept, self.dino = _mixup(recipe), lesson, kept, dino
+        self.entropy = torch.zeros((), device=accelerator.device)
 
     def __call__(self, batch: tuple[Tensor, Tensor, Tensor], index: np.ndarray, stream: Batches) -> Tensor:
         """A step on stored photos `batch` (images, proportions, labels), which are those of `index` (B,)."""
@@ -236,8 +241,8 @@ class Step:
         )
 
     def _capture(self) -> AbstractContextManager[AttentionCapture | None]:
-        """Where spatial entropy is a loss, the attention of a forward."""
-        return AttentionCapture() if self.recipe.spatial_entropy else nullcontext()
+        """Where spatial entropy is a loss or followed, the attention of a forward."""
+        return AttentionCapture() if self.recipe.measures_entropy else nullcontext()
 
     def loss(self, x: Tensor, targets: Tensor, progress: float) -> Tensor:
         """Of normalised images (B, 3, H, W), or of what the trunk made of them (B, P + N, D), with classes (B,), mixed
@@ -255,8 +260,12 @@ class Step:
             loss = losses.picture_loss(output.logits, targets, recipe.label_smoothing)
         loss = loss + recipe.spe_penalty * spe_penalty(encoder.backbone)
         if capture is not None:
-            factor = recipe.spatial_entropy * losses.entropy_schedule(progress * losses.SAR_EPOCHS, losses.SAR_EPOCHS)
-            loss = loss + factor * losses.spatial_entropy_loss(losses.readout_scores(encoder, output, capture))
+            scores = losses.readout_scores(encoder, output, capture)
+            scores = scores if recipe.spatial_entropy else scores.detach()
+            entropy = losses.spatial_entropy_loss(scores, recipe.entropy_threshold)
+            self.entropy += self.accelerator.reduce(entropy.detach(), reduction="mean")
+            if recipe.spatial_entropy:
+                loss = loss + recipe.spatial_entropy * losses.SCHEDULES[recipe.entropy_schedule](progress) * entropy
         return loss
 
 

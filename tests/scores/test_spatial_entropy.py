@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from simpool_viz.errors import OptionError
 from simpool_viz.scores.spatial_entropy import spatial_entropy
 from tests.oracles import spatial_entropy as oracle
 from tests.oracles.masks import components
@@ -153,3 +155,30 @@ def test_unknown_mode_and_too_few_dimensions_are_refused() -> None:
 def test_values_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         spatial_entropy(torch.tensor([[[0.0, float("nan")], [1.0, 2.0]]]))
+
+
+def test_above_the_median_lie_half_of_the_cells() -> None:
+    """Four blobs of which one carries nearly all: the mean leaves it alone, the median counts the others too."""
+    scores = with_blobs((0, 0), (0, 12), (7, 0), (7, 12))
+    scores[7:9, 12:14] *= 100
+    assert spatial_entropy(scores).item() == pytest.approx(0, abs=1e-6)
+    share = np.array([1, 1, 1, 100]) / 103
+    assert spatial_entropy(scores, threshold="median").item() == pytest.approx(-(share * np.log(share)).sum(), abs=1e-5)
+    assert spatial_entropy(scores, "count", "median").item() == pytest.approx(math.log(4), abs=1e-6)
+
+
+def test_the_median_of_even_and_odd_maps_is_numpys_and_has_gradients() -> None:
+    for shape in ((3, 5, 7), (3, 6, 8)):
+        scores = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        wanted = [oracle.spatial_entropy(m.numpy(), level=float(np.median(m.numpy()))) for m in scores]
+        assert torch.allclose(spatial_entropy(scores, threshold="median"), torch.tensor(wanted, dtype=torch.float64))
+        scores.requires_grad_(True)
+        assert torch.autograd.gradcheck(
+            lambda s: spatial_entropy(s, threshold="median"), (scores,), eps=1e-7, atol=1e-5
+        )
+    assert spatial_entropy(torch.full((2, 4, 4), 0.1), threshold="median").tolist() == [0.0, 0.0]
+
+
+def test_an_unknown_threshold_is_refused() -> None:
+    with pytest.raises(OptionError, match="the threshold of spatial entropy is mean or median, not 'otsu'"):
+        spatial_entropy(torch.zeros(3, 4), threshold="otsu")

@@ -65,3 +65,13 @@ def test_card_says_what_stays_frozen_what_learns_slowly_and_what_is_learned_of_a
     assert "cross entropy" not in card and "top-1" not in card
     tokens = write_card(load_recipe("vit_thin"), result, 9, [])
     assert "| tokens | cosine" in tokens and "and the teacher's, 0.3 of the class token's" in tokens
+
+
+def test_card_tells_schedule_threshold_and_share() -> None:
+    changes = ["spatial_entropy=0.02", "entropy_schedule=constant", "entropy_threshold=median", "share=0.1"]
+    card = write_card(load_recipe("patch_vit", changes), Result(12.3, 1, 1, "cpu", "25 %"), 3664, [])
+    assert "0.02 of spatial entropy, above the median |" in card and "3,664 photos (10 % of each class): " in card
+    assert "## Spatial entropy" not in card, "nothing was logged"
+    points = [[(6400, 1.5), (12800, 1.25)], [(6400, 0.5)]]
+    card = write_card(load_recipe("patch_vit"), Result(12.3, 1, 1, "cpu", "25 %"), 6400, [], entropies=points)
+    assert "1.500 nats at its beginning, 0.500 at its end, after 3 epochs" in " ".join(card.split())

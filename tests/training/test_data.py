@@ -163,6 +163,20 @@ def test_batches_show_every_photo_once_before_any_again() -> None:
     assert len(batches(3, 8, 8)[0]) == 8, "also when there are fewer photos than a batch takes"
 
 
+def test_a_part_of_the_photos_has_its_share_of_each_class() -> None:
+    labels = np.repeat([3, 0, 7], [40, 20, 1])
+    photos = Photos(np.arange(61)[:, None, None, None] + np.zeros((61, 2, 2, 3), np.uint8), np.ones(61), labels, "key")
+    part = photos.part(0.25, seed=0)
+    assert [int((part.labels == c).sum()) for c in (3, 0, 7)] == [10, 5, 1], "at least one of each"
+    assert np.array_equal(labels[part.images[:, 0, 0, 0].astype(int)], part.labels) and len(part.aspect) == 16
+    assert np.array_equal(part.images, photos.part(0.25, seed=0).images)
+    other = photos.part(0.25, seed=1)
+    assert not np.array_equal(part.images, other.images) and len({photos.key, part.key, other.key}) == 3
+    assert photos.part(1, seed=0) is photos
+    maps = Photos(photos.images, photos.aspect, np.zeros((61, 2, 2), np.uint8))
+    assert len(maps.part(0.1, seed=0)) == 6
+
+
 def test_batch_of_photos_keeps_rows_together() -> None:
     images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     photos = Photos(images, np.arange(10, dtype=np.float32), np.arange(10))

@@ -316,6 +316,7 @@ def test_names_and_settings_are_those_of_dino_s_files() -> None:
     [
         ({"encoder": {**MODELS["vit cls"], "num_classes": 3}}, r"leave out encoder\.num_classes"),
         ({"mixup": 0.2, "ema": 0.9}, "of its own average; leave out mixup, ema"),
+        ({"follow_entropy": True}, "of its own average; leave out follow_entropy"),
         ({"dino": {**SMALL, "local_size": 12}}, "local_size is a multiple of 8 px, not 12"),
         ({"dino": {**SMALL, "momentum": 1.5}}, r"dino\.momentum"),
         ({"dino": {"crops": 2}}, r"dino.*crops"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,12 @@ from simpool_viz.capture.hooks import AttentionCapture
 from simpool_viz.checkpoints.bundle import load_bundle
 from simpool_viz.modeling.encoder import Facts
 from simpool_viz.scores import spatial_entropy as measured
+from simpool_viz.training import loop, losses
 from simpool_viz.training.data import load_photos
+from simpool_viz.training.logs import read_entropies
 from simpool_viz.training.loop import train
 from simpool_viz.training.losses import (
+    SCHEDULES,
     class_token_scores,
     entropy_schedule,
     pixel_loss,
@@ -26,7 +30,7 @@ from simpool_viz.training.losses import (
     spatial_entropy_loss,
 )
 from simpool_viz.training.recipe import Stage
-from tests.helpers import small_spec, vit_recipe, vit_spec
+from tests.helpers import small_spec, stored_weights, vit_recipe, vit_spec
 from tests.oracles.spatial_entropy import spatial_entropy
 from tests.photos import CLASSES
 
@@ -82,6 +86,14 @@ def test_schedule_rises_for_ten_epochs_and_falls_by_a_cosine() -> None:
     assert entropy_schedule(15, 30) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
     with pytest.raises(ValueError, match="takes more than 10 epochs, not 10"):
         entropy_schedule(0, 10)
+
+
+def test_schedules_by_the_share_of_a_stage() -> None:
+    done = (0, 0.05, 0.1, 0.55, 1)
+    wanted = {"rise and fall": [0, 0.5, 1, 0.5, 0], "rise": [0, 0.5, 1, 1, 1], "constant": [1, 1, 1, 1, 1]}
+    assert {name: [SCHEDULES[name](d) for d in done] for name in SCHEDULES} == {
+        name: pytest.approx(values, abs=1e-9) for name, values in wanted.items()
+    }
 
 
 def test_scores_are_those_of_the_class_token_with_gradients() -> None:
@@ -173,3 +185,35 @@ def test_scores_are_the_same_where_the_first_blocks_have_run_before() -> None:
     with AttentionCapture() as parts:
         later = encoder.read(encoder.finish(hidden, 2, encoder.grid_of(images)))
     assert torch.equal(readout_scores(encoder, later, parts), expected) and len(parts.calls) == 1
+
+
+@pytest.mark.parametrize(("weight", "followed"), [(0.0, True), (0.5, False)])
+def test_the_measure_is_followed_in_the_log_and_drawn_in_the_card(
+    weight: float, followed: bool, tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Following it changes no weight; a run without it has an empty column and no picture."""
+    monkeypatch.setattr(loop, "LOG_EVERY", 5)
+    recipe = vit_recipe(shapes, vit_spec("cls"), photos=32 * 10, spatial_entropy=weight, title="Mine & yours")
+    told = train(dataclasses.replace(recipe, follow_entropy=followed), tmp_path / "told", tmp_path / "cache")
+    points = read_entropies(told, 1, 32)
+    assert [seen for seen, _ in points] == [160, 320] and all(0 < value < math.log(8) for _, value in points)
+    assert "Mine &amp; yours" in (told / "spatial_entropy.svg").read_text()
+    card = (told / "README.md").read_text()
+    assert f"{points[0][1]:.3f} nats at its beginning, {points[1][1]:.3f} at its end" in " ".join(card.split())
+    assert "(spatial_entropy.svg)" in card
+    if not weight:
+        quiet = train(recipe, tmp_path / "quiet", tmp_path / "cache")
+        assert read_entropies(quiet, 1, 32) == [] and not (quiet / "spatial_entropy.svg").exists()
+        assert "spatial" not in (quiet / "README.md").read_text().lower()
+        assert stored_weights(told).keys() == stored_weights(quiet).keys()
+        assert all(torch.equal(value, stored_weights(quiet)[name]) for name, value in stored_weights(told).items())
+
+
+def test_what_is_followed_is_the_loss_of_the_same_scores(tmp_path: Path, shapes: Path, monkeypatch: Any) -> None:
+    seen: list[float] = []
+    real = losses.spatial_entropy_loss
+    monkeypatch.setattr(loop, "LOG_EVERY", 4)
+    monkeypatch.setattr(losses, "spatial_entropy_loss", lambda *given: seen.append(real(*given).item()) or real(*given))
+    recipe = vit_recipe(shapes, vit_spec("cls"), photos=32 * 4, spatial_entropy=0.1, entropy_threshold="median")
+    [(_, value)] = read_entropies(train(recipe, tmp_path, tmp_path / "cache"), 1, 32)
+    assert value == pytest.approx(sum(seen) / 4, abs=1e-4) and len(set(seen)) == 4

@@ -78,15 +78,28 @@ def test_a_stage_rests_the_backbone_alone_and_only_where_classes_are_learned() -
             load_recipe("resnet_gap", [taught, "encoder.num_classes=0"])
 
 
-def test_plain_vits_from_scratch_differ_in_life_alone() -> None:
-    plain, life = (flat(dataclasses.asdict(load_recipe(name))) for name in ("patch_vit", "patch_vit_life"))
-    assert {k for k in plain.keys() | life.keys() if plain.get(k) != life.get(k)} == {
-        "name",
-        "title",
-        "source",
-        "encoder.inside",
-    }
-    assert life["encoder.inside"] == "life" and not life["init_from"] and not life["freeze"]
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [("patch_vit_life", "encoder.inside", "life"), ("patch_vit_sar", "spatial_entropy", 0.01)],
+)
+def test_plain_vits_from_scratch_differ_in_what_they_compare_alone(name: str, setting: str, value: Any) -> None:
+    plain, other = (flat(dataclasses.asdict(load_recipe(recipe))) for recipe in ("patch_vit", name))
+    differ = {k for k in plain.keys() | other.keys() if plain.get(k) != other.get(k)}
+    assert differ == {"name", "title", "source", setting}
+    assert other[setting] == value and not other["init_from"] and not other["freeze"] and other["follow_entropy"]
+
+
+def test_settings_of_spatial_entropy_are_checked() -> None:
+    with pytest.raises(TrainingError, match="entropy_schedule is one of rise and fall, rise, constant, not 'cosine'"):
+        load_recipe("vit_cls_sar", ["entropy_schedule=cosine"])
+    with pytest.raises(TrainingError, match="entropy_threshold is one of mean, median, not 'otsu'"):
+        load_recipe("vit_cls_sar", ["entropy_threshold=otsu"])
+    for share in (0, 1.5):
+        with pytest.raises(TrainingError, match="share is"):
+            load_recipe("patch_vit", [f"share={share}"])
+    for setting in ("spatial_entropy=0.01", "follow_entropy=true"):
+        with pytest.raises(TrainingError, match="measured where classes are learned, and this student learns none"):
+            load_recipe("vit_ssl_cls", [setting])
 
 
 LIFE = {"encoder.inside", "encoder.inside_options.first"}
