@@ -12,6 +12,7 @@ from torch import Tensor
 
 from simpool_viz.checkpoints.folders import DESCRIBED, read_any
 from simpool_viz.checkpoints.formats.containers import Weights, find_weights
+from simpool_viz.checkpoints.formats.dense_alone import build_dense
 from simpool_viz.checkpoints.formats.hints import Hints, hints_beside, read_hints
 from simpool_viz.checkpoints.formats.parts import parse_options, read_load_options
 from simpool_viz.checkpoints.formats.preparation import class_names, prepare_facts
@@ -22,6 +23,7 @@ from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.outputs import written_whole
 
+ALONE = {"probe": build_probe, "dense": build_dense}  # heads without a backbone, by family
 MARK = "simpool_viz"  # the key of what `convert` keeps of the container in a file's metadata
 LOCAL = ("classes", "backbone")  # options that name files of this machine, which a file of others must not
 KEPT = (
@@ -64,8 +66,8 @@ def load_file(
     weights, metadata, kept = read_weights(path, requested.weights, hints)
     settings = read_load_options(kept | options, path.name)
     facts, notes = prepare_facts(path, name, settings, weights, metadata)
-    if weights.family == "probe":
-        return build_probe(weights, base, facts, settings)
+    if weights.family in ALONE:
+        return ALONE[weights.family](weights, base, facts, settings)
     if base is not None:
         raise CheckpointError(f"{path.name} has a backbone of its own, so backbone= is not for it; leave it out")
     encoder, report = build_encoder(weights, facts, settings)
@@ -137,10 +139,9 @@ def convert(source: Path, target: Path, which: str = "", *, hints: Hints | None 
     weights, metadata, earlier = read_weights(source, which, hints)
     options = earlier | options
     settings = read_load_options(options, source.name)
-    if weights.family == "probe":
-        report = Report(
-            source.name, "probing head", "no backbone", "a probing head", _count(weights.state), len(weights.state)
-        )
+    if weights.family in ALONE:
+        kind = "probing head" if weights.family == "probe" else "segmentation head"
+        report = Report(source.name, kind, "no backbone", f"a {kind}", _count(weights.state), len(weights.state))
     else:
         facts, notes = prepare_facts(source, "", settings, weights, metadata)
         _, report = build_encoder(dataclasses.replace(weights, state=dict(weights.state)), facts, settings)

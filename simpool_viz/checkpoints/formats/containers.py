@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,12 @@ from simpool_viz.checkpoints.formats.prefixes import (
 from simpool_viz.checkpoints.reading import check_tensor
 from simpool_viz.errors import CheckpointError
 
+# Names of heads on every token, each of a part of a model; what is found gets the first of them.
+DENSE = "decode_head."
+DENSE_NAMES = (
+    r"(?:.*\.)?(decode_head|decoder\.head|classifier\.classifier|seg(?:mentation|menter)?_(?:head|classifier))\."
+)
+AUXILIARY = r"(?:.*\.)?(auxiliary_head|aux_head)\."
 LARGEST_SIDE = 2048  # pixels of a training's pictures
 MOST_TENSORS = 10_000  # of a model; the deepest that are published have some 3,000
 NAMINGS = (*transformers.NAMINGS, *torchvision.NAMINGS, *meta.NAMINGS, *microsoft.NAMINGS, *flax.NAMINGS, *clip.NAMINGS)
@@ -47,8 +54,8 @@ class Weights:
 
     Attributes:
         state: tensors by their names in timm's model.
-        family: kind of training script: "self-supervised", "supervised", "deit", "lightning", "training", "probe" or
-            "plain".
+        family: kind of training script: "self-supervised", "supervised", "deit", "lightning", "training" or "plain";
+            "probe" and "dense" for heads without a backbone, of a probing and on every token.
         where: entry of the file that holds them; "" where they are the whole content.
         args: settings of the training script, where the file holds them.
         dropped: tensors that are not used, with the reason.
@@ -114,6 +121,10 @@ def _of_model(
         state, heads = as_torch(state)
         hints = hints.over(Hints(num_heads=heads))
     state, wrapped = unwrap(state)
+    state, dense, dropped_heads = _split_dense(state)
+    if not state:
+        check_axes(dense, source)
+        return dataclasses.replace(weights, state=dense, family="dense", dropped=dropped_heads)
     prefixes = prefixes_of(state)
     if which and not any(which in prefix.split(".") or which == prefix.rstrip(".") for prefix in prefixes):
         raise CheckpointError(f"{source} holds no weights called {which!r}; it holds {_some(content)}")
@@ -123,6 +134,7 @@ def _of_model(
         notes.append(f"the prefix {removed} is taken from its names")
     whole = state
     state, dropped = take(state, prefix, prefixes)
+    dropped |= dropped_heads
     if {"base_encoder", "momentum_encoder"} & set(prefix.split(".")) and _width(state) == 384:
         hints = hints.over(Hints(num_heads=12))  # MoCo v3's ViT-S
     if "layer1.0.conv1.weight" in state and state.get("conv1.weight", Tensor()).shape[1:] == (3, 3, 3):
@@ -154,8 +166,20 @@ def _of_model(
     kept = {k: v for k, v in state.items() if k not in dropped}
     if len(kept) == 0:
         kept = whole
+    kept = kept | dense
     check_axes(kept, source)
     return dataclasses.replace(weights, state=kept, dropped=dropped, hints=hints, notes=tuple(notes))
+
+
+def _split_dense(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+    """The tensors of a model, those of a head on every token, whose names then begin with `DENSE`, and those of heads
+    that stand beside it in training only, with the reason."""
+    own = {key: match for key in state if (match := re.match(DENSE_NAMES, key))}
+    beside = {key: "a second head, used in training only" for key in state if re.match(AUXILIARY, key)} if own else {}
+    dense = {DENSE + key[match.end() :]: state[key] for key, match in own.items()}
+    if len(dense) != len(own):
+        return state, {}, {}
+    return {key: value for key, value in state.items() if key not in own and key not in beside}, dense, beside
 
 
 def _width(state: Mapping[str, Tensor]) -> int:

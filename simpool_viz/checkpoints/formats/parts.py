@@ -112,14 +112,15 @@ class LoadOptions:
         default="", metadata={"help": "a file with the names of its head's outputs, one a line or JSON"}
     )
     tokens: str = field(default="", metadata={"help": "on which a probing head was trained: before_norm or after_norm"})
+    between: str = field(default="", metadata={"help": "the layers of a head on every token: relu or gelu"})
     backbone: Annotated[str, BeforeValidator(_path_text)] = field(
-        default="", metadata={"help": "the checkpoint on whose backbone a probing head goes"}
+        default="", metadata={"help": "the checkpoint on whose backbone a probing or segmentation head goes"}
     )
 
 
 _LOAD_OPTIONS = TypeAdapter(LoadOptions)
 # Options whose values are names, so that none of them is taken for a number, a truth value or nothing.
-_TEXTS = ("weights", "arch", "pos_embed", "backbone", "classes", "tokens")
+_TEXTS = ("weights", "arch", "pos_embed", "backbone", "classes", "tokens", "between")
 
 
 def read_load_options(options: Mapping[str, Any], source: str) -> LoadOptions:
@@ -165,6 +166,7 @@ class Parts:
         names: key of the file -> key of the encoder.
         notes: assumptions, a sentence each.
         dropped: tensors of the file that are not used, beside those of `Weights`, with the reason.
+        dense: whether the head gives class scores to every token.
     """
 
     state: Mapping[str, Tensor]
@@ -176,10 +178,11 @@ class Parts:
     names: dict[str, str]
     notes: list[str] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
+    dense: bool = False
 
     def encoder(self, facts: Facts) -> Encoder:
         """Assemble the encoder, with the random weights of its parts."""
-        return Encoder(self.backbone, self.pooling, norm=self.norm, head=self.head, facts=facts)
+        return Encoder(self.backbone, self.pooling, norm=self.norm, head=self.head, facts=facts, dense=self.dense)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,9 @@ TRAINING = {
         "projection head of the self-supervised training"
     ),
     r"(student|teacher|online|target)_head\b": "projection head of the self-supervised training",
+    r"decoder\.(cls_emb$|proj_dec\.|proj_patch$|proj_classes$|decoder_norm\.|mask_norm\.|blocks\.)": (
+        "Segmenter's mask transformer, which mixes tokens, so that no token has scores of its own"
+    ),
     r"decoder": "decoder of the masked training",
     r"(criterion|loss|\w*_loss|loss_fn|\w*metrics?|\w*_?acc(uracy)?\d*|mixup|cutmix)\b": "part of a loss or a metric",
     r"queue|queue_ptr|center$": "memory of the contrastive training",

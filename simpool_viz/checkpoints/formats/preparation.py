@@ -11,6 +11,7 @@ import timm
 from timm.data import ImageNetInfo
 
 from simpool_viz.checkpoints.formats.containers import Weights
+from simpool_viz.checkpoints.formats.dense import outputs_of
 from simpool_viz.checkpoints.formats.hints import Hints, read_class_names, read_hints
 from simpool_viz.checkpoints.formats.parts import LoadOptions
 from simpool_viz.errors import CheckpointError
@@ -70,6 +71,7 @@ def prepare_facts(
             f"it was trained on pictures resized by {hints.interpolation} interpolation; here they are bicubic"
         )
     outputs = next((weights.state[key].shape[0] for key in HEADS if key in weights.state), 0)
+    outputs = outputs_of(weights.state) or outputs
     return Facts(
         name=name or path.name,
         title=metadata.get("title") or (name or path.name if path.name in UNNAMED else path.name).split(".")[0],

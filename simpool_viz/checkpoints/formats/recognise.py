@@ -18,6 +18,7 @@ from torch import Tensor
 from simpool_viz.checkpoints.filling import faults_of, fill, refuse
 from simpool_viz.checkpoints.formats import cnns, other_vits, torchvision_cnns, vits
 from simpool_viz.checkpoints.formats.containers import Weights
+from simpool_viz.checkpoints.formats.dense import dense_tensors, put_on
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, find_simpool
 from simpool_viz.checkpoints.formats.preparation import OTHER_TRAINERS
 from simpool_viz.errors import CheckpointError, SimpoolError
@@ -119,7 +120,11 @@ def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tupl
 def _parts(weights: Weights, settings: LoadOptions, source: str) -> Parts:
     """The parts of the model; every fault becomes a sentence that names the file."""
     try:
-        parts = _recognise(weights, settings)
+        own = dense_tensors(weights.state)
+        rest = {key: value for key, value in weights.state.items() if key not in own}
+        parts = _recognise(dataclasses.replace(weights, state=rest) if own else weights, settings)
+        if parts is not None and own:
+            put_on(parts, own, settings)
     except KeyError as error:
         raise CheckpointError(f"{source}: {error.args[0]} is missing") from None
     except SimpoolError as error:

@@ -60,6 +60,14 @@ class PointwiseLinear(nn.Linear):
         return self.conv.bias
 
 
+class TokenBatchNorm(nn.BatchNorm1d):
+    """Batch norm of the channels of tokens: (B, N, D) -> (B, N, D)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        return super().forward(tokens.transpose(1, 2)).transpose(1, 2)
+
+
 class TwoHeads(nn.Module):
     """The mean of two heads, on the class token and on the distillation token (DeiT): (..., 2 D) -> (..., K).
 
