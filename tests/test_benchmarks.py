@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import batch, measure, subjects
+from benchmarks import batch, life, measure, subjects
 from benchmarks import changes as compare_runs
 from simpool_viz.app.allocator import give_back
 from simpool_viz.images import Geometry
@@ -190,3 +190,17 @@ def test_runs_that_cannot_be_compared_are_told(tmp_path: Path, capsys: pytest.Ca
     samples = measure.Samples({"click": [1.0]}, {"click": "ms"})
     with pytest.raises(ValueError, match="click was measured twice"):
         samples.add("click", "ms", [2.0])
+
+
+def test_life_costs_the_depthwise_convolutions_and_their_weights() -> None:
+    """At 64 px, of 4 blocks of 192 channels and 64 patches: three products of C x C make way for three others."""
+    (plain, size), (with_life, _) = (life.build("patch_vit", kind) for kind in (False, True))
+    channels, patches, blocks, depthwise = 192, 64, 4, 3 * 3 + 5 * 5
+    more = life.operations(with_life, size) - life.operations(plain, size)
+    # The class token passes the first and both pointwise layers too, as it passes the plain projection.
+    assert more == pytest.approx(blocks * depthwise * channels * patches / 1e6, rel=0.01)
+    wide = {name: value.numel() for name, value in with_life.named_parameters() if "depthwise" in name}
+    assert sum(wide.values()) == blocks * depthwise * channels
+    rows = life.rows_of("patch_vit", rounds=1)
+    assert [row["model"] for row in rows] == ["patch_vit, plain", "patch_vit, LIFE"]
+    assert all(float(str(row["memory"])) > 0 and row["step"] for row in rows)
