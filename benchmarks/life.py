@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,15 @@ def memory(name: str, life: bool) -> float:
     return float(subprocess.run(given, capture_output=True, text=True, check=True, env=own).stdout) / 2**20
 
 
+def forward(encoder: Encoder, images: torch.Tensor) -> None:
+    """One forward, as for maps."""
+    with torch.inference_mode():
+        encoder.eval()(images)
+
+
 def step(encoder: Encoder, images: torch.Tensor, classes: torch.Tensor) -> None:
     """Forward, loss and backward."""
-    encoder.zero_grad()
+    encoder.train().zero_grad()
     logits = encoder(images).logits
     assert logits is not None
     F.cross_entropy(logits, classes).backward()
@@ -93,8 +100,8 @@ def rows_of(name: str, rounds: int) -> list[dict[str, Cell]]:
         row: dict[str, Cell] = {"model": f"{name}, {kind}", "size": size, "parameters": round(count, 3)}
         row |= {"operations": round(operations(encoder, size)), "memory": round(memory(name, kind == "LIFE"))}
         rows.append(row)
-        works[f"forward {kind}"] = torch.inference_mode()(lambda e=encoder, x=images: e.eval()(x))
-        works[f"step {kind}"] = lambda e=encoder, x=images, y=classes: step(e.train(), x, y)
+        works[f"forward {kind}"] = partial(forward, encoder, images)
+        works[f"step {kind}"] = partial(step, encoder, images, classes)
     with attention_to_learn(torch.device("cpu")):
         taken = in_turns(works, rounds)
     for part in ("forward", "step"):

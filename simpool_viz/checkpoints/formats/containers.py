@@ -33,6 +33,7 @@ DENSE_NAMES = (
     r"(?:.*\.)?(decode_head|decoder\.head|classifier\.classifier|seg(?:mentation|menter)?_(?:head|classifier))\."
 )
 AUXILIARY = r"(?:.*\.)?(auxiliary_head|aux_head)\."
+DECODERS = r"(?:.*\.)?(\w*decoder|decoder_\w+|neck|fpn)\."
 LARGEST_SIDE = 2048  # pixels of a training's pictures
 MOST_TENSORS = 10_000  # of a model; the deepest that are published have some 3,000
 NAMINGS = (*transformers.NAMINGS, *torchvision.NAMINGS, *meta.NAMINGS, *microsoft.NAMINGS, *flax.NAMINGS, *clip.NAMINGS)
@@ -173,13 +174,22 @@ def _of_model(
 
 def _split_dense(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
     """The tensors of a model, those of a head on every token, whose names then begin with `DENSE`, and those of heads
-    that stand beside it in training only, with the reason."""
+    that are not read, with the reason."""
     own = {key: match for key in state if (match := re.match(DENSE_NAMES, key))}
-    beside = {key: "a second head, used in training only" for key in state if re.match(AUXILIARY, key)} if own else {}
+    if any(match[1] == "classifier.classifier" for match in own.values()) and not any(
+        state[key].ndim == 4 for key in own
+    ):
+        return state, {}, {}  # a classifier of pictures in a training's module of that name
     dense = {DENSE + key[match.end() :]: state[key] for key, match in own.items()}
-    if len(dense) != len(own):
+    if not own or len(dense) != len(own):
         return state, {}, {}
-    return {key: value for key, value in state.items() if key not in own and key not in beside}, dense, beside
+    rest = {key: value for key, value in state.items() if key not in own}
+    left_out = {key: "a second head, used in training only" for key in rest if re.match(AUXILIARY, key)}
+    rest = {key: value for key, value in rest.items() if key not in left_out}
+    if decoder := [key for key in rest if re.match(DECODERS, key)]:
+        left_out |= dict.fromkeys((*decoder, *own), "a head on what a decoder makes of the tokens, not on the tokens")
+        return {key: value for key, value in rest.items() if key not in left_out}, {}, left_out
+    return rest, dense, left_out
 
 
 def _width(state: Mapping[str, Tensor]) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch.nn import functional as F
 
@@ -147,6 +148,11 @@ def test_a_head_of_several_layers_asks_what_is_between_them(tmp_path: Path) -> N
         (under("decode_head", linear(CLASSES, 4 * DIM)), "heads on the tokens of several blocks"),
         (under("decode_head.0", linear(32, DIM)) | under("decode_head.2", linear(CLASSES, 48)), "do not follow"),
         (under("decode_head.bn", batch_norm(DIM)), "do not follow one another"),
+        (
+            under("decoder.head", linear(CLASSES, DIM)) | under("decoder.blocks.0", linear(DIM, DIM)),
+            "what a decoder makes",
+        ),
+        (under("seg_head", linear(CLASSES, DIM)) | under("neck.0", linear(DIM, DIM)), "what a decoder makes"),
         ({"decoder.cls_emb": torch.zeros(1, 5, DIM)} | under("decoder.proj_dec", linear(DIM, DIM)), "mask transformer"),
     ],
 )
@@ -157,3 +163,14 @@ def test_heads_that_give_tokens_no_scores_are_left_out_with_the_reason(
     assert not encoder.dense and encoder.head is None
     assert any(reason in why for why in report.dropped), report.dropped
     assert record(encoder, make_photo(64, 64), 64).map("cls").weights.shape[1:] == (4, 4)
+
+
+def test_a_classifier_of_pictures_in_a_module_called_classifier_is_none_of_tokens(tmp_path: Path) -> None:
+    """As of a training whose module keeps its whole model as `classifier`, where that calls its head so."""
+    torch.manual_seed(0)
+    model = timm.create_model("efficientnet_b0", num_classes=CLASSES).eval()
+    path = save_weights(tmp_path, {"state_dict": under("classifier", model.state_dict())})
+    encoder = load_checkpoint(path, device="cpu", arch="efficientnet_b0")
+    images = random_images(64, 64)
+    with torch.no_grad():
+        assert not encoder.dense and torch.allclose(encoder(images).logits, model(images), atol=1e-4)
