@@ -89,16 +89,19 @@ class EvidencePage:
 
     # --- the page -------------------------------------------------------------------------------------------------
 
-    def build(self) -> None:
-        """Create the components and join their events."""
+    def build(self, tab: gr.Tab) -> None:
+        """Create the components and join their events.
+
+        Args:
+            tab: in which the page stands; what is chosen is drawn when it is opened.
+        """
         first = next(iter(self.tables.values()))
         columns = [(column.title, column.name) for column in first.columns]
         titles = [(one.title, one.name) for one in self.tables.values()]
         with gr.Row():
             self.table = gr.Dropdown(titles, value=first.name, label="Measured on", elem_id="evidence-table")
             self.column = gr.Dropdown(columns, value=columns[0][1], label="Figure", elem_id="evidence-figure")
-        self.plot = Photo(
-            value=self._plot(first, columns[0][1]),
+        self.plot = Photo(  # drawn when the page is opened: the first plot takes a moment, in which the app starts
             label="The figure of every map with its 95 % interval",
             show_label=False,
             interactive=False,
@@ -125,7 +128,8 @@ class EvidencePage:
         self.photo = gr.State()
         common: dict[str, Any] = {"api_visibility": "private"}
         self.table.input(self.show, self.table, [self.column, self.text, self.plot], **common)
-        self.column.input(self.draw, [self.table, self.column], self.plot, **common)
+        for opened in (tab.select, self.column.input):
+            opened(self.draw, [self.table, self.column], self.plot, **common)
         self.examples.select(
             self.open_example,
             self.table,

@@ -56,8 +56,8 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
                 tour_page.build()
             tour_page.connect(tour_tab, tabs, [checkpoints, maps], compare.run_on)
         if evidence_page:
-            with gr.Tab("Evidence", id="evidence"):
-                evidence_page.build()
+            with gr.Tab("Evidence", id="evidence") as evidence_tab:
+                evidence_page.build(evidence_tab)
     into = [tabs, inspect_page.photo, inspect_page.checkpoint, inspect_page.size, inspect_page.question]
     open_row = _opener(choices, compare.title)
     opened = [compare.view.inspect(open_row, [photo, photos, own], into, api_visibility="private")]

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from simpool_viz.checkpoints.filling import faults_of, fill, refuse
 from simpool_viz.checkpoints.reading import read_safetensors, write_safetensors
@@ -153,19 +154,20 @@ def load_bundle(folder: Path) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-def build_described(folder: Path, spec: EncoderSpec, facts: Facts) -> Encoder:
+def build_described(folder: Path, spec: EncoderSpec, facts: Facts, backbone: nn.Module | None = None) -> Encoder:
     """Build the encoder that a checkpoint folder describes, with random weights.
 
     Args:
         folder: of the checkpoint, for the error.
         spec: from its description.
         facts: from its description.
+        backbone: as in `EncoderSpec.build`.
 
     Raises:
         CheckpointError: the description is of no encoder that can be built.
     """
     try:
-        return spec.build(facts)
+        return spec.build(facts, backbone)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # timm builds whatever the file describes
         raise CheckpointError(f"{folder / CONFIG} does not describe an encoder that can be built: {error}") from error
 

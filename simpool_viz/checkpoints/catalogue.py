@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from simpool_viz.checkpoints.bundle import (
     CONFIG,
     WEIGHTS,
@@ -57,14 +59,17 @@ class Entry:
             return fault
         return f"it needs {lender}: {fault}" if (fault := fault_of_weights(self.folder.parent / lender)) else ""
 
-    def outline(self) -> Encoder:
+    def outline(self, backbone: nn.Module | None = None) -> Encoder:
         """Build the encoder without weights, on PyTorch's "meta" device: enough to list the maps that it has.
+
+        Args:
+            backbone: of another outline of the same `EncoderSpec.backbone_key`; made anew where None.
 
         Raises:
             CheckpointError: its description is of no encoder that can be built.
         """
         with outlined():
-            return build_described(self.folder, self.spec, self.facts).eval().requires_grad_(False)
+            return build_described(self.folder, self.spec, self.facts, backbone).eval().requires_grad_(False)
 
 
 def bundled_names(dense: bool = False) -> list[str]:
@@ -105,12 +110,15 @@ def usable() -> tuple[dict[str, tuple[Entry, Encoder]], dict[str, str]]:
     """
     entries, faults = _read_all()
     found: dict[str, tuple[Entry, Encoder]] = {}
+    backbones: dict[str, nn.Module] = {}  # many are alike, and to build them is most of an outline
     for name, entry in entries.items():
         if fault := entry.fault:
             faults[entry.folder.name] = fault
             continue
         try:
-            found[name] = entry, entry.outline()
+            outline = entry.outline(backbones.get(entry.spec.backbone_key))
+            backbones[entry.spec.backbone_key] = outline.backbone
+            found[name] = entry, outline
         except CheckpointError as error:
             faults[entry.folder.name] = _without_folder(error, entry.folder)
     return found, faults

@@ -82,23 +82,18 @@ class EncoderSpec:
         dict[str, Any], fields_of(Stem), WrapValidator(lambda given, check: given if given == {} else check(given))
     ] = field(default_factory=dict)
 
-    def build(self, facts: Facts) -> Encoder:
+    def build(self, facts: Facts, backbone: nn.Module | None = None) -> Encoder:
         """Build the encoder, with random weights.
 
         Args:
             facts: name, preprocessing and classes.
+            backbone: of `build_backbone` of this spec or one of the same `backbone_key`; made anew where None.
 
         Raises:
             CheckpointError: the parts do not fit one another, or timm has no such backbone or option.
             OptionError: an option of the backbone, the pooling or the layer inside has the wrong type.
         """
-        if self.stem and "patch_size" in self.backbone_kwargs:
-            raise CheckpointError(
-                "a ViT on a stem takes no patch_size, since the stem's own stride makes the tokens; leave it out"
-            )
-        extra = {"embed_layer": hybrid_embed(_stem(self.stem)), "patch_size": 1} if self.stem else {}
-        backbone = _described(self.backbone, self.backbone_kwargs, self.stem_pool, "backbone_kwargs", **extra)
-        self._insert(backbone)
+        backbone = self.build_backbone() if backbone is None else backbone
         dim = int(backbone.num_features)  # type: ignore[arg-type]
         pooling = create_pooling(self.pooling, dim, **self.pooling_options)
         width = pooling.out_dim
@@ -116,6 +111,28 @@ class EncoderSpec:
             )
         head = nn.Linear(width, self.num_classes) if self.num_classes else None
         return Encoder(backbone, pooling, norm=norms[self.norm](width), head=head, facts=facts, dense=self.dense)
+
+    def build_backbone(self) -> nn.Module:
+        """Build the backbone, with random weights and with what stands inside it.
+
+        Raises:
+            CheckpointError: as in `build`.
+            OptionError: as in `build`.
+        """
+        if self.stem and "patch_size" in self.backbone_kwargs:
+            raise CheckpointError(
+                "a ViT on a stem takes no patch_size, since the stem's own stride makes the tokens; leave it out"
+            )
+        extra = {"embed_layer": hybrid_embed(_stem(self.stem)), "patch_size": 1} if self.stem else {}
+        backbone = _described(self.backbone, self.backbone_kwargs, self.stem_pool, "backbone_kwargs", **extra)
+        self._insert(backbone)
+        return backbone
+
+    @property
+    def backbone_key(self) -> str:
+        """What the backbone is made of: equal for specs whose backbones are alike."""
+        parts = (self.backbone, self.backbone_kwargs, self.stem_pool, self.stem, self.inside, self.inside_options)
+        return repr(parts)
 
     def _insert(self, backbone: nn.Module) -> None:
         inserts: dict[str, Callable[..., None]] = {"spe": insert_spe, "life": insert_life, "nosn": remove_last_skip}

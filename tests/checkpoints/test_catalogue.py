@@ -53,6 +53,18 @@ def test_an_outline_has_the_maps_of_the_checkpoint_without_its_weights() -> None
         assert maps_of(outline) == maps_of(load_checkpoint(name, device="cpu"))
 
 
+def test_outlines_of_one_backbone_share_it_and_are_those_that_stand_alone() -> None:
+    found, _ = usable()
+    keys = {entry.spec.backbone_key for entry, _ in found.values()}
+    assert len({id(outline.backbone) for _, outline in found.values()}) == len(keys) < len(found) / 2
+    for name in ("resnet_spe_gap", "resnet_gap+simpool", "vit_life_simpool", "vit_cls", "camvid_vit_life"):
+        entry, outline = found[name]
+        alone = entry.outline()
+        shapes = [{key: value.shape for key, value in one.state_dict().items()} for one in (outline, alone)]
+        assert shapes[0] == shapes[1] and maps_of(outline) == maps_of(alone) and outline.facts == alone.facts
+        assert all(p.is_meta and not p.requires_grad for p in outline.parameters()) and not outline.training
+
+
 WEIGHTS, POINTER = "model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut off": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-1]), "is damaged or cut off"),
