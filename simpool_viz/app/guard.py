@@ -103,7 +103,9 @@ class Guard:
             if path == "/healthz":
                 raise _Refused(503, "The server is about to end.") if self.stopping() else _Refused(200, "ok")
             receive = self._checked(scope, path, receive)
-            await self.app(self.visitors.marked(scope) if path.startswith(TOOLS) else scope, receive, answer)
+            passed = self.visitors.marked(scope) if path.startswith(TOOLS) else scope
+            uploads = scope["method"] == "POST" and path.rstrip("/") == f"{API}upload"
+            await self.app(passed, receive, _files_needed(answer) if uploads else answer)
         except _Refused as refusal:
             if begun:
                 raise
@@ -256,6 +258,27 @@ def _length(scope: Scope) -> int:
 def in_a_line(error: Exception) -> str:
     """An error as one line for the log."""
     return f"{type(error).__name__}: {str(error)[:200]}".replace("\n", " ")
+
+
+def _files_needed(send: Callable[..., Any]) -> Callable[..., Any]:
+    """A `send` that refuses an upload of no files, to which Gradio answers with success and an empty list."""
+    held: dict[str, Any] | None = None
+
+    async def answer(message: dict[str, Any]) -> None:
+        nonlocal held
+        if message["type"] == "http.response.start":
+            held = message
+            return
+        if held is not None:
+            start, held = held, None
+            nothing = start["status"] == 200 and message.get("body", b"").strip() == b"[]"
+            if nothing and not message.get("more_body"):
+                await _tell(send, _Refused(400, "The upload holds no file; choose one and send it again."))
+                return
+            await send(start)
+        await send(message)
+
+    return answer
 
 
 async def _tell(send: Callable[..., Any], refusal: _Refused) -> None:

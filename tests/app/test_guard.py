@@ -76,6 +76,32 @@ def test_bytes_of_a_request_and_of_an_hour_are_bounded() -> None:
     assert ask(guard, "/gradio_api/upload", body=b"x" * 100, client="9.9.9.9")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"[]", 400), (b" []\n", 400), (b'["/tmp/a.png"]', 200), (b"", 200), (b"[" + b"]" * 9, 200)]
+)
+def test_an_upload_of_no_files_is_refused_whatever_is_answered(body: bytes, status: int) -> None:
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    for path in ("/gradio_api/upload", "/gradio_api/upload/"):
+        told, headers, content = ask(made(answering), path)
+        assert told == status and b"x-content-type-options" in headers
+        assert content == body if status == 200 else b"holds no file; choose one" in content
+    assert ask(made(answering), "/gradio_api/queue/join")[0] == 200
+
+
+def test_an_upload_that_is_answered_in_parts_comes_whole() -> None:
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"[]", "more_body": True})
+        await send({"type": "http.response.body", "body": b" ", "more_body": False})
+
+    assert ask(made(answering), "/gradio_api/upload")[::2] == (200, b"[] ")
+
+
 def test_one_visitor_cannot_take_all_places() -> None:
     guard = made(waiting=lambda: [STRANGER] * 3 + ["9.9.9.9"], running=3)
     assert ask(guard, "/gradio_api/queue/join")[0] == 429

@@ -144,6 +144,16 @@ def test_an_endpoint_answers_through_a_proxy_what_python_gives(proxied: str) -> 
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
 
 
+FIELD = b'--x\r\ncontent-disposition: form-data; name="files"\r\n\r\ntext\r\n--x--\r\n'
+
+
+@pytest.mark.parametrize("body", [b"", b"\r\n", b"--x--\r\n", FIELD, b"noise"])
+def test_an_upload_without_a_file_is_refused(served: Served, body: bytes) -> None:
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    answer = httpx.post(f"{served.address}/gradio_api/upload", content=body, headers=kind, timeout=PATIENT)
+    assert 400 <= answer.status_code < 500 and answer.text and "Traceback" not in answer.text
+
+
 def test_sigterm_lets_a_request_in_flight_finish_and_leaves_no_process(served: Served) -> None:
     api, visit = f"{served.address}/gradio_api", "in-flight"
     config = httpx.get(f"{served.address}/config", timeout=PATIENT).json()
