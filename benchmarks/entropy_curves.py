@@ -12,9 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.measure import keep_table
 from simpool_viz.checkpoints.bundle import read_config
 from simpool_viz.errors import DataError, SimpoolError
-from simpool_viz.scores.results import Cell, Column, Table, keep_tables
+from simpool_viz.scores.results import Cell, Column, Table
 from simpool_viz.training.logs import read_entropies
 
 TABLE = "scratch/entropy"
@@ -52,9 +53,7 @@ def main(given: list[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     try:
         table = table_of(arguments.runs, arguments.batch_size)
-        print(table.markdown())
-        if arguments.results:
-            keep_tables(arguments.results, {TABLE: table})
+        keep_table(TABLE, table, arguments.results)
     except SimpoolError as error:
         parser.error(str(error))
     return 0

@@ -9,8 +9,6 @@ cross entropy and backward of a batch. Peaks of memory are of one forward in a p
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -23,10 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.measure import in_turns, peak_of, quartiles
+from benchmarks.measure import in_child, in_turns, keep_table, peak_of, quartiles
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.spec import EncoderSpec
-from simpool_viz.scores.results import Cell, Column, Table, keep_tables
+from simpool_viz.scores.results import Cell, Column, Table
 from simpool_viz.training.recipe import Recipe, load_recipe
 from simpool_viz.training.step import attention_to_learn
 
@@ -69,10 +67,7 @@ def operations(encoder: Encoder, size: int) -> float:
 
 def memory(name: str, life: bool) -> float:
     """MiB by which memory grows at most in a forward of `BATCH` pictures, in a process of its own."""
-    given = [sys.executable, __file__, "--peak", name, *(["--life"] if life else [])]
-    # As in `measure.in_child`: what was freed is given back at once, so that the peak is what stood in memory together.
-    own = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    return float(subprocess.run(given, capture_output=True, text=True, check=True, env=own).stdout) / 2**20
+    return float(in_child("--peak", name, *(["--life"] if life else []), script=Path(__file__).name)) / 2**20
 
 
 def forward(encoder: Encoder, images: torch.Tensor) -> None:
@@ -129,9 +124,7 @@ def main(given: list[str] | None = None) -> int:
         f"**LIFE beside the plain model**, batches of {BATCH}, {torch.get_num_threads()} threads; median [quartiles]"
     )
     table = Table(title, COLUMNS, tuple(rows), "python benchmarks/life.py --results models/results.json")
-    print(table.markdown())
-    if arguments.results:
-        keep_tables(arguments.results, {TABLE: table})
+    keep_table(TABLE, table, arguments.results)
     return 0
 
 

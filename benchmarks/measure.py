@@ -17,6 +17,10 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from simpool_viz.scores.results import Table, keep_tables
+
 
 def seconds(work: Callable[[], Any], device: str = "cpu") -> float:
     """How long the work takes: by the clock on a CPU, by CUDA events on a GPU."""
@@ -97,6 +101,19 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
     return middle, low, high
 
 
+def keep_table(name: str, table: Table, results: Path | None) -> None:
+    """Print a table and, where a results file is named, put it into that.
+
+    Args:
+        name: of the table in the file.
+        table: what was measured.
+        results: the file, or None.
+    """
+    print(table.markdown())
+    if results:
+        keep_tables(results, {name: table})
+
+
 def peak_of(work: Callable[[], Any], device: str = "cpu") -> int:
     """Bytes by which memory grows at most while the work runs; on a CPU, Linux counts them."""
     gc.collect()
@@ -118,13 +135,14 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def in_child(*arguments: object) -> str:
-    """What `run.py` prints in a process of its own; "" where it fails, as when memory does not suffice.
+def in_child(*arguments: object, script: str = "run.py") -> str:
+    """What `run.py`, or a script beside it, prints in a process of its own; "" where it fails, as when memory does
+    not suffice.
 
     There glibc gives back at once what was freed of 64 KiB and more, so that the peak is what stood in memory together.
     As it is set otherwise, it keeps some for later, other amounts in each process.
     """
-    command = [sys.executable, str(Path(__file__).with_name("run.py")), *map(str, arguments)]
+    command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
     result = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     )

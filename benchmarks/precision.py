@@ -22,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.measure import in_turns
+from benchmarks.measure import in_turns, keep_table
 from simpool_viz import load_checkpoint, record
 from simpool_viz.board.board import Settings, record_rows
 from simpool_viz.checkpoints.bundle import bundled_folder
@@ -32,7 +32,7 @@ from simpool_viz.images import Picture, read_picture
 from simpool_viz.maps.registry import OWN
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.scores.results import Cell, Column, Table, keep_tables
+from simpool_viz.scores.results import Cell, Column, Table
 
 COLUMNS = (
     Column("checkpoint", "checkpoint", "text"),
@@ -91,9 +91,7 @@ def main(given: list[str] | None = None) -> int:
     photos = [read_picture(path) for path in sorted(bundled_folder("assets").glob("*.jpg"))]
     torch.manual_seed(0)
     table = table_of(names, photos, arguments.rounds, "python benchmarks/precision.py --results models/results.json")
-    print(table.markdown())
-    if arguments.results:
-        keep_tables(arguments.results, {TABLE: table})
+    keep_table(TABLE, table, arguments.results)
     return 0
 
 

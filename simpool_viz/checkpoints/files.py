@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from simpool_viz.checkpoints.folders import DESCRIBED, read_any
 from simpool_viz.checkpoints.formats.containers import Weights, find_weights
@@ -23,7 +20,8 @@ from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.outputs import written_whole
 
-ALONE = {"probe": build_probe, "dense": build_dense}  # heads without a backbone, by family
+# Heads without a backbone by family: what they are called, and how they go on one.
+ALONE = {"probe": ("probing head", build_probe), "dense": ("segmentation head", build_dense)}
 MARK = "simpool_viz"  # the key of what `convert` keeps of the container in a file's metadata
 LOCAL = ("classes", "backbone")  # options that name files of this machine, which a file of others must not
 KEPT = (
@@ -67,7 +65,7 @@ def load_file(
     settings = read_load_options(kept | options, path.name)
     facts, notes = prepare_facts(path, name, settings, weights, metadata)
     if weights.family in ALONE:
-        return ALONE[weights.family](weights, base, facts, settings)
+        return ALONE[weights.family][1](weights, base, facts, settings)
     if base is not None:
         raise CheckpointError(f"{path.name} has a backbone of its own, so backbone= is not for it; leave it out")
     encoder, report = build_encoder(weights, facts, settings)
@@ -140,8 +138,8 @@ def convert(source: Path, target: Path, which: str = "", *, hints: Hints | None 
     options = earlier | options
     settings = read_load_options(options, source.name)
     if weights.family in ALONE:
-        kind = "probing head" if weights.family == "probe" else "segmentation head"
-        report = Report(source.name, kind, "no backbone", f"a {kind}", _count(weights.state), len(weights.state))
+        kind, _ = ALONE[weights.family]
+        report = Report(source.name, kind, "no backbone", f"a {kind}", weights.parameters, len(weights.state))
     else:
         facts, notes = prepare_facts(source, "", settings, weights, metadata)
         _, report = build_encoder(dataclasses.replace(weights, state=dict(weights.state)), facts, settings)
@@ -176,7 +174,3 @@ def split_options(name: str) -> tuple[str, dict[str, Any]]:
         return name, {}
     text, _, query = name.partition("?")
     return text, parse_options(query)
-
-
-def _count(state: Mapping[str, Tensor]) -> int:
-    return sum(value.numel() for value in state.values() if value.is_floating_point())

@@ -193,17 +193,15 @@ def run_stage(
         len(photos), recipe.batch_size, stage.photos, torch.Generator().manual_seed(recipe.seed * 1000 + number)
     )
     running = torch.zeros((), device=accelerator.device)
-    entropy: float | torch.Tensor = 0.0
+    step_of = Step(recipe, stage, model, encoder, optimizer, accelerator, number, lesson, kept, dino)
     if run.within:
         optimizer.load_state_dict(run.within["optimizer"])
         stream.load_state_dict(run.within["stream"])
         running += run.within["running"]
-        entropy = run.within.get("entropy", 0.0)
+        step_of.entropy += run.within.get("entropy", 0.0)
         if average is not None:
             average.module.load_state_dict(run.within["average"])
         run.within = {}
-    step_of = Step(recipe, stage, model, encoder, optimizer, accelerator, number, lesson, kept, dino)
-    step_of.entropy += entropy
     with attention_to_learn(accelerator.device), _log(run, number, stream, accelerator) as log:
         label = f"{recipe.name} stage {number}/{len(recipe.stages)}"
         quiet = not accelerator.is_main_process

@@ -72,6 +72,11 @@ class Weights:
     hints: Hints = field(default_factory=Hints)
     notes: tuple[str, ...] = ()
 
+    @property
+    def parameters(self) -> int:
+        """Number of values of its floating-point tensors."""
+        return sum(value.numel() for value in self.state.values() if value.is_floating_point())
+
 
 def find_weights(content: Any, source: str, which: str = "", hints: Hints | None = None) -> Weights:
     """Find the weights in the content of a checkpoint.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from simpool_viz.checkpoints.filling import fill
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.dense import read_dense_head
 from simpool_viz.checkpoints.formats.parts import LoadOptions
-from simpool_viz.checkpoints.formats.probing import AFTER, BEFORE, without_norm
+from simpool_viz.checkpoints.formats.probing import BEFORE, check_tokens, on_backbone, without_norm
 from simpool_viz.checkpoints.formats.recognise import Report
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
@@ -35,25 +33,16 @@ def build_dense(weights: Weights, base: Encoder | None, facts: Facts, settings: 
             f"{facts.name} is a segmentation head without a backbone; name the checkpoint it was trained on with "
             "backbone="
         )
-    if settings.tokens not in ("", BEFORE, AFTER):
-        raise CheckpointError(f"{facts.name}: tokens= is {BEFORE} or {AFTER}, not {settings.tokens!r}")
+    check_tokens(settings, facts.name)
     head = read_dense_head(weights.state, base.dim, settings)
     if isinstance(head, str):
         raise CheckpointError(f"{facts.name}: {head}")
     module, names = head
     fill(module, weights.state, facts.name, names)
     module.eval().requires_grad_(False)
-    known = ("name", "title", "classes", "source")
-    facts = dataclasses.replace(
-        base.facts, **{key: getattr(facts, key) for key in known}, accuracy="", base=base.facts.name
-    )
     backbone = without_norm(base.backbone) if settings.tokens == BEFORE else base.backbone
-    encoder = Encoder(backbone, create_pooling("gap", base.dim), head=module, facts=facts, dense=True).eval()
+    encoder = Encoder(backbone, create_pooling("gap", base.dim), head=module, facts=facts, dense=True)
     note = f"its scores are of tokens {'before' if settings.tokens == BEFORE else 'after'} the final norm"
     if not settings.tokens:
         note += f", as DINOv2's are; else say tokens={BEFORE}"
-    what = f"a segmentation head on the backbone of {base.facts.name}"
-    count = sum(value.numel() for value in weights.state.values() if value.is_floating_point())
-    return encoder, Report(
-        facts.name, "segmentation head", what, encoder.pooling.title, count, len(weights.state), notes=(note,)
-    )
+    return on_backbone("segmentation head", weights, base, encoder, [note])

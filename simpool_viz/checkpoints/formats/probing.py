@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,7 +85,9 @@ def build_probe(weights: Weights, base: Encoder | None, facts: Facts, settings: 
     backbone = _backbone(base, weights.args, settings, facts.name, notes)
     if _features(weights.args).endswith("_all") and weights.args.get("abmilp_content") != "patch":
         pooling = _over_all(pooling, base, weights.args, facts.name, notes)
-    return _on(base, backbone, pooling, norm, head, facts, len(state), _count(state), notes)
+    return on_backbone(
+        "probing head", weights, base, Encoder(backbone, pooling, norm=norm, head=head, facts=facts), notes
+    )
 
 
 def _linear_probe(
@@ -112,37 +114,39 @@ def _linear_probe(
     fill(learned, state, facts.name, {key: key for key in state})
     learned.eval().requires_grad_(False)
     backbone = _backbone(base, weights.args, settings, facts.name, notes)
-    return _on(base, backbone, pooling, norm, head, facts, len(state), _count(state), notes)
+    return on_backbone(
+        "probing head", weights, base, Encoder(backbone, pooling, norm=norm, head=head, facts=facts), notes
+    )
 
 
-def _count(state: Mapping[str, Tensor]) -> int:
-    return sum(value.numel() for value in state.values() if value.is_floating_point())
-
-
-def _on(
-    base: Encoder,
-    backbone: nn.Module,
-    pooling: Pooling,
-    norm: nn.Module | None,
-    head: nn.Module,
-    facts: Facts,
-    tensors: int,
-    parameters: int,
-    notes: list[str],
+def on_backbone(
+    kind: str, weights: Weights, base: Encoder, encoder: Encoder, notes: Sequence[str]
 ) -> tuple[Encoder, Report]:
-    """The encoder of a head, with the preprocessing of its base, and the report."""
-    facts = dataclasses.replace(
+    """A head on the backbone of another encoder, with the preprocessing of that, and the report.
+
+    Args:
+        kind: of the head, for the report.
+        weights: of the head.
+        base: the encoder whose backbone it is.
+        encoder: with the head, whose facts have its name, title, classes and source.
+        notes: assumptions, a sentence each.
+
+    Returns:
+        The encoder, in evaluation mode, and the report.
+    """
+    own = encoder.facts
+    encoder.facts = dataclasses.replace(
         base.facts,
-        name=facts.name,
-        title=facts.title,
-        classes=facts.classes,
-        source=facts.source,
+        name=own.name,
+        title=own.title,
+        classes=own.classes,
+        source=own.source,
         accuracy="",
         base=base.facts.name,
     )
-    encoder = Encoder(backbone, pooling, norm=norm, head=head, facts=facts).eval()
-    what = f"a probing head on the backbone of {base.facts.name}"
-    return encoder, Report(facts.name, "probing head", what, pooling.title, parameters, tensors, notes=tuple(notes))
+    what, count = f"a {kind} on the backbone of {base.facts.name}", len(weights.state)
+    report = Report(own.name, kind, what, encoder.pooling.title, weights.parameters, count, notes=tuple(notes))
+    return encoder.eval(), report
 
 
 def _backbone(
@@ -177,8 +181,7 @@ def _features(args: Mapping[str, Any]) -> str:
 
 def _reads(args: Mapping[str, Any], settings: LoadOptions, source: str, notes: list[str]) -> str:
     """Whether the head was trained on tokens before or after the final norm."""
-    if settings.tokens not in ("", BEFORE, AFTER):
-        raise CheckpointError(f"{source}: tokens= is {BEFORE} or {AFTER}, not {settings.tokens!r}")
+    check_tokens(settings, source)
     if settings.tokens:
         return settings.tokens
     model, loader = str(args.get("model") or ""), args.get("loader")
@@ -193,6 +196,16 @@ def _reads(args: Mapping[str, Any], settings: LoadOptions, source: str, notes: l
         f"its map depends: say tokens={BEFORE} (efficient-probing's own ViT: MAE, DINO, iBOT, MoCo v3, I-JEPA) or "
         f"tokens={AFTER} (its loaders of torch.hub, timm and open_clip)"
     )
+
+
+def check_tokens(settings: LoadOptions, source: str) -> None:
+    """Make sure that the option `tokens` says before or after the final norm, or nothing.
+
+    Raises:
+        CheckpointError: it says something else.
+    """
+    if settings.tokens not in ("", BEFORE, AFTER):
+        raise CheckpointError(f"{source}: tokens= is {BEFORE} or {AFTER}, not {settings.tokens!r}")
 
 
 def without_norm(backbone: nn.Module) -> nn.Module:
