@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import cv2
@@ -162,7 +162,7 @@ class ComparePage:
     ) -> Iterator[BoardState]:
         if len(photos) > MOST_PHOTOS:
             raise OptionError(f"{len(photos)} photos were given; at most {MOST_PHOTOS} are compared here at once")
-        pictures, sent = [read_picture(photo) for photo in photos], Sent()
+        pictures, sent = [read_picture(photo) for photo in photos], Sent(begun=time())
         keys = tuple(photo_key(photo) for photo in photos)
         ran = Ran(tuple(photos), tuple(checkpoints), tuple(maps))
         found = [self.reference.of(photo, references) for photo in photos]

@@ -6,8 +6,10 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Any, TypeVar, cast
 
 import gradio as gr
 
@@ -38,6 +40,27 @@ Key = tuple[str, str, int]
 ONE_HEAD = "one head"
 ALONE = ("no other class", -1)
 NOT_RECORDED = "Press Run first; recordings are kept for an hour."
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class Overtaken(Exception):
+    """The visitor has asked for something else since, whose answer must not be replaced by this one."""
+
+
+def dropped_if_overtaken(handler: Handler) -> Handler:
+    """Decorator of an event's function: nothing on the page changes where it raises `Overtaken`.
+
+    Events of one visitor run beside each other, and may end in another order than they began.
+    """
+
+    @wraps(handler)
+    def handle(*given: Any, **named: Any) -> Any:
+        try:
+            return handler(*given, **named)
+        except Overtaken:
+            return gr.skip()
+
+    return cast(Handler, handle)
 
 
 class Visit:
@@ -50,7 +73,9 @@ class Visit:
         others: recordings of the same photo by checkpoints that are asked the same, by photo, checkpoint and size.
         question: of the last answer.
         blocks_wanted: whether the maps of every block and head are shown.
-        begun: whether the visitor has asked for a recording.
+        recording: held by an event while it records, so that recordings are made in the order they are asked for.
+        asked: number of recordings that were asked for.
+        questions: number of questions that were asked.
     """
 
     def __init__(self) -> None:
@@ -60,7 +85,9 @@ class Visit:
         self.others: dict[Key, KeptRecording] = {}
         self.question = ""
         self.blocks_wanted = False
-        self.begun = False
+        self.recording = RLock()
+        self.asked = 0
+        self.questions = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Visit:
         return Visit()  # each visit begins with nothing
@@ -173,6 +200,7 @@ class InspectPage:
     # --- events ---------------------------------------------------------------------------------------------------
 
     @event_handler
+    @dropped_if_overtaken
     def record(
         self,
         photo: str | None,
@@ -187,14 +215,23 @@ class InspectPage:
         for value, sentence in ((photo, "Choose a photo first."), (checkpoint, "Choose a checkpoint first.")):
             if not value:
                 raise refusal(sentence)
-        visit.begun = True
-        kept = visit.record(str(photo), self.find(str(checkpoint), own), size)
-        answers = kept.facts.answers
-        question = question if question in answers else (answers or [""])[0]
-        lens = Lens(block=max(0, len(kept.recording.blocks) - 1))
-        visit.record_others([self.find(name, own) for name in others or []])
-        visit.facts_sent = ""  # a new recording brings them in any case
-        return [self._answer(visit, question, lens), visit, *self._follow(kept, question)]
+        visit.asked += 1
+        mine = visit.asked
+        encoder, beside = self.find(str(checkpoint), own), [self.find(name, own) for name in others or []]
+        with visit.recording:
+            if visit.asked > mine:
+                raise Overtaken
+            kept = visit.record(str(photo), encoder, size)
+            answers = kept.facts.answers
+            question = question if question in answers else (answers or [""])[0]
+            lens = Lens(block=max(0, len(kept.recording.blocks) - 1))
+            visit.record_others(beside)
+            visit.questions += 1  # answers about what was shown before come too late
+            answer = self._answer(kept, visit, question, lens)
+            visit.lens, visit.question, visit.facts_sent = lens, question, kept.key
+        if visit.asked > mine:
+            raise Overtaken
+        return [answer, visit, *self._follow(kept, question)]
 
     @event_handler
     def begin(
@@ -206,14 +243,14 @@ class InspectPage:
         own: OwnCheckpoints,
         visit: Visit,
         others: list[str] | None = None,
-    ) -> list[Any]:
+    ) -> list[Any] | dict[str, Any]:
         """As `record`, where the page is opened for the first time; what the visitor asks for has precedence."""
-        if visit.now is None and not visit.begun and photo and checkpoint:
+        if not visit.asked and photo and checkpoint:
             made = visit.prepare(photo, self.find(checkpoint, own), size)
-            if not visit.begun:  # meanwhile
+            if not visit.asked:  # meanwhile
                 visit.kept |= made
                 return self.record(photo, checkpoint, size, question or "pooling", own, visit, others)
-        return [gr.skip()] * len(self.recording_event["outputs"])
+        return gr.skip()
 
     def _follow(self, kept: KeptRecording, question: str) -> list[Any]:
         """Updates of the controls: question, block, fusion, head, first, residual, discard, target, also."""
@@ -238,6 +275,7 @@ class InspectPage:
         ]
 
     @event_handler
+    @dropped_if_overtaken
     def ask(
         self,
         question: str,
@@ -258,45 +296,52 @@ class InspectPage:
         lens = replace(visit.lens, block=checked_index(block, "the block"), fusion=heads, target=chosen, also=other)
         begin, weight = checked_index(first, "the first block"), checked_number(residual, "the weight")
         lens = replace(lens, first=begin, residual=weight, discard=checked_number(discard, "the share"))
-        return self._answer(visit, question, lens), gr.update(visible=fusion == ONE_HEAD)
+        return self._reply(visit, question, lens), gr.update(visible=fusion == ONE_HEAD)
 
     @event_handler
+    @dropped_if_overtaken
     def point(self, event: gr.EventData, visit: Visit) -> tuple[Any, Any]:
         """What the token at (x, y), in pixels of the photo, attends to."""
         at = checked_number(sent_value(event, "x"), "x"), checked_number(sent_value(event, "y"), "y")
-        return self._answer(visit, "token", replace(visit.lens, at=at)), gr.update(value="token")
+        return self._reply(visit, "token", replace(visit.lens, at=at)), gr.update(value="token")
 
     @event_handler
+    @dropped_if_overtaken
     def choose_class(self, event: gr.EventData, visit: Visit) -> tuple[Any, Any, Any, Any]:
         """The maps of a class that was clicked in the segmentation."""
         index = checked_index(sent_value(event, "index"), "the class")
         return (
-            self._answer(visit, "class", replace(visit.lens, target=index, also=None)),
+            self._reply(visit, "class", replace(visit.lens, target=index, also=None)),
             gr.update(value="class"),
             gr.update(value=index),
             gr.update(value=ALONE[1]),
         )
 
     @event_handler
+    @dropped_if_overtaken
     def choose_others(self, others: list[str] | None, own: OwnCheckpoints, visit: Visit) -> InspectState | Any:
         """The same question to other checkpoints too, beside the first."""
         if len(others or []) > MOST_OTHERS:
             raise OptionError(f"at most {MOST_OTHERS} checkpoints are asked beside the first; take one away")
-        visit.record_others([self.find(str(name), own) for name in others or []])
-        return self._answer(visit, visit.question, visit.lens) if visit.kept else gr.skip()
+        beside = [self.find(str(name), own) for name in others or []]
+        with visit.recording:
+            visit.record_others(beside)
+        return self._reply(visit, visit.question, visit.lens) if visit.kept else gr.skip()
 
     @event_handler
+    @dropped_if_overtaken
     def show_blocks(self, event: gr.EventData, visit: Visit) -> InspectState:
         """The same answer, with or without the maps of every block and head."""
         visit.blocks_wanted = sent_value(event, "wanted") is True
-        return self._answer(visit, visit.question, visit.lens)
+        return self._reply(visit, visit.question, visit.lens)
 
     @event_handler
+    @dropped_if_overtaken
     def open_cell(self, event: gr.EventData, visit: Visit) -> tuple[Any, Any, Any, Any]:
         """The map of one head of one block that was clicked, large: updates of view, block, fusion and head."""
         block = checked_index(sent_value(event, "block"), "the block")
         head = checked_index(sent_value(event, "head"), "the head")
-        answer = self._answer(visit, visit.question, replace(visit.lens, block=block, fusion=head))
+        answer = self._reply(visit, visit.question, replace(visit.lens, block=block, fusion=head))
         return answer, gr.update(value=block), gr.update(value=ONE_HEAD), gr.update(value=head, visible=True)
 
     @event_handler
@@ -314,21 +359,33 @@ class InspectPage:
         write_film(path, layer_frames(kept.recording.picture, maps, visit.lens.fusion, at=at), RATE)
         return str(path)
 
-    def _answer(self, visit: Visit, question: str, lens: Lens) -> InspectState:
-        """The answer to a question; its lens becomes the visit's, unless the answer fails."""
+    def _reply(self, visit: Visit, question: str, lens: Lens) -> InspectState:
+        """The answer to a question about what is shown; its lens becomes the visit's, unless the answer fails.
+
+        Raises:
+            Overtaken: another question was asked since, or another recording is shown.
+        """
         kept = visit.now
         if kept is None:
             raise refusal(NOT_RECORDED)
+        visit.questions += 1
+        mine = visit.questions
+        answer = replace(self._answer(kept, visit, question, lens), facts_wanted=kept.key != visit.facts_sent)
+        if visit.questions > mine:
+            raise Overtaken
+        visit.lens, visit.question, visit.facts_sent = lens, answer.question, kept.key
+        return answer
+
+    def _answer(self, kept: KeptRecording, visit: Visit, question: str, lens: Lens) -> InspectState:
+        """The answer to a question about a recording, with its facts."""
         settings, question = Settings(), str(question)
         recordings = [kept.recording, *(other.recording for other in visit.others.values())]
         answers = ask_each(recordings, question, lens, settings) if question else None
         has_blocks = visit.blocks_wanted and not why_no_blocks(kept.recording, question)
         blocks = every_head(kept.recording, question, lens) if has_blocks else None
-        visit.lens, visit.question = lens, question
         rows, notes = ([*answers.first.rows, *answers.others], answers.notes) if answers else ([], [])
         board = Board([kept.recording.picture], rows, {}, notes, settings)
-        new, visit.facts_sent = kept.key != visit.facts_sent, kept.key
-        return InspectState(board, kept, answers.first if answers else None, lens, new, question, blocks)
+        return InspectState(board, kept, answers.first if answers else None, lens, question=question, blocks=blocks)
 
     # --- the page -------------------------------------------------------------------------------------------------
 

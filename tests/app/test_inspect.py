@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import copy
 import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +51,80 @@ def test_first_answer_gives_way_to_what_the_visitor_asks_for_meanwhile(
 
     visit = Visit()
     assert begin(visit)[0].board.rows and visit.now is not None
-    assert begin(visit)[0] == gr.skip()  # it stays as it was left
+    assert begin(visit) == gr.skip()  # it stays as it was left
 
     hurried, prepare = Visit(), Visit.prepare
 
     def asked_meanwhile(self: Visit, photo: str, encoder: Encoder, size: int) -> dict[Any, Any]:
-        if not self.begun:
+        if not self.asked:
             record_photo(page, self, photos["tall"], "life", "cls")
         return prepare(self, photo, encoder, size)
 
     monkeypatch.setattr(Visit, "prepare", asked_meanwhile)
-    assert begin(hurried)[0] == gr.skip()
+    assert begin(hurried) == gr.skip()
     assert hurried.now is not None and hurried.now.recording.encoder is encoders["life"]
+
+
+def test_newest_recording_is_shown_whichever_ends_last(
+    page: InspectPage, encoders: dict[str, Encoder], photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit, answer, newer = Visit(), InspectPage._answer, []
+
+    def slow(self: InspectPage, kept: Any, *given: Any) -> Any:
+        if kept.recording.encoder is encoders["vit"] and not newer:
+            newer.append(pool.submit(record_photo, page, visit, photos["tall"], "life", "cls"))
+            while visit.asked < 2:
+                time.sleep(0.01)
+        return answer(self, kept, *given)
+
+    monkeypatch.setattr(InspectPage, "_answer", slow)
+    with ThreadPoolExecutor(1) as pool:
+        older = page.begin(str(photos["wide"]), "vit", 0, "", OwnCheckpoints(), visit)
+    assert older == gr.skip()  # whatever the order in which both reach the page
+    shown = newer[0].result()[0]
+    assert shown.kept.recording.encoder is encoders["life"] and shown.facts_wanted
+    assert visit.now is shown.kept and visit.question == "cls"
+
+
+def test_waiting_recording_is_not_made_once_another_is_asked_for(
+    page: InspectPage, encoders: dict[str, Encoder], photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit, made = Visit(), []
+    original = module.record
+    monkeypatch.setattr(module, "record", lambda encoder, *given: made.append(encoder) or original(encoder, *given))
+    with ThreadPoolExecutor(2) as pool, visit.recording:
+        first = pool.submit(record_photo, page, visit, photos["wide"], "vit")
+        while visit.asked < 1:
+            time.sleep(0.01)
+        second = pool.submit(record_photo, page, visit, photos["wide"], "life")
+        while visit.asked < 2:
+            time.sleep(0.01)
+        visit.recording.release()
+        assert first.result() == gr.skip() and second.result()[0].board.rows
+        visit.recording.acquire()
+    assert made == [encoders["life"]]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["question", "recording"])
+def test_answer_that_is_overtaken_changes_nothing(
+    page: InspectPage, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    visit, answer, newer = Visit(), InspectPage._answer, []
+    record_photo(page, visit, photos["wide"], "life", "cls")
+
+    def ask(block: int) -> Any:
+        return page.ask("cls", block, "mean", 0, 0, 0.5, 0, None, ALONE[1], visit)
+
+    def slow(*given: Any) -> Any:
+        if not newer:
+            newer.append(None)
+            newer[0] = record_photo(page, visit, photos["wide"], "life", "token") if again else ask(0)
+        return answer(*given)
+
+    monkeypatch.setattr(InspectPage, "_answer", slow)
+    assert ask(1) == gr.skip()
+    assert newer[0][0].board.rows
+    assert (visit.lens.block, visit.question) == ((2, "token") if again else (0, "cls"))
 
 
 def test_point_gives_the_maps_of_the_python_call(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Page, expect
 
+from simpool_viz.app.compare import ComparePage
 from simpool_viz.board.ready_made import COMPARISONS
-from tests.browser.conftest import Opened, open_page
+from tests.browser.conftest import EXAMPLE, Opened, open_page, settle
 
 STALE = "The board shows an earlier choice. Press Run."
 
@@ -39,6 +44,37 @@ def test_a_run_that_fails_leaves_the_board_behind_the_choice(opened: Opened):
     page.locator("#run").click()
     expect(page.get_by_text("Choose at least one checkpoint.")).to_be_visible(timeout=30_000)
     expect(page.locator("#stale .stale")).to_have_text(STALE)
+
+
+def test_board_of_the_newer_run_stays_when_an_older_one_ends_after_it(opened: Opened, monkeypatch: pytest.MonkeyPatch):
+    page, log = opened
+    begun, go_on, ended, states = *(threading.Event() for _ in range(3)), ComparePage._states
+
+    def held(self: ComparePage, photos: list[str], *given: Any) -> Iterator[Any]:
+        for state in states(self, photos, *given):
+            yield state
+            if photos[0].endswith("chelsea.jpg"):
+                begun.set()
+                assert go_on.wait(timeout=120)
+        if photos[0].endswith("chelsea.jpg"):
+            ended.set()
+
+    monkeypatch.setattr(ComparePage, "_states", held)
+    page.locator("#run").click()
+    assert begun.wait(timeout=60)
+    page.locator("#photo [aria-label='Remove Image']").first.click()
+    page.locator("#photo input[type=file]").set_input_files(str(EXAMPLE.with_name("coffee.jpg")))
+    title = page.locator("#board .photo figcaption").first
+    expect(title).to_have_text("coffee.jpg", timeout=60_000)
+    expect(page.locator("#board .waiting")).to_have_count(0, timeout=60_000)
+    rows = page.locator("#board .row h2").all_inner_texts()
+    go_on.set()
+    assert rows and ended.wait(timeout=120)
+    settle(page, log)
+    expect(title).to_have_text("coffee.jpg")
+    assert page.locator("#board .row h2").all_inner_texts() == rows
+    expect(page.locator("#board .waiting")).to_have_count(0)
+    assert note(page) == ""
 
 
 def test_ready_made_comparison_runs_at_once(opened: Opened):

@@ -87,8 +87,13 @@ function unpacked(value) {
   return { ...value, rows: rows.map(([, row]) => row) };
 }
 
+// Of two runs beside each other the one that began later stays, whichever ends last.
+let newest = null;
+
 async function load() {
-  const value = withPins(unpacked(props.value)), mine = ++drawn, known = keepFacts(value ?? {});
+  const begun = props.value?.begun; // 0 for a board that no run made
+  if (!(begun && begun < newest?.begun)) newest = props.value;
+  const value = withPins(unpacked(newest)), mine = ++drawn, known = keepFacts(value ?? {});
   if (!value || !value.photos) {
     board = null;
     return empty(NOTHING_YET[props.kind] ?? NOTHING_YET.compare);

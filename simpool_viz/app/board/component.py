@@ -132,11 +132,14 @@ class Sent:
         photos: cached file of each photo, by its index.
         rows: each row as the browser gets it, by its index.
         run: tells the states of this run from all others, so that the browser adds what is new to what it shows.
+        begun: when the run began, in seconds, so that it does not replace the board of a later one, whichever ends
+            last; 0 for a board that is always shown.
     """
 
     photos: dict[int, str] = field(default_factory=dict)
     rows: dict[int, Any] = field(default_factory=dict)
     run: str = field(default_factory=lambda: uuid4().hex)
+    begun: float = 0
 
 
 @dataclass(frozen=True)
@@ -349,6 +352,7 @@ class BoardView(gr.HTML):
             "waiting": value.waiting,
             "said": value.said,
             "run": sent.run,
+            "begun": sent.begun,
             "ran": value.ran and value.ran.payload(),
         }
 

@@ -5,7 +5,7 @@ let linked = null; // { steps, before: the run that is not yet the link's, run: 
 
 function takeLink({ classes, boxes, another }) {
   const steps = [...boxes.map(([picture, boxes]) => ({ picture, boxes })), ...classes.map(([picture, index, checkpoint, map]) => ({ picture, index, checkpoint, map }))];
-  linked = steps.length ? { steps, before: another ? props.value?.run : null, run: null } : null;
+  linked = steps.length ? { steps, before: another ? newest?.run : null, run: null } : null;
   followLink();
 }
 
