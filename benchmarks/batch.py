@@ -35,7 +35,7 @@ from simpool_viz.batch.boards import Job, batches_of_one_shape
 from simpool_viz.batch.cost import Measured, Site, most_devices, readers_needed, run_rate
 from simpool_viz.batch.engine import cut_to_parts
 from simpool_viz.batch.inputs import find_items
-from simpool_viz.batch.part_files import Cluster, part_paths, run_parts
+from simpool_viz.batch.part_files import PICTURES, Cluster, part_paths, run_parts
 from simpool_viz.batch.places import contents
 from simpool_viz.batch.preparing import Fault
 from simpool_viz.batch.rows import BoardWork
@@ -43,7 +43,6 @@ from simpool_viz.images import normalise
 from simpool_viz.maps.request import parse_map
 
 MIB = 2**20
-PART = 256
 
 
 def main() -> int:
@@ -83,7 +82,7 @@ def measure(arguments: argparse.Namespace, inputs: list[str], out: Path) -> dict
     stamps: list[float] = []
     with memory_along() as samples, _stamped(stamps):
         report = run_parts(
-            work, items, out, {}, size=PART, cluster=cluster, ahead=3 * arguments.batch, device=arguments.device
+            work, items, out, {}, size=PICTURES, cluster=cluster, ahead=3 * arguments.batch, device=arguments.device
         )
     rate = _steady_rate(stamps, len(items), report.seconds)
     written = sum(path.stat().st_size for path in part_paths(out))
@@ -166,10 +165,10 @@ def _stamped(stamps: list[float]) -> Iterator[None]:
 def _steady_rate(stamps: list[float], pictures: int, seconds: float) -> float:
     """Pictures per second between the first part and the last but one, once processes have started; of the whole run
     where there are too few parts."""
-    whole = len(cut_to_parts(range(pictures), PART))  # type: ignore[arg-type]
+    whole = len(cut_to_parts(range(pictures), PICTURES))  # type: ignore[arg-type]
     if whole < 4 or len(stamps) < 4:
         return pictures / seconds
-    return PART * (len(stamps) - 2) / (stamps[-2] - stamps[0])
+    return PICTURES * (len(stamps) - 2) / (stamps[-2] - stamps[0])
 
 
 @contextmanager

@@ -22,6 +22,8 @@ from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.sharing import sharing_groups
 from simpool_viz.recording import Recording, record_prepared
 
+WAITING = 256 * 2**20  # bytes of pictures that wait for others of their shape
+
 
 @dataclass(frozen=True)
 class Job:
@@ -65,12 +67,15 @@ class HasShape(Protocol):
     @property
     def shape(self) -> tuple[tuple[int, int], ...]: ...
 
+    @property
+    def nbytes(self) -> int: ...
+
 
 Shaped = TypeVar("Shaped", bound=HasShape)
 
 
 def batches_of_one_shape(read: Iterator[Shaped | Fault], batch: int, faults: list[Fault]) -> Iterator[list[Shaped]]:
-    """Collect pictures of one shape into batches. At most eight batches of pictures wait, then the fullest goes.
+    """Collect pictures of one shape into batches. At most `WAITING` bytes of pictures wait, then the fullest goes.
 
     Args:
         read: pictures as they come.
@@ -78,17 +83,22 @@ def batches_of_one_shape(read: Iterator[Shaped | Fault], batch: int, faults: lis
         faults: to which what cannot be read is added.
     """
     buckets: dict[Any, list[Shaped]] = {}
+    waiting = 0
     for one in read:
         if isinstance(one, Fault):
             faults.append(one)
             continue
-        bucket = buckets.setdefault(one.shape, [])
-        bucket.append(one)
-        if len(bucket) == batch:
-            yield buckets.pop(one.shape)
-        elif sum(map(len, buckets.values())) >= 8 * batch:
-            yield buckets.pop(max(buckets, key=lambda shape: len(buckets[shape])))
+        buckets.setdefault(one.shape, []).append(one)
+        waiting += one.nbytes
+        while waiting > WAITING or len(buckets.get(one.shape, ())) == batch:
+            fullest = buckets.pop(max(buckets, key=lambda shape: (len(buckets[shape]), _bytes(buckets[shape]))))
+            waiting -= _bytes(fullest)
+            yield fullest
     yield from buckets.values()
+
+
+def _bytes(bucket: Sequence[HasShape]) -> int:
+    return sum(one.nbytes for one in bucket)
 
 
 def make_boards(job: Job, batch: Sequence[Prepared]) -> list[Board]:

@@ -34,6 +34,7 @@ from simpool_viz.outputs import written_whole
 
 RUN, MANIFEST = "run.json", "manifest.json"
 ENGINES = ("local", "ray")
+PICTURES = 512  # of a part, whose last batches, one of each shape, are smaller than they could be
 _ABOUT = b"simpool_viz"  # the key of a part's report in the metadata of its file
 
 
@@ -68,7 +69,7 @@ def run_parts(
     out: Path,
     settings: dict[str, Any],
     *,
-    size: int = 256,
+    size: int = PICTURES,
     cluster: Cluster | None = None,
     ahead: int = 48,
     device: str = "cpu",

@@ -56,6 +56,11 @@ class Prepared:
         """The token grid (rows, columns) of every frame, which pictures of one batch have in common."""
         return tuple(geometry.grid for geometry in self.geometries)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its pixels."""
+        return self.display.nbytes + sum(pixels.nbytes for pixels in self.inputs)
+
 
 @dataclass(frozen=True)
 class Fault:

@@ -23,7 +23,7 @@ from simpool_viz.batch.boards import Job, batches_of_one_shape, boards_or_faults
 from simpool_viz.batch.engine import Made, Rows, require_pyarrow
 from simpool_viz.batch.inputs import find_items
 from simpool_viz.batch.local import run_settings
-from simpool_viz.batch.part_files import RUN, Cluster, run_parts
+from simpool_viz.batch.part_files import PICTURES, RUN, Cluster, run_parts
 from simpool_viz.batch.preparing import Fault, Prepared, prepare
 from simpool_viz.batch.writing import BatchReport, check_folder
 from simpool_viz.board.board import Board, Row, Settings
@@ -158,7 +158,7 @@ def write_batch(
         drawn: how maps are drawn, where they are.
         pictures: format of overlays and cut-outs that are written into the rows, "jpeg" or "png"; "none" for none.
         batch: number of pictures of a forward pass.
-        part: pictures of a file; 256, or 64 with pictures, by default.
+        part: pictures of a file; 512, or 64 with pictures, by default.
         cluster: the engine; worker processes of this machine by default.
         overwrite: discard an earlier run in `out` and start over.
         progress: whether to show a progress bar.
@@ -192,7 +192,7 @@ def write_batch(
     requests = [parse_map(one) if isinstance(one, str) else one for one in maps]
     work = BoardWork(Job(encoders, requests, settings or Settings()), drawn, pictures, batch)
     facts = run_settings(work.job, drawn, pictures) | {"batch": batch, "weights": [weights_digest(e) for e in encoders]}
-    size = (256 if pictures == "none" else 64) if part is None else part
+    size = (PICTURES if pictures == "none" else 64) if part is None else part
     options: dict[str, Any] = {"overwrite": overwrite, "progress": progress, "device": str(work.job.device)}
     return run_parts(work, find_items(inputs), out, facts, size=size, cluster=cluster, ahead=3 * batch, **options)
 

@@ -44,7 +44,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, default=16, metavar="N", help="pictures of a forward pass (default: %(default)s)"
     )
     parser.add_argument(
-        "--part", type=int, metavar="N", help="pictures of a parquet file (default: 256, or 64 with --pictures)"
+        "--part", type=int, metavar="N", help="pictures of a parquet file (default: 512, or 64 with --pictures)"
     )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that read pictures (default: half the cores)"

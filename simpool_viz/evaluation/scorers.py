@@ -50,6 +50,11 @@ class ReadSample:
         """As of `Prepared`."""
         return self.prepared.shape
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both."""
+        return self.prepared.nbytes + len(self.reference)
+
 
 def read_sample(
     key: str, sample: Sample | Exception, frames: Sequence[Frame], object_ids: tuple[int, ...]
