@@ -143,7 +143,7 @@ def test_memory_of_a_process_and_its_children_is_seen_along_the_way() -> None:
 
 def test_the_rate_of_a_run_leaves_out_its_beginning_and_its_end() -> None:
     stamps = [10.0, 12.0, 14.0, 16.0, 99.0]  # the first part waits for processes to start, the last is short
-    assert batch._steady_rate(stamps, 4 * batch.PART + 3, 200.0) == pytest.approx(batch.PART / 2)
+    assert batch._steady_rate(stamps, 4 * batch.PICTURES + 3, 200.0) == pytest.approx(batch.PICTURES / 2)
     assert batch._steady_rate([10.0], 50, 20.0) == 2.5
 
 
