@@ -1,4 +1,4 @@
-"""What comes after the forward: exported pictures, scores of a moved threshold, the whole board."""
+"""What comes after the forward: exported pictures, scores of a moved threshold, the whole board and a large one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 
-from benchmarks.measure import Samples
-from simpool_viz.board.board import Board, Settings, make_board
+from benchmarks.measure import Samples, in_turns, quartiles
+from simpool_viz.board.board import Board, Settings, iterate_board, make_board
 from simpool_viz.checkpoints.bundle import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.checkpoints.load import load_checkpoints
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import render_row, row_scales, save_picture
-from simpool_viz.images import Picture, read_picture
+from simpool_viz.images import Picture, fit, preprocess, read_picture
+from simpool_viz.maps.request import MapRequest
+from simpool_viz.modeling.sharing import forward_shared
 from simpool_viz.scores.localization import score_map
 from simpool_viz.scores.references import read_reference
 
@@ -97,3 +100,51 @@ def board(rounds: int, samples: Samples) -> list[str]:
         f"- masks and scores of these {len(made.rows)} rows against a reference after a threshold was moved: "
         f"{released_ms:.0f} ms"
     ]
+
+
+def rows(rounds: int, samples: Samples) -> list[str]:
+    """Twelve rows: three photos of one shape, four checkpoints of one base, against their plain batched forwards."""
+    encoders = load_checkpoints(["vit_cls", "vit_gap", "vit_ggem", "vit_simpool"])
+    first, photos = encoders[0], []
+    for name in ("chelsea", "coffee", "astronaut"):
+        whole = Image.fromarray(read_picture(bundled_folder("assets") / f"{name}.jpg").rgb)
+        photos.append(Picture(np.asarray(whole.resize((450, 300))), name))
+    places = [fit(photo.size, first.facts.size, first.stride, first.multiple) for photo in photos]
+    own = zip(photos, places, strict=True)
+    images = torch.stack([preprocess(*one, first.facts.mean, first.facts.std) for one in own])
+    requests = [MapRequest("own")]
+
+    def states() -> Any:
+        return iterate_board(photos, encoders, requests, Settings())
+
+    def separate() -> None:
+        with torch.inference_mode():
+            for encoder in encoders:
+                encoder(images)
+
+    def shared() -> None:
+        with torch.inference_mode():
+            forward_shared(encoders, images)
+
+    def one_by_one() -> None:
+        with torch.inference_mode():
+            for image in images:
+                forward_shared(encoders, image[None])
+
+    works: dict[str, Callable[[], Any]] = {"shared": shared, "one by one": one_by_one, "separate": separate}
+    works |= {"board": lambda: list(states()), "first": lambda: next(states())}
+    taken = in_turns(works, rounds)
+    lines = []
+    for name, what in (
+        ("shared", "the base run once for all photos"),
+        ("one by one", "the base run once for each photo"),
+        ("separate", "the base run once for each photo and checkpoint"),
+    ):
+        title = f"board of 12 rows, x the plain batched forwards, {what}"
+        ratios = [whole / plain for whole, plain in zip(taken["board"], taken[name], strict=True)]
+        _, low, high = quartiles(ratios)
+        lines.append(f"- {title}: {samples.add(title, 'x', ratios):.2f} ({low:.2f} to {high:.2f})")
+    seconds = samples.add("board of 12 rows", "s", taken["board"])
+    first_row = samples.add("board of 12 rows, the first row", "s", taken["first"])
+    lines.append(f"- that board: {seconds:.2f} s, its first row after {first_row:.2f} s")
+    return ["\n".join(lines)]

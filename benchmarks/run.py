@@ -6,9 +6,9 @@ Markdown.
   python benchmarks/run.py --parts maps memory --device cuda --batch 1 64
   python benchmarks/run.py --json now.json                  and the values, for benchmarks/changes.py
 
-Parts: maps (time), memory (peaks, a process for each), large (12,545 tokens), entropy, drawing, board, click, folder,
-start. What is compared with comes from the extra `bench`: pip install -e ".[bench]". What is not installed is left out
-and named.
+Parts: maps (time), memory (peaks, a process for each), large (12,545 tokens), entropy, drawing, board, rows (a board of
+twelve), click, folder, start. What is compared with comes from the extra `bench`: pip install -e ".[bench]"; what is
+not installed is left out and named.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.measure import Samples, in_child, in_turns, peak_of, quartiles
 from benchmarks.subjects import PEERS, SUBJECTS, Work, check_same, make_setup
 from simpool_viz.outputs import markdown_table
 
-PARTS = ("maps", "memory", "large", "entropy", "drawing", "board", "click", "folder", "start")
+PARTS = ("maps", "memory", "large", "entropy", "drawing", "board", "rows", "click", "folder", "start")
 PLAIN = "plain fused forward"
 MIB = 2**20
 
@@ -74,7 +74,7 @@ def _part(part: str, arguments: argparse.Namespace, samples: Samples) -> Iterato
         )
         return
     lines = {"large": large, "entropy": spatial_entropy.report, "drawing": after.drawing, "board": after.board}
-    lines |= {"click": token_click.report, "folder": folder.report, "start": start.report}
+    lines |= {"rows": after.rows, "click": token_click.report, "folder": folder.report, "start": start.report}
     yield f"### {part}\n"
     yield from lines[part](rounds, samples)
 
