@@ -17,12 +17,13 @@ import gradio as gr
 from gradio import processing_utils
 
 from simpool_viz.app.address import LOOK, NOT_HELD, Choice, asked, read_address, script
-from simpool_viz.app.board.component import BoardState, BoardView, Photo, Ran, Sent
+from simpool_viz.app.board.component import BoardState, BoardView, Photo, Ran, Sent, row_payload
 from simpool_viz.app.checkpoint_list import CheckpointList, bundled_groups, hub_groups
 from simpool_viz.app.choice import FORGET_CHOICE, compare_choice, first_choice, open_link, remember_choice
 from simpool_viz.app.class_rows import ClassRows
 from simpool_viz.app.downloads import download
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
+from simpool_viz.app.first_board import WHERE, FirstBoard, board_digest, read_first_board, without_times
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.reference import ReferencePanel, References, photo_key, photo_of, reference_payload
 from simpool_viz.app.store import EncoderStore
@@ -303,16 +304,53 @@ class ComparePage:
                 f"The picture could not be fetched ({type(error).__name__}). Save it and upload the file instead."
             ) from error
 
-    def first_board(self) -> BoardState | None:
-        """The finished board of the example, made once when the app starts."""
+    def first_board(self) -> tuple[BoardState, str] | None:
+        """The finished board of the example and what to see on it: as it travels with the package, or made now."""
+        if (choice := self._first_run()) is None:
+            return None
+        stored = read_first_board(board_digest(*choice)) if self.store.where() == WHERE else None
+        if stored is None:
+            state = self._make_first_board()
+            return (state, _point_of(state.board)) if state else None
+        photo, names, maps = choice
+        state = next(self._states([str(photo)], names, maps))  # before any model is read
+        assert state.ran is not None, "of a run"
+        board = replace(state.board, skipped=stored.skipped)
+        sent = replace(state.sent, rows=dict(enumerate(stored.rows)))
+        ran = replace(state.ran, steps=stored.steps)
+        return replace(state, board=board, sent=sent, waiting="", said=stored.said, ran=ran), stored.point
+
+    def first_board_as_data(self, view: BoardView) -> FirstBoard:
+        """The finished board of the example, made now, as it travels with the package.
+
+        Args:
+            view: the component that shows it.
+        """
+        choice, state = self._first_run(), self._make_first_board()
+        assert choice is not None and state is not None and state.ran is not None, "the bundled checkpoints are whole"
+        board = state.board
+        rows = [view.sent_row(without_times(row_payload(board, row, i))) for i, row in enumerate(board.rows)]
+        return FirstBoard(board_digest(*choice), rows, board.skipped, state.said, _point_of(board), state.ran.steps)
+
+    def warm_up(self) -> None:
+        """Read and run the models of the first board, so that the first answer does not wait for it."""
+        self._make_first_board()
+
+    def _first_run(self) -> tuple[Path, list[str], list[str]] | None:
+        """Photo, checkpoints and maps of the first board; None where there is no photo or no checkpoint."""
         photos = {p.name: p for p in example_photos()}
         if FIRST_PHOTO not in photos or not self.checkpoints:
             return None
+        return photos[FIRST_PHOTO], self.first_checkpoints, self._first_maps()
+
+    def _make_first_board(self) -> BoardState | None:
+        if (choice := self._first_run()) is None:
+            return None
+        photo, names, maps = choice
         # Twice: the first forward of a process is slow, and its milliseconds would stay on the page.
-        photo, names = str(photos[FIRST_PHOTO]), self.first_checkpoints
         try:
             for _ in range(2):
-                *_, last = self._states([photo], names, self._first_maps(), boards=self._here)
+                *_, last = self._states([str(photo)], names, maps, boards=self._here)
         except SimpoolError as error:  # a damage that only the tensors show; the page opens without a board
             logger.warning("no first board: %s", error)
             return None
@@ -338,11 +376,11 @@ class ComparePage:
             with gr.Column(scale=3):
                 first = self.first_board()
                 if first:
-                    gr.Markdown(_point_of(first.board), elem_id="point")
+                    gr.Markdown(first[1], elem_id="point")
                 drawing = style_controls("board")
                 self.panels = [settings, drawing.panel]
                 self.drawing = drawing.controls | {"baselines": self.reference.baselines}
-                view = BoardView(value=first, elem_id="board")
+                view = BoardView(value=first and first[0], elem_id="board")
                 taken = TakeAway(self.run, self.find, self.names)
                 taken.build(inputs)
         self.view, self.inputs = view, inputs

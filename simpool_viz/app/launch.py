@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def build(device: str = "auto", *, precision: str = "auto", warm: bool = False) 
             elem_classes="simpool-intro",
         )
         blocks.listen()
+    blocks.warm_up = page.warm_up
     if zero:  # what is placed when the app starts is on the GPU of each call
         for name in page.whole[: zero.store.limit]:
             zero.store.get(name)
@@ -209,6 +211,7 @@ def serve(
         blocks, host, port, proxies, options | {"prevent_thread_lock": True, "quiet": True}, stopping=ending.asked
     )
     print(f"simpool_viz answers at {address}", flush=True)
+    threading.Thread(target=blocks.warm_up, name="warm-up", daemon=True).start()
     ending.wait()
     print("ending", flush=True)
     finish(blocks, patience)

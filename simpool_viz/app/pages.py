@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +19,12 @@ from simpool_viz.board.inspection import QUESTIONS
 from simpool_viz.board.tour import stops
 from simpool_viz.checkpoints.load import split_size
 from simpool_viz.checkpoints.published import is_offered
+from simpool_viz.errors import DataError
 from simpool_viz.evaluation.evidence import measured_tables
 from simpool_viz.maps.request import parse_map
-from simpool_viz.scores.results import bundled_results
+from simpool_viz.scores.results import Results, bundled_results
 
+logger = logging.getLogger(__name__)
 Choices = list[tuple[str, str]]
 SIZES = [("the checkpoint's own", 0)] + [(f"{s} px", s) for s in (96, 128, 160, 224, 320, 448, 672, 896, 1344, 1792)]
 
@@ -39,9 +42,10 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
     first = [name for name in ("vit_simpool",) if name in compare.checkpoints] or [name for _, name in choices[:1]]
     inspect_page = InspectPage(choices, compare.find, SIZES, first_example(), *first)
     video_page = VideoPage(choices, first, compare.maps, compare.find)
-    here = stops(compare.checkpoints)
+    measured = _measured(compare)
+    here = stops(compare.checkpoints) if measured else []
     tour_page = TourPage(here, compare.find) if here else None
-    tables = measured_tables(bundled_results(), compare.checkpoints)
+    tables = measured_tables(measured, compare.checkpoints) if measured else []
     evidence_page = EvidencePage(tables, example_photos(), compare.find) if tables else None
     with gr.Tabs() as tabs:
         with gr.Tab("Compare", id="compare"):
@@ -92,6 +96,16 @@ def build_pages(compare: ComparePage) -> list[gr.Accordion]:
     offered.success(**inspect_page.recording_event | {"fn": inspect_page.begin})
     video_tab.select(offer_one, own, video_page.checkpoints, api_visibility="private")
     return [*compare.panels, *inspect_page.panels]
+
+
+def _measured(compare: ComparePage) -> Results | None:
+    """The results of the bundled checkpoints; where their file is damaged, pages that quote them are left out."""
+    try:
+        return bundled_results()
+    except DataError as error:
+        logger.warning("Tour and Evidence are left out: %s", error)
+        compare.left_out["Tour and Evidence"] = "the file of measured results is missing or damaged"
+        return None
 
 
 def _with_own(choices: Choices, own: OwnCheckpoints) -> Choices:

@@ -160,6 +160,7 @@ class VisitedBlocks(GuardedBlocks):
         super().__init__(*given, **named)
         self._closed: dict[str, float] = {}
         self.examples: dict[str, dict[str, Any]] = {}  # of endpoints' parameters, by their names
+        self.warm_up: Callable[[], None] = lambda: None  # to be called once the page is served
 
     async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
         """As in `gr.Blocks`; what the visit holds is noted."""

@@ -130,7 +130,7 @@ class Sent:
 
     Attributes:
         photos: cached file of each photo, by its index.
-        rows: each row as the browser gets it, by its index.
+        rows: each row as the browser gets it, by its index; a board that travels as data has them and no others.
         run: tells the states of this run from all others, so that the browser adds what is new to what it shows.
         begun: when the run began, in seconds, so that it does not replace the board of a later one, whichever ends
             last; 0 for a board that is always shown.
@@ -347,7 +347,7 @@ class BoardView(gr.HTML):
         return {
             "photos": [{**photo, "key": key} for photo, key in zip(photos, keys, strict=True)],
             "references": own | value.references,
-            "rows": [sent.rows[index] for index in range(len(board.rows))],
+            "rows": [sent.rows[index] for index in sorted(sent.rows)],
             "skipped": board.skipped,
             "waiting": value.waiting,
             "said": value.said,
