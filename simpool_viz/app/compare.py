@@ -338,10 +338,10 @@ class ComparePage:
 
     def _first_run(self) -> tuple[Path, list[str], list[str]] | None:
         """Photo, checkpoints and maps of the first board; None where there is no photo or no checkpoint."""
-        photos = {p.name: p for p in example_photos()}
-        if FIRST_PHOTO not in photos or not self.checkpoints:
+        photo = first_example()
+        if photo is None or not self.checkpoints:
             return None
-        return photos[FIRST_PHOTO], self.first_checkpoints, self._first_maps()
+        return Path(photo), self.first_checkpoints, self._first_maps()
 
     def _make_first_board(self) -> BoardState | None:
         if (choice := self._first_run()) is None:
