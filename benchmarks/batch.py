@@ -89,6 +89,7 @@ def measure(arguments: argparse.Namespace, inputs: list[str], out: Path) -> dict
     measured = Measured(plain, reader, size, written / len(items), min(1.0, rate / plain))
     site = Site(1, arguments.workers or max(1, (os.cpu_count() or 2) // 2))
     later = samples[len(samples) // 2 :] or [0.0]
+    third, fourth = later[: len(later) // 2] or later, later[len(later) // 2 :]
     return {
         "machine": {"device": arguments.device, "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "run": {"pictures": len(items), "faults": len(report.faults), "seconds": round(report.seconds, 2)},
@@ -97,7 +98,7 @@ def measure(arguments: argparse.Namespace, inputs: list[str], out: Path) -> dict
         "memory_mib": {
             "peak": round(max(samples, default=0.0)),
             "median_of_second_half": round(statistics.median(later)),
-            "growth_in_second_half": round(later[-1] - later[0]),
+            "growth_in_second_half": round(statistics.median(fourth) - statistics.median(third)),
         },
         "cost": asdict(measured),
         "predicted": {
