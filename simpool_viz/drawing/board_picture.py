@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,6 +13,7 @@ from simpool_viz.maps.scale import Scale
 
 INK, PAPER, FAINT = (24, 24, 27), (255, 255, 255), (105, 105, 112)
 SIDE = 330  # pixels of a caption's width
+Line = tuple[str, int, tuple[int, int, int], int]  # of a caption: text, font size, colour, height in pixels
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,18 @@ def compose_board(photo: np.ndarray, title: str, strips: list[Strip]) -> Image.I
     """
     height, width = photo.shape[:2]
     gap, top = 16, 64
-    column, row = max(width, 84) + gap, max([height, *(_caption_height(strip) for strip in strips)]) + gap
+    captions = [_caption_lines(strip) for strip in strips]
+    column, row = max(width, 84) + gap, max([height, *map(_caption_height, captions)]) + gap
     board = Image.new("RGB", (gap + 3 * column + SIDE + gap, top + max(1, len(strips)) * row), PAPER)
     draw = ImageDraw.Draw(board)
     draw.text((gap, 14), title, INK, font(20))
     for i, label in enumerate(("photo", "attention", "object mask")):
         draw.text((gap + i * column, 42), label, FAINT, font(13))
     board.paste(Image.fromarray(photo), (gap, top))
-    for n, strip in enumerate(strips):
+    for n, (strip, caption) in enumerate(zip(strips, captions, strict=True)):
         for i, picture in enumerate(strip.pictures, 1):
             board.paste(Image.fromarray(picture), (gap + i * column, top + n * row))
-        _caption(board, strip, gap + 3 * column, top + n * row, row - gap)
+        _draw_caption(board, strip, caption, gap + 3 * column, top + n * row, row - gap)
     return board
 
 
@@ -81,19 +84,18 @@ def wrap(text: str, size: int, width: int = SIDE) -> list[str]:
     return lines
 
 
-def _caption_lines(strip: Strip) -> list[tuple[str, int, tuple[int, int, int], int]]:
-    """(text, font size, colour, height in pixels) of each line."""
+def _caption_lines(strip: Strip) -> list[Line]:
     title = [(line, 16, INK, 23) for line in wrap(strip.title, 16)]
     return title + [(line, 13, FAINT, 19) for text in strip.lines for line in wrap(text, 13)]
 
 
-def _caption_height(strip: Strip) -> int:
-    return sum(height for *_, height in _caption_lines(strip)) + 44  # with the colour bar
+def _caption_height(lines: list[Line]) -> int:
+    return sum(height for *_, height in lines) + 44  # with the colour bar
 
 
-def _caption(board: Image.Image, strip: Strip, x: int, top: int, height: int) -> None:
+def _draw_caption(board: Image.Image, strip: Strip, lines: list[Line], x: int, top: int, height: int) -> None:
     draw, y = ImageDraw.Draw(board), top
-    for text, size, colour, line in _caption_lines(strip):
+    for text, size, colour, line in lines:
         draw.text((x, y), text, colour, font(size))
         y += line
     width, y = SIDE - 20, top + height
@@ -106,6 +108,7 @@ def _caption(board: Image.Image, strip: Strip, x: int, top: int, height: int) ->
         draw.text((x + share * width, y - 19), text, FAINT, font(12), anchor=anchor)
 
 
+@lru_cache(maxsize=16)
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """DejaVu Sans of a size in pixels; matplotlib ships it, so that every machine draws the same letters."""
     import matplotlib
