@@ -24,6 +24,7 @@ from simpool_viz.images import Geometry
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import create_pooling
 from simpool_viz.outputs import markdown_table
+from simpool_viz.scores.results import bundled_results
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,13 @@ def test_runs_that_cannot_be_compared_are_told(tmp_path: Path, capsys: pytest.Ca
     samples = measure.Samples({"click": [1.0]}, {"click": "ms"})
     with pytest.raises(ValueError, match="click was measured twice"):
         samples.add("click", "ms", [2.0])
+
+
+def test_the_bundled_table_of_what_life_costs_has_its_models_with_and_without_it() -> None:
+    table = bundled_results().tables[life.TABLE]
+    kinds = [f"{name}, {kind}" for name in life.MODELS for kind in ("plain", "LIFE")]
+    assert [row["model"] for row in table.rows] == kinds
+    assert all(row["forward"] == 1 and row["step"] == 1 for row in table.rows[::2])
 
 
 def test_life_costs_the_depthwise_convolutions_and_their_weights() -> None:

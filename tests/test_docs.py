@@ -66,7 +66,7 @@ def test_every_table_of_the_results_says_how_it_was_measured_and_names_what_can_
         if table.command.startswith("python benchmarks/entropy_curves.py "):  # of logs of trainings
             assert {str(row["run"]) for row in table.rows} <= trained, name
             continue
-        if table.command.startswith("python benchmarks/life.py "):  # of random weights
+        if table.command.startswith("python benchmarks/life.py "):  # of random weights: see test_benchmarks.py
             continue
         assert table.command.startswith(("simpool-viz evaluate ", "simpool-viz retrieve ")), name
         parser = argparse.ArgumentParser()
