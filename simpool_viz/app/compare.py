@@ -497,8 +497,8 @@ class ComparePage:
     def begin(self, blocks: gr.Blocks) -> None:
         """Connect what needs all runs (`run_on`) and a page that opens: Cancel, the first choice, names of examples."""
         self._cancel.click(None, None, None, cancels=self._running, api_visibility="private")
-        stopped = dispatch("board", "simpool-stopped")
-        self._cancel.click(None, None, None, js=stopped, queue=False, api_visibility="private")
+        stopping = dispatch("board", "simpool-stopping")
+        self._cancel.click(None, None, None, js=stopping, queue=False, api_visibility="private")
         named = (
             f"const names = {json.dumps([p.stem for p in example_photos()])}; "
             "document.querySelectorAll('#examples .thumbnail-item').forEach((item, i) => "

@@ -4,6 +4,7 @@ sentences."""
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -294,11 +295,12 @@ def test_cancel_stops_between_checkpoints(opened: Opened, monkeypatch: pytest.Mo
     expect(page.locator(".simpool-board .waiting")).to_contain_text("ResNet, SimPool", timeout=30_000)
     expect(page.locator(".simpool-board .row")).to_have_count(3)
     page.locator("#cancel").click()
+    line = page.locator(".simpool-board .waiting")
+    expect(line).to_have_text(re.compile("^Stopp"))
     page.wait_for_timeout(500)
     go.set()
-    page.wait_for_timeout(1500)
+    expect(line).to_have_text("Stopped. Press Run to start again.", timeout=30_000)
     expect(page.locator(".simpool-board .row")).to_have_count(3)
-    expect(page.locator(".simpool-board .waiting")).to_have_text("Stopped. Press Run to start again.")
     monkeypatch.undo()
     page.locator("#run").click()
     expect(page.locator(".simpool-board .row")).to_have_count(5, timeout=30_000)

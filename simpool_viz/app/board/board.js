@@ -1,5 +1,7 @@
 // The board as a whole: loading, rebuilding, drawing, and the events that the page's controls send.
 
+const STOPPING = "Stopping: what is being computed is finished first.";
+let stopping = false; // Cancel was pressed, and the run has not ended
 let failed = 0; // the load after which the run failed, so that nothing is waited for
 let drawn = 0; // counts loads, so that a late photo of an earlier board is ignored
 let waited = false; // whether the board shown was told to grow further
@@ -51,7 +53,8 @@ function grow(value) {
 
 function buildNotes() {
   const notes = board.value.skipped.map((sentence) => make("p", "note skipped", sentence));
-  return board.value.waiting && failed !== drawn ? [make("p", "waiting", board.value.waiting), ...notes] : notes;
+  if (!board.value.waiting || failed === drawn) return notes;
+  return [stopping ? make("p", "waiting stopping", STOPPING) : make("p", "waiting", board.value.waiting), ...notes];
 }
 
 // Photos that are here already, or on their way, stay, so that a new map appears without a flicker.
@@ -102,6 +105,7 @@ async function load() {
   else if (!(await begin(value, mine, known))) return;
   if (waited && !value.waiting && value.said) announce(value.said); // once for each run
   waited = Boolean(value.waiting);
+  stopping &&= waited;
   if (!waited) followLink();
 }
 
@@ -179,18 +183,24 @@ element.addEventListener("simpool-curves", (event) => {
   if (row.curvesBox) drawCurves(row);
 });
 
-// Cancel: the rows shown stay, and nothing more will come.
-element.addEventListener("simpool-stopped", () => {
-  const text = "Stopped. Press Run to start again.", line = element.querySelector(".waiting:not(.stopped)");
-  if (!line) return;
+// Cancel: the rows shown stay. Run does nothing until the run has ended, so that is told apart.
+const stopLine = (text, name) => {
+  const line = element.querySelector(".waiting:not(.stopped)");
+  if (!line) return false;
   line.textContent = text;
-  line.classList.add("stopped");
+  line.classList.add(name);
   announce(text);
+  return true;
+};
+element.addEventListener("simpool-stopping", () => {
+  stopping = stopLine(STOPPING, "stopping");
 });
 
 // A failure: the page shows why, the rows shown stay, and nothing more will come. A run that was stopped ends like this too.
 element.addEventListener("simpool-failed", () => {
   failed = drawn;
+  if (stopping) stopLine("Stopped. Press Run to start again.", "stopped");
+  stopping = false;
   for (const line of element.querySelectorAll(".waiting:not(.stopped)")) line.remove();
 });
 
