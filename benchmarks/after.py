@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.measure import Samples, in_turns, quartiles
 from simpool_viz.board.board import Board, Settings, iterate_board, make_board
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.checkpoints.load import load_checkpoints
 from simpool_viz.drawing.pixels import DrawingStyle

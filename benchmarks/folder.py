@@ -19,7 +19,7 @@ from simpool_viz.batch.boards import Job
 from simpool_viz.batch.local import run
 from simpool_viz.batch.preparing import Prepared, find_pictures, prepare
 from simpool_viz.board.board import Settings
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.drawing.render import LONGEST
 from simpool_viz.images import normalise
 from simpool_viz.maps.request import parse_map

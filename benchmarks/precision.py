@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.measure import in_turns, keep_table
 from simpool_viz import load_checkpoint, record
 from simpool_viz.board.board import Settings, record_rows
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.catalogue import bundled_names
 from simpool_viz.checkpoints.precision import LARGEST_DIFFERENCE, LEAST_IOU, TABLE
 from simpool_viz.images import Picture, read_picture

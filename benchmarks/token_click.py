@@ -14,7 +14,7 @@ from benchmarks.measure import Samples
 from simpool_viz import load_checkpoint
 from simpool_viz.app.inspect import InspectPage, Visit
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 
 CLICKS = 20
 

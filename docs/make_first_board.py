@@ -1,5 +1,5 @@
-"""Makes the board that the page opens with, as data: `python docs/make_first_board.py`, whenever the weights of its
-checkpoints, its photo or what a row says have changed. A test fails where it was forgotten.
+"""Makes the board that the page opens with, as data and as a picture: `python docs/make_first_board.py`, whenever the
+weights of its checkpoints, its photo or what a row says have changed. A test fails where it was forgotten.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from simpool_viz import load_checkpoint
 from simpool_viz.board.board import make_board
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.drawing.render import render_row, row_scales

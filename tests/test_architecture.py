@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "simpool_viz"
 # From top to bottom: a room imports only from rooms that stand above it.
 ROOMS = (
+    "bundled",  # where the models and photos are that travel with the package; it knows nothing of them
     "errors",
     "outputs",  # how files and tables are written; checkpoints, exports, evaluations and trainings all do it
     "settings",

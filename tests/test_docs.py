@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from simpool_viz.board.tour import STOPS
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.modeling.pooling import poolings
 from simpool_viz.scores.results import bundled_results

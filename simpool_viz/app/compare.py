@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import filecmp
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -23,7 +25,7 @@ from simpool_viz.app.choice import FORGET_CHOICE, compare_choice, first_choice, 
 from simpool_viz.app.class_rows import ClassRows
 from simpool_viz.app.downloads import download
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
-from simpool_viz.app.first_board import WHERE, FirstBoard, board_digest, read_first_board, without_times
+from simpool_viz.app.first_board import WHERE, FirstBoard, board_digest, read_first_board, timeless, without_times
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.reference import ReferencePanel, References, photo_key, photo_of, reference_payload
 from simpool_viz.app.store import EncoderStore
@@ -33,10 +35,11 @@ from simpool_viz.app.visits import upload_folder
 from simpool_viz.app.zero import BoardMaker, ZeroGpu
 from simpool_viz.board.board import Board, Settings
 from simpool_viz.board.ready_made import comparisons
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.catalogue import usable
 from simpool_viz.checkpoints.load import at_size, split_size
 from simpool_viz.checkpoints.published import is_offered
+from simpool_viz.drawing.render import render_board
 from simpool_viz.errors import OptionError, SimpoolError
 from simpool_viz.images import read_picture
 from simpool_viz.maps.registry import OWN, map_methods, maps_of
@@ -330,7 +333,11 @@ class ComparePage:
         assert choice is not None and state is not None and state.ran is not None, "the bundled checkpoints are whole"
         board = state.board
         rows = [view.sent_row(without_times(row_payload(board, row, i))) for i, row in enumerate(board.rows)]
-        return FirstBoard(board_digest(*choice), rows, board.skipped, state.said, _point_of(board), state.ran.steps)
+        file = BytesIO()
+        render_board(board, caption=lambda row: timeless(row.lines)).save(file, "webp", quality=75, method=6)
+        picture = base64.b64encode(file.getvalue()).decode()
+        said, point = state.said, _point_of(board)
+        return FirstBoard(board_digest(*choice), rows, board.skipped, said, point, state.ran.steps, picture)
 
     def warm_up(self) -> None:
         """Read and run the models of the first board, so that the first answer does not wait for it."""

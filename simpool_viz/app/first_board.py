@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from simpool_viz import __version__
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.app.starting import BOARD
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
 from simpool_viz.checkpoints.load import split_size
 
-FILE = bundled_folder("assets") / "first_board.json"
+FILE = bundled_folder("assets") / BOARD
 WHERE = "cpu, float32"  # on which it is made; elsewhere figures and captions differ
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class FirstBoard:
         said: what screen readers are told.
         point: what to see on it, as Markdown.
         steps: recordings that are on it.
+        picture: the board as one picture without times, a WebP file in base64, for the page that is shown before there
+            is an app.
     """
 
     digest: str
@@ -44,6 +47,7 @@ class FirstBoard:
     said: str
     point: str
     steps: int
+    picture: str
 
     def save(self, path: Path = FILE) -> None:
         """Write it for `read_first_board`."""
@@ -91,6 +95,14 @@ def without_times(row: dict[str, Any]) -> dict[str, Any]:
     Args:
         row: as `row_payload` gives it.
     """
-    lines = [line.partition(",")[0] if line.startswith("grid ") else line for line in row["lines"]]
     figures = {name: value for name, value in row["figures"].items() if name != "milliseconds"}
-    return row | {"lines": lines, "figures": figures}
+    return row | {"lines": timeless(row["lines"]), "figures": figures}
+
+
+def timeless(lines: Sequence[str]) -> list[str]:
+    """A caption without milliseconds.
+
+    Args:
+        lines: of a row.
+    """
+    return [line.partition(",")[0] if line.startswith("grid ") else line for line in lines]

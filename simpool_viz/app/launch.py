@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from simpool_viz.app.allocator import use_few_arenas
+from simpool_viz.app.starting import StartingPage
 from simpool_viz.errors import CheckpointError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -183,7 +184,8 @@ def serve(
 ) -> None:
     """Serve the app until SIGTERM or SIGINT, and end soon after it, whatever runs.
 
-    The address is printed when it answers. The process must be left when this returns: a model that still runs in
+    While the app is made, a page with the example board as a picture answers in its place (`StartingPage`). The address
+    is printed when the app itself answers. The process must be left when this returns: a model that still runs in
     another thread cannot be stopped.
 
     Args:
@@ -202,14 +204,23 @@ def serve(
     """
     if port is not None:
         _check_port(host, port)
-    blocks = build(device, precision=precision, warm=warm)
-    from simpool_viz.app.ending import Ending, finish
+    with StartingPage(host, port) as starting:
+        if starting.address:
+            print(f"starting; {starting.address} shows the example board until the app answers", flush=True)
+        blocks = build(device, precision=precision, warm=warm)
+        from simpool_viz.app.ending import Ending, finish
 
-    ending = Ending()
-    ending.listen()
-    _, address, _ = _launched(
-        blocks, host, port, proxies, options | {"prevent_thread_lock": True, "quiet": True}, stopping=ending.asked
-    )
+        ending = Ending()
+        ending.listen()
+        _, address, _ = _launched(
+            blocks,
+            host,
+            port,
+            proxies,
+            options | {"prevent_thread_lock": True, "quiet": True},
+            stopping=ending.asked,
+            starting=starting,
+        )
     print(f"simpool_viz answers at {address}", flush=True)
     threading.Thread(target=blocks.warm_up, name="warm-up", daemon=True).start()
     ending.wait()
@@ -224,6 +235,7 @@ def _launched(
     proxies: Sequence[Any],
     options: dict[str, Any],
     stopping: Callable[[], bool] = bool,
+    starting: StartingPage | None = None,
 ) -> Any:
     import gradio as gr
     from starlette.middleware import Middleware
@@ -261,7 +273,7 @@ def _launched(
     )
     blocks.queue(default_concurrency_limit=2, max_size=64)
     blocks.begin()
-    launched = _serve(blocks, host, port, theme, options)
+    launched = _serve(blocks, host, port, theme, options, starting)
     if blocks.mcp_server_obj is not None:
         mend(blocks.mcp_server_obj)
     return launched
@@ -284,16 +296,29 @@ def _check_port(host: str | None, port: int) -> None:
             raise OptionError(f"{problem}; {hint}") from error
 
 
-def _serve(blocks: Any, host: str | None, port: int | None, theme: Any, options: dict[str, Any]) -> Any:
+def _serve(
+    blocks: Any, host: str | None, port: int | None, theme: Any, options: dict[str, Any], starting: StartingPage | None
+) -> Any:
     from simpool_viz.app.own_checkpoint import LARGEST
 
-    return blocks.launch(
-        server_name=host,
-        server_port=port,
-        theme=theme,
-        css_paths=[Path(__file__).parent / "app.css"],
-        max_file_size=LARGEST,
-        ssr_mode=False,  # the board draws itself in the browser; a Node server would add nothing but a start-up
-        footer_links=["api"],
-        **options,
-    )
+    def launched_at(port: int | None) -> Any:
+        return blocks.launch(
+            server_name=host,
+            server_port=port,
+            theme=theme,
+            css_paths=[Path(__file__).parent / "app.css"],
+            max_file_size=LARGEST,
+            ssr_mode=False,  # the board draws itself in the browser; a Node server would add nothing but a start-up
+            footer_links=["api"],
+            **options,
+        )
+
+    if starting is None:
+        return launched_at(port)
+    starting.close()
+    try:
+        return launched_at(starting.port)
+    except OSError:
+        if port is not None:
+            raise
+        return launched_at(None)  # another program was faster

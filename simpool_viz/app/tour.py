@@ -12,7 +12,7 @@ from simpool_viz.app.board.component import BoardState, BoardView
 from simpool_viz.app.events import event_handler
 from simpool_viz.app.style_controls import style_controls
 from simpool_viz.board.tour import Stop, stop_board
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.errors import OptionError
 from simpool_viz.modeling.encoder import Encoder
 

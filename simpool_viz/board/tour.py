@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from simpool_viz.board.board import Board, Settings, make_board
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.load import load_checkpoints
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.scores.references import read_reference

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.filling import faults_of, fill, refuse
 from simpool_viz.checkpoints.reading import read_safetensors, write_safetensors
 from simpool_viz.errors import CheckpointError
@@ -35,7 +36,6 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 BACKBONE = "backbone."
 State = dict[str, torch.Tensor]
 _POINTER = b"version https://git-lfs"
-_PACKAGE = Path(__file__).parent.parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,23 +47,6 @@ class _Config:
 
 
 _CONFIG = TypeAdapter(_Config)
-
-
-def bundled_folder(kind: str) -> Path:
-    """The path of a folder that travels with the package: inside an installed wheel, else in the checkout.
-
-    Args:
-        kind: "models" or "assets".
-
-    Raises:
-        FileNotFoundError: neither is there.
-    """
-    for root in (_PACKAGE / "_bundled", _PACKAGE.parent):
-        if (root / kind).is_dir():
-            return root / kind
-    raise FileNotFoundError(
-        f"the folder {kind!r} is neither in the installed package nor beside it; install simpool_viz again"
-    )
 
 
 def save_bundle(folder: Path, encoder: Encoder, spec: EncoderSpec, card: str) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import nn
 
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.bundle import (
     CONFIG,
     WEIGHTS,
     build_described,
-    bundled_folder,
     fault_of_weights,
     read_config,
 )

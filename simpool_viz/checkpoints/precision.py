@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from functools import cache
 
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.tensors import choose_device
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +58,15 @@ def row_scales(board: Board, style: DrawingStyle) -> list[Scale]:
     return shared_scales(scales) if style.shared_scale else scales
 
 
-def render_board(board: Board, style: DrawingStyle | None = None) -> Image.Image:
+def render_board(
+    board: Board, style: DrawingStyle | None = None, caption: Callable[[Row], list[str]] = attrgetter("lines")
+) -> Image.Image:
     """The whole board as one RGB picture, one block per photo.
 
     Args:
         board: with at least one picture.
         style: how maps are drawn; the default style where None.
+        caption: the lines beside a row.
     """
     style = style or DrawingStyle()
     scales, blocks = row_scales(board, style), []
@@ -74,7 +79,11 @@ def render_board(board: Board, style: DrawingStyle | None = None) -> Image.Image
                 images = render_row(board, row, scale, style, longest)
                 strips.append(
                     Strip(
-                        row.title, row.lines, list(images), scale, DIVERGING if row.attention.signed else style.colours
+                        row.title,
+                        caption(row),
+                        list(images),
+                        scale,
+                        DIVERGING if row.attention.signed else style.colours,
                     )
                 )
         blocks.append(compose_board(display_picture(picture.rgb, longest), picture.name, strips))

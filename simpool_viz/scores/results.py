@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, TypeAdapter
 
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.errors import DataError
 from simpool_viz.outputs import markdown_table, written_whole
 from simpool_viz.settings import CLOSED, Number, checked

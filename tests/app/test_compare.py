@@ -17,7 +17,7 @@ from simpool_viz.app import compare
 from simpool_viz.app.compare import APART, MOST_PHOTOS, ComparePage, example_photos, reference_of
 from simpool_viz.app.store import EncoderStore
 from simpool_viz.board.board import Board
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from tests.helpers import make_photo
 
 EXAMPLE = bundled_folder("assets") / "chelsea.jpg"

@@ -23,7 +23,7 @@ from simpool_viz.app.endpoints import EXAMPLES
 from simpool_viz.app.guard import Visitors
 from simpool_viz.app.launch import launch
 from simpool_viz.board.board import Board, Row
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.scores.localization import score_baselines
 from simpool_viz.scores.references import read_reference

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import pytest
+from PIL import Image
 
 from simpool_viz.app import compare as module
 from simpool_viz.app import first_board
@@ -18,7 +20,7 @@ from simpool_viz.app.board.component import BoardView
 from simpool_viz.app.compare import ComparePage
 from simpool_viz.app.first_board import FILE, FirstBoard, board_digest, read_first_board, without_times
 from simpool_viz.app.store import EncoderStore
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.catalogue import catalogue
 
 
@@ -46,6 +48,12 @@ def assert_same_row(stored: dict[str, Any], made: dict[str, Any]) -> None:
     assert stored == made
 
 
+def pixels_of(picture: str) -> np.ndarray:
+    with Image.open(BytesIO(base64.b64decode(picture))) as opened:
+        assert opened.format == "WEBP"
+        return np.asarray(opened.convert("RGB"), np.float32)
+
+
 def test_it_is_the_board_that_is_made_now(page: ComparePage, view: BoardView) -> None:
     assert page.store.where() == first_board.WHERE
     made = page.first_board_as_data(view)
@@ -54,7 +62,9 @@ def test_it_is_the_board_that_is_made_now(page: ComparePage, view: BoardView) ->
     assert len(stored.rows) == len(made.rows) == 3
     for one, other in zip(stored.rows, made.rows, strict=True):
         assert_same_row(json.loads(one), json.loads(other))
-    assert replace(stored, rows=[]) == replace(made, rows=[])
+    assert replace(stored, rows=[], picture="") == replace(made, rows=[], picture="")
+    one, other = (pixels_of(board.picture) for board in (stored, made))
+    assert one.shape == other.shape and np.abs(one - other).mean() < 1, "of 255"
     assert "ms" not in " ".join(json.loads(stored.rows[0])["lines"]), "no other machine's times"
 
 
@@ -116,7 +126,7 @@ def test_digest_changes_with_all_that_the_board_depends_on(tmp_path: Path, monke
 def test_a_board_of_another_digest_or_a_damaged_file_is_not_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    board, path = FirstBoard("mine", ["{}"], [], "Done.", "See.", 1), tmp_path / "board.json"
+    board, path = FirstBoard("mine", ["{}"], [], "Done.", "See.", 1, "UklGRg=="), tmp_path / "board.json"
     board.save(path)
     assert read_first_board("mine", path) == board and read_first_board("another", path) is None
     assert not caplog.text

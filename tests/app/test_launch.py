@@ -11,11 +11,11 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from simpool_viz import bundled
 from simpool_viz.app import ending
 from simpool_viz.app import launch as launching
 from simpool_viz.app.launch import build, serve
 from simpool_viz.app.store import EncoderStore
-from simpool_viz.checkpoints import bundle
 from simpool_viz.errors import CheckpointError
 from simpool_viz.scores.results import FILE, bundled_results
 from tests.helpers import run_command, save_small
@@ -26,10 +26,10 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: dict[st
     """The folder of bundled models, of which there are two."""
     for name, pooling in (("a", "simpool"), ("b", "gap")):
         shutil.copytree(checkpoints[pooling], tmp_path / "models" / name)
-    shutil.copytree(bundle.bundled_folder("assets"), tmp_path / "assets")
-    shutil.copy(bundle.bundled_folder("models") / FILE, tmp_path / "models" / FILE)
+    shutil.copytree(bundled.bundled_folder("assets"), tmp_path / "assets")
+    shutil.copy(bundled.bundled_folder("models") / FILE, tmp_path / "models" / FILE)
     bundled_results.cache_clear()
-    monkeypatch.setattr(bundle, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(bundled, "_PACKAGE", tmp_path / "package")
     yield tmp_path / "models"
     bundled_results.cache_clear()
 

@@ -22,7 +22,7 @@ import pytest
 from gradio_client import Client, handle_file
 
 from simpool_viz import load_checkpoint, make_board
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 
 EXAMPLE = bundled_folder("assets") / "chelsea.jpg"
 PREFIX = "/tools/simpool"
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM asks no
 
 
 class Served:
-    """A process of `simpool-viz serve` in a session of its own, its address, and its first answer."""
+    """A process of `simpool-viz serve` in a session of its own, its address, and its first answers."""
 
     def __init__(self, folder: Path) -> None:
         self.log = folder / "stderr"
@@ -51,6 +51,8 @@ class Served:
             )
         assert self.process.stdout
         for line in self.process.stdout:
+            if found := re.match(r"starting; (http://[\d.:]+) ", line):
+                self.early = found[1], httpx.get(found[1], timeout=PATIENT)
             if found := re.search(r"answers at (http://[\d.:]+)", line):
                 self.address = found[1]
                 self.first = httpx.get(f"{self.address}/healthz", timeout=PATIENT)
@@ -115,6 +117,12 @@ def proxied(served: Served) -> Iterator[str]:
 
 def test_the_address_answers_as_soon_as_it_is_printed(served: Served) -> None:
     assert served.first.status_code == 200 and served.first.json() == {"status": "ok"}
+
+
+def test_until_then_a_page_at_the_same_address_says_so(served: Served) -> None:
+    address, answer = served.early
+    assert address == served.address and answer.status_code == 503
+    assert "Starting: " in answer.text and 'src="data:image/webp;base64,' in answer.text
 
 
 def test_page_and_assets_come_through_a_proxy_under_its_prefix(proxied: str) -> None:

@@ -20,7 +20,7 @@ from simpool_viz.app.compare import ComparePage
 from simpool_viz.app.inspect import InspectPage, Visit
 from simpool_viz.app.own_checkpoint import KEPT, OwnCheckpoints, OwnPanel
 from simpool_viz.app.store import EncoderStore
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.load import load_with_report
 from simpool_viz.errors import CheckpointError
 from tests import made_files as made

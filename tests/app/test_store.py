@@ -12,7 +12,7 @@ from simpool_viz import load_checkpoint, record
 from simpool_viz.app import store as module
 from simpool_viz.app.compare import ComparePage
 from simpool_viz.app.store import EncoderStore
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.hub import Progress
 from simpool_viz.modeling.encoder import Encoder
 from tests.helpers import small_resnet

@@ -14,7 +14,7 @@ import torch
 from simpool_viz import Settings, make_board, read_picture, record_batch
 from simpool_viz.app.store import EncoderStore
 from simpool_viz.app.zero import BoardMaker
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 
 EXAMPLE = bundled_folder("assets") / "chelsea.jpg"
 NAMES = ["resnet_simpool", "vit_simpool"]

@@ -20,7 +20,7 @@ from simpool_viz.app.store import EncoderStore
 from simpool_viz.app.take_away import TakeAway, drawn_by
 from simpool_viz.board.board import iterate_board
 from simpool_viz.board.comparison import arrange
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.drawing.pixels import DrawingStyle
 from simpool_viz.export import row_names
 from simpool_viz.maps.request import MapRequest

@@ -21,7 +21,7 @@ from simpool_viz.app.compare import ComparePage
 from simpool_viz.app.own_checkpoint import OwnCheckpoints
 from simpool_viz.app.store import EncoderStore
 from simpool_viz.app.zero import LONGEST_CALL, BoardMaker, ZeroGpu, estimated, find_package
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.errors import CheckpointError, MapError
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.modeling.encoder import Encoder

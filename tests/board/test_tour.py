@@ -7,7 +7,7 @@ import numpy as np
 from simpool_viz import load_checkpoint, record
 from simpool_viz.board.ready_made import available
 from simpool_viz.board.tour import STOPS, stop_board, stops
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.maps.registry import OWN, map_methods
 from simpool_viz.maps.request import parse_maps
 

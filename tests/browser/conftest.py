@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from simpool_viz import load_checkpoint, make_board
 from simpool_viz.app.compare import FIRST_CHECKPOINTS
 from simpool_viz.board.board import Board
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 
 EXAMPLE = bundled_folder("assets") / "chelsea.jpg"
 

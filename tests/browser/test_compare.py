@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 
 from simpool_viz import mask_rules
 from simpool_viz.board.board import Board
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.masks import largest_component
 from tests.browser.conftest import EXAMPLE, Opened, masks, set_style, settle, until_drawn
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from simpool_viz import Recording, load_checkpoint, record
 from simpool_viz.board.board import Board
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.images import Geometry
 from tests import made_files as made
 from tests.browser.conftest import EXAMPLE, Opened, open_page, settle

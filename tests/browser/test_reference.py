@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 import simpool_viz.app.board
 from simpool_viz.board.board import Board
-from simpool_viz.checkpoints.bundle import bundled_folder
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.images import read_picture
 from simpool_viz.mask_files import polygons, run_lengths
 from simpool_viz.masks import DEFAULT_CUT

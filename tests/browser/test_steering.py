@@ -114,7 +114,7 @@ def test_on_a_phone_a_run_closes_the_settings_and_brings_the_board_into_view(bro
 def test_maps_are_as_large_as_the_page_allows_and_a_panorama_is_stacked(browser: Browser, app_url: str, tmp_path):
     from PIL import Image
 
-    from simpool_viz.checkpoints.bundle import bundled_folder
+    from simpool_viz.bundled import bundled_folder
 
     page, _ = open_page(browser, app_url, 1440, 900)
     cells = page.locator("#board .row").first.locator("canvas[role=img]")

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from simpool_viz import catalogue, load_checkpoint
-from simpool_viz.checkpoints import bundle
+from simpool_viz import bundled, catalogue, load_checkpoint
 from simpool_viz.checkpoints.catalogue import bundled_names, usable
 from simpool_viz.maps.registry import maps_of
 from tests.helpers import change_config
@@ -39,7 +38,7 @@ def test_unavailable_entry_is_listed_and_told_apart(
     shutil.copytree(checkpoints["gap"], tmp_path / "models" / "b")
     shutil.copytree(checkpoints["simpool"], tmp_path / "models" / "a")
     (tmp_path / "models" / "b" / "model.safetensors").unlink()
-    monkeypatch.setattr(bundle, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(bundled, "_PACKAGE", tmp_path / "package")
     assert {e.name: e.available for e in catalogue().values()} == {"small_simpool": True, "small_gap": False}
     with pytest.raises(ValueError, match=r"holds no model\.safetensors"):
         load_checkpoint("small_gap")
@@ -86,7 +85,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: dict[st
     for name, pooling in (("a", "simpool"), ("b", "gap")):
         shutil.copytree(checkpoints[pooling], tmp_path / "models" / name)
     (tmp_path / "models" / "results.json").write_text("{}")
-    monkeypatch.setattr(bundle, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(bundled, "_PACKAGE", tmp_path / "package")
     return tmp_path / "models"
 
 

@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 
 from simpool_viz import load_checkpoint
 from simpool_viz.app.events import refusal
+from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints import reading
-from simpool_viz.checkpoints.bundle import bundled_folder, load_bundle
+from simpool_viz.checkpoints.bundle import load_bundle
 from simpool_viz.checkpoints.formats import containers
 from simpool_viz.checkpoints.reading import PICKLE, TABLE, read_file, read_safetensors
 from simpool_viz.errors import CheckpointError
