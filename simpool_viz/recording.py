@@ -24,7 +24,7 @@ from simpool_viz.images import Geometry, ImageSource, Picture, fit, preprocess, 
 from simpool_viz.maps.attention_map import AttentionMap
 from simpool_viz.maps.make import make_map, make_maps
 from simpool_viz.modeling.encoder import Encoder, Output
-from simpool_viz.modeling.layers.sar import NoSkipBlock
+from simpool_viz.modeling.layers.sar import has_skip
 from simpool_viz.modeling.pooling import Pooled, Tokens
 from simpool_viz.modeling.sharing import backbones_of, shared_blocks, shares_forward
 from simpool_viz.outputs import Displayed
@@ -267,7 +267,7 @@ def _attention_of(capture: BlockCapture, encoder: Encoder, count: int) -> list[l
     calls = capture.calls(encoder.facts.name)
     numbers = range(capture.first, capture.first + len(calls))
     blocks = encoder.blocks[capture.first : capture.first + len(calls)]
-    skips = [not isinstance(block, NoSkipBlock) for block in blocks]
+    skips = [has_skip(block) for block in blocks]
     return [
         [
             None if call is None else replace(call.of(i), skip=skip, skip_share=capture.skip_share(number, i))

@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 
 from simpool_viz.app.events import event_handler
+from simpool_viz.app.outlines import Outline
 from simpool_viz.checkpoints import hub
 from simpool_viz.checkpoints.catalogue import Entry
 from simpool_viz.checkpoints.load import LARGEST, split_size
@@ -67,12 +68,12 @@ class Group:
     later: bool = False
 
 
-def bundled_groups(entries: Iterable[Entry], outlines: Mapping[str, Encoder]) -> list[Group]:
+def bundled_groups(entries: Iterable[Entry], outlines: Mapping[str, Outline]) -> list[Group]:
     """The bundled checkpoints by family, heads on a frozen backbone last.
 
     Args:
         entries: of the catalogue.
-        outlines: the encoder of each without weights, by name.
+        outlines: of each, by name.
     """
     groups: dict[str, list[Listed]] = {}
     for entry in entries:
@@ -96,10 +97,10 @@ def _family(entry: Entry) -> str:
     return next(title for title, belongs in reversed(_FAMILIES) if belongs(entry))
 
 
-def _line(entry: Entry, outline: Encoder) -> Listed:
+def _line(entry: Entry, outline: Outline) -> Listed:
     pooling, facts = poolings()[entry.spec.pooling], entry.facts
-    million = sum(parameter.numel() for parameter in outline.parameters()) / 1e6
-    about = f"{pooling.summary.partition('. ')[0].rstrip('.')}. {million:.1f} M parameters; {facts.accuracy}"
+    summary, million = pooling.summary.partition(". ")[0].rstrip("."), outline.parameters / 1e6
+    about = f"{summary}. {million:.1f} M parameters; {facts.accuracy}"
     return Listed(entry.name, facts.title or entry.name, about, facts.size, outline.stride)
 
 

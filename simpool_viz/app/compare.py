@@ -26,6 +26,7 @@ from simpool_viz.app.class_rows import ClassRows
 from simpool_viz.app.downloads import download
 from simpool_viz.app.events import checked_index, event_handler, refusal, sent_value
 from simpool_viz.app.first_board import WHERE, FirstBoard, board_digest, read_first_board, timeless, without_times
+from simpool_viz.app.outlines import Outline, described
 from simpool_viz.app.own_checkpoint import OwnCheckpoints, OwnPanel
 from simpool_viz.app.reference import ReferencePanel, References, photo_key, photo_of, reference_payload
 from simpool_viz.app.store import EncoderStore
@@ -36,13 +37,12 @@ from simpool_viz.app.zero import BoardMaker, ZeroGpu
 from simpool_viz.board.board import Board, Settings
 from simpool_viz.board.ready_made import comparisons
 from simpool_viz.bundled import bundled_folder
-from simpool_viz.checkpoints.catalogue import usable
 from simpool_viz.checkpoints.load import at_size, split_size
 from simpool_viz.checkpoints.published import is_offered
 from simpool_viz.drawing.render import render_board
 from simpool_viz.errors import OptionError, SimpoolError
 from simpool_viz.images import read_picture
-from simpool_viz.maps.registry import OWN, map_methods, maps_of
+from simpool_viz.maps.registry import OWN, map_methods
 from simpool_viz.maps.request import MapRequest, parse_map
 from simpool_viz.mask_files import mask_of_runs, run_lengths
 from simpool_viz.modeling.encoder import Encoder
@@ -94,7 +94,7 @@ class ComparePage:
         self.store = store
         self.boards, self._here = BoardMaker(self.find, zero), BoardMaker(self.find)
         # Classifiers first. What is damaged is left out: its folder's name and the reason.
-        here, self.left_out = usable()
+        here, self.left_out = described()
         entries = sorted((entry for entry, _ in here.values()), key=lambda entry: entry.spec.dense)
         outlines = {entry.name: outline for entry, outline in here.values()}
         self.groups = [*bundled_groups(entries, outlines), *hub_groups()]
@@ -585,9 +585,9 @@ class ComparePage:
         return str(examples[checked_index(sent_value(event, "index"), "the example's place", len(examples))])
 
 
-def _offered_maps(outlines: Iterable[Encoder]) -> dict[str, str]:
+def _offered_maps(outlines: Iterable[Outline]) -> dict[str, str]:
     """The maps that at least one checkpoint has, by name."""
-    had = [maps_of(outline) for outline in outlines]
+    had = [outline.maps for outline in outlines]
     offered = {name: m.title for name, m in map_methods().items() if any(why[name] is None for why in had)}
     return {OWN: "How each one pools"} | offered
 

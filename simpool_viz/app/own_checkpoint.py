@@ -17,7 +17,7 @@ from simpool_viz.app.events import event_handler, plain_markdown, refusal
 from simpool_viz.app.store import MOST_PARAMETERS
 from simpool_viz.app.visits import HELD
 from simpool_viz.checkpoints.formats.parts import parse_options
-from simpool_viz.checkpoints.formats.recognise import Report
+from simpool_viz.checkpoints.formats.report import Report
 from simpool_viz.checkpoints.load import load_for_visitor, load_untrusted, refuse_local, split_size
 from simpool_viz.checkpoints.published import published
 from simpool_viz.errors import CheckpointError

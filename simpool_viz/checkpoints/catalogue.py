@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,27 +102,46 @@ def damaged_descriptions() -> dict[str, str]:
     return faults
 
 
-def usable() -> tuple[dict[str, tuple[Entry, Encoder]], dict[str, str]]:
-    """The bundled checkpoints that can be used, as far as that can be said before their tensors are read.
+def whole() -> tuple[dict[str, Entry], dict[str, str]]:
+    """The bundled checkpoints whose files are whole, as far as that can be said before their tensors are read.
 
     Returns:
-        Entries with their outlines by name; and for the others the name of the folder and a sentence that says what is
-        damaged or missing, without the paths of this machine.
+        Entries by name; and for the others the name of the folder and a sentence that says what is damaged or missing,
+        without the paths of this machine.
     """
     entries, faults = _read_all()
-    found: dict[str, tuple[Entry, Encoder]] = {}
+    broken = {name: fault for name, entry in entries.items() if (fault := entry.fault)}
+    faults |= {entries[name].folder.name: fault for name, fault in broken.items()}
+    return {name: entry for name, entry in entries.items() if name not in broken}, faults
+
+
+def outlines_of(entries: Mapping[str, Entry]) -> tuple[dict[str, Encoder], dict[str, str]]:
+    """Build checkpoints without weights, one backbone for all that are alike.
+
+    Args:
+        entries: by name.
+
+    Returns:
+        Their outlines by name; and the faults of those that cannot be built, as `whole` gives them.
+    """
+    found: dict[str, Encoder] = {}
+    faults: dict[str, str] = {}
     backbones: dict[str, nn.Module] = {}  # many are alike, and to build them is most of an outline
     for name, entry in entries.items():
-        if fault := entry.fault:
-            faults[entry.folder.name] = fault
-            continue
         try:
-            outline = entry.outline(backbones.get(entry.spec.backbone_key))
-            backbones[entry.spec.backbone_key] = outline.backbone
-            found[name] = entry, outline
+            found[name] = entry.outline(backbones.get(entry.spec.backbone_key))
         except CheckpointError as error:
             faults[entry.folder.name] = _without_folder(error, entry.folder)
+        else:
+            backbones[entry.spec.backbone_key] = found[name].backbone
     return found, faults
+
+
+def usable() -> tuple[dict[str, tuple[Entry, Encoder]], dict[str, str]]:
+    """The bundled checkpoints that can be used, with their outlines, and the faults of the others, as in `whole`."""
+    entries, faults = whole()
+    outlines, more = outlines_of(entries)
+    return {name: (entries[name], outline) for name, outline in outlines.items()}, faults | more
 
 
 def _read_all() -> tuple[dict[str, Entry], dict[str, str]]:

@@ -11,10 +11,11 @@ from simpool_viz.checkpoints.folders import DESCRIBED, read_any
 from simpool_viz.checkpoints.formats.containers import Weights, find_weights
 from simpool_viz.checkpoints.formats.dense_alone import build_dense
 from simpool_viz.checkpoints.formats.hints import Hints, hints_beside, read_hints
-from simpool_viz.checkpoints.formats.parts import parse_options, read_load_options
+from simpool_viz.checkpoints.formats.parts import read_load_options
 from simpool_viz.checkpoints.formats.preparation import class_names, prepare_facts
 from simpool_viz.checkpoints.formats.probing import build_probe
-from simpool_viz.checkpoints.formats.recognise import Report, build_encoder
+from simpool_viz.checkpoints.formats.recognise import build_encoder
+from simpool_viz.checkpoints.formats.report import Report
 from simpool_viz.checkpoints.reading import write_safetensors
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder
@@ -156,21 +157,3 @@ def convert(source: Path, target: Path, which: str = "", *, hints: Hints | None 
     with written_whole(target) as part:
         write_safetensors(part, state, metadata)
     return report
-
-
-def split_options(name: str) -> tuple[str, dict[str, Any]]:
-    """Split a checkpoint's name from the options after its "?". The name of an existing file is not split.
-
-    Args:
-        name: such as "a.pth?gamma=2".
-
-    Returns:
-        The name alone, and the options with their types.
-
-    Raises:
-        OptionError: as in `parse_options`.
-    """
-    if Path(name).exists():
-        return name, {}
-    text, _, query = name.partition("?")
-    return text, parse_options(query)

@@ -1,4 +1,8 @@
-"""Loads checkpoints of every kind by name, safely."""
+"""Loads checkpoints of every kind by name, safely.
+
+The recognisers of files are imported when one is read: they need timm, whose import takes a second, which the app's
+page and whoever loads no file need not wait for.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,10 @@ from torch import nn
 from simpool_viz.checkpoints import hub
 from simpool_viz.checkpoints.bundle import CONFIG, load_bundle
 from simpool_viz.checkpoints.catalogue import catalogue, damaged_descriptions
-from simpool_viz.checkpoints.files import load_file, split_options
 from simpool_viz.checkpoints.folders import INDEX, is_folder, weights_of
 from simpool_viz.checkpoints.formats.hints import Hints, hints_of
-from simpool_viz.checkpoints.formats.modules import load_module
-from simpool_viz.checkpoints.formats.parts import parse_options, read_load_options
-from simpool_viz.checkpoints.formats.recognise import Report
+from simpool_viz.checkpoints.formats.parts import parse_options, read_load_options, split_options
+from simpool_viz.checkpoints.formats.report import Report
 from simpool_viz.checkpoints.precision import place
 from simpool_viz.checkpoints.published import offered, published
 from simpool_viz.checkpoints.untrusted import convert_untrusted, warn_where_costly
@@ -71,6 +73,8 @@ def load_with_report(
     """Load a checkpoint, with a report of what was recognised. Arguments and errors are those of `load_checkpoint`."""
     choose_device(device, precision)  # refuses before anything is read
     if isinstance(name, nn.Module):
+        from simpool_viz.checkpoints.formats.modules import load_module
+
         encoder, report = load_module(name, **options)
         return place(encoder, device, precision), report
     text, given = split_options(os.fspath(name))
@@ -368,6 +372,8 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Encoder, Report]:
 def _load_file(
     path: Path, options: dict[str, Any], name: str = "", hints: Hints | None = None
 ) -> tuple[Encoder, Report]:
+    from simpool_viz.checkpoints.files import load_file
+
     backbone = read_load_options(options, name or path.name).backbone
     base = load_checkpoint(backbone, device="cpu") if backbone else None
     with warn_where_costly(path):
@@ -377,6 +383,8 @@ def _load_file(
 def _load_untrusted(
     path: Path, options: dict[str, Any], name: str = "", hints: Hints | None = None
 ) -> tuple[Encoder, Report]:
+    from simpool_viz.checkpoints.files import load_file
+
     others = dict(options)
     which = str(others.pop("weights", ""))
     with tempfile.TemporaryDirectory(prefix="simpool_viz-read-") as folder:

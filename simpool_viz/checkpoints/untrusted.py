@@ -27,9 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from simpool_viz import errors
-from simpool_viz.checkpoints.files import convert
 from simpool_viz.checkpoints.formats.hints import Hints, read_hints
-from simpool_viz.checkpoints.formats.recognise import Report
+from simpool_viz.checkpoints.formats.report import Report
 from simpool_viz.errors import CheckpointError, SimpoolError
 
 SECONDS = 20  # of computing
@@ -244,6 +243,8 @@ def _limit(source: Path, folder: Path) -> None:
 def _serve() -> None:
     """Fork a worker for each line of stdin and write how it ended; what it writes goes through files, as it may be
     long."""
+    import simpool_viz.checkpoints.files  # noqa: F401 (so that no worker has to)
+
     for asked in iter(sys.stdin.readline, ""):
         with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
             worker = os.fork()
@@ -268,6 +269,8 @@ def _serve() -> None:
 
 
 def _work(asked: str) -> None:
+    from simpool_viz.checkpoints.files import convert  # before there are limits
+
     given, wanted, which, described, options = json.loads(asked)
     source, target = Path(given), Path(wanted)
     answer: dict[str, Any]

@@ -19,7 +19,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from simpool_viz.checkpoints.files import convert, split_options
+    from simpool_viz.checkpoints.files import convert
+    from simpool_viz.checkpoints.formats.parts import split_options
 
     if arguments.target.exists() and not arguments.overwrite:
         raise OptionError(f"{arguments.target} exists; add --overwrite to replace it")

@@ -28,7 +28,7 @@ from simpool_viz.maps.common import make_rows, needs_blocks, needs_classifier, w
 from simpool_viz.maps.registry import register_map
 from simpool_viz.maps.rollout import readout_row
 from simpool_viz.modeling.encoder import Encoder
-from simpool_viz.modeling.layers.sar import NoSkipBlock
+from simpool_viz.modeling.layers.sar import has_skip
 from simpool_viz.modeling.pooling import Tokens
 from simpool_viz.tensors import wide
 
@@ -218,7 +218,7 @@ def relevance(recording: Recorded, classes: Sequence[int | str] | int | str | No
             for block, call, value, gradient in reversed(steps):
                 with torch.no_grad():
                     through = _through(row, _Block(call.of(0), value[0], gradient[0]))
-                    row = through if isinstance(block, NoSkipBlock) else row + through
+                    row = row + through if has_skip(block) else through
             rows.append(row[0])
     return make_rows(recording, "relevance", torch.stack(rows), names, unit="mean", note=note)
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from simpool_viz import load_checkpoint
-from simpool_viz.checkpoints.files import split_options
-from simpool_viz.checkpoints.formats.parts import UNSET, LoadOptions, parse_options, read_load_options
+from simpool_viz.checkpoints.formats.parts import UNSET, LoadOptions, parse_options, read_load_options, split_options
 from simpool_viz.checkpoints.load import load_for_visitor
 from simpool_viz.errors import CheckpointError, OptionError
 from tests import made_files as made

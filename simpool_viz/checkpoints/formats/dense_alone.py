@@ -7,7 +7,7 @@ from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.dense import read_dense_head
 from simpool_viz.checkpoints.formats.parts import LoadOptions
 from simpool_viz.checkpoints.formats.probing import BEFORE, check_tokens, on_backbone, without_norm
-from simpool_viz.checkpoints.formats.recognise import Report
+from simpool_viz.checkpoints.formats.report import Report
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.pooling import create_pooling

@@ -18,7 +18,8 @@ from simpool_viz.checkpoints.formats.containers import Weights, find_weights
 from simpool_viz.checkpoints.formats.hints import Hints, hints_of, read_hints
 from simpool_viz.checkpoints.formats.parts import read_load_options
 from simpool_viz.checkpoints.formats.preparation import prepare_facts
-from simpool_viz.checkpoints.formats.recognise import Report, build_encoder
+from simpool_viz.checkpoints.formats.recognise import build_encoder
+from simpool_viz.checkpoints.formats.report import Report
 from simpool_viz.checkpoints.formats.timm import encoder_from_timm, notes_of
 from simpool_viz.errors import CheckpointError, OptionError
 from simpool_viz.modeling.encoder import Encoder

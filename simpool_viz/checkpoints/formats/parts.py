@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -138,6 +139,24 @@ def read_load_options(options: Mapping[str, Any], source: str) -> LoadOptions:
         listed = "; ".join(f"{option.name}: {option.metadata['help']}" for option in known)
         raise OptionError(f"{source}: a checkpoint file takes no option {', '.join(unknown)}. It takes {listed}")
     return checked(_LOAD_OPTIONS, dict(options), lambda fault: OptionError(f"{source}: {fault}"), "{}= takes")
+
+
+def split_options(name: str) -> tuple[str, dict[str, Any]]:
+    """Split a checkpoint's name from the options after its "?". The name of an existing file is not split.
+
+    Args:
+        name: such as "a.pth?gamma=2".
+
+    Returns:
+        The name alone, and the options with their types.
+
+    Raises:
+        OptionError: as in `parse_options`.
+    """
+    if Path(name).exists():
+        return name, {}
+    text, _, query = name.partition("?")
+    return text, parse_options(query)
 
 
 def parse_options(query: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from simpool_viz.checkpoints.filling import fill
 from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.parts import LoadOptions
-from simpool_viz.checkpoints.formats.recognise import Report
+from simpool_viz.checkpoints.formats.report import Report
 from simpool_viz.errors import CheckpointError
 from simpool_viz.modeling.encoder import Encoder, Facts, is_transformer
 from simpool_viz.modeling.pooling import Pooled, Pooling, Tokens, create_pooling

@@ -10,7 +10,6 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import timm
 from torch import Tensor
@@ -21,6 +20,7 @@ from simpool_viz.checkpoints.formats.containers import Weights
 from simpool_viz.checkpoints.formats.dense import dense_tensors, put_on
 from simpool_viz.checkpoints.formats.parts import LoadOptions, Parts, find_simpool
 from simpool_viz.checkpoints.formats.preparation import OTHER_TRAINERS
+from simpool_viz.checkpoints.formats.report import Report
 from simpool_viz.errors import CheckpointError, SimpoolError
 from simpool_viz.modeling.encoder import Encoder, Facts
 from simpool_viz.modeling.outline import outlined
@@ -46,41 +46,6 @@ UNSHOWN = {
     (r"encoder\.layer\.\d+\.lambda_1",): TIMMS,
 }
 SAM_TAGS = {768: "samvit_base_patch16", 1024: "samvit_large_patch16", 1280: "samvit_huge_patch16"}  # by width
-
-
-@dataclass(frozen=True)
-class Report:
-    """The description of a checkpoint that was loaded.
-
-    Attributes:
-        source: name of the checkpoint.
-        container: kind of file or folder.
-        architecture: of the backbone, a phrase.
-        pooling: its title.
-        parameters: number of parameters of the encoder.
-        used: number of tensors used.
-        dropped: number of tensors that were not used, by reason.
-        notes: assumptions, a sentence each.
-    """
-
-    source: str
-    container: str
-    architecture: str
-    pooling: str
-    parameters: int
-    used: int
-    dropped: dict[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def lines(self) -> list[str]:
-        """The report as sentences."""
-        sentences = [
-            f"{self.source}: {self.architecture} with {self.pooling}, {self.parameters:,} parameters ({self.container})"
-        ]
-        sentences.append(
-            f"{self.used} tensors used" + "".join(f"; {count} dropped: {why}" for why, count in self.dropped.items())
-        )
-        return sentences + list(self.notes)
 
 
 def build_encoder(weights: Weights, facts: Facts, settings: LoadOptions) -> tuple[Encoder, Report]:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.models.vision_transformer import Block
-from torch import Tensor, nn
+from torch import nn
 
 from simpool_viz.errors import CheckpointError
 
 
-class NoSkipBlock(Block):
-    """A block whose attention has no skip and no stochastic depth, and whose MLP has no norm before it."""
+def has_skip(block: nn.Module) -> bool:
+    """Whether a skip connection leads past a block's attention.
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """(B, P + N, D) -> (B, P + N, D)."""
-        x = self.ls1(self.attn(self.norm1(x)))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+    Args:
+        block: of a ViT.
+    """
+    return not getattr(block, "without_skip", False)
 
 
 def remove_last_skip(backbone: Any) -> None:
@@ -32,6 +31,10 @@ def remove_last_skip(backbone: Any) -> None:
     Raises:
         CheckpointError: a backbone without blocks of timm's plain kind.
     """
+    from timm.models.vision_transformer import Block
+
+    from simpool_viz.modeling.layers.sar_block import NoSkipBlock
+
     blocks = getattr(backbone, "blocks", None)
     if not blocks or type(blocks[-1]) is not Block:
         raise CheckpointError(

@@ -7,7 +7,8 @@ import timm
 import torch
 
 from simpool_viz.modeling.encoder import Facts
-from simpool_viz.modeling.layers.sar import NoSkipBlock, remove_last_skip
+from simpool_viz.modeling.layers.sar import has_skip, remove_last_skip
+from simpool_viz.modeling.layers.sar_block import NoSkipBlock
 from simpool_viz.modeling.spec import EncoderSpec
 
 
@@ -17,7 +18,8 @@ def test_last_block_has_no_skip_and_no_second_norm() -> None:
     weights = model.blocks[-1].attn.proj.weight.clone()
     remove_last_skip(model)
     block = model.blocks[-1]
-    assert isinstance(block, NoSkipBlock) and torch.equal(block.attn.proj.weight, weights)
+    assert isinstance(block, NoSkipBlock) and not has_skip(block) and has_skip(model.blocks[0])
+    assert torch.equal(block.attn.proj.weight, weights)
     assert not [k for k in model.state_dict() if k.startswith("blocks.1.norm2")]
     block.eval()
     x = torch.randn(1, 17, 192)
