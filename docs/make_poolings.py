@@ -37,8 +37,8 @@ multiply-adds are those of one pooling at D = {DIM} on a grid of {GRID[0]} x {GR
 convolutions are counted, sums and powers are not. Maps are of heads trained on the same frozen features, those of
 `{FEATURES}`, under one recipe; where a pooling weighs all positions alike, the contribution to the predicted class is
 shown. Top-1 is of one seed each. Left is the map over the photo: the brighter, the more weight; of a contribution,
-red raises the class's logit and blue lowers it. Right is the object mask derived from the map alone, the fewest
-tokens that hold 60 % of it, with a box around each connected part.
+red raises the class's logit and blue lowers it. Right is the object mask derived from the map alone by the
+default cut, at its mean, with a box around each connected part.
 This page is written by `python docs/make_poolings.py`. `simpool-viz list --poolings` prints the table of all slots.
 """
 

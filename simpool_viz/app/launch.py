@@ -47,7 +47,7 @@ block is a thumbnail, the blocks play as a film, and any map can be pinned to th
 **Tour.** On one photo, what CLS, SimPool, GGeM, LIFE, spatial entropy and Dense Attention Roll-Out change, and their
 limitations.
 
-**Predictions.** The bundled models are small. Most know 114 kinds of object, two segment street scenes, and
+**Predictions.** The bundled models are small. Most know 214 kinds of object, two segment street scenes, and
 three know no classes. A best class of less than 50 % is called improbable. Their maps are more informative than their
 predictions."""
 

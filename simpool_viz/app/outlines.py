@@ -17,7 +17,7 @@ from simpool_viz import __version__
 from simpool_viz.bundled import bundled_folder
 from simpool_viz.checkpoints.bundle import CONFIG
 from simpool_viz.checkpoints.catalogue import Entry, outlines_of, whole
-from simpool_viz.maps.registry import maps_of
+from simpool_viz.maps.registry import map_methods, maps_of
 from simpool_viz.modeling.encoder import Encoder
 
 FILE = "outlines.json"  # among the models
@@ -62,9 +62,13 @@ def described() -> tuple[dict[str, tuple[Entry, Outline]], dict[str, str]]:
     """
     entries, faults = whole()
     stored = read_outlines(bundled_folder("models") / FILE)
-    found = {
-        n: stored[n] for n, entry in entries.items() if n in stored and stored[n].digest == description_digest(entry)
-    }
+    maps = set(map_methods())  # a program may have registered others
+
+    def holds(name: str, entry: Entry) -> bool:
+        known = stored.get(name)
+        return known is not None and known.digest == description_digest(entry) and set(known.maps) == maps
+
+    found = {name: stored[name] for name, entry in entries.items() if holds(name, entry)}
     if missing := {name: entry for name, entry in entries.items() if name not in found}:
         built, more = outlines_of(missing)
         found |= {name: Outline.of(entries[name], outline) for name, outline in built.items()}

@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,13 @@ def test_without_the_file_models_are_built(models: Path, content: str | None, ca
     with caplog.at_level(logging.WARNING, "simpool_viz"):
         assert described() == expected
     assert caplog.text.count("outlines of the checkpoints cannot be read") == 1
+
+
+def test_a_map_that_was_registered_since_is_told_of(models: Path) -> None:
+    known = read_outlines(models / FILE)
+    one, *others = known["a"].maps
+    write_outlines(models / FILE, {**known, "a": replace(known["a"], maps={m: known["a"].maps[m] for m in others})})
+    assert described()[0]["a"][1] == known["a"] and one in known["a"].maps
 
 
 def test_another_version_builds_them(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
