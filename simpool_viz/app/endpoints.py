@@ -20,19 +20,19 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from simpool_viz.app.events import UNREADABLE, event_handler, refusal
+from simpool_viz.app.outlines import described
 from simpool_viz.app.visits import VisitedBlocks, upload_folder
 from simpool_viz.app.zero import BoardMaker
 from simpool_viz.board.board import Board, Row, Settings
-from simpool_viz.board.inspection import Lens, facts_of, questions_of
+from simpool_viz.board.inspection import Lens, facts_of, questions_by_maps
 from simpool_viz.board.inspection import inspect as ask
-from simpool_viz.checkpoints.catalogue import usable
 from simpool_viz.checkpoints.load import split_size
 from simpool_viz.checkpoints.published import published
 from simpool_viz.drawing.render import render_board
 from simpool_viz.errors import OptionError
 from simpool_viz.export import row_names
 from simpool_viz.images import read_picture
-from simpool_viz.maps.registry import map_methods, maps_of
+from simpool_viz.maps.registry import map_methods
 from simpool_viz.maps.request import MapRequest
 from simpool_viz.masks import mask_rules
 from simpool_viz.modeling.encoder import Encoder
@@ -240,15 +240,15 @@ class Endpoints:
         Returns:
             Checkpoints with their pooling, maps and questions; maps and mask rules with a sentence on each
         """
-        here, _ = usable()
+        here, _ = described()
         checkpoints = [
             {
                 "name": name,
                 "title": entry.facts.title or name,
                 "pooling": entry.spec.pooling,
                 "accuracy": entry.facts.accuracy,
-                "maps": [one for one, why in maps_of(outline).items() if why is None],
-                "questions": [one for one, why in questions_of(outline).items() if why is None],
+                "maps": [one for one, why in outline.maps.items() if why is None],
+                "questions": [one for one, why in questions_by_maps(outline.maps).items() if why is None],
             }
             for name, (entry, outline) in here.items()
         ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from simpool_viz.app.allocator import use_few_arenas
-from simpool_viz.app.starting import StartingPage
+from simpool_viz.app.starting import StartingPage, listening_host
 from simpool_viz.errors import CheckpointError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -281,7 +281,7 @@ def _launched(
 
 def _check_port(host: str | None, port: int) -> None:
     """Raise an OptionError where one cannot listen; Gradio finds out only after the app is built."""
-    address = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    address = listening_host(host)
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
         if os.name != "nt":  # there it would share a port that is taken
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -36,7 +36,7 @@ class StartingPage:
     """
 
     def __init__(self, host: str | None = None, port: int | None = None) -> None:
-        self._host = (host or os.environ.get("GRADIO_SERVER_NAME") or LOCAL).strip("[]")
+        self._host = listening_host(host)
         self.port, self.address = port, ""
         self._server: _Server | None = None
 
@@ -65,6 +65,15 @@ class StartingPage:
         self.close()
 
 
+def listening_host(host: str | None) -> str:
+    """The address that the app listens on, an IPv6 one without brackets.
+
+    Args:
+        host: as in `launch`.
+    """
+    return (host or os.environ.get("GRADIO_SERVER_NAME") or LOCAL).strip("[]")
+
+
 def starting_page() -> str:
     """The page as HTML, complete in itself, so that it is the same behind every proxy and without a network."""
     try:
@@ -81,11 +90,8 @@ def starting_page() -> str:
 
 def _ports() -> range:
     """Those that Gradio tries, in its order."""
-    first, number = (int(os.environ.get(f"GRADIO_{name}") or usual) for name, usual in _GRADIO.items())
-    return range(first, first + number)
-
-
-_GRADIO = {"SERVER_PORT": 7860, "NUM_PORTS": 100}
+    first = int(os.environ.get("GRADIO_SERVER_PORT") or 7860)
+    return range(first, first + int(os.environ.get("GRADIO_NUM_PORTS") or 100))
 
 
 class _Server(ThreadingHTTPServer):

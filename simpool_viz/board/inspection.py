@@ -7,7 +7,7 @@ be shown and why. Every map is one that `recording.map` returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -151,7 +151,15 @@ def questions_of(encoder: Encoder) -> dict[str, str | None]:
     Returns:
         For every name of `QUESTIONS`, None where it can be answered, else why not.
     """
-    why_not = maps_of(encoder)
+    return questions_by_maps(maps_of(encoder))
+
+
+def questions_by_maps(why_not: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The same as `questions_of`, of a checkpoint whose maps are known.
+
+    Args:
+        why_not: as `maps_of` gives it.
+    """
     reasons = {name: [why_not[m] for m in question.maps] for name, question in QUESTIONS.items()}
     return {name: None if None in why else why[0] for name, why in reasons.items()}
 

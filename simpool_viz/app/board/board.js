@@ -54,7 +54,7 @@ function grow(value) {
 function buildNotes() {
   const notes = board.value.skipped.map((sentence) => make("p", "note skipped", sentence));
   if (!board.value.waiting || failed === drawn) return notes;
-  return [stopping ? make("p", "waiting stopping", STOPPING) : make("p", "waiting", board.value.waiting), ...notes];
+  return [make("p", "waiting", stopping ? STOPPING : board.value.waiting), ...notes];
 }
 
 // Photos that are here already, or on their way, stay, so that a new map appears without a flicker.
@@ -184,22 +184,21 @@ element.addEventListener("simpool-curves", (event) => {
 });
 
 // Cancel: the rows shown stay. Run does nothing until the run has ended, so that is told apart.
-const stopLine = (text, name) => {
+const tellInLine = (text) => {
   const line = element.querySelector(".waiting:not(.stopped)");
-  if (!line) return false;
+  if (!line) return null;
   line.textContent = text;
-  line.classList.add(name);
   announce(text);
-  return true;
+  return line;
 };
 element.addEventListener("simpool-stopping", () => {
-  stopping = stopLine(STOPPING, "stopping");
+  stopping = tellInLine(STOPPING) !== null;
 });
 
 // A failure: the page shows why, the rows shown stay, and nothing more will come. A run that was stopped ends like this too.
 element.addEventListener("simpool-failed", () => {
   failed = drawn;
-  if (stopping) stopLine("Stopped. Press Run to start again.", "stopped");
+  if (stopping) tellInLine("Stopped. Press Run to start again.")?.classList.add("stopped");
   stopping = false;
   for (const line of element.querySelectorAll(".waiting:not(.stopped)")) line.remove();
 });
