@@ -265,7 +265,8 @@ SUBJECTS: dict[str, Callable[[Setup], Work]] = {"plain fused forward": plain, **
 def check_same(setup: Setup) -> float:
     """The largest relative difference between this project's maps and the N x N way's, so that equals are compared."""
     requests: Any = [("cls", {}), ("token", {"rollout": True}), DENSE]
-    (recordings,) = record_prepared([setup.encoder], setup.seen, setup.images)
+    keep = attention_needed(setup.encoder, requests)
+    (recordings,) = record_prepared([setup.encoder], setup.seen, setup.images, keep)
     rows, _, dense = eager(setup)()
     differences = []
     for i, recording in enumerate(recordings):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib import metadata
 
 ISSUES = "the project's issues"
@@ -59,6 +60,9 @@ class MissingPackageError(SimpoolError, ImportError):
     """An optional package that is not installed; the message says how to install it."""
 
 
+_signature = lru_cache(maxsize=None)(inspect.signature)
+
+
 def bind_options(what: str, function: Callable[..., object], *given: object, **options: object) -> None:
     """Check a user's options against the signature of the function that takes them, before it is called.
 
@@ -71,7 +75,7 @@ def bind_options(what: str, function: Callable[..., object], *given: object, **o
     Raises:
         OptionError: an option that the function does not take, or a required one that is missing.
     """
-    signature = inspect.signature(function)
+    signature = _signature(function)
     try:
         signature.bind(*given, **options)
     except TypeError as error:  # bind raises it only for arguments that do not fit

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simpool_viz.capture.block_attention import Attention, Blocks
+from simpool_viz.capture.block_attention import Attention, Blocks, MeanAttention
 from simpool_viz.capture.channel_gates import ChannelGate, GateCapture
 from simpool_viz.capture.hooks import AttentionCapture, BlockCapture, Call, Keep, check_calls, one_of
 from simpool_viz.capture.recorded import Recorded
@@ -226,12 +226,12 @@ class _Trunk:
 
     Attributes:
         hidden: (B, P + N, D), after the last shared block.
-        attention: for each picture, that of every shared block, None where it was not kept.
+        attention: for each picture, that of the shared blocks.
         seconds: the time it took.
     """
 
     hidden: Tensor
-    attention: list[list[Attention | None]]
+    attention: list[Blocks]
     seconds: float
 
 
@@ -258,23 +258,26 @@ def _run_backbone(encoder: Encoder, trunk: _Trunk | None, batch: Batch, images: 
             f"{encoder.stride}"
         )
     own = _attention_of(capture, encoder, len(batch))
-    attention = [[*first, *rest] for first, rest in zip(trunk.attention, own, strict=True)] if trunk else own
+    attention = [first.then(rest) for first, rest in zip(trunk.attention, own, strict=True)] if trunk else own
     return _Forward(batch, images, tokens, attention, gates, seconds)
 
 
-def _attention_of(capture: BlockCapture, encoder: Encoder, count: int) -> list[list[Attention | None]]:
-    """The attention of each of `count` pictures in the captured blocks, None where it was not kept."""
+def _attention_of(capture: BlockCapture, encoder: Encoder, count: int) -> list[Blocks]:
+    """The attention of each of `count` pictures in the blocks that were looked into."""
     calls = capture.calls(encoder.facts.name)
-    numbers = range(capture.first, capture.first + len(calls))
     blocks = encoder.blocks[capture.first : capture.first + len(calls)]
     skips = [has_skip(block) for block in blocks]
-    return [
-        [
-            None if call is None else replace(call.of(i), skip=skip, skip_share=capture.skip_share(number, i))
-            for number, call, skip in zip(numbers, calls, skips, strict=True)
-        ]
-        for i in range(count)
-    ]
+
+    def of(i: int) -> Blocks:
+        kept: list[Attention | None] = []
+        means: list[MeanAttention | None] = []
+        for number, (call, skip) in enumerate(zip(calls, skips, strict=True), capture.first):
+            share, mean = capture.skip_share(number, i), capture.mean(number, i)
+            kept.append(None if call is None else replace(call.of(i), skip=skip, skip_share=share))
+            means.append(None if mean is None else MeanAttention(mean, skip, share))
+        return Blocks(kept, encoder.facts.name, means)
+
+    return [of(i) for i in range(count)]
 
 
 def _since(started: float, images: Tensor) -> float:
@@ -292,7 +295,7 @@ class _Forward:
         batch: the pictures and their geometry.
         images: (B, 3, H, W), the input.
         tokens: the features of the batch.
-        attention: for each picture, that of every block, None where it was not kept.
+        attention: for each picture, that of its blocks.
         gates: the channel gates of the backbone.
         seconds: the time it took.
     """
@@ -300,7 +303,7 @@ class _Forward:
     batch: Batch
     images: Tensor
     tokens: Tokens
-    attention: Sequence[Sequence[Attention | None]]
+    attention: Sequence[Blocks]
     gates: GateCapture
     seconds: float
 
@@ -331,7 +334,7 @@ def _recording_of(
         picture=picture,
         geometry=geometry,
         image=one_of(forward.images, i),
-        blocks=Blocks(forward.attention[i], encoder.facts.name),
+        blocks=forward.attention[i].named(encoder.facts.name),
         pool_attention=None if pool_call is None else pool_call.of(i),
         gates=_gates_of(encoder, forward.gates, tokens, i),
         tokens=Tokens(one(tokens.patches), tokens.grid, one(tokens.prefix)),

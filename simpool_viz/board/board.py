@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import cv2
@@ -447,8 +449,7 @@ def attention_of(encoders: Sequence[Encoder], requests: Sequence[MapRequest]) ->
         SimpoolError: as in `record_rows`.
     """
     asked = [(request.name, request.options) for request in requests or [MapRequest(OWN)]]
-    needs = [attention_needed(encoder, asked) for encoder in encoders]
-    return Keep(frozenset().union(*(need.blocks or () for need in needs)), any(need.skip_shares for need in needs))
+    return reduce(or_, [attention_needed(encoder, asked) for encoder in encoders])
 
 
 def iterate_board(

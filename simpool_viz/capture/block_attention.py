@@ -52,18 +52,35 @@ class Attention:
             yield slice(start, min(start + step, count))
 
 
+@dataclass(frozen=True)
+class MeanAttention:
+    """The attention of one block of one picture as its mean over the heads, all that a roll-out by the mean needs.
+
+    Attributes:
+        matrix: (N, N), each row of which sums to 1.
+        skip: as in `Attention`.
+        skip_share: as in `Attention`.
+    """
+
+    matrix: Tensor
+    skip: bool = True
+    skip_share: Tensor | None = None
+
+
 class Blocks(Sequence[Attention]):
     """The attention of a checkpoint's blocks, from first to last.
 
     Only blocks that a requested map needs are kept; access to another raises a `MapError`.
 
     Args:
-        kept: one entry per block, None where it was not kept.
+        kept: one entry per block, None where its queries and keys were not kept.
         name: the checkpoint's, for messages.
+        means: one entry per block, None where its mean over the heads was not kept; () for none at all.
     """
 
-    def __init__(self, kept: Sequence[Attention | None], name: str) -> None:
+    def __init__(self, kept: Sequence[Attention | None], name: str, means: Sequence[MeanAttention | None] = ()) -> None:
         self._kept, self._name = tuple(kept), name
+        self._means = tuple(means) or (None,) * len(self._kept)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -85,5 +102,22 @@ class Blocks(Sequence[Attention]):
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """The numbers of the blocks that were kept."""
+        """The numbers of the blocks whose queries and keys were kept."""
         return tuple(i for i, attention in enumerate(self._kept) if attention is not None)
+
+    @property
+    def means(self) -> tuple[MeanAttention, ...]:
+        """The means over the heads that were kept, from the first block to the last."""
+        return tuple(mean for mean in self._means if mean is not None)
+
+    def named(self, name: str) -> Blocks:
+        """The same blocks, under the name of another checkpoint that shares them."""
+        return Blocks(self._kept, name, self._means)
+
+    def then(self, later: Blocks) -> Blocks:
+        """These blocks, followed by later ones of the same checkpoint."""
+        return Blocks((*self._kept, *later._kept), later._name, (*self._means, *later._means))
+
+    def averaged(self) -> Sequence[Attention | MeanAttention]:
+        """The same blocks for who takes the mean over the heads: as that mean where it was kept."""
+        return Blocks([m or a for m, a in zip(self._means, self._kept, strict=True)], self._name)  # type: ignore[misc]

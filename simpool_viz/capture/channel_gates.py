@@ -28,10 +28,20 @@ class ChannelGate:
 
 
 def gated_modules(backbone: nn.Module) -> dict[str, nn.Module]:
-    """Modules with a child named `gate` without parameters, as timm's SE, ESE, ECA and CBAM and this package's have."""
-    # `_modules` is quicker than getattr, which raises and catches for every module without the child.
-    named = ((name, module, module._modules.get("gate")) for name, module in backbone.named_modules())
-    return {name: module for name, module, gate in named if isinstance(gate, nn.Module) and not list(gate.parameters())}
+    """Modules with a child named `gate` without parameters, as timm's SE, ESE, ECA and CBAM and this package's have.
+
+    It runs with every forward, for which `named_modules` would be slow: it goes through a generator for each level.
+    """
+    found: dict[str, nn.Module] = {}
+    waiting: list[tuple[str, nn.Module]] = [("", backbone)]
+    while waiting:
+        name, module = waiting.pop()
+        gate = module._modules.get("gate")
+        if gate is not None and not list(gate.parameters()):
+            found[name] = module
+        holders = [(child, m) for child, m in module._modules.items() if m is not None and m._modules]
+        waiting += [(f"{name}.{child}" if name else child, m) for child, m in reversed(holders)]
+    return found
 
 
 class GateCapture(HookScope):

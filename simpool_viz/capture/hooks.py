@@ -3,8 +3,10 @@
 A `TorchFunctionMode` intercepts each call of `F.scaled_dot_product_attention`, that is after the norms and rotary
 embeddings of queries and keys, with bias and scale. Keeping references costs nothing, and any row of any attention
 matrix follows from them exactly. The call then runs the same kernel as without the mode, in a form that also returns
-the log-sum-exp of the rows, with which roll-outs need no attention matrix. A mode slows every function that runs under
-it by some microseconds, so it is active only inside the attention of the blocks that a map needs.
+the log-sum-exp of the rows, with which roll-outs need no attention matrix. Where the mean over the heads is all that is
+asked for, and not much larger than queries and keys, that mean is kept in their place (see averages.py). A mode slows
+every function that runs under it by some microseconds, so it is active only inside the attention of the blocks that a
+map needs.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from simpool_viz.capture.averages import averaged_attention, mean_is_small
 from simpool_viz.capture.block_attention import Attention
 from simpool_viz.capture.kernels import find_kernel
 from simpool_viz.errors import CheckpointError
@@ -54,12 +57,15 @@ class Keep:
     """What a forward keeps of its attention.
 
     Attributes:
-        blocks: numbers of the blocks whose attention is kept; None for all.
+        blocks: numbers of the blocks whose queries and keys are kept; None for all.
+        means: numbers of blocks of which the mean over the heads is enough; it is kept where it is small
+            (`mean_is_small`), else queries and keys are.
         skip_shares: whether their `skip_shares` are measured, which only a roll-out with measured residual weights
             needs, and which takes a few per cent of the forward of a short sequence.
     """
 
     blocks: frozenset[int] | None = None
+    means: frozenset[int] = frozenset()
     skip_shares: bool = True
 
     @classmethod
@@ -68,7 +74,12 @@ class Keep:
         return keep if isinstance(keep, Keep) else cls(None if keep is None else frozenset(keep))
 
     def __contains__(self, block: int) -> bool:
-        return self.blocks is None or block in self.blocks
+        return self.blocks is None or block in self.blocks or block in self.means
+
+    def __or__(self, other: Keep) -> Keep:
+        """What either keeps."""
+        blocks = None if self.blocks is None or other.blocks is None else self.blocks | other.blocks
+        return Keep(blocks, self.means | other.means, self.skip_shares or other.skip_shares)
 
 
 def one_of(batch: Tensor, index: int) -> Tensor:
@@ -86,6 +97,7 @@ class Call:
         bias: four dimensions that broadcast to (B, H, Nq, N), added to the logits, or None.
         scale: factor of the logits.
         lse: (B, H, Nq), log-sum-exp of the logits, or None where the kernel does not return it.
+        mean: (B, N, N), the mean over the heads of the softmax, or None where it was not computed.
     """
 
     query: Tensor
@@ -93,6 +105,7 @@ class Call:
     bias: Tensor | None
     scale: float
     lse: Tensor | None
+    mean: Tensor | None = None
 
     def of(self, index: int) -> Attention:
         """The attention of the picture with this index in the batch."""
@@ -107,13 +120,17 @@ class Call:
 class AttentionCapture(TorchFunctionMode):
     """A context that captures the fused attention calls made inside it.
 
+    Args:
+        means: whether the mean over the heads is computed where it is small (`mean_is_small`).
+
     Attributes:
         calls: one entry per call, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, means: bool = False) -> None:
         super().__init__()
         self.calls: list[Call] = []
+        self._means = means
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -141,11 +158,14 @@ class AttentionCapture(TorchFunctionMode):
         bias, factor = _as_bias(attn_mask, query), query.shape[-1] ** -0.5 if scale is None else scale
         kernel = find_kernel(query.device, query.dtype, query.shape[-1], bias is not None)
         differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+        lse = mean = None
         if kernel is None or differentiated or dropout_p or value.shape[-1] != query.shape[-1]:
-            output, lse = F.scaled_dot_product_attention(query, key, value, bias, dropout_p, scale=scale), None
+            output = F.scaled_dot_product_attention(query, key, value, bias, dropout_p, scale=scale)
+        elif self._means and mean_is_small(query, key, value):
+            output, mean = averaged_attention(query, key, value, bias, factor)
         else:
             output, lse = kernel(query, key, value, bias, factor)
-        self.calls.append(Call(query, key, bias, factor, lse))
+        self.calls.append(Call(query, key, bias, factor, lse, mean))
         return output
 
 
@@ -187,9 +207,11 @@ class BlockCapture(HookScope):
 
     def __init__(self, blocks: Sequence[nn.Module], keep: Keep | Collection[int] | None = None, first: int = 0) -> None:
         super().__init__()
-        keep = Keep.of(keep)
+        self._keep = keep = Keep.of(keep)
         self._modules = {i: getattr(block, "attn", block) for i, block in enumerate(blocks, first) if i in keep}
-        self._modes = {i: AttentionCapture() for i in self._modules}
+        self._made = dict.fromkeys(self._modules, 0)  # calls of each block
+        self._calls: dict[int, Call] = {}
+        self._means: dict[int, Tensor] = {}
         self._sums = {
             i: block
             for i, block in enumerate(blocks, first)
@@ -198,10 +220,10 @@ class BlockCapture(HookScope):
         self._entering: dict[int, Tensor] = {}
         self._shares: dict[int, Tensor] = {}
         self.first, self._numbers = first, range(first, first + len(blocks))
-        self._inside: AttentionCapture | None = None
+        self._inside: tuple[int, AttentionCapture] | None = None
 
     def calls(self, name: str) -> list[Call | None]:
-        """The captured calls, one entry per block; None for blocks that were not captured.
+        """The captured calls, one entry per block; None for blocks that were not captured, or as their mean alone.
 
         Args:
             name: the checkpoint's, for messages.
@@ -209,9 +231,18 @@ class BlockCapture(HookScope):
         Raises:
             CheckpointError: a block that did not make exactly one fused call, so its maps would be wrong.
         """
-        for i, mode in self._modes.items():
-            check_calls(f"{name}, block {i}", len(mode.calls), 1)
-        return [self._modes[i].calls[0] if i in self._modes else None for i in self._numbers]
+        for i, made in self._made.items():
+            check_calls(f"{name}, block {i}", made, 1)
+        return [self._calls.get(i) for i in self._numbers]
+
+    def mean(self, block: int, picture: int) -> Tensor | None:
+        """The mean over the heads of a block's attention (N, N) for one picture; None where it was not kept.
+
+        Args:
+            block: its number.
+            picture: index in the batch.
+        """
+        return one_of(self._means[block], picture) if block in self._means else None
 
     def skip_share(self, block: int, picture: int) -> Tensor | None:
         """That of `skip_shares` for one picture; None where none is measured or the block does not show its sum.
@@ -225,7 +256,7 @@ class BlockCapture(HookScope):
     def __enter__(self) -> BlockCapture:
         self._begin()
         for i, module in self._modules.items():
-            self._hooks.append(module.register_forward_pre_hook(partial(self._open, self._modes[i])))
+            self._hooks.append(module.register_forward_pre_hook(partial(self._open, i)))
             self._hooks.append(module.register_forward_hook(self._close, always_call=True))
         for i, block in self._sums.items():
             self._hooks.append(block.register_forward_pre_hook(partial(self._enter_block, i)))
@@ -239,10 +270,11 @@ class BlockCapture(HookScope):
         super().__exit__(kind, error, trace)
         self._leave()
 
-    def _open(self, mode: AttentionCapture, module: nn.Module, inputs: Any) -> None:
+    def _open(self, number: int, module: nn.Module, inputs: Any) -> None:
         if self._is_mine():
+            mode = AttentionCapture(number in self._keep.means)
             mode.__enter__()
-            self._inside = mode
+            self._inside = number, mode
 
     def _close(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._is_mine():
@@ -258,9 +290,16 @@ class BlockCapture(HookScope):
             self._shares[number] = skip_shares(before, inputs[0])
 
     def _leave(self) -> None:
-        if self._inside is not None:
-            self._inside.__exit__(None, None, None)
-            self._inside = None
+        if self._inside is None:
+            return
+        (number, mode), self._inside = self._inside, None
+        mode.__exit__(None, None, None)
+        self._made[number] += len(mode.calls)
+        for call in mode.calls:
+            if call.mean is not None:
+                self._means[number] = call.mean
+            if call.mean is None or self._keep.blocks is None or number in self._keep.blocks:
+                self._calls[number] = call
 
 
 def _behind_the_sum(block: nn.Module) -> list[nn.Module]:

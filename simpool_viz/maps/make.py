@@ -30,9 +30,13 @@ def attention_needed(encoder: Encoder, requests: Sequence[tuple[str, dict[str, A
         OptionError: neither a map nor a pooling has one of the names.
     """
     methods = [(*resolve_map(encoder, name), options) for name, options in requests]
-    blocks = (method.blocks(encoder.depth, options) for method, reason, options in methods if reason is None)
+    blocks: set[int] = set()
+    means: set[int] = set()
+    for method, reason, options in methods:
+        if reason is None:
+            (means if method.by_mean(options) else blocks).update(method.blocks(encoder.depth, options))
     measured = any(options.get("residual") == MEASURED for _, options in requests)
-    return Keep(frozenset().union(*blocks), measured)
+    return Keep(frozenset(blocks), frozenset(means), measured)
 
 
 def make_map(recording: Recorded, name: str, **options: Any) -> AttentionMap:
@@ -128,7 +132,7 @@ def _roll_out_together(recording: Recorded, options: RolloutOptions, weights: li
     with torch.inference_mode():
         rolled = roll_out(
             torch.cat(weights),
-            recording.blocks,
+            recording.blocks.averaged() if options.by_mean else recording.blocks,
             first=options.first,
             residual=options.residual,
             fusion=options.fusion,

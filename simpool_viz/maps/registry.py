@@ -34,6 +34,11 @@ class PendingRollout:
     finish: Callable[[Tensor], AttentionMap]
 
 
+def never(options: dict[str, Any]) -> bool:
+    """Of a map that needs more of attention than its mean over the heads, whatever the options."""
+    return False
+
+
 @dataclass(frozen=True)
 class MapMethod:
     """A registered method that makes a map.
@@ -47,6 +52,7 @@ class MapMethod:
         make: (recording, **options) -> AttentionMap, or PendingRollout.
         why_not: encoder -> None where the method applies, else the reason as a sentence without the full stop.
         blocks: (depth, options) -> the numbers of the blocks whose attention it needs.
+        by_mean: options -> whether their mean over the heads is all that it needs of them.
     """
 
     name: str
@@ -57,6 +63,7 @@ class MapMethod:
     make: Callable[..., AttentionMap | PendingRollout]
     why_not: Callable[[Encoder], str | None]
     blocks: Callable[[int, dict[str, Any]], Collection[int]]
+    by_mean: Callable[[dict[str, Any]], bool] = never
 
 
 def no_blocks(depth: int, options: dict[str, Any]) -> Collection[int]:
@@ -78,6 +85,7 @@ def register_map(
     paper: str = "",
     why_not: Callable[[Encoder], str | None],
     blocks: Callable[[int, dict[str, Any]], Collection[int]] = no_blocks,
+    by_mean: Callable[[dict[str, Any]], bool] = never,
 ) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
     """Decorator that registers a function `(recording, **options) -> AttentionMap`, or `-> PendingRollout`.
 
@@ -89,10 +97,11 @@ def register_map(
         paper: the source; "" where there is none.
         why_not: as in `MapMethod`.
         blocks: as in `MapMethod`.
+        by_mean: as in `MapMethod`.
     """
 
     def register(function: Callable[..., Made]) -> Callable[..., Made]:
-        _METHODS[name] = MapMethod(name, title, summary, formula, paper, function, why_not, blocks)
+        _METHODS[name] = MapMethod(name, title, summary, formula, paper, function, why_not, blocks, by_mean)
         return function
 
     return register

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from simpool_viz.capture.block_attention import Attention
+from simpool_viz.capture.block_attention import Attention, MeanAttention
 from simpool_viz.capture.kernels import Kernel, find_kernel
 from simpool_viz.errors import MapError, OptionError
 from simpool_viz.maps.discard import through_discarded
@@ -75,10 +75,15 @@ class RolloutOptions:
         if not isinstance(self.first, int) or self.first < 0:
             raise OptionError(f"the first block is a number from 0, not {self.first}")
 
+    @property
+    def by_mean(self) -> bool:
+        """Whether the mean over the heads is all that is needed of a block's attention."""
+        return self.fusion == "mean" and not self.discard
+
 
 def roll_out(
     weights: Tensor,
-    blocks: Sequence[Attention],
+    blocks: Sequence[Attention | MeanAttention],
     *,
     first: int = 0,
     residual: float | str = 0.5,
@@ -89,7 +94,8 @@ def roll_out(
 
     Args:
         weights: W (C, N) over all tokens, prefixes included, float32 or float64.
-        blocks: attention of the blocks from first to last.
+        blocks: attention of the blocks from first to last; as means over the heads only where fusion is "mean" and
+            nothing is discarded.
         first: as in `RolloutOptions`.
         residual: as in `RolloutOptions`.
         fusion: as in `RolloutOptions`.
@@ -110,6 +116,9 @@ def roll_out(
     for index in reversed(range(first, len(blocks))):
         block = blocks[index]
         share = _share(block, residual, index)
+        if isinstance(block, MeanAttention):
+            weights = torch.addmm(weights, weights, block.matrix.to(weights.dtype), beta=share, alpha=1 - share)
+            continue
         if discard:
             weights = through_discarded(weights, block, residual=share, fusion=fusion, discard=discard, entries=TILE)
             continue
@@ -118,7 +127,7 @@ def roll_out(
     return weights
 
 
-def _share(block: Attention, residual: float | str, index: int) -> float:
+def _share(block: Attention | MeanAttention, residual: float | str, index: int) -> float:
     """The weight of a block's skip connection; without one the step is the attention itself."""
     if not block.skip:
         return 0.0

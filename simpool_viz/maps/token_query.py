@@ -8,7 +8,7 @@ from typing import Any
 from simpool_viz.capture.recorded import Recorded
 from simpool_viz.errors import OptionError
 from simpool_viz.maps.attention_map import AttentionMap
-from simpool_viz.maps.common import blocks_from_first, head_names, make_rows, needs_blocks, one_block
+from simpool_viz.maps.common import blocks_from_first, head_names, make_rows, needs_blocks, one_block, rolls_out_by_mean
 from simpool_viz.maps.registry import PendingRollout, register_map
 from simpool_viz.maps.rollout import one_hot_rows
 from simpool_viz.maps.rollout_chain import RolloutOptions
@@ -16,6 +16,10 @@ from simpool_viz.maps.rollout_chain import RolloutOptions
 
 def _blocks(depth: int, options: dict[str, Any]) -> Sequence[int]:
     return (blocks_from_first if options.get("rollout") else one_block)(depth, options)
+
+
+def _by_mean(options: dict[str, Any]) -> bool:
+    return bool(options.get("rollout")) and rolls_out_by_mean(options)
 
 
 @register_map(
@@ -26,6 +30,7 @@ def _blocks(depth: int, options: dict[str, Any]) -> Sequence[int]:
     paper="Vaswani et al., NeurIPS 2017, for the attention",
     why_not=needs_blocks,
     blocks=_blocks,
+    by_mean=_by_mean,
 )
 def token_query(
     recording: Recorded,

@@ -31,7 +31,7 @@ from simpool_viz.training.measure import measure, measure_neighbours
 from simpool_viz.training.recipe import Recipe, Stage, folders_of, scales_at
 from simpool_viz.training.school import School
 from simpool_viz.training.sources import read_common_classes
-from simpool_viz.training.start import scale_tensors, start_from
+from simpool_viz.training.start import draw_as_plain, scale_tensors, start_from
 from simpool_viz.training.step import (
     Step,
     attention_to_learn,
@@ -95,6 +95,8 @@ def train(recipe: Recipe, out: Path, cache: Path, *, restart: bool = False, devi
     )
     torch.manual_seed(recipe.seed)
     encoder = recipe.encoder.build(facts)
+    if recipe.drawn_as_plain:
+        draw_as_plain(encoder, recipe)
     start = start_from(encoder, recipe.init_from, folder, recipe.trunk_blocks) if recipe.init_from else None
     scale_tensors(encoder, scales_at(recipe, 1))
     school = School(recipe.distil, encoder, cache, accelerator) if recipe.distil else None

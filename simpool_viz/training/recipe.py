@@ -106,6 +106,8 @@ class Recipe:
         scales: factors of tensors at the start, by names as in `rates`, after what `init_from` gives:
             {"pooling.wk.weight": 0} lets SimPool begin as a plain mean, so that no random draw decides its map. Of
             several factors each is for the start of a stage; where there is none it is 1.
+        drawn_as_plain: whether pooling and head begin as the seed draws them for the same model with nothing inside, so
+            that siblings differ at their start in what stands inside alone.
         label_smoothing: in [0, 1].
         mixup: timm's alpha; 0 for none.
         cutmix: timm's alpha; 0 for none.
@@ -148,6 +150,7 @@ class Recipe:
     weight_decay: NotNegative = 0.05
     rates: dict[str, NotNegative] = field(default_factory=dict)
     scales: dict[str, Factors] = field(default_factory=dict)
+    drawn_as_plain: Flag = False
     label_smoothing: Share = 0.1
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0

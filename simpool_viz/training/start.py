@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.modeling.layers.life import life_of_qkv
 from simpool_viz.modeling.layers.stem import STEM
 from simpool_viz.modeling.sharing import is_of_trunk
-from simpool_viz.training.recipe import check_patterns, factor_of
+from simpool_viz.training.recipe import Recipe, check_patterns, factor_of
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,23 @@ def start_from(encoder: Encoder, name: str, folder: Path, trunk_blocks: int = 0)
         f"; new are {', '.join(parts)} ({len(new)})" if new else ""
     )
     return Start(summary, other.facts.stages or (f"those of {name}",), _lent(encoder, other, name, taken, trunk_blocks))
+
+
+def draw_as_plain(encoder: Encoder, recipe: Recipe) -> None:
+    """Give an encoder the pooling and the head that the recipe's seed draws where nothing stands inside its backbone.
+
+    What stands inside draws numbers too, so that siblings with and without it begin with other poolings, and a SimPool
+    whose projections learn slowly keeps the place where it began.
+
+    Args:
+        encoder: changed in place; of the recipe.
+        recipe: of the training.
+    """
+    torch.manual_seed(recipe.seed)
+    plain = replace(recipe.encoder, inside="", inside_options={}).build(encoder.facts)
+    encoder.pooling.load_state_dict(plain.pooling.state_dict())
+    if encoder.head is not None and plain.head is not None:
+        encoder.head.load_state_dict(plain.head.state_dict())
 
 
 def scale_tensors(encoder: Encoder, scales: Mapping[str, float]) -> None:

@@ -242,34 +242,42 @@ def test_roll_outs_of_one_request_share_one_walk_and_change_nothing(
 
 
 @pytest.mark.parametrize(
-    ("maps", "kept"),
+    ("maps", "kept", "means"),
     [
-        (["cls"], {1}),
-        (["cls", "rollout:residual=measured"], {0, 1}),
-        (["cls:block=-2"], {0}),
-        (["contribution"], set()),
-        (["rollout:first=1", "cls"], {1}),
-        (["token"], {1}),
-        (["token:rollout=true"], {0, 1}),
-        (["dense_rollout:soft=true"], {0, 1}),
-        (["relevance"], set()),
-        ([], {1}),
-        (["cls:block=7"], set()),
+        (["cls"], {1}, set()),
+        (["cls", "rollout:residual=measured"], {1}, {0, 1}),
+        (["cls:block=-2"], {0}, set()),
+        (["contribution"], set(), set()),
+        (["rollout:first=1", "cls"], {1}, {1}),
+        (["rollout:fusion=max"], {0, 1}, set()),
+        (["rollout:discard=0.5"], {0, 1}, set()),
+        (["token"], {1}, set()),
+        (["token:rollout=true"], set(), {0, 1}),
+        (["token:rollout=true,fusion=min", "rollout"], {0, 1}, {0, 1}),
+        (["dense_rollout:soft=true"], set(), {0, 1}),
+        (["lost:seed=rollout"], {0, 1}, set()),
+        (["relevance"], set(), set()),
+        ([], {1}, set()),
+        (["cls:block=7"], set(), set()),
     ],
 )
-def test_blocks_that_no_requested_map_needs_are_not_kept(vit: Encoder, maps: list[str], kept: set[int]) -> None:
+def test_blocks_that_no_requested_map_needs_are_not_kept(
+    vit: Encoder, maps: list[str], kept: set[int], means: set[int]
+) -> None:
     requests = [parse_map(text) for text in maps]
     keep = attention_of([vit], requests)
-    assert keep.blocks == kept and keep.skip_shares == any("measured" in text for text in maps)
+    assert (keep.blocks, keep.means) == (kept, means)
+    assert keep.skip_shares == any("measured" in text for text in maps)
     (recording,) = record_each([vit], read_picture(make_photo()), 64, requests)
-    assert set(recording.blocks.kept) == kept
-    assert all((recording.blocks[i].skip_share is not None) == keep.skip_shares for i in kept)
+    assert set(recording.blocks.kept) == kept and len(recording.blocks.means) == len(means)
+    seen = [*(recording.blocks[i] for i in kept), *recording.blocks.means]
+    assert all((one.skip_share is not None) == keep.skip_shares for one in seen)
     if maps != ["cls:block=7"]:
         rows, _ = record_rows(recording, requests, Settings())
         whole, _ = record_rows(record(vit, make_photo(), size=64), requests, Settings())
-        assert [np.array_equal(a.attention.weights, b.attention.weights) for a, b in zip(rows, whole, strict=True)] == [
-            True
-        ] * len(rows)
+        for one, other in zip(rows, whole, strict=True):
+            same = np.testing.assert_allclose if means else np.testing.assert_array_equal
+            same(one.attention.weights, other.attention.weights, **({"rtol": 1e-5} if means else {}))
     else:
         with pytest.raises(ValueError, match="has blocks 0 to 1"):
             record_rows(recording, requests, Settings())
