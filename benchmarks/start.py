@@ -22,9 +22,13 @@ def _help() -> float:
     return time.perf_counter() - started
 
 
-def _first_board() -> tuple[float, float]:
-    """Seconds until the starting page shows the example board as a picture, and until the app is served, whose
-    configuration holds the finished board."""
+def first_board(home: Path = HERE) -> tuple[float, float]:
+    """Seconds until the starting page shows the example board as a picture, 0 without one, and until the app is served,
+    whose configuration holds the finished board.
+
+    Args:
+        home: the checkout whose app is started.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -32,7 +36,7 @@ def _first_board() -> tuple[float, float]:
     command = [sys.executable, "-m", "simpool_viz", "serve", "--port", str(port), "--device", "cpu"]
     server = subprocess.Popen(
         command,
-        cwd=HERE,
+        cwd=home,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
@@ -57,7 +61,7 @@ def _first_board() -> tuple[float, float]:
 def report(rounds: int, samples: Samples) -> list[str]:
     """Medians of a few starts; files are in the system's cache, as after a first start."""
     helps = [_help() for _ in range(5)]
-    shown, served = (list(seconds) for seconds in zip(*(_first_board() for _ in range(5)), strict=True))
+    shown, served = (list(seconds) for seconds in zip(*(first_board() for _ in range(5)), strict=True))
     lines = [f"- `simpool-viz --help`: {samples.add('simpool-viz --help', 's', helps):.2f} s"]
     for name, seconds in (("picture of the first board", shown), ("first board", served)):
         median = samples.add(f"simpool-viz serve to its {name}", "s", seconds)

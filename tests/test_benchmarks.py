@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import batch, life, measure, subjects
+from benchmarks import batch, life, measure, subjects, waits
 from benchmarks import changes as compare_runs
 from simpool_viz.app.allocator import give_back
 from simpool_viz.images import Geometry
@@ -212,3 +212,14 @@ def test_life_costs_the_depthwise_convolutions_and_their_weights() -> None:
     rows = life.rows_of("patch_vit", rounds=1)
     assert [row["model"] for row in rows] == ["patch_vit, plain", "patch_vit, LIFE"]
     assert all(float(str(row["memory"])) > 0 and row["step"] for row in rows)
+
+
+def test_waits_are_measured_in_another_checkout_by_the_measures_of_this_one() -> None:
+    home = Path(__file__).parent.parent
+    (row, other) = waits._rows("maps", {"now": home}, [], 1, tokens=(50,))
+    assert [row[0], other[0]] == ["every map, x the forward, 50 tokens", "eager N x N, x the forward, 50 tokens"]
+    assert all(0.5 < float(one[1]) < 20 for one in (row, other))
+
+
+def test_a_cell_of_waits_tells_the_median_and_the_range() -> None:
+    assert waits._cell([3.0, 1.0, 2.04]) == "2.04 (1 to 3)" and waits._cell([0.25]) == "0.25" and waits._cell([]) == ""

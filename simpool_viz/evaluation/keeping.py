@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -113,10 +114,10 @@ def evaluate_into(
         require_scores(data, kept.count, kept.faults())
         counts.append(kept.count)
         _write_rows(out / ROWS, kept)
-        tables.update(_tables(data, kept, job.settings, command))
-        write_tables(out, tables, data.name)
-        _write_plots(out / "plots", data, kept)
-        _write_boards(out / "boards", data, kept, job, object_ids)
+        with ThreadPoolExecutor(1) as beside:  # while the models run for the boards
+            told = beside.submit(_write_tables_and_plots, out, data, kept, job.settings, command)
+            _write_boards(out / "boards", data, kept, job, object_ids)
+            tables.update(told.result())
 
     with Scorers(workers if cluster.engine == "local" else 0) as scorers:
         report = run_parts(
@@ -310,6 +311,16 @@ def _write_rows(path: Path, kept: _Kept) -> None:
     reasons = compute.if_else(compute.equal(table["fault"], ""), None, table["fault"])
     with written_whole(path) as part:
         parquet.write_table(table.set_column(_TOLD.index("fault"), "fault", reasons), part)
+
+
+def _write_tables_and_plots(
+    out: Path, data: DataSet, kept: _Kept, settings: Settings, command: str
+) -> dict[str, Table]:
+    """The tables, by name, when they and the plots are written."""
+    tables = _tables(data, kept, settings, command)
+    write_tables(out, tables, data.name)
+    _write_plots(out / "plots", data, kept)
+    return tables
 
 
 def _tables(data: DataSet, kept: _Kept, settings: Settings, command: str) -> dict[str, Table]:

@@ -17,6 +17,8 @@ error of up to some 2^-23 L (1e-5 where L is 100), by the exchanged call as by t
 
 `through_tiles` computes the same in plain PyTorch, a tile of rows at a time. It is used where there is no kernel, where
 heads are not averaged, and where the matrices are so small that one tile of all rows costs less than an exchanged call.
+Where the forward kept the mean of the heads' matrices, since it was small (`capture.averages`), a step is a product
+with that.
 """
 
 from __future__ import annotations

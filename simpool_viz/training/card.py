@@ -84,12 +84,13 @@ def write_card(
     listed = "\n".join(f"{i}. {line}" for i, line in enumerate(stages, 1))
     extras = (f", {spec.inside} inside" if spec.inside else "") + (", a dense head" if spec.dense else "")
     began = start or f"random weights, seed {recipe.seed}"
+    drawn = "; pooling and head are drawn as where nothing stands inside" if recipe.drawn_as_plain else ""
     still = f"; {_still(recipe)}" if recipe.freeze else ""
     part = f" ({100 * recipe.share:g} % of each class)" if recipe.share < 1 else ""
     facts = [
         ["data", f"{photos:,} photos{part}: {recipe.sources}{'; labels are not used' if _unlabelled(recipe) else ''}"],
         ["recipe", f"`{_command(recipe)}`"],
-        ["start", began + still],
+        ["start", began + drawn + still],
         ["optimiser", _optimiser(recipe)],
         ["loss", _loss(recipe)],
         ["training time", result.time],

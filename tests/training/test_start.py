@@ -20,8 +20,8 @@ from simpool_viz.modeling.spec import EncoderSpec
 from simpool_viz.training.data import load_photos
 from simpool_viz.training.features import CropPlan, keep_features
 from simpool_viz.training.loop import Learner, train
-from simpool_viz.training.recipe import FOLDER, Stage, load_recipe
-from simpool_viz.training.start import scale_tensors, start_from
+from simpool_viz.training.recipe import FOLDER, Recipe, Stage, load_recipe
+from simpool_viz.training.start import draw_as_plain, scale_tensors, start_from
 from tests.helpers import hybrid, logged_losses, small_spec, stored_weights, vit_recipe, vit_spec
 
 
@@ -188,6 +188,23 @@ def test_life_starts_from_a_plain_vit_near_what_it_replaces(tmp_path: Path) -> N
         summary = start_from(taught, "plain", tmp_path / "taught").summary
         errors = [float((e.tokens(images).patches - wanted).norm() / wanted.norm()) for e in (taught, fresh)]
     assert "new are" not in summary and errors[0] < 0.1 < errors[1]
+
+
+def test_pooling_and_head_begin_as_those_of_the_sibling_with_nothing_inside() -> None:
+    plain, life = (vit_spec(pooling="simpool", inside=inside) for inside in ("", "life"))
+    recipe = Recipe("mine", "Mine", "photos", life, (), 64, seed=3)
+    torch.manual_seed(3)
+    wanted = plain.build(Facts("plain"))
+    torch.manual_seed(3)
+    encoder = life.build(Facts("mine"))
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    assert not torch.equal(encoder.pooling.wk.weight, wanted.pooling.wk.weight)
+    draw_as_plain(encoder, recipe)
+    for part in ("pooling", "head"):
+        own, other = getattr(encoder, part).state_dict(), getattr(wanted, part).state_dict()
+        assert own and all(torch.equal(own[name], value) for name, value in other.items())
+    for name, value in encoder.state_dict().items():
+        assert name.startswith(("pooling.", "head.")) or torch.equal(value, before[name])
 
 
 def test_scales_multiply_what_they_name_and_nothing_else() -> None:
