@@ -48,6 +48,13 @@ def test_card_says_what_is_scaled_and_which_stage_rests_the_backbone() -> None:
     assert "`pooling.wk.weight` times 0 at the start, seed" in write_card(once, Result(1, 1, 1, "cpu", "1 %"), 9, [])
 
 
+def test_card_says_whether_pooling_and_head_are_drawn_as_where_nothing_stands_inside() -> None:
+    told = "pooling and head are drawn as where nothing stands inside"
+    for value, said in (("true", True), ("false", False)):
+        recipe = load_recipe("vit_life_cls", [f"drawn_as_plain={value}"])
+        assert (told in write_card(recipe, Result(1, 1, 1, "cpu", "1 %"), 9, [], "started from `vit_thin`")) == said
+
+
 def test_card_says_what_stays_frozen_what_learns_slowly_and_what_is_learned_of_a_teacher() -> None:
     result = Result(12.3, 1, 1, "cpu", "cosine 0.5 with the class token of DINO on 9 held-out photos")
     recipe = load_recipe("vit_ssl_simpool")
