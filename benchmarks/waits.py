@@ -4,8 +4,10 @@
     python benchmarks/waits.py --before fbd30a7 --parts evaluate --photos ../shared/data/masks/horses
     python benchmarks/waits.py --before fbd30a7 --parts batch --photos ../shared/data/objects/val-*.parquet
 
-It prints Markdown. The other commit stands in a temporary worktree; each measurement is a process of its own, and both
-commits take turns in each round. Nothing else may run beside it.
+It prints Markdown. The other commit stands in a temporary worktree, whose files are compiled first; each measurement is
+a process of its own, and both commits take turns in each round. Nothing else may run beside it.
+
+Evaluate and batch are measured once for each commit, the others in several rounds.
 
 Parts: start (from the command to the app's first board), forward (a DINOv2 ViT-S/14 in float32 and in bfloat16), maps
 (every map of one request as a ratio to the plain forward, beside eager N x N matrices), rows (a board of twelve),
@@ -43,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", metavar="COMMIT", help="a commit to compare with")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=["start", "forward", "maps", "rows"])
-    parser.add_argument("--photos", nargs="+", type=Path, default=[], help="what evaluate and batch read")
+    parser.add_argument("--photos", nargs="+", type=Path, default=[], help="for batch; for evaluate one data set")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -51,6 +53,9 @@ def main() -> int:
         _use(os.environ[TREE])
         print(json.dumps(_child(*arguments.child)))
         return 0
+    photos = [path.resolve() for path in arguments.photos]
+    if "evaluate" in arguments.parts and len(photos) != 1:
+        parser.error("evaluate takes one data set: --photos FOLDER")
     from benchmarks.run import machine
     from simpool_viz.outputs import markdown_table
 
@@ -61,9 +66,10 @@ def main() -> int:
         if arguments.before:
             other = Path(folder) / "before"
             subprocess.run([*git, "add", "--detach", str(other), arguments.before], check=True, capture_output=True)
+            subprocess.run([sys.executable, "-m", "compileall", "-q", str(other / "simpool_viz")], check=True)
             trees = {"before": other, "now": HERE}
         try:
-            rows = [row for part in arguments.parts for row in _rows(part, trees, arguments.photos, arguments.rounds)]
+            rows = [row for part in arguments.parts for row in _rows(part, trees, photos, arguments.rounds)]
         finally:
             if arguments.before:
                 subprocess.run([*git, "remove", "--force", str(trees["before"])], check=True)
@@ -106,8 +112,18 @@ def _measured(tree: Path, part: str, given: Sequence[str]) -> Figures:
         return {f"batch, resnet_simpool, {name.replace('_', ' ')}": figures[name] for name in names}
     if part == "forward" and tree != HERE:
         return {}
+    plain = _told(environment, "seven", given) if part == "evaluate" and tree == HERE else {}
+    return plain | _told(environment, part, given)
+
+
+def _told(environment: Mapping[str, str], part: str, given: Sequence[str]) -> Figures:
+    """What a child prints; its errors go where ours go."""
     told = subprocess.run(
-        [sys.executable, __file__, "--child", part, *given], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, __file__, "--child", part, *given],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     return json.loads(told.stdout.splitlines()[-1])
 
@@ -122,7 +138,7 @@ def _use(tree: str) -> None:
 
 def _child(part: str, *given: str) -> Figures:
     measures: dict[str, Callable[..., Figures]] = {"start": _start, "forward": _forward, "maps": _maps, "rows": _board}
-    return (measures | {"evaluate": _evaluate})[part](*given)
+    return (measures | {"evaluate": _evaluate, "seven": _seven})[part](*given)
 
 
 def _start() -> Figures:
@@ -189,27 +205,27 @@ def _board() -> Figures:
     }
 
 
+def _seven(data: str) -> Figures:
+    from benchmarks.evaluation_time import forward_seconds, prepared_batches
+    from simpool_viz import load_checkpoints
+    from simpool_viz.batch.boards import Job
+    from simpool_viz.board.board import Settings
+    from simpool_viz.evaluation.datasets import open_data_set
+    from simpool_viz.maps.request import parse_maps
+
+    job = Job(load_checkpoints(VITS, device="cpu"), parse_maps(MAPS), Settings())
+    batches = prepared_batches(open_data_set(Path(data)), job, 16)
+    forward_seconds(job, batches[:1])
+    return {"forwards of seven ViTs on decoded batches, s": forward_seconds(job, batches)}
+
+
 def _evaluate(data: str) -> Figures:
     chosen = [text for names, flag in ((VITS, "-c"), (MAPS, "-m")) for name in names for text in (flag, name)]
-    found: Figures = {}
-    if Path(os.environ[TREE]) == HERE:
-        from benchmarks.evaluation_time import forward_seconds, prepared_batches
-        from simpool_viz import load_checkpoints
-        from simpool_viz.batch.boards import Job
-        from simpool_viz.board.board import Settings
-        from simpool_viz.evaluation.datasets import open_data_set
-        from simpool_viz.maps.request import parse_maps
-
-        job = Job(load_checkpoints(VITS, device="cpu"), parse_maps(MAPS), Settings())
-        batches = prepared_batches(open_data_set(Path(data)), job, 16)
-        forward_seconds(job, batches[:1])
-        found["forwards of the seven alone, s"] = forward_seconds(job, batches)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         command = [sys.executable, "-m", "simpool_viz", "evaluate", data, "-o", f"{folder}/out", *chosen]
-        subprocess.run([*command, "--device", "cpu"], cwd=os.environ[TREE], check=True, capture_output=True)
-        found["evaluate, from the command to its end, s"] = time.perf_counter() - started
-    return found
+        subprocess.run([*command, "--device", "cpu"], cwd=os.environ[TREE], check=True, stdout=subprocess.DEVNULL)
+        return {"evaluate with them, from the command to its end, s": time.perf_counter() - started}
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class MissingPackageError(SimpoolError, ImportError):
     """An optional package that is not installed; the message says how to install it."""
 
 
-_signature = lru_cache(maxsize=None)(inspect.signature)
+_signature = lru_cache(maxsize=256)(inspect.signature)
 
 
 def bind_options(what: str, function: Callable[..., object], *given: object, **options: object) -> None:

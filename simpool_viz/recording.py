@@ -269,13 +269,14 @@ def _attention_of(capture: BlockCapture, encoder: Encoder, count: int) -> list[B
     skips = [has_skip(block) for block in blocks]
 
     def of(i: int) -> Blocks:
-        kept: list[Attention | None] = []
-        means: list[MeanAttention | None] = []
+        kept: list[Attention | MeanAttention | None] = []
         for number, (call, skip) in enumerate(zip(calls, skips, strict=True), capture.first):
             share, mean = capture.skip_share(number, i), capture.mean(number, i)
-            kept.append(None if call is None else replace(call.of(i), skip=skip, skip_share=share))
-            means.append(None if mean is None else MeanAttention(mean, skip, share))
-        return Blocks(kept, encoder.facts.name, means)
+            if call is not None:
+                kept.append(replace(call.of(i), skip=skip, skip_share=share))
+            else:
+                kept.append(None if mean is None else MeanAttention(mean, skip, share))
+        return Blocks(kept, encoder.facts.name)
 
     return [of(i) for i in range(count)]
 

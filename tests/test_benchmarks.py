@@ -214,11 +214,33 @@ def test_life_costs_the_depthwise_convolutions_and_their_weights() -> None:
     assert all(float(str(row["memory"])) > 0 and row["step"] for row in rows)
 
 
-def test_waits_are_measured_in_another_checkout_by_the_measures_of_this_one() -> None:
+def test_waits_import_the_package_of_another_checkout_and_the_measures_of_this_one(tmp_path: Path) -> None:
     home = Path(__file__).parent.parent
-    (row, other) = waits._rows("maps", {"now": home}, [], 1, tokens=(50,))
-    assert [row[0], other[0]] == ["every map, x the forward, 50 tokens", "eager N x N, x the forward, 50 tokens"]
-    assert all(0.5 < float(one[1]) < 20 for one in (row, other))
+    (tmp_path / "simpool_viz").mkdir()
+    (tmp_path / "simpool_viz" / "__init__.py").touch()
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").touch()
+    code = f"""
+import sys
+from importlib.util import find_spec
+sys.path.insert(0, {str(home)!r})
+from benchmarks import waits
+waits._use({str(tmp_path)!r})
+print(find_spec("simpool_viz").origin)
+print(find_spec("benchmarks.start").origin)
+"""
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    package, measures = map(Path, told.stdout.split())
+    assert package.parent == tmp_path / "simpool_viz" and measures.parent == home / "benchmarks"
+
+
+def test_waits_tell_a_line_for_each_figure_and_a_cell_for_each_checkout() -> None:
+    home = Path(__file__).parent.parent
+    every, eager_line = waits._rows("maps", {"before": home, "now": home}, [], 1, tokens=(50,))
+    assert (
+        every[0] == "every map, x the forward, 50 tokens" and eager_line[0] == "eager N x N, x the forward, 50 tokens"
+    )
+    assert all(float(cell) > 0.5 for line in (every, eager_line) for cell in line[1:])
 
 
 def test_a_cell_of_waits_tells_the_median_and_the_range() -> None:

@@ -18,14 +18,15 @@ SMALL = 262_144  # entries of all matrices of a batch up to which they are compu
 TILE = 1_048_576  # entries of the matrices (heads x N x N) in memory at a time, 4 MiB in float32; one head at least
 
 
-def mean_is_small(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether the mean over the heads of a call's attention is worth keeping in place of its queries and keys.
+def keeps_mean(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether the mean over the heads of a call's attention is kept in place of its queries and keys, where it is all
+    that is asked for.
 
     On other devices than a CPU, and in half precision, the fused kernel is left to its own.
 
     Args:
         query: (B, H, N, d).
-        key: as the query, or a call is not of a block and its mean is not kept.
+        key: as the query in a block; where they differ, as in a pooling, no mean is kept.
         value: as the query.
     """
     _, heads, count, size = query.shape
@@ -37,6 +38,8 @@ def averaged_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """softmax(q k^T scale + b) v, and the mean over the heads of the softmax.
+
+    The softmax of a row without any key, as a mask can leave it, is 0, as in the fused kernel.
 
     Args:
         query: (B, H, N, d), float32 or float64.
@@ -50,8 +53,7 @@ def averaged_attention(
     """
     batch, heads, count, size = query.shape
     if batch * heads * count * count <= SMALL:
-        logits = (query * scale) @ key.transpose(2, 3)
-        weights = (logits if bias is None else logits + bias).softmax(-1)
+        weights = _softmax((query * scale) @ key.transpose(2, 3), bias)
         return weights @ value, weights.mean(1)
     step = min(heads, max(1, TILE // (count * count)))
     output = query.new_empty(batch, count, heads, size).transpose(1, 2)
@@ -63,12 +65,19 @@ def averaged_attention(
             some = slice(start, min(start + step, heads))
             weights = held[: some.stop - start]
             torch.baddbmm(weights, query[i, some], key[i, some].transpose(1, 2), beta=0, alpha=scale, out=weights)
-            if bias is not None:
-                weights += bias[i, some]
-            torch.softmax(weights, -1, out=weights)
+            weights = _softmax(weights, None if bias is None else bias[i, some])
             output[i, some] = weights @ value[i, some]
             if start == 0:
                 torch.sum(weights, 0, out=means[i])
             else:
                 means[i] += weights[0] if len(weights) == 1 else weights.sum(0)
     return output, means.div_(heads)
+
+
+def _softmax(logits: Tensor, bias: Tensor | None) -> Tensor:
+    """The softmax over the last dimension of logits (..., N, N), which are overwritten, with a bias that broadcasts."""
+    if bias is None:
+        return torch.softmax(logits, -1, out=logits)
+    logits += bias
+    none = logits.amax(-1, keepdim=True) == -torch.inf
+    return torch.softmax(logits, -1, out=logits).masked_fill_(none, 0.0)

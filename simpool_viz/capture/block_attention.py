@@ -73,14 +73,13 @@ class Blocks(Sequence[Attention]):
     Only blocks that a requested map needs are kept; access to another raises a `MapError`.
 
     Args:
-        kept: one entry per block, None where its queries and keys were not kept.
+        kept: one entry per block, None where nothing of it was kept.
         name: the checkpoint's, for messages.
-        means: one entry per block, None where its mean over the heads was not kept; () for none at all.
+        by_mean: whether a block may also be returned as a `MeanAttention`.
     """
 
-    def __init__(self, kept: Sequence[Attention | None], name: str, means: Sequence[MeanAttention | None] = ()) -> None:
-        self._kept, self._name = tuple(kept), name
-        self._means = tuple(means) or (None,) * len(self._kept)
+    def __init__(self, kept: Sequence[Attention | MeanAttention | None], name: str, by_mean: bool = False) -> None:
+        self._kept, self._name, self._by_mean = tuple(kept), name, by_mean
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -89,35 +88,37 @@ class Blocks(Sequence[Attention]):
         """The attention of a block, negative indices counted from the last, or a tuple for a slice.
 
         Raises:
-            MapError: the block was not kept.
+            MapError: the block was not kept, or as its mean alone.
             IndexError: no such block.
         """
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
         attention = self._kept[index]
+        if isinstance(attention, Attention) or (self._by_mean and attention is not None):
+            return attention
+        what = "was kept as its mean over the heads alone, since the maps requested at the recording need no more"
         if attention is None:
-            missing = f"{self._name}: the attention of block {index % len(self)} was not kept"
-            raise MapError(f"{missing}, because no map requested at the recording needs it; record with keep=None")
-        return attention
+            what = "was not kept, because no map requested at the recording needs it"
+        raise MapError(f"{self._name}: the attention of block {index % len(self)} {what}; record with keep=None")
 
     @property
     def kept(self) -> tuple[int, ...]:
         """The numbers of the blocks whose queries and keys were kept."""
-        return tuple(i for i, attention in enumerate(self._kept) if attention is not None)
+        return tuple(i for i, attention in enumerate(self._kept) if isinstance(attention, Attention))
 
     @property
-    def means(self) -> tuple[MeanAttention, ...]:
-        """The means over the heads that were kept, from the first block to the last."""
-        return tuple(mean for mean in self._means if mean is not None)
+    def means(self) -> dict[int, MeanAttention]:
+        """The blocks that were kept as their mean over the heads, by number."""
+        return {i: attention for i, attention in enumerate(self._kept) if isinstance(attention, MeanAttention)}
 
     def named(self, name: str) -> Blocks:
         """The same blocks, under the name of another checkpoint that shares them."""
-        return Blocks(self._kept, name, self._means)
+        return Blocks(self._kept, name, self._by_mean)
 
     def then(self, later: Blocks) -> Blocks:
         """These blocks, followed by later ones of the same checkpoint."""
-        return Blocks((*self._kept, *later._kept), later._name, (*self._means, *later._means))
+        return Blocks((*self._kept, *later._kept), later._name, self._by_mean)
 
     def averaged(self) -> Sequence[Attention | MeanAttention]:
-        """The same blocks for who takes the mean over the heads: as that mean where it was kept."""
-        return Blocks([m or a for m, a in zip(self._means, self._kept, strict=True)], self._name)  # type: ignore[misc]
+        """The same blocks for who takes the mean over the heads: also those that were kept as that alone."""
+        return Blocks(self._kept, self._name, by_mean=True)

@@ -33,9 +33,13 @@ def gated_modules(backbone: nn.Module) -> dict[str, nn.Module]:
     It runs with every forward, for which `named_modules` would be slow: it goes through a generator for each level.
     """
     found: dict[str, nn.Module] = {}
+    seen: set[nn.Module] = set()
     waiting: list[tuple[str, nn.Module]] = [("", backbone)]
     while waiting:
         name, module = waiting.pop()
+        if module in seen:  # it stands in two places
+            continue
+        seen.add(module)
         gate = module._modules.get("gate")
         if gate is not None and not list(gate.parameters()):
             found[name] = module

@@ -4,9 +4,9 @@ A `TorchFunctionMode` intercepts each call of `F.scaled_dot_product_attention`, 
 embeddings of queries and keys, with bias and scale. Keeping references costs nothing, and any row of any attention
 matrix follows from them exactly. The call then runs the same kernel as without the mode, in a form that also returns
 the log-sum-exp of the rows, with which roll-outs need no attention matrix. Where the mean over the heads is all that is
-asked for, and not much larger than queries and keys, that mean is kept in their place (see averages.py). A mode slows
-every function that runs under it by some microseconds, so it is active only inside the attention of the blocks that a
-map needs.
+asked for, and not much larger than queries and keys, that mean is kept in their place, and the call's output is that of
+the kernel up to rounding (see averages.py). A mode slows every function that runs under it by some microseconds, so it
+is active only inside the attention of the blocks that a map needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from simpool_viz.capture.averages import averaged_attention, mean_is_small
+from simpool_viz.capture.averages import averaged_attention, keeps_mean
 from simpool_viz.capture.block_attention import Attention
 from simpool_viz.capture.kernels import find_kernel
 from simpool_viz.errors import CheckpointError
@@ -58,8 +58,8 @@ class Keep:
 
     Attributes:
         blocks: numbers of the blocks whose queries and keys are kept; None for all.
-        means: numbers of blocks of which the mean over the heads is enough; it is kept where it is small
-            (`mean_is_small`), else queries and keys are.
+        means: numbers of blocks of which the mean over the heads is enough, unless they are among `blocks`; it is kept
+            where it is small (`keeps_mean`), else queries and keys are.
         skip_shares: whether their `skip_shares` are measured, which only a roll-out with measured residual weights
             needs, and which takes a few per cent of the forward of a short sequence.
     """
@@ -74,7 +74,11 @@ class Keep:
         return keep if isinstance(keep, Keep) else cls(None if keep is None else frozenset(keep))
 
     def __contains__(self, block: int) -> bool:
-        return self.blocks is None or block in self.blocks or block in self.means
+        return self.operands(block) or block in self.means
+
+    def operands(self, block: int) -> bool:
+        """Whether the queries and keys of a block are kept."""
+        return self.blocks is None or block in self.blocks
 
     def __or__(self, other: Keep) -> Keep:
         """What either keeps."""
@@ -121,7 +125,7 @@ class AttentionCapture(TorchFunctionMode):
     """A context that captures the fused attention calls made inside it.
 
     Args:
-        means: whether the mean over the heads is computed where it is small (`mean_is_small`).
+        means: whether the mean over the heads is computed where it is small (`keeps_mean`).
 
     Attributes:
         calls: one entry per call, in order.
@@ -161,7 +165,7 @@ class AttentionCapture(TorchFunctionMode):
         lse = mean = None
         if kernel is None or differentiated or dropout_p or value.shape[-1] != query.shape[-1]:
             output = F.scaled_dot_product_attention(query, key, value, bias, dropout_p, scale=scale)
-        elif self._means and mean_is_small(query, key, value):
+        elif self._means and keeps_mean(query, key, value):
             output, mean = averaged_attention(query, key, value, bias, factor)
         else:
             output, lse = kernel(query, key, value, bias, factor)
@@ -272,7 +276,7 @@ class BlockCapture(HookScope):
 
     def _open(self, number: int, module: nn.Module, inputs: Any) -> None:
         if self._is_mine():
-            mode = AttentionCapture(number in self._keep.means)
+            mode = AttentionCapture(number in self._keep.means and not self._keep.operands(number))
             mode.__enter__()
             self._inside = number, mode
 
@@ -296,10 +300,10 @@ class BlockCapture(HookScope):
         mode.__exit__(None, None, None)
         self._made[number] += len(mode.calls)
         for call in mode.calls:
-            if call.mean is not None:
-                self._means[number] = call.mean
-            if call.mean is None or self._keep.blocks is None or number in self._keep.blocks:
+            if call.mean is None:
                 self._calls[number] = call
+            else:
+                self._means[number] = call.mean
 
 
 def _behind_the_sum(block: nn.Module) -> list[nn.Module]:

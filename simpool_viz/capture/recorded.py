@@ -84,7 +84,7 @@ class Recorded:
         for call in calls:
             if call is not None:
                 found += [call.query, call.key, call.bias, call.lse, call.skip_share]
-        found += [tensor for mean in self.blocks.means for tensor in (mean.matrix, mean.skip_share)]
+        found += [tensor for mean in self.blocks.means.values() for tensor in (mean.matrix, mean.skip_share)]
         found += [t for gate in self.gates for t in (gate.values, gate.features)]
         return [tensor for tensor in found if tensor is not None]
 

@@ -113,8 +113,3 @@ def blocks_from_first(depth: int, options: dict[str, Any]) -> Sequence[int]:
     """
     first = options.get("first", 0)
     return range(first, depth) if isinstance(first, int) and first >= 0 else []
-
-
-def rolls_out_by_mean(options: dict[str, Any]) -> bool:
-    """Whether a roll-out with these options of a map needs of the attention its mean over the heads alone."""
-    return options.get("fusion", "mean") == "mean" and not options.get("discard", 0)

@@ -15,9 +15,9 @@ from torch import Tensor
 from simpool_viz.capture.recorded import Recorded
 from simpool_viz.errors import AbsentClassError
 from simpool_viz.maps.attention_map import AttentionMap
-from simpool_viz.maps.common import blocks_from_first, make_rows, needs_blocks, rolls_out_by_mean
+from simpool_viz.maps.common import blocks_from_first, make_rows, needs_blocks
 from simpool_viz.maps.registry import PendingRollout, register_map
-from simpool_viz.maps.rollout_chain import RolloutOptions
+from simpool_viz.maps.rollout_chain import RolloutOptions, takes_mean
 from simpool_viz.modeling.classes import class_indices, class_name
 from simpool_viz.modeling.encoder import Encoder
 from simpool_viz.tensors import wide
@@ -78,7 +78,7 @@ def readout_row(recording: Recorded) -> tuple[Tensor, str]:
     paper="Abnar & Zuidema, ACL 2020",
     why_not=needs_blocks,
     blocks=blocks_from_first,
-    by_mean=rolls_out_by_mean,
+    by_mean=takes_mean,
 )
 def attention_rollout(
     recording: Recorded, first: int = 0, residual: float | str = 0.5, fusion: str = "mean", discard: float = 0.0
@@ -122,7 +122,7 @@ def _why_no_scores(encoder: Encoder) -> str | None:
     paper="LIFE paper; definition of this project",
     why_not=_why_no_dense,
     blocks=blocks_from_first,
-    by_mean=rolls_out_by_mean,
+    by_mean=takes_mean,
 )
 def dense_rollout(
     recording: Recorded,

@@ -23,8 +23,9 @@ with that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,8 +80,13 @@ class RolloutOptions:
 
     @property
     def by_mean(self) -> bool:
-        """Whether the mean over the heads is all that is needed of a block's attention."""
-        return self.fusion == "mean" and not self.discard
+        """As `takes_mean`."""
+        return takes_mean(vars(self))
+
+
+def takes_mean(options: Mapping[str, Any]) -> bool:
+    """Whether a roll-out with these options needs of a block's attention no more than its mean over the heads."""
+    return options.get("fusion", "mean") == "mean" and not options.get("discard", 0.0)
 
 
 def roll_out(

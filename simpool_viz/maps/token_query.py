@@ -8,10 +8,10 @@ from typing import Any
 from simpool_viz.capture.recorded import Recorded
 from simpool_viz.errors import OptionError
 from simpool_viz.maps.attention_map import AttentionMap
-from simpool_viz.maps.common import blocks_from_first, head_names, make_rows, needs_blocks, one_block, rolls_out_by_mean
+from simpool_viz.maps.common import blocks_from_first, head_names, make_rows, needs_blocks, one_block
 from simpool_viz.maps.registry import PendingRollout, register_map
 from simpool_viz.maps.rollout import one_hot_rows
-from simpool_viz.maps.rollout_chain import RolloutOptions
+from simpool_viz.maps.rollout_chain import RolloutOptions, takes_mean
 
 
 def _blocks(depth: int, options: dict[str, Any]) -> Sequence[int]:
@@ -19,7 +19,7 @@ def _blocks(depth: int, options: dict[str, Any]) -> Sequence[int]:
 
 
 def _by_mean(options: dict[str, Any]) -> bool:
-    return bool(options.get("rollout")) and rolls_out_by_mean(options)
+    return bool(options.get("rollout")) and takes_mean(options)
 
 
 @register_map(

@@ -2,7 +2,7 @@
 
 The trunk of a ViT is its embedding and its first blocks. Siblings that were trained on a frozen trunk hold only the
 blocks above it; in a process they are given the very same modules, so the trunk runs once for all of them and the
-result of each is that of its own forward, to the last bit.
+result of each is that of its own forward, to the last bit where the same is kept of the attention of both.
 """
 
 from __future__ import annotations

@@ -207,6 +207,16 @@ def test_pooling_and_head_begin_as_those_of_the_sibling_with_nothing_inside() ->
         assert name.startswith(("pooling.", "head.")) or torch.equal(value, before[name])
 
 
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_recipe_decides_how_its_pooling_is_drawn(tmp_path: Path, shapes: Path, plain: bool) -> None:
+    spec = vit_spec(pooling="simpool", inside="life")
+    still = (Stage(32, 32, 0.0),)
+    life = vit_recipe(shapes, spec, stages=still, drawn_as_plain=plain)
+    sibling = vit_recipe(shapes, dataclasses.replace(spec, inside=""), stages=still, name="sibling")
+    own, other = (stored_weights(train(one, tmp_path, tmp_path / "cache")) for one in (life, sibling))
+    assert torch.equal(own["pooling.wk.weight"], other["pooling.wk.weight"]) == plain
+
+
 def test_scales_multiply_what_they_name_and_nothing_else() -> None:
     encoder = small_spec("simpool").build(Facts("mine"))
     before = {name: value.clone() for name, value in encoder.named_parameters()}
