@@ -129,10 +129,14 @@ def _told(environment: Mapping[str, str], part: str, given: Sequence[str]) -> Fi
 
 
 def _use(tree: str) -> None:
-    """Import the package from a checkout, and what measures from this one."""
+    """Import the package from a checkout, and what measures from this one, which puts its own checkout first."""
     import benchmarks
 
     sys.path.insert(0, tree)
+    import simpool_viz
+
+    if Path(str(simpool_viz.__file__)).resolve().parent.parent != Path(tree).resolve():
+        raise RuntimeError(f"the package came from {simpool_viz.__file__}, not from {tree}")
     benchmarks.__path__ = [str(HERE / "benchmarks")]
 
 

@@ -226,7 +226,9 @@ from importlib.util import find_spec
 sys.path.insert(0, {str(home)!r})
 from benchmarks import waits
 waits._use({str(tmp_path)!r})
-print(find_spec("simpool_viz").origin)
+sys.path.insert(0, {str(home)!r})  # as the measures do
+import simpool_viz
+print(simpool_viz.__file__)
 print(find_spec("benchmarks.start").origin)
 """
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
