@@ -111,8 +111,9 @@ STOPS: tuple[Stop, ...] = (
         "| vit_cls | top1} % with a class token, {vit/objects | vit_life_simpool | top1} % against {vit/objects | "
         "vit_simpool | top1} % with SimPool. The class token's map has an IoU of {vit/horses | vit_life_cls: CLS "
         "attention | iou_at_true_area} against {vit/horses | vit_cls: CLS attention | iou_at_true_area} on the "
-        "horses. In the dense models mean IoU differs by {scenes/camvid/test/iou | camvid_vit_life | above_first} "
-        "points.",
+        "horses, SimPool's {vit/horses | vit_life_simpool: Pooling attention | iou_at_true_area} against {vit/horses | "
+        "vit_simpool: Pooling attention | iou_at_true_area}. In the dense models mean IoU differs by "
+        "{scenes/camvid/test/iou | camvid_vit_life | above_first} points.",
         checkpoints=("vit_cls", "vit_life_cls", "vit_simpool", "vit_life_simpool"),
         maps=("own",),
     ),
