@@ -178,7 +178,8 @@ def _maps(tokens: str) -> Figures:
     # The checkout's own, which know how its maps are asked for, at the sizes of this one.
     own = spec_from_file_location("own_subjects", Path(os.environ[TREE]) / "benchmarks" / "subjects.py")
     assert own is not None and own.loader is not None
-    subjects = sys.modules["own_subjects"] = module_from_spec(own)
+    subjects: Any = module_from_spec(own)
+    sys.modules["own_subjects"] = subjects
     own.loader.exec_module(subjects)
     subjects.SIZES = SIZES
     setup = subjects.make_setup(int(tokens), "cpu", 1)
