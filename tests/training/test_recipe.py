@@ -124,8 +124,12 @@ def test_vits_differ_from_the_one_with_class_token_only_in_what_they_compare(nam
     assert differing("vit_cls", name) == VITS[name]
 
 
-def test_vits_and_dense_models_with_life_differ_from_their_siblings_in_life_alone() -> None:
-    assert differing("vit_simpool", "vit_life_simpool") == LIFE
+def test_vits_and_dense_models_with_life_differ_from_their_siblings_in_life_and_how_it_begins() -> None:
+    # LIFE learns slowly there, and SimPool begins as its sibling's.
+    assert differing("vit_simpool", "vit_life_simpool") == LIFE | {
+        "drawn_as_plain",
+        "rates.backbone.blocks.*.attn.qkv.*",
+    }
     assert differing("camvid_vit", "camvid_vit_life") == LIFE | {"init_from"}
 
 
