@@ -110,17 +110,19 @@ class TourPage:
             chosen: the controls of Compare for checkpoints and maps.
             run_on: runs what they choose when an event happens, as `ComparePage.run_on`.
         """
-        showing: dict[str, Any] = {"fn": self.show, "inputs": self.stop, "outputs": [self.text, self.view]}
-        showing |= {
-            "show_progress": "minimal",
-            "show_progress_on": self.stop,
-            "concurrency_id": "look",
-            "api_visibility": "private",
-        }
-        tab.select(**showing)
-        self.stop.input(**showing)
+        # One event for both, which ends with the last stop that was chosen, however fast they are.
+        gr.on(
+            [tab.select, self.stop.change],
+            self.show,
+            self.stop,
+            [self.text, self.view],
+            trigger_mode="always_last",
+            show_progress="minimal",
+            show_progress_on=self.stop,
+            concurrency_id="look",
+            api_visibility="private",
+        )
         for button, move in ((self.back, self.to_previous), (self.next, self.to_next)):
-            moved = button.click(move, self.stop, self.stop, queue=False, api_visibility="private")
-            moved.then(**showing)
+            button.click(move, self.stop, self.stop, queue=False, api_visibility="private")
         taken = self.own.click(self.take_along, self.stop, [tabs, *chosen], api_visibility="private")
         run_on(taken.success)

@@ -62,6 +62,20 @@ def test_stop_is_taken_along_to_compare(opened: Opened):
     expect(page.locator("#board .waiting")).to_have_count(0, timeout=60_000)
 
 
+def test_the_stop_chosen_last_is_shown_however_fast_they_are_chosen(opened: Opened):
+    page, log = opened
+    page.get_by_role("tab", name="Tour").click()
+    for stop in (STOPS[1], STOPS[2], STOPS[0], STOPS[3]):
+        page.locator("#stops").get_by_label(stop.title).click()
+    expect(page.locator("#tour-text")).to_contain_text(STOPS[3].title, timeout=60_000)
+    page.locator("#tour-next").click()
+    expect(page.locator("#tour-text")).to_contain_text(STOPS[4].title, timeout=60_000)
+    expect(page.locator(f"{TOUR} .row h2")).to_have_text(
+        [row.title for row in stop_board(STOPS[4]).rows], timeout=60_000
+    )
+    assert log.complaints == []
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_tour_fits_a_phone(browser: Browser, app_url: str, theme: str):
     page, _ = open_page(browser, f"{app_url}?__theme={theme}", 390, 844)
